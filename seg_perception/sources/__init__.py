@@ -1,0 +1,1 @@
+"""Frames from images, videos and encoded buffers, and the files that describe their classes."""

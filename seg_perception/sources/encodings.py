@@ -1,0 +1,150 @@
+"""The one place where image encodings are decoded, on plain buffers.
+
+The node and the replay without ROS both come here, so equal bytes become equal pixels everywhere.
+"""
+
+from __future__ import annotations
+
+import array
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FrameError
+from ..frame import ENCODINGS, Frame
+from .compressed import read_header
+
+Buffer: TypeAlias = "bytes | bytearray | memoryview | array.array[Any] | NDArray[np.uint8]"
+
+_CHANNEL_ORDERS = {
+    "bgr8": "bgr",
+    "rgb8": "rgb",
+    "bgra8": "bgra",
+    "rgba8": "rgba",
+    "mono8": "mono",
+    "8UC1": "mono",
+    "8UC3": "bgr",
+    "8UC4": "bgra",
+}
+
+# ROS names a mosaic by its first two pixels of the first two rows; OpenCV's two letters are the second row's second
+# and third pixel, so the same mosaic has another name there: ROS rggb is OpenCV BG.
+_BAYER = {
+    "bayer_rggb8": cv2.COLOR_BayerBG2BGR,
+    "bayer_bggr8": cv2.COLOR_BayerRG2BGR,
+    "bayer_gbrg8": cv2.COLOR_BayerGR2BGR,
+    "bayer_grbg8": cv2.COLOR_BayerGB2BGR,
+}
+_YUV422 = {
+    "yuv422": cv2.COLOR_YUV2BGR_UYVY,
+    "uyvy": cv2.COLOR_YUV2BGR_UYVY,
+    "yuv422_yuy2": cv2.COLOR_YUV2BGR_YUY2,
+    "yuyv": cv2.COLOR_YUV2BGR_YUY2,
+}
+_NV = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
+
+_TO_BGR = {
+    "rgb": cv2.COLOR_RGB2BGR,
+    "bgra": cv2.COLOR_BGRA2BGR,
+    "rgba": cv2.COLOR_RGBA2BGR,
+    "mono": cv2.COLOR_GRAY2BGR,
+}
+
+
+def view(frame: Frame) -> tuple[NDArray[np.uint8], str]:
+    """The pixels of a frame in the cheapest form.
+
+    Interleaved 8-bit encodings are not copied: the array looks into `frame.data` and skips the row padding. The others
+    are decoded to bgr.
+
+    Args:
+        frame: a frame of any encoding in `frame.ENCODINGS`.
+
+    Returns:
+        uint8 `[H, W, C]` and the order of its C channels: `bgr`, `rgb`, `bgra`, `rgba` or `mono`.
+
+    Raises:
+        FrameError: kind `encoding`, the encoding is in `ENCODINGS` but has no decoder here.
+    """
+    order = _CHANNEL_ORDERS.get(frame.encoding)
+    if order is not None:
+        return _rows(frame), order
+    return _decode(frame), "bgr"
+
+
+def to_bgr(frame: Frame) -> NDArray[np.uint8]:
+    """The pixels of a frame as uint8 `[H, W, 3]`, bgr; a view into `frame.data` where it is bgr already.
+
+    Raises:
+        FrameError: as `view`.
+    """
+    pixels, order = view(frame)
+    return pixels if order == "bgr" else _convert(pixels, _TO_BGR[order])
+
+
+def decode_compressed(
+    data: Buffer, *, stamp_ns: int = 0, frame_id: str = "", camera: str = "", apply_orientation: bool = False
+) -> Frame:
+    """Decode a JPEG or PNG to a bgr8 frame.
+
+    Args:
+        data: the compressed image. The format is recognised from the data themselves.
+        stamp_ns: acquisition time in nanoseconds.
+        frame_id: coordinate frame of the camera.
+        camera: name of the camera in the configuration.
+        apply_orientation: turn the image as its EXIF data say. Right for photos; wrong for cameras, whose calibration
+            refers to the pixels as they are.
+
+    Raises:
+        FrameError: kind `compressed`, the data are not a JPEG or PNG, are truncated or damaged, or claim a size that
+            they cannot hold; kind `size`, the size is one no camera has.
+    """
+    buffer = np.frombuffer(data, np.uint8)
+    # The header comes first: OpenCV allocates what it claims, and fills what is missing with grey without a word.
+    header = read_header(buffer.data)
+    flags = cv2.IMREAD_COLOR if apply_orientation else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(buffer, flags)
+    except cv2.error as error:
+        raise FrameError("compressed", f"compressed image: OpenCV cannot decode it: {error}") from error
+    if image is None or sorted(image.shape[:2]) != sorted((header.height, header.width)):
+        raise FrameError(
+            "compressed",
+            f"compressed image: expected a {header.format} of {header.width} x {header.height} pixels, "
+            f"but its {buffer.size} bytes are damaged; check the camera driver and the link",
+        )
+    return Frame.from_bgr(image.view(np.uint8), stamp_ns=stamp_ns, frame_id=frame_id, camera=camera)
+
+
+def _rows(frame: Frame) -> NDArray[np.uint8]:
+    """The memory of a frame as uint8 `[rows, W, bytes per pixel]`, row padding skipped, nothing copied."""
+    channels = ENCODINGS[frame.encoding].bytes_per_pixel
+    data = np.ascontiguousarray(frame.data)
+    return np.ndarray((frame.rows, frame.width, channels), np.uint8, data, strides=(frame.step, channels, 1))
+
+
+def _decode(frame: Frame) -> NDArray[np.uint8]:
+    """Decode an encoding that is not interleaved bgr or the like; bgr `[H, W, 3]`."""
+    rows = _rows(frame)
+    if frame.encoding in _BAYER:
+        return _demosaic(rows[..., 0], _BAYER[frame.encoding])
+    if frame.encoding in _YUV422:
+        return _convert(rows, _YUV422[frame.encoding])
+    if frame.encoding in _NV:
+        # The rows of the chroma plane follow those of the luma plane with the same step, as OpenCV expects.
+        return _convert(rows[..., 0], _NV[frame.encoding])
+    raise FrameError("encoding", f"image encoding: {frame.encoding!r} has no decoder in sources/encodings.py; add one")
+
+
+def _demosaic(mosaic: NDArray[np.uint8], code: int) -> NDArray[np.uint8]:
+    """Decode a Bayer mosaic `[H, W]` bilinearly to bgr `[H, W, 3]`."""
+    if min(mosaic.shape) > 2:
+        return _convert(mosaic, code)
+    # OpenCV leaves images of two rows or columns black. Mirroring about the border pixel keeps the mosaic's phase.
+    return _convert(np.pad(mosaic, 2, mode="reflect"), code)[2:-2, 2:-2]
+
+
+def _convert(pixels: NDArray[np.uint8], code: int) -> NDArray[np.uint8]:
+    return cv2.cvtColor(pixels, code).view(np.uint8)

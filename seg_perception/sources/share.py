@@ -1,0 +1,39 @@
+"""Where the files that come with the package are: class tables, parameter files, models."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ConfigurationError
+
+PACKAGE = "seg_perception"
+
+
+def share_directory() -> Path:
+    """The folder that holds `config/`, `launch/` and `engines/`.
+
+    That is `share/seg_perception` of the first workspace on AMENT_PREFIX_PATH that has it, else the root of the source
+    checkout this module runs from, else `share/seg_perception` under `sys.prefix` (installed with pip).
+
+    Raises:
+        ConfigurationError: the package is in none of them.
+    """
+    candidates = list(_candidates())
+    for candidate in candidates:
+        if (candidate / "package.xml").is_file() and (candidate / "config").is_dir():
+            return candidate
+    raise ConfigurationError(
+        f"share directory of {PACKAGE}: expected a folder with package.xml and config/, found none of "
+        f"{', '.join(map(str, candidates))}; source the workspace's install/setup.bash or run from a checkout"
+    )
+
+
+def _candidates() -> Iterator[Path]:
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        if prefix:
+            yield Path(prefix) / "share" / PACKAGE
+    yield Path(__file__).resolve().parents[2]
+    yield Path(sys.prefix) / "share" / PACKAGE
