@@ -1,0 +1,177 @@
+"""Class tables: those that come with the package, and what is said about malformed ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seg_perception.classes import NO_GROUP, ROAD_GROUPS, ClassTable
+from seg_perception.errors import ClassTableError, ConfigurationError
+from seg_perception.sources import share
+from seg_perception.sources.class_tables import (
+    category_ids,
+    class_table_directory,
+    find_class_table,
+    load_class_table,
+    resolve_class_table,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+ANNOTATIONS = ROOT.parent / "shared" / "data" / "coco_dev" / "instances.json"
+
+GOOD = """
+name: mine
+classes: [car, person, tree]
+groups:
+  vehicle: [car]
+  pedestrian: [person]
+"""
+
+
+@pytest.fixture(autouse=True)
+def source_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of this checkout, whatever workspace is sourced."""
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+
+
+def group_names(table: ClassTable, *class_names: str) -> list[str]:
+    return ["" if group == NO_GROUP else ROAD_GROUPS[group] for group in table.groups(class_names)]
+
+
+@pytest.mark.parametrize(("name", "count"), [("coco", 80), ("cityscapes", 19), ("bdd100k", 10)])
+def test_the_tables_of_the_package(name, count):
+    table = resolve_class_table(name, ())
+    assert table.name == name
+    assert len(table.class_names) == count
+    assert group_names(table, "car", "bus", "train", "motorcycle", "bicycle") == ["vehicle"] * 5
+    assert group_names(table, "traffic light", "Traffic_Light") == ["traffic_light"] * 2
+
+
+def test_groups_that_are_not_obvious():
+    assert group_names(resolve_class_table("coco", ()), "stop sign", "airplane") == ["traffic_sign", ""]
+    assert group_names(resolve_class_table("cityscapes", ()), "rider", "pole") == ["pedestrian", ""]
+    assert group_names(resolve_class_table("bdd100k", ()), "rider", "pedestrian") == ["pedestrian"] * 2
+
+
+@pytest.mark.parametrize("name", ["coco", "cityscapes", "bdd100k"])
+def test_auto_finds_the_table_of_the_models_classes(name):
+    table = resolve_class_table(name, ())
+    assert resolve_class_table("auto", table.class_names) == table
+
+
+def test_auto_without_any_known_class():
+    with pytest.raises(ClassTableError, match="bdd100k, cityscapes, coco"):
+        resolve_class_table("auto", ["apfel", "birne"])
+
+
+def test_a_path_is_a_path(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    table = resolve_class_table(str(path), ["whatever"])
+    assert table == ClassTable("mine", ("car", "person", "tree"), {"car": "vehicle", "person": "pedestrian"})
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ClassTableError, match=r"bdd100k, cityscapes, coco; got 'kitti'"):
+        find_class_table("kitti", ())
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "expected the keys"),
+    ("- car", "expected the keys classes, groups, name, got list"),
+    ("name: [", "is not YAML"),
+    ("name: !!python/object/apply:os.getcwd []", "is not YAML"),
+    ("name: x", "missing or unknown: classes, groups"),
+    (GOOD + "colour: red", "missing or unknown: colour"),
+    (GOOD.replace("name: mine", "name: 3"), "`name`: expected a word, got 3"),
+    (GOOD.replace("[car, person, tree]", "car"), "`classes`: expected a list of class names, got 'car'"),
+    (GOOD.replace("tree", "no"), "`classes`: expected a list of class names, got"),
+    (GOOD.replace("[car, person, tree]", "[]"), "expected at least one class name"),
+    (GOOD.replace("tree", "Car"), "more than one of 'car'"),
+    (GOOD.replace("[person]", "[person, car]"), "more than one of 'car'"),
+    (GOOD.replace("vehicle: [car]", "vehicle: car"), "`groups: vehicle`: expected a list"),
+    (GOOD.replace("[person]", "[persn]"), "expected names from `classes`, got 'persn'"),
+    (GOOD.replace("vehicle", "ship"), "group 'ship', expected one of pedestrian, vehicle"),
+    ("name: x\nclasses: [a]\ngroups: [a]", "`groups`: expected a mapping"),
+])  # fmt: skip
+def test_malformed_tables(tmp_path, text, message):
+    path = tmp_path / "table.yaml"
+    path.write_text(text)
+    with pytest.raises(ClassTableError, match=r"table\.yaml") as caught:
+        load_class_table(path)
+    assert message in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ClassTableError, match="does not exist"):
+        load_class_table(tmp_path / "none.yaml")
+    with pytest.raises(ClassTableError, match="cannot be read"):
+        load_class_table(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x80")
+    with pytest.raises(ClassTableError, match="cannot be read"):
+        load_class_table(tmp_path / "binary.yaml")
+
+
+def test_an_empty_group_is_allowed(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD + "  traffic_sign:\n")
+    assert load_class_table(path).name == "mine"
+
+
+def test_category_ids_follow_the_models_order():
+    path = find_class_table("coco", ())
+    assert category_ids(path, ["Stop_sign", "person", "toothbrush"]).tolist() == [13, 1, 90]
+    ids = category_ids(path, load_class_table(path).class_names)
+    assert len(np.unique(ids)) == 80
+    assert (np.diff(ids) > 0).all()
+
+
+@pytest.mark.skipif(not ANNOTATIONS.is_file(), reason="needs ../shared/data/coco_dev")
+def test_category_ids_are_those_of_the_annotations():
+    path = find_class_table("coco", ())
+    categories = json.loads(ANNOTATIONS.read_text())["categories"]
+    ids = category_ids(path, [category["name"] for category in categories])
+    assert ids.tolist() == [category["id"] for category in categories]
+
+
+def test_category_ids_that_are_not_there(tmp_path):
+    with pytest.raises(ClassTableError, match="the table has none"):
+        category_ids(find_class_table("bdd100k", ()), ["car"])
+    with pytest.raises(ClassTableError, match="got none for unicorn"):
+        category_ids(find_class_table("coco", ()), ["car", "unicorn"])
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD + "ids: {car: true}")
+    with pytest.raises(ClassTableError, match="mapping from class name to integer"):
+        category_ids(path, ["car"])
+
+
+# Where the package's files are
+
+
+def make_share(prefix: Path) -> Path:
+    folder = prefix / "share" / "seg_perception"
+    (folder / "config" / "classes").mkdir(parents=True)
+    (folder / "package.xml").write_text("<package/>")
+    return folder
+
+
+def test_a_checkout_is_its_own_share_directory():
+    assert share.share_directory() == ROOT
+    assert (class_table_directory() / "coco.yaml").is_file()
+
+
+def test_a_sourced_workspace_comes_first(monkeypatch, tmp_path):
+    expected = make_share(tmp_path / "second")
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{tmp_path / 'first'}:{tmp_path / 'second'}")
+    assert share.share_directory() == expected
+
+
+def test_an_installation_without_ros(monkeypatch, tmp_path):
+    monkeypatch.setattr(share, "__file__", str(tmp_path / "lib" / "seg_perception" / "sources" / "share.py"))
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    with pytest.raises(ConfigurationError, match=r"install/setup\.bash"):
+        share.share_directory()
+    assert make_share(tmp_path) == share.share_directory()
