@@ -1,0 +1,35 @@
+"""Overlap of boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def box_iou(first: NDArray[np.floating], second: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Intersection over union of every box of one list with every box of another.
+
+    Args:
+        first: float `[N, 4]`, x1 y1 x2 y2 in any one coordinate frame.
+        second: float `[M, 4]`, in the same frame.
+
+    Returns:
+        float64 `[N, M]`, 0-1; 0 where both boxes are empty.
+    """
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    shared = _overlap(a, b, 0) * _overlap(a, b, 1)
+    union = _areas(a)[:, None] + _areas(b) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def _overlap(a: NDArray[np.float64], b: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Shared length along one axis, float64 `[N, M]`."""
+    low = np.maximum(a[:, None, axis], b[:, axis])
+    high = np.minimum(a[:, None, axis + 2], b[:, axis + 2])
+    return np.maximum(high - low, 0.0)
+
+
+def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    size = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
+    area: NDArray[np.float64] = size[:, 0] * size[:, 1]
+    return area
