@@ -1,0 +1,166 @@
+"""What a backend is.
+
+A `Backend` does the two things the pipeline needs, on whatever device it lives: `detect` and `paint`. A backend that
+computes on the host only has to be a `Runner`, arrays in and arrays out; `pipeline.host` completes it with the host's
+letterbox and paint, the same for all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, ModelSpec
+from ..errors import NotCanonicalError
+from ..frame import Frame
+from ..instances import Detections, InstanceMap
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutputs:
+    """Outputs of a canonical model as host arrays. They belong to the runner and last until its next `run`.
+
+    Attributes:
+        boxes: float32 `[B, K, 4]`, x1 y1 x2 y2 in network pixels.
+        scores: float32 `[B, K]`, descending.
+        labels: int32 `[B, K]`.
+        masks: float32 or float16 `[B, K, h, w]`, logits.
+        class_map: uint8 `[B, h, w]`, or None.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    masks: NDArray[np.floating]
+    class_map: NDArray[np.uint8] | None = None
+
+
+    @classmethod
+    def from_arrays(cls, spec: ModelSpec, arrays: Sequence[NDArray[np.generic]]) -> ModelOutputs:
+        """Take the arrays in the order of `spec.output_names`; a model without instances has none of them (K = 0)."""
+        named: dict[str, Any] = dict(zip(spec.output_names, arrays, strict=True))
+        if not spec.max_instances:
+            batch = len(named[CLASS_MAP_OUTPUT])
+            named |= {
+                "boxes": np.zeros((batch, 0, 4), np.float32),
+                "scores": np.zeros((batch, 0), np.float32),
+                "labels": np.zeros((batch, 0), np.int32),
+                "masks": np.zeros((batch, 0, spec.mask_height, spec.mask_width), np.float32),
+            }
+        return cls(**named)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to run a model.
+
+    Attributes:
+        device: the backend's name of the device (`CPU`, `GPU`, `NPU`, `cuda:0`, ...); empty for its default.
+        threads: CPU threads; 0 lets the backend choose.
+    """
+
+    device: str = ""
+    threads: int = 0
+
+
+@runtime_checkable
+class Runner(Protocol):
+    """Runs a canonical model on host arrays."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model says of itself."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What runs here, for people: backend and its version, device, precision, model file and its sha256."""
+
+    def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
+        """Run the model.
+
+        Args:
+            images: uint8 `[B, H, W, 3]`, RGB, B at least 1; a model of another fixed batch is run in parts.
+        """
+
+    def close(self) -> None:
+        """Release everything; calling it again does nothing."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Finds instances in frames and paints them."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model says of itself."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What runs here, for people: backend and its version, device, precision, model file and its sha256."""
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """Run the model on one frame of each of several cameras.
+
+        Raises:
+            FrameError: a frame cannot be decoded.
+            ModelOutputError: the model produced NaN or infinity.
+        """
+
+    def paint(
+        self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]
+    ) -> InstanceMap:
+        """Paint the masks of the last `detect`.
+
+        Args:
+            detections: one of those that the last `detect` returned.
+            numbers: uint16 `[K]`, the pixel value for each row; 0 leaves a row out.
+            output_size: height and width of the map; it shows the whole camera image.
+
+        Raises:
+            ModelOutputError: a mask that would be painted has NaN or infinity.
+        """
+
+    def close(self) -> None:
+        """Release everything; calling it again does nothing."""
+
+
+def model_identity(path: Path, spec: ModelSpec) -> dict[str, str]:
+    """The part of `identity` that is the same for every backend: file, its sha256, family, network size."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    size = f"{spec.network_width}x{spec.network_height}"
+    return {"model": str(path), "sha256": digest, "family": spec.family, "network_size": size}
+
+
+def check_signature(
+    spec: ModelSpec, shapes: Mapping[str, Sequence[int | str | None]], origin: str
+) -> None:
+    """Hold the inputs and outputs that a model really has against what its metadata promise.
+
+    Args:
+        spec: the metadata.
+        shapes: shape of every input and output by name; a dynamic axis is -1, None or a name.
+        origin: the model file, for the message.
+
+    Raises:
+        NotCanonicalError: a tensor is missing or has another shape.
+    """
+    instances, grid = spec.max_instances, (spec.mask_height, spec.mask_width)
+    expected: dict[str, tuple[int, ...]] = {INPUT_NAME: (spec.network_height, spec.network_width, 3)}
+    if instances:
+        expected |= {"boxes": (instances, 4), "scores": (instances,), "labels": (instances,)}
+        expected["masks"] = (instances, *grid)
+    if spec.class_map:
+        expected[CLASS_MAP_OUTPUT] = grid
+    for name, shape in expected.items():
+        found = shapes.get(name)
+        if found is None or tuple(found[1:]) != shape:
+            raise NotCanonicalError(
+                f"{origin}: its metadata promise {name!r} of shape {('B', *shape)}, the model has "
+                f"{tuple(found) if found is not None else 'no such tensor'}; run `seg_perception prepare` again"
+            )

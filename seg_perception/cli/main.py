@@ -1,0 +1,45 @@
+"""`seg_perception COMMAND ...`"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from .. import __version__
+from ..errors import SegPerceptionError
+
+# A command is a module with HELP, add_arguments(parser) and run(arguments) -> exit code. Commands import what they
+# need when they run, so that --help needs none of it.
+COMMANDS = {
+    "prepare": "seg_perception.cli.prepare",
+    "inspect": "seg_perception.cli.inspect",
+    "image": "seg_perception.cli.image",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    parser = argparse.ArgumentParser(
+        prog="seg_perception", description="Per-instance masks of road users, signs and lights from camera images."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, module_name in COMMANDS.items():
+        module = import_module(module_name)
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except SegPerceptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""The contract between the toolchain and the runtime: what a canonical model takes, gives and says of itself.
+
+Input `images`: uint8 `[B, H, W, 3]`, RGB, already resized to the network size.
+
+Outputs of a model with instances (all shapes fixed but for a batch axis that may be dynamic):
+
+    boxes   float32 `[B, K, 4]`      x1 y1 x2 y2 in network pixels
+    scores  float32 `[B, K]`         descending; unused rows are 0; NaN where the network itself produced NaN or inf
+    labels  int32   `[B, K]`         index into the class names
+    masks   float32 or float16 `[B, K, h, w]`   logits; > 0 is inside
+
+and of a model with a class map: `class_map` uint8 `[B, h, w]`.
+
+The specification travels as one JSON value under `METADATA_KEY`, in the ONNX file and in an engine's manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .errors import ConfigurationError, NotCanonicalError
+from .geometry import ResizeSpec
+
+CONTRACT_VERSION = 1
+METADATA_KEY = "seg_perception"
+OPSET = 19
+INPUT_NAME = "images"
+INSTANCE_OUTPUTS = ("boxes", "scores", "labels", "masks")
+CLASS_MAP_OUTPUT = "class_map"
+MASK_FRAMES = ("frame", "box")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a canonical model says of itself.
+
+    Attributes:
+        family: the family of the source model, for people.
+        class_names: in label order.
+        things: for each class, whether it comes as instances (False: only in the class map).
+        resize: how a camera image becomes the network input.
+        network_height, network_width: size of the input in pixels.
+        batch: the fixed batch size, or 0 where the batch axis is dynamic.
+        max_instances: K, rows of the instance outputs; 0 for a model without them.
+        mask_height, mask_width: h and w of `masks` (and of `class_map`).
+        mask_frame: `frame` when the mask grid spans the whole network input, `box` when it spans each box.
+        class_map: whether the model has a class map.
+        nms_iou: IoU above which the in-graph suppression removes the weaker of two of a class; 0 for none.
+        nms_candidates: K0, candidates the suppression looks at; 0 for none.
+        nms_steps: iterations of the suppression: exact for suppression chains no longer than this.
+        source_sha256: of the model file this one was made from.
+        contract_version: of this description.
+    """
+
+    family: str
+    class_names: tuple[str, ...]
+    things: tuple[bool, ...]
+    resize: ResizeSpec
+    network_height: int
+    network_width: int
+    batch: int
+    max_instances: int
+    mask_height: int
+    mask_width: int
+    mask_frame: str
+    class_map: bool = False
+    nms_iou: float = 0.0
+    nms_candidates: int = 0
+    nms_steps: int = 0
+    source_sha256: str = ""
+    contract_version: int = CONTRACT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.contract_version != CONTRACT_VERSION:
+            raise NotCanonicalError(
+                f"contract version: this package speaks {CONTRACT_VERSION}, the model says {self.contract_version}; "
+                "run `seg_perception prepare` on the source model with this package's version"
+            )
+        for name in ("network_height", "network_width", "mask_height", "mask_width"):
+            if getattr(self, name) <= 0:
+                raise NotCanonicalError(f"model metadata {name}: expected a positive number, got {getattr(self, name)}")
+        if not self.class_names or len(self.things) != len(self.class_names):
+            raise NotCanonicalError(
+                f"model metadata: expected class names and one `things` entry for each, got "
+                f"{len(self.class_names)} names and {len(self.things)} entries"
+            )
+        if self.mask_frame not in MASK_FRAMES:
+            raise NotCanonicalError(
+                f"model metadata mask_frame: expected {' or '.join(MASK_FRAMES)}, got {self.mask_frame!r}"
+            )
+        if not self.max_instances and not self.class_map:
+            raise NotCanonicalError("model metadata: expected instances, a class map or both, got neither")
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the outputs, in the order in which backends return them."""
+        instances = INSTANCE_OUTPUTS if self.max_instances else ()
+        return (*instances, CLASS_MAP_OUTPUT) if self.class_map else instances
+
+    def to_json(self) -> str:
+        """One JSON object, keys sorted, so that equal specs are equal text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, origin: str = "model") -> ModelSpec:
+        """Read what `to_json` wrote.
+
+        Args:
+            text: the JSON value.
+            origin: the file it came from, for the message.
+
+        Raises:
+            NotCanonicalError: not JSON, a key is missing or unknown, or a value is impossible.
+        """
+        try:
+            values: Mapping[str, Any] = json.loads(text)
+            expected = {field.name for field in fields(cls)}
+            if not isinstance(values, dict) or set(values) != expected:
+                odd = set(values) ^ expected if isinstance(values, dict) else type(values).__name__
+                raise ValueError(f"keys missing or unknown: {odd}")
+            values = {
+                **values,
+                "class_names": tuple(map(str, values["class_names"])),
+                "things": tuple(map(bool, values["things"])),
+                "resize": ResizeSpec(**values["resize"]),
+            }
+            return cls(**values)
+        except (ValueError, TypeError, KeyError, ConfigurationError) as error:
+            raise NotCanonicalError(
+                f"{origin}: its canonical-model metadata cannot be read ({error}); run `seg_perception prepare` again"
+            ) from error
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], origin: str) -> ModelSpec:
+        """Read the spec out of a model's metadata.
+
+        Raises:
+            NotCanonicalError: the model carries none, so it is a raw export.
+        """
+        if METADATA_KEY not in metadata:
+            raise NotCanonicalError(
+                f"{origin}: not a canonical model (no {METADATA_KEY!r} metadata); "
+                f"run `seg_perception prepare {origin} -o MODEL.canonical.onnx` and use the result"
+            )
+        return cls.from_json(metadata[METADATA_KEY], origin)

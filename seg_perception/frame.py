@@ -1,0 +1,132 @@
+"""A camera image with its stamp: the one form in which pictures travel through the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import FrameError
+
+# More than any camera delivers; a header that claims more is a fault, not a picture.
+MAX_SIDE = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingLayout:
+    """How an encoding lies in memory.
+
+    Attributes:
+        bytes_per_pixel: bytes of one pixel of the first plane.
+        width_multiple, height_multiple: the image's sides must be multiples of these (chroma subsampling, mosaics).
+        rows_per_two: rows of memory for every two rows of the image (2 for packed formats, 3 for nv12).
+    """
+
+    bytes_per_pixel: int
+    width_multiple: int = 1
+    height_multiple: int = 1
+    rows_per_two: int = 2
+
+
+_BAYER = EncodingLayout(1, 2, 2)
+_YUV422 = EncodingLayout(2, 2)
+_NV = EncodingLayout(1, 2, 2, rows_per_two=3)
+
+# Names as in sensor_msgs/image_encodings.hpp; `yuv422` there is UYVY and `yuv422_yuy2` is YUYV.
+ENCODINGS: dict[str, EncodingLayout] = {
+    "bgr8": EncodingLayout(3),
+    "rgb8": EncodingLayout(3),
+    "bgra8": EncodingLayout(4),
+    "rgba8": EncodingLayout(4),
+    "mono8": EncodingLayout(1),
+    "8UC1": EncodingLayout(1),
+    "8UC3": EncodingLayout(3),
+    "8UC4": EncodingLayout(4),
+    "bayer_rggb8": _BAYER,
+    "bayer_bggr8": _BAYER,
+    "bayer_gbrg8": _BAYER,
+    "bayer_grbg8": _BAYER,
+    "yuv422": _YUV422,
+    "uyvy": _YUV422,
+    "yuv422_yuy2": _YUV422,
+    "yuyv": _YUV422,
+    "nv12": _NV,
+    "nv21": _NV,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One camera image, undecoded and not copied.
+
+    Attributes:
+        data: uint8 `[bytes]`, the pixels as they came, rows `step` bytes apart.
+        width, height: size in pixels.
+        step: bytes from one row to the next (row padding included).
+        encoding: a key of `ENCODINGS`.
+        stamp_ns: acquisition time in nanoseconds, in the clock of the source.
+        frame_id: coordinate frame of the camera.
+        camera: name of the camera in the configuration.
+
+    Raises:
+        FrameError: the encoding is unknown, a size is impossible, or the data do not match the size.
+    """
+
+    data: NDArray[np.uint8]
+    width: int
+    height: int
+    step: int
+    encoding: str
+    stamp_ns: int = 0
+    frame_id: str = ""
+    camera: str = ""
+
+    def __post_init__(self) -> None:
+        layout = ENCODINGS.get(self.encoding)
+        if layout is None:
+            raise FrameError(
+                "encoding",
+                f"image encoding: expected one of {', '.join(ENCODINGS)}; got {self.encoding!r}; "
+                "let the camera driver publish one of these",
+            )
+        if not (0 < self.width <= MAX_SIDE and 0 < self.height <= MAX_SIDE):
+            raise FrameError(
+                "size",
+                f"image size: expected 1 to {MAX_SIDE} pixels a side, got {self.width} x {self.height}; "
+                "check the camera driver",
+            )
+        if self.width % layout.width_multiple or self.height % layout.height_multiple:
+            raise FrameError(
+                "size",
+                f"image size: {self.encoding} needs a width that is a multiple of {layout.width_multiple} and a "
+                f"height that is a multiple of {layout.height_multiple}, got {self.width} x {self.height}",
+            )
+        if self.step < self.width * layout.bytes_per_pixel:
+            raise FrameError(
+                "layout",
+                f"image step: {self.encoding} at width {self.width} needs at least "
+                f"{self.width * layout.bytes_per_pixel} bytes a row, got {self.step}; check the camera driver",
+            )
+        # The padding of the last row may be absent, as when a driver publishes a cropped buffer.
+        needed = (self.rows - 1) * self.step + self.width * layout.bytes_per_pixel
+        if self.data.ndim != 1 or self.data.size < needed:
+            raise FrameError(
+                "layout",
+                f"image data: {self.rows} rows of {self.step} bytes need at least {needed} bytes, "
+                f"got {self.data.size}; the message is truncated or its header is wrong",
+            )
+
+    @property
+    def rows(self) -> int:
+        """Rows of memory, chroma planes included."""
+        return self.height * ENCODINGS[self.encoding].rows_per_two // 2
+
+    @classmethod
+    def from_bgr(
+        cls, image: NDArray[np.uint8], *, stamp_ns: int = 0, frame_id: str = "", camera: str = ""
+    ) -> Frame:
+        """Wrap a contiguous bgr8 image, uint8 `[height, width, 3]`, without copying it."""
+        height, width, _ = image.shape
+        data = np.ascontiguousarray(image).reshape(-1)
+        return cls(data, width, height, 3 * width, "bgr8", stamp_ns, frame_id, camera)

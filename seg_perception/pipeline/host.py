@@ -1,0 +1,110 @@
+"""The backend of every CPU: letterbox, run, paint. Runners differ only in `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backend.base import Backend, ModelOutputs, RunOptions, Runner
+from ..backend.registry import open_model
+from ..contract import ModelSpec
+from ..errors import ModelOutputError
+from ..frame import Frame
+from ..geometry import ResizeGeometry
+from ..instances import Detections, InstanceMap
+from ..sources.encodings import view
+from .letterbox import letterbox
+from .paint import paint
+
+
+@dataclass(frozen=True, slots=True)
+class _HostMasks:
+    """Masks of one frame in the runner's output: which `detect` made them, and where."""
+
+    outputs: ModelOutputs
+    index: int
+
+
+class HostBackend:
+    """A `Backend` made of a `Runner` and the host's letterbox and paint."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._images = np.empty((0, 0, 0, 3), np.uint8)
+        self._latest: ModelOutputs | None = None
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model says of itself."""
+        return self._runner.spec
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What runs here, for people."""
+        return self._runner.identity
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """Run the model on frames, one per camera; see `Backend.detect`."""
+        spec = self.spec
+        shape = (len(frames), spec.network_height, spec.network_width, 3)
+        if self._images.shape != shape:
+            self._images = np.empty(shape, np.uint8)
+        begin = perf_counter()
+        views = [view(frame) for frame in frames]
+        decoded = perf_counter()
+        geometries = [
+            ResizeGeometry.fit(spec.resize, frame.width, frame.height, spec.network_width, spec.network_height)
+            for frame in frames
+        ]
+        for (image, order), geometry, out in zip(views, geometries, self._images, strict=True):
+            letterbox(image, order, geometry, spec.resize.pad_value, out)
+        boxed = perf_counter()
+        outputs = self._latest = self._runner.run(self._images)
+        done = perf_counter()
+        timings = {"decode": decoded - begin, "letterbox": boxed - decoded, "model": done - boxed}
+        share = {stage: seconds / len(frames) for stage, seconds in timings.items()}
+        return [_detections(outputs, index, geometry, share) for index, geometry in enumerate(geometries)]
+
+    def paint(
+        self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]
+    ) -> InstanceMap:
+        """Paint the masks of the last `detect`; see `Backend.paint`."""
+        handle = detections.masks
+        if not isinstance(handle, _HostMasks) or handle.outputs is not self._latest:
+            raise ValueError("paint: expected detections of this backend's last detect, got older or foreign ones")
+        return paint(
+            handle.outputs.masks[handle.index],
+            detections.boxes_network,
+            numbers,
+            detections.geometry,
+            output_size,
+            self.spec.mask_frame,
+        )
+
+    def close(self) -> None:
+        """Release the model."""
+        self._latest = None
+        self._runner.close()
+
+
+def open_backend(path: Path, backend: str = "", options: RunOptions | None = None) -> Backend:
+    """Open a canonical model or an engine as a `Backend`; see `backend.registry.open_model` for the errors."""
+    opened = open_model(path, backend, options)
+    return opened if isinstance(opened, Backend) else HostBackend(opened)
+
+
+def _detections(
+    outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float]
+) -> Detections:
+    boxes, scores = outputs.boxes[index], outputs.scores[index]
+    if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+        raise ModelOutputError(
+            "model output: expected finite scores and boxes, got NaN or infinity; the model is broken or overflows in "
+            "its precision: check it with `seg_perception image` and rebuild it in f32"
+        )
+    return Detections(boxes, scores, outputs.labels[index], geometry, _HostMasks(outputs, index), timings)
