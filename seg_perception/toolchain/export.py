@@ -1,0 +1,172 @@
+"""A model file as its exporter wrote it: read, checked, and described by its inputs and outputs."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from ..contract import METADATA_KEY
+from ..errors import ModelError
+from .graph import element_name
+
+# onnx.shape_inference and the checker serialise the model; protobuf cannot beyond this.
+_LARGEST_FILE = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a model.
+
+    Attributes:
+        name: of the tensor.
+        shape: None for a dynamic axis, and as a whole for a tensor of unknown rank.
+        element: an ONNX element type, `onnx.TensorProto.FLOAT` and so on.
+    """
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    element: int
+
+    @property
+    def rank(self) -> int:
+        """Number of axes; -1 where unknown."""
+        return -1 if self.shape is None else len(self.shape)
+
+    def __str__(self) -> str:
+        shape = "unknown shape" if self.shape is None else f"[{', '.join(_axis(size) for size in self.shape)}]"
+        return f"{self.name!r} {element_name(self.element)} {shape}"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A raw model.
+
+    Attributes:
+        origin: the file, for messages.
+        model: with inferred shapes.
+        inputs: without those that initializers fill.
+        outputs: in the order of the file.
+        metadata: the file's own key-value pairs.
+        sha256: of the file.
+    """
+
+    origin: str
+    model: onnx.ModelProto
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    metadata: dict[str, str]
+    sha256: str
+
+    @classmethod
+    def of_model(cls, model: onnx.ModelProto, origin: str = "model", sha256: str = "") -> Export:
+        """Describe a model in memory."""
+        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        filled = {tensor.name for tensor in model.graph.initializer}
+        return cls(
+            origin,
+            model,
+            inputs=tuple(_port(value) for value in model.graph.input if value.name not in filled),
+            outputs=tuple(_port(value) for value in model.graph.output),
+            metadata={item.key: item.value for item in model.metadata_props},
+            sha256=sha256,
+        )
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The class names in the metadata, if there are any.
+
+        Ultralytics writes `names` as the Python literal of a dictionary from index to name; a list is taken, too.
+
+        Raises:
+            ModelError: there is a `names` entry of another form.
+        """
+        text = self.metadata.get("names")
+        if text is None:
+            return None
+        try:
+            value = ast.literal_eval(text)
+            names = [value[index] for index in range(len(value))]
+            if not names or not all(isinstance(name, str) for name in names):
+                raise ValueError("not a table of texts")
+        except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError) as error:
+            raise ModelError(
+                f"{self.origin}: its metadata `names` is not a table of class names 0, 1, 2, ... "
+                f"(got {text[:80]!r}); give the class names with --classes TABLE.yaml"
+            ) from error
+        return tuple(names)
+
+
+def load_export(path: Path) -> Export:
+    """Read a raw model file.
+
+    Raises:
+        ModelError: missing, truncated, not ONNX, without a graph, beyond 2 GB, or already canonical.
+    """
+    model, sha256 = load_model(path)
+    if any(item.key == METADATA_KEY for item in model.metadata_props):
+        raise ModelError(
+            f"{path}: this is already a canonical model; it can be used as it is. To change its options, "
+            "run `seg_perception prepare` on the model it was made from"
+        )
+    return Export.of_model(model, str(path), sha256)
+
+
+def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
+    """Read and check any ONNX file, raw or canonical.
+
+    Args:
+        path: the file.
+        weights: whether to read weights in files beside it and to check the graph.
+
+    Returns:
+        The model, and the SHA-256 of the file.
+
+    Raises:
+        ModelError: missing, truncated, not ONNX, without a graph, or beyond 2 GB.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; expected an ONNX model (*.onnx)")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except Exception as error:  # protobuf's DecodeError, which no stubs describe
+        raise ModelError(
+            f"{path}: not an ONNX model, or a truncated one ({len(data)} bytes); expected what an exporter writes as "
+            "*.onnx (a *.pt checkpoint must be exported first); copy or export it again"
+        ) from error
+    if not model.graph.node or not model.opset_import:
+        raise ModelError(f"{path}: not an ONNX model (no graph in its {len(data)} bytes); copy or export it again")
+    if weights:
+        _load_weights(model, path)
+    return model, hashlib.sha256(data).hexdigest()
+
+
+def _load_weights(model: onnx.ModelProto, path: Path) -> None:
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+        if model.ByteSize() > _LARGEST_FILE:
+            raise ModelError(f"{path}: {model.ByteSize() / 1e9:.1f} GB with its weights; at most 2 GB can be prepared")
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{path}: damaged or incomplete ONNX model ({reason}); copy or export it again") from error
+
+
+def _port(value: onnx.ValueInfoProto) -> Port:
+    tensor = value.type.tensor_type
+    shape = None
+    if tensor.HasField("shape"):
+        # Exporters write a dynamic axis as a text, as nothing, or as 0 or -1.
+        shape = tuple(axis.dim_value if axis.dim_value > 0 else None for axis in tensor.shape.dim)
+    return Port(value.name, shape, tensor.elem_type)
+
+
+def _axis(size: int | None) -> str:
+    return "?" if size is None else str(size)

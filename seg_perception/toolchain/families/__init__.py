@@ -1,0 +1,137 @@
+"""Model families: one module each, found by being here.
+
+A family's module has a function `family() -> Family`. Adding a family is adding a module; nothing else changes.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol
+
+from ...errors import ConfigurationError, UnknownFamilyError
+from ...geometry import ResizeSpec
+from ..export import Export, Port
+from ..graph import GraphBuilder
+from ..head import Head, HeadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class PixelSpec:
+    """What the network wants to see: `(value - mean) / std` of pixel values 0 to 255, per channel.
+
+    Attributes:
+        mean, std: per channel in the network's own order.
+        bgr: whether that order is blue, green, red.
+    """
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (255.0, 255.0, 255.0)
+    bgr: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What a family saw in a model that it recognised.
+
+    Attributes:
+        image: the input, `[B, 3, H, W]`.
+        outputs: by the family's own name for what they are.
+        class_count: number of classes.
+        pixels: what the network wants to see.
+        resize: how a camera image becomes the network input.
+        summary: for people, such as `80 classes, 8400 positions`.
+    """
+
+    image: Port
+    outputs: Mapping[str, Port]
+    class_count: int
+    pixels: PixelSpec
+    resize: ResizeSpec
+    summary: str
+
+
+class Family(Protocol):
+    """How to recognise a kind of model and how to write its head."""
+
+    @property
+    def name(self) -> str:
+        """Short and stable; what `--family` takes."""
+
+    @property
+    def expects(self) -> str:
+        """The outputs it looks for, for the message of `UnknownFamilyError`."""
+
+    def recognise(self, export: Export) -> Match | None:
+        """What the family sees in the model, or None if it is not one of the family's.
+
+        Looks at the number, shapes and element types of inputs and outputs; at names only where those leave a doubt.
+        """
+
+    def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> Head:
+        """Write everything behind the network, for any batch size.
+
+        Args:
+            graph: of the model in `contract.OPSET`, whose float outputs are float32.
+            match: what `recognise` returned; `graph.value(port.name)` are its outputs.
+            options: the user's.
+        """
+
+
+def known_families() -> dict[str, Family]:
+    """Every family by its name, in alphabetical order."""
+    modules = [import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__)]
+    families: list[Family] = [module.family() for module in modules]
+    return {family.name: family for family in sorted(families, key=lambda family: family.name)}
+
+
+def recognise(export: Export, forced: str = "") -> tuple[Family, Match]:
+    """Find the family of a model.
+
+    Args:
+        export: the model.
+        forced: the only family to try, or empty for all.
+
+    Raises:
+        ConfigurationError: there is no family called `forced`.
+        UnknownFamilyError: no family recognises the model, or several do.
+    """
+    families = known_families()
+    if forced and forced not in families:
+        raise ConfigurationError(f"--family: expected one of {', '.join(families)}, got {forced!r}")
+    tried = [families[forced]] if forced else list(families.values())
+    matches = [(family, match) for family in tried if (match := family.recognise(export)) is not None]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        names = ", ".join(family.name for family, _ in matches)
+        raise UnknownFamilyError(
+            f"{export.origin}: several families recognise this model ({names}); choose one with --family\n"
+            f"{_seen(export)}"
+        )
+    expected = "\n".join(f"  {family.name}: {family.expects}" for family in tried)
+    raise UnknownFamilyError(
+        f"{export.origin}: {'not a model of this family' if forced else 'no known family recognises this model'}\n"
+        f"{_seen(export)}\nexpected by\n{expected}\n"
+        "export the model in one of these forms, or add a family to seg_perception/toolchain/families"
+    )
+
+
+def image_input(export: Export) -> Port | None:
+    """The only input, if it is float pictures `[B, 3, H, W]`."""
+    if len(export.inputs) != 1 or not is_float(export.inputs[0]):
+        return None
+    shape = export.inputs[0].shape
+    return export.inputs[0] if shape is not None and len(shape) == 4 and shape[1] == 3 else None
+
+
+def is_float(port: Port) -> bool:
+    """Whether it is float32 or float16."""
+    return port.element in (1, 10)  # TensorProto.FLOAT and FLOAT16
+
+
+def _seen(export: Export) -> str:
+    lines = [f"  input {port}" for port in export.inputs] + [f"  output {port}" for port in export.outputs]
+    return "\n".join(("seen in the model", *lines))

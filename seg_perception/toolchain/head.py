@@ -1,0 +1,179 @@
+"""Parts that the heads of several families share, and what a head hands back.
+
+Shapes: B batch, N positions of a dense output, K0 candidates of the suppression, K rows of the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigurationError
+from .graph import GraphBuilder, Value
+from .nms import kept_candidates
+
+# What TensorRT's TopK can sort.
+LARGEST_TOP = 3840
+# Small enough that a sum of any number of finite float32 values times this stays finite.
+_TINY = 2.0**-100
+_LARGE = 1e30
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOptions:
+    """What the user decides about the rows of the result.
+
+    Attributes:
+        nms_iou: IoU above which the weaker of two of a class is removed.
+        max_instances: K, at most.
+        nms_candidates: K0, at most.
+        nms_steps: iterations of the suppression; even, so that deeper chains keep duplicates rather than lose objects.
+    """
+
+    nms_iou: float = 0.6
+    max_instances: int = 100
+    nms_candidates: int = 1024
+    nms_steps: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.nms_iou < 1.0:
+            raise ConfigurationError(f"--nms-iou: expected a number between 0 and 1, got {self.nms_iou:g}")
+        for option, value in (("--max-instances", self.max_instances), ("--nms-candidates", self.nms_candidates)):
+            if not 1 <= value <= LARGEST_TOP:
+                raise ConfigurationError(f"{option}: expected 1 to {LARGEST_TOP} (TensorRT's limit), got {value}")
+        if self.nms_steps < 2 or self.nms_steps % 2:
+            raise ConfigurationError(
+                f"--nms-steps: expected an even number of at least 2, got {self.nms_steps}; after an odd number of "
+                "steps a long chain of overlapping objects could lose some of them"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The outputs that a family wrote, and what the spec says of them.
+
+    Attributes:
+        boxes: float32 `[B, K, 4]`, x1 y1 x2 y2 in network pixels.
+        scores: float32 `[B, K]`, descending, 0 in unused rows, NaN in all rows of a frame with NaN or infinity.
+        labels: int32 `[B, K]`.
+        masks: float32 `[B, K, h, w]`, logits.
+        max_instances: K.
+        mask_height, mask_width: h and w.
+        mask_frame: what the mask grid spans, see `contract.MASK_FRAMES`.
+        nms_candidates: K0, or 0 for a head without suppression.
+    """
+
+    boxes: Value
+    scores: Value
+    labels: Value
+    masks: Value
+    max_instances: int
+    mask_height: int
+    mask_width: int
+    mask_frame: str = "frame"
+    nms_candidates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which candidates became the rows of the result, in order of descending score.
+
+    Attributes:
+        indices: int64 `[B, K]`, into the candidates; 0 or any other in unused rows.
+        used: float32 `[B, K]`, 1 for a used row, 0 for an unused one.
+    """
+
+    indices: Value
+    used: Value
+
+    def of(self, values: Value) -> Value:
+        """The rows of float32 `[B, K0]`: `[B, K]`, 0 where unused."""
+        return values.pick(self.indices, 1) * self.used
+
+
+def take(values: Value, indices: Value, rows: int) -> Value:
+    """Columns of a matrix per picture.
+
+    Args:
+        values: `[B, rows, N]`. Not the output of a Slice: OpenVINO 2026.4 merges a Slice from 0 on into the gather
+            and then refuses the shapes.
+        indices: int64 `[B, M]`.
+        rows: number of rows.
+
+    Returns:
+        `[B, rows, M]`.
+    """
+    return values.pick(indices.unsqueeze(1).expand(1, rows, 1), 2)
+
+
+def corners_of_centres(boxes: Value) -> tuple[Value, Value, Value, Value]:
+    """Boxes `[B, 4, M]` of rows centre x, centre y, width, height as x1, y1, x2, y2, each `[B, 1, M]`."""
+    x, y, width, height = boxes.split(1, 1, 1, 1, 1)
+    half_width, half_height = width * 0.5, height * 0.5
+    return x - half_width, y - half_height, x + half_width, y + half_height
+
+
+def surviving_rows(
+    graph: GraphBuilder,
+    scores: Value,
+    labels: Value,
+    corners: tuple[Value, Value, Value, Value],
+    candidates: int,
+    options: HeadOptions,
+) -> Rows:
+    """Suppress among candidates and number those that survive.
+
+    Args:
+        graph: where to write.
+        scores: float32 `[B, K0]`, descending.
+        labels: float32 `[B, K0]`.
+        corners: x1, y1, x2, y2, each float32 `[B, 1, K0]`.
+        candidates: K0.
+        options: IoU, steps and K.
+    """
+    flat = tuple(corner.reshape(0, candidates) for corner in corners)
+    keep = kept_candidates(
+        graph, (flat[0], flat[1], flat[2], flat[3]), labels, candidates, options.nms_iou, options.nms_steps
+    )
+    keep = keep * (scores > 0.0).cast(np.float32)
+    # All kept candidates have different keys, so this order depends on no runtime's treatment of equal ones.
+    keys, indices = (keep * graph.constant(np.arange(candidates, 0, -1)).unsqueeze(0)).top(
+        min(options.max_instances, candidates)
+    )
+    return Rows(indices, (keys > 0.5).cast(np.float32))
+
+
+def masks_of_prototypes(coefficients: Value, prototypes: Value, shape: tuple[int, int, int, int]) -> Value:
+    """Mask logits as combinations of prototypes.
+
+    Args:
+        coefficients: float32 `[B, P, K]`.
+        prototypes: float32 `[B, P, h, w]`.
+        shape: K, P, h, w.
+
+    Returns:
+        float32 `[B, K, h, w]`.
+    """
+    rows, count, height, width = shape
+    logits = coefficients.transpose(0, 2, 1) @ prototypes.reshape(0, count, height * width)
+    return logits.reshape(0, rows, height, width)
+
+
+def report_faults(graph: GraphBuilder, scores: Value, output: Value) -> Value:
+    """Make NaN or infinity in the network visible to the host, which only sees the rows of the result.
+
+    Without this, a NaN disappears: whether it wins or loses the sort is up to the runtime.
+
+    Args:
+        graph: where to write.
+        scores: float32 `[B, K]`.
+        output: float32 `[B, R, N]`, checked element by element.
+
+    Returns:
+        `scores`, all NaN for each picture in whose `output` any element is NaN or infinite.
+    """
+    # The obvious `+ sum(output * 0)` invites a compiler to fold it away; this sum does depend on the elements. It is
+    # NaN or infinite if any of them is, and otherwise below 2^28 * R * N: finite elements cannot raise an alarm.
+    total = (output * _TINY).sum(1, 2, keep=False).unsqueeze(1)
+    return (total.abs() < _LARGE).where(scores, float("nan"))

@@ -1,0 +1,78 @@
+"""Non-maximum suppression as plain arithmetic of fixed shapes.
+
+Candidates are ordered by descending score. `X[i, j]` is 1 where i comes before j, both are of one class and
+IoU(i, j) > t; then
+
+    keep_0 = all ones        keep_n+1[j] = no i has keep_n[i] and X[i, j]        (`keep = (keep @ X) < 0.5`)
+
+Greedy suppression is the fixed point of this map. How far n steps come: call a sequence of candidates in which each
+may suppress the next (X = 1) a chain, the number of its links its length, and the length of the longest chain that
+ends at a candidate that candidate's depth. Then
+
+* after n steps every candidate of depth <= n is decided exactly as greedy suppression decides it (its predecessors
+  are shallower and were right a step earlier; a candidate of depth 0 is right from the start). The result is
+  exactly greedy when no chain is longer than n;
+* keep_0 contains the greedy set and the map reverses inclusion, so after an even number of steps the kept set
+  contains the greedy set, after an odd number it is contained in it. Beyond depth n, an even number of steps can
+  only keep a duplicate that greedy suppression would remove, never lose an object; an odd number can only remove
+  what greedy suppression would keep. The default is even for that reason.
+
+The worst case is a chain without branches, a row of boxes each overlapping only its neighbours: greedy keeps every
+second one; n steps keep every second one up to depth n and, beyond it, all (n even) or none (n odd).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .graph import GraphBuilder, Value
+
+
+def kept_candidates(
+    graph: GraphBuilder, corners: tuple[Value, Value, Value, Value], labels: Value, count: int, iou: float, steps: int
+) -> Value:
+    """Which candidates survive.
+
+    Args:
+        graph: where to write.
+        corners: x1, y1, x2, y2, each float32 `[B, K0]`, in any common unit.
+        labels: float32 `[B, K0]`, class indices; only candidates of equal label meet.
+        count: K0.
+        iou: t, candidates overlapping more than this do not both survive.
+        steps: iterations, n above.
+
+    Returns:
+        float32 `[B, K0]`, 1 for a candidate that is kept and 0 for one that is not.
+    """
+    suppresses = _suppression(graph, corners, labels, count, iou)
+    keep = graph.constant(np.ones((1, 1, count)))
+    for _ in range(steps):
+        keep = (keep @ suppresses < 0.5).cast(np.float32)
+    return keep.reshape(-1, count)
+
+
+def _suppression(
+    graph: GraphBuilder, corners: tuple[Value, Value, Value, Value], labels: Value, count: int, iou: float
+) -> Value:
+    """X, float32 `[B, K0, K0]`: 1 where the row may suppress the column."""
+    left, top, right, bottom = corners
+    # IoU > t without a division: intersection * (1 + t) > t * (area + other area). No area is no overlap.
+    share = (right - left) * (bottom - top) * iou
+    # One plane per axis of the picture: a [K0, K0, 2] tensor would be several times as slow on CPUs.
+    width = (_row(right).minimum(_column(right)) - _row(left).maximum(_column(left))).relu()
+    height = (_row(bottom).minimum(_column(bottom)) - _row(top).maximum(_column(top))).relu()
+    overlaps = width * height * (1.0 + iou) > _row(share) + _column(share)
+    order = graph.constant(np.arange(count))
+    earlier = _column(order.unsqueeze(0)) < _row(order.unsqueeze(0))
+    same_class = _row(labels).equals(_column(labels))
+    return (overlaps & same_class & earlier).cast(np.float32)
+
+
+def _row(value: Value) -> Value:
+    """`[B, K0]` to `[B, 1, K0]`: the candidate that may be suppressed."""
+    return value.unsqueeze(1)
+
+
+def _column(value: Value) -> Value:
+    """`[B, K0]` to `[B, K0, 1]`: the candidate that may suppress it."""
+    return value.unsqueeze(2)
