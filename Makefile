@@ -1,0 +1,42 @@
+# The distribution that the shell has sourced, if there is one.
+ROS ?= $(or $(ROS_DISTRO),kilted)
+VENV ?= $(if $(filter kilted,$(ROS)),.venv,.venv-$(ROS))
+PYTHON ?= python3
+PY := $(VENV)/bin/python
+OUT ?= out
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint bench demo clean
+
+# Each process that speaks DDS stays on this machine and, with a domain of its
+# own, out of the way of others that run at the same time. Domains above 100 can
+# collide with the ports that the system hands out.
+DDS = ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(shuf -i 1-100 -n 1)
+
+help: ## Show this text
+	@echo "Targets:"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@echo "Variables: ROS=kilted|jazzy ($(ROS)), VENV=folder ($(VENV)), PYTHON=interpreter for setup ($(PYTHON)),"
+	@echo "           ARGS=more arguments for test, bench and demo; demo: MODEL=, INPUT=, OUT= ($(OUT))"
+
+setup: ## Make or update the environment in VENV
+	@$(PYTHON) -m tools.set_up --venv $(VENV) --ros $(ROS) --python $(PYTHON)
+
+test: setup ## Run all tests; what is skipped says why
+	@$(DDS) $(PY) -m pytest -ra $(ARGS)
+
+lint: setup ## Check style (ruff) and types (mypy, strict)
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+bench: setup ## Measure; prints tables, passes no judgement
+	@$(DDS) $(PY) -m bench $(ARGS)
+
+demo: setup ## Camera, node and viewer in processes of their own; results in OUT
+	@$(DDS) $(PY) -m demo $(if $(MODEL),--model "$(MODEL)") $(if $(INPUT),--input "$(INPUT)") --out "$(OUT)" $(ARGS)
+
+clean: ## Remove caches, builds and results; the environments stay
+	rm -rf build install log out seg_perception.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Set-up of the development environment; needs nothing beyond the standard library."""
