@@ -40,7 +40,6 @@ class ModelOutputs:
     masks: NDArray[np.floating]
     class_map: NDArray[np.uint8] | None = None
 
-
     @classmethod
     def from_arrays(cls, spec: ModelSpec, arrays: Sequence[NDArray[np.generic]]) -> ModelOutputs:
         """Take the arrays in the order of `spec.output_names`; a model without instances has none of them (K = 0)."""
@@ -112,9 +111,7 @@ class Backend(Protocol):
             ModelOutputError: the model produced NaN or infinity.
         """
 
-    def paint(
-        self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]
-    ) -> InstanceMap:
+    def paint(self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]) -> InstanceMap:
         """Paint the masks of the last `detect`.
 
         Args:
@@ -137,9 +134,7 @@ def model_identity(path: Path, spec: ModelSpec) -> dict[str, str]:
     return {"model": str(path), "sha256": digest, "family": spec.family, "network_size": size}
 
 
-def check_signature(
-    spec: ModelSpec, shapes: Mapping[str, Sequence[int | str | None]], origin: str
-) -> None:
+def check_signature(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str | None]], origin: str) -> None:
     """Hold the inputs and outputs that a model really has against what its metadata promise.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from ..errors import BackendUnavailable, ConfigurationError, ModelError
-from .base import Backend, RunOptions, Runner
+from .base import Backend, Runner, RunOptions
 
 
 class _Entry(NamedTuple):

@@ -1,4 +1,4 @@
-"""`seg_perception COMMAND ...`"""
+"""The command `seg_perception` and its table of subcommands."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend.base import Backend, ModelOutputs, RunOptions, Runner
+from ..backend.base import Backend, ModelOutputs, Runner, RunOptions
 from ..backend.registry import open_model
 from ..contract import ModelSpec
 from ..errors import ModelOutputError
@@ -70,9 +70,7 @@ class HostBackend:
         share = {stage: seconds / len(frames) for stage, seconds in timings.items()}
         return [_detections(outputs, index, geometry, share) for index, geometry in enumerate(geometries)]
 
-    def paint(
-        self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]
-    ) -> InstanceMap:
+    def paint(self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]) -> InstanceMap:
         """Paint the masks of the last `detect`; see `Backend.paint`."""
         handle = detections.masks
         if not isinstance(handle, _HostMasks) or handle.outputs is not self._latest:
@@ -98,9 +96,7 @@ def open_backend(path: Path, backend: str = "", options: RunOptions | None = Non
     return opened if isinstance(opened, Backend) else HostBackend(opened)
 
 
-def _detections(
-    outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float]
-) -> Detections:
+def _detections(outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float]) -> Detections:
     boxes, scores = outputs.boxes[index], outputs.scores[index]
     if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
         raise ModelOutputError(
