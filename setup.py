@@ -9,9 +9,6 @@ PACKAGE = "seg_perception"
 HERE = Path(__file__).resolve().parent
 # Files below these folders that users look up through the ament index.
 SHARED_FOLDERS = ("launch", "config", "engines")
-# Engines are built on the machine that runs them, and colcon compiles launch
-# files in place when it is asked to, so neither belongs into an installation.
-SKIPPED_SUFFIXES = {".engine", ".pyc"}
 
 
 def package_version() -> str:
@@ -34,9 +31,7 @@ def shared_files() -> "list[tuple[str, list[str]]]":
             files = sorted(
                 path.relative_to(HERE).as_posix()
                 for path in folder.iterdir()
-                if path.is_file()
-                and not path.name.startswith(".")
-                and path.suffix not in SKIPPED_SUFFIXES
+                if path.is_file() and not path.name.startswith(".")
             )
             if files:
                 entries.append((f"share/{PACKAGE}/{folder.relative_to(HERE).as_posix()}", files))
