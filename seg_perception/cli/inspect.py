@@ -1,0 +1,127 @@
+"""`seg_perception inspect`: what a model says of itself."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..contract import METADATA_KEY, ModelSpec
+from ..errors import BackendUnavailable, ClassTableError, ConfigurationError
+
+HELP = "print what a model file is, what it takes and gives, and its classes with their road groups"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="canonical model or raw export (ONNX)")
+    parser.add_argument(
+        "--classes",
+        default="auto",
+        metavar="TABLE",
+        help="class table for the road groups: a YAML file, the name of one that comes with the package, or auto for "
+        "the one that knows most of the model's classes (default: %(default)s)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the description of a canonical model, or what a raw export is and needs."""
+    try:
+        from ..toolchain.export import load_model
+    except ImportError as error:
+        raise BackendUnavailable(f"`inspect` needs the Python package onnx ({error}): pip install onnx") from error
+    if arguments.model.suffix not in ("", ".onnx"):
+        raise ConfigurationError(f"inspect: expected an ONNX model (*.onnx), got {arguments.model.name}")
+    model, _ = load_model(arguments.model, weights=False)
+    metadata = {item.key: item.value for item in model.metadata_props}
+    if METADATA_KEY in metadata:
+        lines = _canonical(arguments.model, ModelSpec.from_metadata(metadata, str(arguments.model)), arguments.classes)
+    else:
+        lines = _raw(arguments.model)
+    print("\n".join(lines))
+    return 0
+
+
+def _canonical(path: Path, spec: ModelSpec, classes: str) -> list[str]:
+    return [
+        *_aligned([("model", f"{path} (canonical, contract {spec.contract_version})"), *_facts(spec)]),
+        "",
+        *_class_table(spec, classes),
+    ]
+
+
+def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
+    resize = spec.resize
+    letterbox = f", padding {resize.pad_value}, {resize.anchor}, sizes rounded {resize.rounding}"
+    facts = [
+        ("family", spec.family),
+        ("source", f"sha256 {spec.source_sha256 or 'unknown'}"),
+        ("input", f"uint8 [{spec.batch or 'any batch'}, {spec.network_height}, {spec.network_width}, 3], RGB"),
+        ("resize", resize.mode + (letterbox if resize.mode == "letterbox" else "")),
+    ]
+    if spec.max_instances:
+        spans = "the network input" if spec.mask_frame == "frame" else "each box"
+        facts += [
+            ("instances", f"up to {spec.max_instances}"),
+            ("masks", f"{spec.mask_width} x {spec.mask_height} logits over {spans}"),
+        ]
+    if spec.nms_candidates:
+        facts.append(
+            ("suppression", f"IoU {spec.nms_iou:g}, best {spec.nms_candidates} candidates, {spec.nms_steps} steps")
+        )
+    elif spec.max_instances:
+        facts.append(("suppression", "none needed"))
+    if spec.class_map:
+        facts.append(("class map", f"{spec.mask_width} x {spec.mask_height}"))
+    return facts
+
+
+def _class_table(spec: ModelSpec, classes: str) -> list[str]:
+    from ..classes import group_name
+    from ..sources.class_tables import resolve_class_table
+
+    try:
+        table = resolve_class_table(classes, spec.class_names)
+    except ClassTableError as error:
+        if classes != "auto":
+            raise
+        groups, note = ["?"] * len(spec.class_names), f"road groups unknown: {error}"
+    else:
+        groups = [group_name(int(group)) for group in table.groups(spec.class_names)]
+        note = f"road groups after class table {table.name!r}"
+    rows = [("label", "class", "road group", "kind")]
+    for label, (name, group, thing) in enumerate(zip(spec.class_names, groups, spec.things, strict=True)):
+        rows.append((str(label), name, group, "thing" if thing else "stuff"))
+    return [*_aligned(rows), note]
+
+
+def _raw(path: Path) -> list[str]:
+    from ..toolchain.export import load_export
+    from ..toolchain.families import recognise
+
+    export = load_export(path)
+    family, match = recognise(export)
+    names = export.class_names()
+    return [
+        *_aligned(
+            [
+                ("model", f"{path} (raw export)"),
+                ("family", f"{family.name}: {match.summary}"),
+                ("source", f"sha256 {export.sha256}"),
+                *(("input", str(port)) for port in export.inputs),
+                *(("output", str(port)) for port in export.outputs),
+                ("classes", "none in the metadata" if names is None else ", ".join(names)),
+            ]
+        ),
+        "",
+        f"not canonical yet: run `seg_perception prepare {path} -o {path.with_suffix('.canonical.onnx')}`"
+        + (" with --classes TABLE.yaml" if names is None else ""),
+    ]
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as their widest entry; the last one is not padded."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]

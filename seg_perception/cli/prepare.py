@@ -1,0 +1,97 @@
+"""`seg_perception prepare`: from an exporter's model file to a canonical model."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from ..errors import BackendUnavailable, ConfigurationError
+
+HELP = "rewrite an exported segmentation model (ONNX) into a canonical one that the node runs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("source", type=Path, metavar="SRC.onnx", help="what the model's exporter wrote")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DST.onnx", help="canonical model to write")
+    parser.add_argument(
+        "--nms-iou",
+        type=float,
+        default=0.6,
+        metavar="T",
+        help="of two objects of a class that overlap more than this (IoU), only the better one is kept "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-instances", type=int, default=100, metavar="K", help="objects per image, at most (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--nms-candidates",
+        type=int,
+        default=1024,
+        metavar="K0",
+        help="best predictions that take part in the suppression of duplicates (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--nms-steps",
+        type=int,
+        default=16,
+        metavar="N",
+        help="suppression is exact for chains of up to N overlaps; in longer ones some duplicates stay; even "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="TABLE",
+        help="class table whose names to use: a YAML file, or the name of one that comes with the package "
+        "(default: the names that the model carries)",
+    )
+    parser.add_argument("--family", default="", metavar="NAME", help="take the model as one of this family")
+    parser.add_argument(
+        "--input-size",
+        type=_size,
+        metavar="HxW",
+        help="height and width of the network input, for a model that leaves them open",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prepare a model and say what became of it."""
+    start = time.perf_counter()
+    try:
+        from ..toolchain.head import HeadOptions
+        from ..toolchain.prepare import PrepareOptions, prepare
+    except ImportError as error:
+        raise BackendUnavailable(f"`prepare` needs the Python package onnx ({error}): pip install onnx") from error
+    from ..sources.class_tables import find_class_table, load_class_table
+
+    if arguments.classes == "auto":
+        raise ConfigurationError("--classes: expected the path or name of a class table, got 'auto'")
+    options = PrepareOptions(
+        HeadOptions(arguments.nms_iou, arguments.max_instances, arguments.nms_candidates, arguments.nms_steps),
+        load_class_table(find_class_table(arguments.classes, ())) if arguments.classes else None,
+        arguments.family,
+        arguments.input_size,
+    )
+    spec = prepare(arguments.source, arguments.output, options, report=print)
+    print(
+        f"input      uint8 [{spec.batch or 'any batch'}, {spec.network_height}, {spec.network_width}, 3], RGB, "
+        f"{spec.resize.mode}\n"
+        f"output     up to {spec.max_instances} instances of {len(spec.class_names)} classes, "
+        f"masks {spec.mask_width} x {spec.mask_height}\n"
+        f"wrote      {arguments.output} ({_megabytes(arguments.output)}, source {_megabytes(arguments.source)}) "
+        f"in {time.perf_counter() - start:.1f} s"
+    )
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 384x640, got {text!r}")
+    return int(height), int(width)
+
+
+def _megabytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
