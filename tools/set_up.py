@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tools.environment import Interpreter, SetupError, check_wheels, dotted, sourced_distribution
@@ -116,16 +116,19 @@ def install_package(python: str) -> None:
 
 def pip(python: str, *arguments: str) -> None:
     """Runs `pip install`; warnings are left out, since pip repeats them for each package."""
-    call([python, "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check", *arguments])
+    # Without PYTHONPATH, from which pip would take other packages for those of the
+    # environment, and setuptools in another version than the pinned one.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    call([python, "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check", *arguments], env)
 
 
-def call(command: list[str]) -> None:
+def call(command: list[str], env: Mapping[str, str] = os.environ) -> None:
     """Runs a command that prints its own errors.
 
     Raises:
         SetupError: it failed.
     """
-    done = subprocess.run(command, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, env=env)
     if done.returncode != 0:
         raise SetupError(f"`{' '.join(command)}` failed with exit code {done.returncode}; its message is above")
 
