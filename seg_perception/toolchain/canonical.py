@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +12,7 @@ from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, INSTANCE_OUTPUTS, METADATA_
 from ..errors import ModelError
 from .export import Export, Port
 from .families import Match, PixelSpec
-from .graph import GraphBuilder
+from .graph import GraphBuilder, rename_tensors, with_inner
 from .head import Head
 
 # What belongs to opset 19; TensorRT 10, ONNX Runtime 1.16, OpenVINO and all later ones read it.
@@ -107,7 +106,7 @@ def prune(graph: onnx.GraphProto) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(name for inner in _with_inner(node) for name in inner.input)
+            needed.update(name for inner in with_inner(node) for name in inner.input)
     del graph.node[:]
     graph.node.extend(reversed(kept))
     tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
@@ -117,16 +116,6 @@ def prune(graph: onnx.GraphProto) -> None:
     inputs = [value for value in graph.input if value.name == INPUT_NAME or value.name not in filled]
     del graph.input[:]
     graph.input.extend(value for value in inputs if value.name == INPUT_NAME or value.name in needed)
-
-
-def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Give tensors other names wherever they occur, in graphs within nodes, too."""
-    for node in (inner for outer in graph.node for inner in _with_inner(outer)):
-        for field in (node.input, node.output):
-            for place, name in enumerate(field):
-                field[place] = names.get(name, name)
-    for named in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        named.name = names.get(named.name, named.name)
 
 
 def _in_contract_opset(export: Export) -> onnx.ModelProto:
@@ -153,12 +142,3 @@ def _free_name(graph: onnx.GraphProto, name: str) -> str:
     while name in taken:
         name += "_"
     return name
-
-
-def _with_inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """A node and those of the graphs in its attributes, which may use tensors of the graph around them."""
-    yield node
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            for inner in graph.node:
-                yield from _with_inner(inner)

@@ -9,7 +9,7 @@ formulas are for float32 tensors; other constants are made with `GraphBuilder.co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,8 +173,12 @@ class GraphBuilder:
         return self.node("Concat", *values, axis=axis)
 
     def publish(self, value: Value, name: str, dtype: DTypeLike, shape: Sequence[int | str]) -> None:
-        """Make `value` an output of the graph called `name`; a text in `shape` is a dynamic axis."""
-        self._graph.node.append(helper.make_node("Identity", [value.name], [name], name=self._unique(name)))
+        """Make `value` an output of the graph; a text in `shape` is a dynamic axis.
+
+        The tensor is renamed, so `value` must not be used any more. An Identity node would leave OpenVINO with both
+        names, of which its `any_name` may be the other.
+        """
+        rename_tensors(self._graph, {value.name: name})
         element = int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
         self._graph.output.append(helper.make_tensor_value_info(name, element, list(shape)))
 
@@ -185,6 +189,25 @@ class GraphBuilder:
             if name not in self._taken:
                 self._taken.add(name)
                 return name
+
+
+def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give tensors other names wherever they occur, in graphs within nodes, too."""
+    for node in (inner for outer in graph.node for inner in with_inner(outer)):
+        for field in (node.input, node.output):
+            for place, name in enumerate(field):
+                field[place] = names.get(name, name)
+    for named in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        named.name = names.get(named.name, named.name)
+
+
+def with_inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """A node and those of the graphs in its attributes, which may use tensors of the graph around them."""
+    yield node
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            for inner in graph.node:
+                yield from with_inner(inner)
 
 
 def element_name(element: int) -> str:

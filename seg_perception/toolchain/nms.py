@@ -56,8 +56,9 @@ def _suppression(
 ) -> Value:
     """X, float32 `[B, K0, K0]`: 1 where the row may suppress the column."""
     left, top, right, bottom = corners
-    # IoU > t without a division: intersection * (1 + t) > t * (area + other area). No area is no overlap.
-    share = (right - left) * (bottom - top) * iou
+    # IoU > t without a division: intersection * (1 + t) > t * (area + other area). A box that is empty or inside out
+    # has no area and overlaps nothing.
+    share = (right - left).relu() * (bottom - top).relu() * iou
     # One plane per axis of the picture: a [K0, K0, 2] tensor would be several times as slow on CPUs.
     width = (_row(right).minimum(_column(right)) - _row(left).maximum(_column(left))).relu()
     height = (_row(bottom).minimum(_column(bottom)) - _row(top).maximum(_column(top))).relu()
