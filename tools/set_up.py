@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -82,18 +83,27 @@ def requirement_files(ros: str, distribution: str | None) -> list[Path]:
 
 
 def create(venv: Path, base: Interpreter, distribution: str | None) -> None:
-    """Makes an empty environment at `venv`, in place of one that is there.
+    """Makes an empty environment at `venv`, in place of one that set-up made earlier.
 
     Raises:
-        SetupError: this Python cannot make one.
+        SetupError: this Python cannot make one, or something else is in its place.
     """
     if not base.has_venv:
         raise SetupError(
             f"Python: expected venv and ensurepip in {base.path}, found only a part of them; "
             f"apt install python{dotted(base.version)}-venv, or name another Python with PYTHON="
         )
+    if venv.exists() and "environment" not in State(venv):
+        raise SetupError(
+            f"environment: expected nothing at {venv}, or what set-up made there, found something else; "
+            "remove it, or name another place with VENV="
+        )
+    shutil.rmtree(venv, ignore_errors=True)
+    venv.mkdir()
+    # First of all, so that an interrupted set-up can be told from a stranger.
+    State(venv).set("environment", STARTED)
     system = ["--system-site-packages"] if distribution else []
-    call([base.path, "-m", "venv", "--clear", *system, str(venv)])
+    call([base.path, "-m", "venv", *system, str(venv)])
 
 
 def install_requirements(python: str, files: list[Path], distribution: str | None) -> None:

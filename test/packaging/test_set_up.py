@@ -85,6 +85,28 @@ def test_python_without_ensurepip(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
+def test_environment_of_somebody_else_is_left_alone(tmp_path: Path, interpreter: Interpreter) -> None:
+    kept = tmp_path / "pyvenv.cfg"
+    kept.touch()
+    with pytest.raises(SetupError, match=r"remove it, or name another place with VENV="):
+        set_up.create(tmp_path, interpreter, None)
+    assert kept.is_file()
+
+
+def test_environment_is_made_anew(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    venv.mkdir()
+    set_up.State(venv).set("environment", set_up.STARTED)
+    (venv / "leftover").touch()
+    # This interpreter is itself in an environment, whose base may lack what makes one.
+    base = Interpreter.probe(sys.executable)
+    if not base.has_venv:
+        pytest.skip("this Python has no ensurepip")
+    set_up.create(venv, base, None)
+    assert (venv / "bin" / "python").exists()
+    assert not (venv / "leftover").exists()
+
+
 def test_compiler_is_missing(monkeypatch: pytest.MonkeyPatch, interpreter: Interpreter) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SetupError, match=r"apt install g\+\+"):
