@@ -1,0 +1,46 @@
+"""What the benchmarks run on: a canonical model and street pictures, made from `../shared/data` where it is there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.defaults import DefaultsMissing, canonical, default_inputs, default_model
+
+THREADS = 2
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """`--model` and `--input`, with defaults; ends the program with code 2 where there are none."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--model", type=Path, help="canonical model or raw export")
+    parser.add_argument("--input", type=Path, nargs="+", help="pictures, folders or videos")
+    values, _ = parser.parse_known_args()
+    try:
+        values.input = values.input or default_inputs()
+        values.model = canonical(values.model or default_model(), Path(tempfile.gettempdir()))
+    except DefaultsMissing as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    return values
+
+
+def street_pictures(inputs: list[Path], width: int, height: int, limit: int = 12) -> list[NDArray[np.uint8]]:
+    """bgr8 pictures `[height, width, 3]`."""
+    from seg_perception.sources.images import open_source
+
+    from seg_perception.sources.encodings import to_bgr
+
+    pictures = []
+    for path in inputs:
+        for _, frame in open_source(path):
+            pictures.append(cv2.resize(to_bgr(frame), (width, height), interpolation=cv2.INTER_AREA))
+            if len(pictures) == limit:
+                return pictures
+    return pictures

@@ -1,0 +1,49 @@
+"""Medians and plain tables."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import numpy as np
+
+
+def interleaved(jobs: Sequence[Callable[[], object]], rounds: int, warm_up: int = 3) -> list[float]:
+    """Median seconds of several jobs, run in turn so that the machine's moods hit all of them alike."""
+    seconds = np.empty((rounds, len(jobs)))
+    for _ in range(warm_up):
+        for job in jobs:
+            job()
+    for row in seconds:
+        for column, job in enumerate(jobs):
+            begin = perf_counter()
+            job()
+            row[column] = perf_counter() - begin
+    return [float(value) for value in np.median(seconds, axis=0)]
+
+
+def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table; the first column is text, the others are right-aligned."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    print(f"\n{title}")
+    for number, row in enumerate(cells):
+        line = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        print("  " + "  ".join(line).rstrip())
+        if number == 0:
+            print("  " + "  ".join("-" * width for width in widths))
+
+
+def machine() -> str:
+    """The machine in words, for the head of a report."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            name = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return (
+        f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    )

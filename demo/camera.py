@@ -1,0 +1,134 @@
+"""A camera: publishes pictures at a fixed rate, stamped at the moment they leave.
+
+Messages are serialised once; only the stamp is written anew, so that the camera takes little of the machine it shares
+with what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import rclpy
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.serialization import serialize_message
+from seg_perception.sources.images import open_source
+from sensor_msgs.msg import CameraInfo, Image
+
+from seg_perception.sources.encodings import to_bgr
+
+FRAME_ID = "camera_optical_frame"
+# A serialised message begins with four bytes of encapsulation, then the header's stamp: int32 s, uint32 ns.
+_STAMP_AT = 4
+
+
+def load_pictures(paths: list[Path], limit: int, width: int, height: int) -> list[NDArray[np.uint8]]:
+    """Up to `limit` pictures, bgr8 `[height, width, 3]`, spread evenly over the sources and cut to one size."""
+    pictures = []
+    for path in paths:
+        found = [to_bgr(frame) for _, frame in open_source(path)]
+        step = max(1, len(found) * len(paths) // limit)
+        pictures += [_fill(picture, width, height) for picture in found[::step]]
+    return pictures
+
+
+def _fill(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Scale a picture until it fills width x height and cut off the rest, equally on both sides."""
+    scale = max(width / picture.shape[1], height / picture.shape[0])
+    size = (max(width, round(picture.shape[1] * scale)), max(height, round(picture.shape[0] * scale)))
+    scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return np.ascontiguousarray(scaled[top : top + height, left : left + width])
+
+
+class Camera(Node):
+    """Publishes `image_raw` and `camera_info`."""
+
+    def __init__(self, pictures: list[NDArray[np.uint8]], reliable: bool) -> None:
+        super().__init__("camera")
+        reliability = QoSReliabilityPolicy.RELIABLE if reliable else QoSReliabilityPolicy.BEST_EFFORT
+        qos = QoSProfile(depth=1, reliability=reliability)
+        self._images = self.create_publisher(Image, "image_raw", qos)
+        self._infos = self.create_publisher(CameraInfo, "camera_info", qos)
+        self._messages = [bytearray(serialize_message(_image(picture))) for picture in pictures]
+        self._info = bytearray(serialize_message(_camera_info(*pictures[0].shape[:2])))
+
+    def wait_for_node(self, timeout: float) -> bool:
+        """Whether somebody subscribed within `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while not self._images.get_subscription_count():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def publish(self, index: int) -> None:
+        """Send one picture, and its camera info, stamped now."""
+        message = self._messages[index % len(self._messages)]
+        stamp = divmod(time.time_ns(), 1_000_000_000)
+        for bytes_to_send in (self._info, message):
+            struct.pack_into("<iI", bytes_to_send, _STAMP_AT, *stamp)
+        self._infos.publish(bytes(self._info))
+        self._images.publish(bytes(message))
+
+
+def _image(picture: NDArray[np.uint8]) -> Image:
+    message = Image(encoding="bgr8", height=picture.shape[0], width=picture.shape[1], step=picture.shape[1] * 3)
+    message.header.frame_id = FRAME_ID
+    message.data.frombytes(np.ascontiguousarray(picture).data.cast("B"))
+    return message
+
+
+def _camera_info(height: int, width: int) -> CameraInfo:
+    focal = 0.9 * width
+    message = CameraInfo(width=width, height=height, distortion_model="plumb_bob", d=[0.0] * 5)
+    message.header.frame_id = FRAME_ID
+    message.k = [focal, 0.0, (width - 1) / 2, 0.0, focal, (height - 1) / 2, 0.0, 0.0, 1.0]
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    message.p = [focal, 0.0, (width - 1) / 2, 0.0, 0.0, focal, (height - 1) / 2, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return message
+
+
+def main() -> int:
+    """Publish, then print one JSON line: how many frames were sent, and how punctually."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--input", type=Path, nargs="+", required=True)
+    parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT")
+    parser.add_argument("--rate", type=float, default=10.0, help="frames per second")
+    parser.add_argument("--frames", type=int, default=120)
+    parser.add_argument("--pictures", type=int, default=60, help="how many different ones")
+    parser.add_argument("--reliable", action="store_true")
+    arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
+    pictures = load_pictures(arguments.input, arguments.pictures, width, height)
+    rclpy.init()
+    camera = Camera(pictures, arguments.reliable)
+    if not camera.wait_for_node(60.0):
+        print("camera: nobody subscribed to image_raw within 60 s", file=sys.stderr)
+        return 1
+    time.sleep(0.5)  # let the other direction of discovery settle as well
+    hold = max(1, arguments.frames // len(pictures))
+    late, begin = [], time.monotonic()
+    for index in range(arguments.frames):
+        due = begin + index / arguments.rate
+        time.sleep(max(0.0, due - time.monotonic()))
+        late.append(time.monotonic() - due)
+        camera.publish(index // hold)
+    took = time.monotonic() - begin
+    print(json.dumps({"sent": arguments.frames, "seconds": took, "late_ms_max": 1e3 * max(late)}), flush=True)
+    time.sleep(1.5)  # the last frame is still being processed, and a writer that leaves takes its samples along
+    camera.destroy_node()
+    rclpy.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

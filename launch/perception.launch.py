@@ -1,0 +1,79 @@
+"""Bring up the perception node for a camera.
+
+    ros2 launch seg_perception perception.launch.py model:=/path/model.onnx camera_topic:=/front/image_raw
+
+An argument that is left out leaves the parameter to `params_file`, and then to the node's default.
+"""
+
+import os
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchContext, LaunchDescription
+
+# name, default, description
+ARGUMENTS = (
+    ("model", "", "canonical model (.onnx) or engine; see `seg_perception prepare`"),
+    ("camera_topic", "", "image topic of the camera (sensor_msgs/Image)"),
+    ("transport", "", "raw, or compressed to subscribe to CAMERA_TOPIC/compressed"),
+    ("namespace", "", "namespace of the node, for instance front"),
+    ("name", "segmenter", "name of the node"),
+    ("params_file", "", "YAML file with parameters; default: config/seg_perception.yaml of the package"),
+    ("autostart", "true", "configure and activate at once; false leaves that to a lifecycle manager"),
+    ("use_sim_time", "false", "take the time from /clock, for bag replay"),
+    ("log_level", "info", "debug, info, warn, error"),
+    ("dds_profile", "", "Fast DDS profile; default: config/fastdds.xml of the package; none: leave it alone"),
+)
+# Both names: the first is read from Jazzy on, the second up to Humble.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The arguments, then what they lead to."""
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, default, description in ARGUMENTS
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=_bring_up)])
+
+
+def _bring_up(context: LaunchContext) -> list:
+    value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
+    return [*_dds_profile(context, value["dds_profile"]), _node(context, value)]
+
+
+def _node(context: LaunchContext, value: dict[str, str]) -> LifecycleNode:
+    given = {
+        "model": value["model"],
+        "cameras.camera.topic": value["camera_topic"],
+        "cameras.camera.transport": value["transport"],
+    }
+    # As text: a model called 1.onnx or a topic called 12 must not become a number.
+    overrides = {key: ParameterValue(text, value_type=str) for key, text in given.items() if text}
+    for key in ("autostart", "use_sim_time"):
+        overrides[key] = ParameterValue(value[key], value_type=bool)
+    return LifecycleNode(
+        package="seg_perception",
+        executable="segmenter",
+        name=value["name"],
+        namespace=value["namespace"],
+        parameters=[value["params_file"] or _shared(context, "seg_perception.yaml"), overrides],
+        arguments=["--ros-args", "--log-level", value["log_level"]],
+        output="screen",
+    )
+
+
+def _dds_profile(context: LaunchContext, profile: str) -> list[SetEnvironmentVariable]:
+    """Set the profile for large images, unless the user's environment already names one."""
+    if profile == "none" or (not profile and any(os.environ.get(name) for name in PROFILE_VARIABLES)):
+        return []
+    path = profile or _shared(context, "fastdds.xml")
+    return [SetEnvironmentVariable(name, path) for name in PROFILE_VARIABLES]
+
+
+def _shared(context: LaunchContext, file_name: str) -> str:
+    return PathJoinSubstitution([FindPackageShare("seg_perception"), "config", file_name]).perform(context)

@@ -1,0 +1,269 @@
+"""What every backend promises, on models whose right answer is known and, where it is at hand, a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from colour_model import FAULT_COLOUR, NAMES, paint_scene, random_scene, save_canonical_colour_model, save_colour_model
+from numpy.typing import NDArray
+
+from seg_perception.backend.base import Backend, Runner, RunOptions
+from seg_perception.backend.registry import backend_names, open_model
+from seg_perception.classes import ClassTable
+from seg_perception.contract import METADATA_KEY, ModelSpec
+from seg_perception.errors import ConfigurationError, ModelError, ModelOutputError, NotCanonicalError
+from seg_perception.frame import Frame
+from seg_perception.pipeline.host import open_backend
+from seg_perception.pipeline.output_size import OutputSize
+from seg_perception.pipeline.segmenter import Segmenter, SegmenterOptions
+from seg_perception.pipeline.select import SelectOptions
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+TABLE = ClassTable(
+    "colours", NAMES, dict(zip(NAMES, ("pedestrian", "vehicle", "traffic_sign", "traffic_light"), strict=True))
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "fixed": save_canonical_colour_model(folder / "fixed.onnx"),
+        "pairs": save_canonical_colour_model(folder / "pairs.onnx", batch=2),
+        "dynamic": save_canonical_colour_model(folder / "dynamic.onnx", batch=None),
+        "nan_rows": save_canonical_colour_model(folder / "nan_rows.onnx", fault="predictions"),
+        "nan_masks": save_canonical_colour_model(folder / "nan_masks.onnx", fault="prototypes"),
+        "raw": save_colour_model(folder / "raw.onnx"),
+    }
+
+
+@pytest.fixture(params=backend_names())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def backend(name: str, models: dict[str, Path]) -> Iterator[Backend]:
+    opened = open_backend(models["fixed"], name)
+    yield opened
+    opened.close()
+
+
+def scenes(count: int, width: int = 320, height: int = 192) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(3)
+    return [random_scene(rng, width, height, 6, grid=8).picture for _ in range(count)]
+
+
+def bgr_frame(picture: NDArray[np.uint8]) -> Frame:
+    return Frame.from_bgr(np.ascontiguousarray(picture[..., ::-1]))
+
+
+def run(path: Path, name: str, images: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
+    runner = open_model(path, name)
+    assert isinstance(runner, Runner)
+    outputs = runner.run(images)
+    arrays = [outputs.boxes.copy(), outputs.scores.copy(), outputs.labels.copy(), outputs.masks.copy()]
+    runner.close()
+    return arrays
+
+
+def test_outputs_have_the_shapes_and_types_of_the_contract(name: str, models: dict[str, Path]) -> None:
+    boxes, scores, labels, masks = run(models["fixed"], name, np.stack(scenes(1)))
+    assert (boxes.dtype, boxes.shape) == (np.float32, (1, 100, 4))
+    assert (scores.dtype, scores.shape) == (np.float32, (1, 100))
+    assert (labels.dtype, labels.shape) == (np.int32, (1, 100))
+    assert (masks.dtype, masks.shape) == (np.float32, (1, 100, 48, 80))
+    assert (np.diff(scores, axis=1) <= 0).all()
+    assert 0 < (scores > 0).sum() < 100
+
+
+@pytest.mark.parametrize("kind", ["fixed", "pairs", "dynamic"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_batch_equals_single_images(name: str, kind: str, count: int, models: dict[str, Path]) -> None:
+    pictures = np.stack(scenes(count))
+    together = run(models[kind], name, pictures)
+    for index in range(count):
+        alone = run(models["fixed"], name, pictures[index : index + 1])
+        for batched, single in zip(together, alone, strict=True):
+            np.testing.assert_allclose(batched[index], single[0], atol=1e-3)
+
+
+def test_backends_agree(models: dict[str, Path]) -> None:
+    pictures = np.stack(scenes(2))
+    first, *others = [run(models["fixed"], each, pictures) for each in backend_names()]
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-3)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not on this machine: no real model")
+def test_backends_agree_on_a_real_model(tmp_path: Path) -> None:
+    from seg_perception.toolchain.prepare import prepare
+
+    prepare(SHARED / "models" / "yolov8n-seg-640.onnx", tmp_path / "real.onnx")
+    pictures = sorted((SHARED / "images" / "street").glob("*.jpg"))[:4]
+    backends = [open_backend(tmp_path / "real.onnx", each) for each in backend_names()]
+    for picture in pictures:
+        frame = Frame.from_bgr(cv2.imread(str(picture)))
+        found = [backend.detect([frame])[0] for backend in backends]
+        strong = [int((each.scores > 0.3).sum()) for each in found]
+        assert strong[0] == strong[1] > 0
+        rows = strong[0]
+        np.testing.assert_allclose(found[0].scores[:rows], found[1].scores[:rows], atol=2e-3)
+        np.testing.assert_allclose(found[0].boxes_network[:rows], found[1].boxes_network[:rows], atol=0.5)
+        numbers = np.zeros(len(found[0].scores), np.uint16)
+        numbers[:rows] = np.arange(1, rows + 1)
+        maps = [b.paint(d, numbers, (frame.height, frame.width)) for b, d in zip(backends, found, strict=True)]
+        for number in range(1, rows + 1):
+            one, two = (each.pixels == number for each in maps)
+            if one.sum() > 200:
+                assert (one & two).sum() / (one | two).sum() > 0.97
+
+
+@pytest.mark.parametrize("mode", ["camera", "network", "0.5"])
+def test_finds_and_paints_what_is_there(backend: Backend, mode: str) -> None:
+    scene = paint_scene(640, 480, [(32, 64, 160, 256, 0), (240, 160, 560, 400, 1), (480, 16, 560, 96, 3)])
+    options = SegmenterOptions(SelectOptions(), min_pixels=1, output_size=OutputSize.parse(mode))
+    segmenter = Segmenter(backend, TABLE, options)
+    segmenter.warm_up()
+    (result,) = segmenter.segment([bgr_frame(scene.picture)])
+    height, width = result.instance_map.pixels.shape
+    truth = cv2.resize(scene.instance_map, (width, height), interpolation=cv2.INTER_NEAREST)
+    assert sorted(result.instances.labels) == [0, 1, 3]
+    assert result.instances.numbers.tolist() == [1, 2, 3]
+    for number, label, box in zip(
+        result.instances.numbers, result.instances.labels, result.instances.boxes_camera, strict=True
+    ):
+        index = scene.labels.tolist().index(label)
+        own, right = result.instance_map.pixels == number, truth == index + 1
+        assert (own & right).sum() / (own | right).sum() > 0.93
+        np.testing.assert_allclose(box, scene.boxes[index], atol=3.0)
+    assert set(result.timings) >= {"decode", "letterbox", "model", "select", "paint"}
+
+
+def test_empty_picture_gives_an_empty_map(backend: Backend) -> None:
+    (result,) = Segmenter(backend, TABLE).segment([bgr_frame(paint_scene(320, 192, []).picture)])
+    assert len(result.instances) == 0
+    assert result.instance_map.pixels.shape == (192, 320)
+    assert not result.instance_map.pixels.any()
+
+
+def test_small_instances_are_neither_listed_nor_painted(backend: Backend) -> None:
+    scene = paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)])
+    segmenter = Segmenter(backend, TABLE, SegmenterOptions(min_pixels=24 * 24 + 200))
+    (result,) = segmenter.segment([bgr_frame(scene.picture)])
+    assert result.instances.labels.tolist() == [1]
+    assert result.instances.numbers.tolist() == [1]
+    assert set(np.unique(result.instance_map.pixels)) == {0, 1}
+    segmenter.options = replace(segmenter.options, min_pixels=16)
+    assert len(segmenter.segment([bgr_frame(scene.picture)])[0].instances) == 2
+
+
+def test_cameras_of_different_sizes_in_one_call(backend: Backend) -> None:
+    wide = paint_scene(640, 192, [(64, 32, 256, 160, 1)])
+    tall = paint_scene(192, 384, [(32, 64, 160, 256, 0)])
+    results = Segmenter(backend, TABLE).segment([bgr_frame(wide.picture), bgr_frame(tall.picture)])
+    assert [result.instances.labels.tolist() for result in results] == [[1], [0]]
+    assert [result.instance_map.pixels.shape for result in results] == [(192, 640), (384, 192)]
+
+
+@pytest.mark.parametrize("kind", ["nan_rows", "nan_masks"])
+def test_broken_numbers_are_reported_and_the_next_frame_is_fine(name: str, kind: str, models: dict[str, Path]) -> None:
+    segmenter = Segmenter(open_backend(models[kind], name), TABLE)
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).picture
+    bad = good.copy()
+    bad[0:8, 0:8] = FAULT_COLOUR
+    with pytest.raises(ModelOutputError, match="NaN or infinity"):
+        segmenter.segment([bgr_frame(bad)])
+    assert len(segmenter.segment([bgr_frame(good)])[0].instances) == 1
+    segmenter.close()
+
+
+def test_masks_of_an_earlier_detect_are_refused(backend: Backend) -> None:
+    frame = bgr_frame(scenes(1)[0])
+    (old,) = backend.detect([frame])
+    backend.detect([frame])
+    with pytest.raises(ValueError, match="last detect"):
+        backend.paint(old, np.zeros(100, np.uint16), (192, 320))
+
+
+def test_identity_names_what_runs(backend: Backend, name: str) -> None:
+    identity = backend.identity
+    assert identity["backend"].startswith(name)
+    assert len(identity["sha256"]) == 64
+    assert identity["precision"]
+
+
+def test_threads_are_configurable(name: str, models: dict[str, Path]) -> None:
+    backend = open_backend(models["fixed"], name, RunOptions(threads=1))
+    assert len(backend.detect([bgr_frame(scenes(1)[0])])) == 1
+    backend.close()
+
+
+def test_unknown_device_names_those_there_are(name: str, models: dict[str, Path]) -> None:
+    with pytest.raises(ConfigurationError, match=r"(?i)cpu.*got 'abacus'"):
+        open_model(models["fixed"], name, RunOptions(device="abacus"))
+
+
+def test_close_twice_and_use_after_close(name: str, models: dict[str, Path]) -> None:
+    backend = open_backend(models["fixed"], name)
+    backend.close()
+    backend.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        backend.detect([bgr_frame(scenes(1)[0])])
+
+
+def test_unknown_backend_and_suffix(models: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="openvino"):
+        open_model(models["fixed"], "abacus")
+    (tmp_path / "model.pt").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"expected a name ending in \.onnx"):
+        open_model(tmp_path / "model.pt")
+
+
+def test_model_file_that_is_missing(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="does not exist"):
+        open_model(tmp_path / "absent.onnx", name)
+
+
+@pytest.mark.parametrize("content", ["truncated", "text", "empty"])
+def test_model_file_that_is_no_model(name: str, content: str, models: dict[str, Path], tmp_path: Path) -> None:
+    whole = models["fixed"].read_bytes()
+    broken = {"truncated": whole[: len(whole) // 2], "text": b"this is no model\n" * 99, "empty": b""}[content]
+    (tmp_path / "broken.onnx").write_bytes(broken)
+    with pytest.raises(ModelError, match=r"broken\.onnx"):
+        open_model(tmp_path / "broken.onnx", name)
+
+
+def test_raw_export_says_to_prepare_it(name: str, models: dict[str, Path]) -> None:
+    with pytest.raises(NotCanonicalError, match="seg_perception prepare"):
+        open_model(models["raw"], name)
+
+
+def with_metadata(source: Path, target: Path, text: str) -> Path:
+    model = onnx.load(source)
+    onnx.helper.set_model_props(model, {METADATA_KEY: text})
+    onnx.save(model, target)
+    return target
+
+
+def test_metadata_that_lie_about_a_shape(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    runner = open_model(models["fixed"], name)
+    spec: ModelSpec = replace(runner.spec, max_instances=50)
+    runner.close()
+    path = with_metadata(models["fixed"], tmp_path / "lie.onnx", spec.to_json())
+    with pytest.raises(NotCanonicalError, match="promise"):
+        open_model(path, name)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "not json"])
+def test_unreadable_metadata(name: str, text: str, models: dict[str, Path], tmp_path: Path) -> None:
+    path = with_metadata(models["fixed"], tmp_path / "odd.onnx", text)
+    with pytest.raises(NotCanonicalError):
+        open_model(path, name)
