@@ -1,0 +1,224 @@
+"""What a frame costs that arrives while the worker is busy, for four ways to receive images under rclpy.
+
+A camera process publishes; the receiving process hands frames to a worker that is busy 100 ms with each (it sleeps, so
+that all CPU time measured belongs to receiving). The CPU time of a dropped frame is the slope between two camera
+rates: at the low rate nothing is dropped, at the high one the worker takes the same number of frames and the rest is
+dropped.
+
+    typed    subscription with messages, callback puts the newest into a slot
+    raw      the same with raw=True: bytes instead of messages
+    gated    raw; while the worker is busy the callback group keeps the subscription out of the executor's wait set
+    direct   gated, and a worker that becomes free takes the newest frame itself; the executor only ends its waiting
+
+Run: python bench/subscription.py [--seconds 12] [--sizes 1280x720 1920x1080]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+WORK_SECONDS = 0.1
+LOW_HZ, HIGH_HZ = 8, 30
+PROFILE = Path(__file__).resolve().parent.parent / "config" / "fastdds.xml"
+
+
+def camera(width: int, height: int, rate_hz: float) -> None:
+    """Publish black bgr8 images until the parent closes our standard input."""
+    import rclpy
+    from rclpy.qos import qos_profile_sensor_data
+    from rclpy.serialization import serialize_message
+    from sensor_msgs.msg import Image
+
+    rclpy.init()
+    node = rclpy.create_node("bench_camera")
+    publisher = node.create_publisher(Image, "bench_image", qos_profile_sensor_data)
+    image = Image(width=width, height=height, step=3 * width, encoding="bgr8")
+    image.data.frombytes(bytes(3 * width * height))
+    payload = bytearray(serialize_message(image))
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    due = time.monotonic()
+    while not ended.is_set():
+        now_ns = time.time_ns()
+        payload[4:8] = (now_ns // 10**9).to_bytes(4, "little")
+        payload[8:12] = (now_ns % 10**9).to_bytes(4, "little")
+        publisher.publish(bytes(payload))
+        due += 1.0 / rate_hz
+        time.sleep(max(0.0, due - time.monotonic()))
+    rclpy.shutdown()
+
+
+def _stamp_ns(message: Any) -> int:
+    if isinstance(message, bytes):
+        return int.from_bytes(message[4:8], "little") * 10**9 + int.from_bytes(message[8:12], "little")
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+class Receiver:
+    """One of the four designs: a slot, a worker that sleeps, and how frames come to it."""
+
+    def __init__(self, node: Any, design: str) -> None:
+        from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+        from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+        from sensor_msgs.msg import Image
+
+        receiver = self
+
+        class Gate(MutuallyExclusiveCallbackGroup):
+            def can_execute(self, entity: Any) -> bool:
+                return receiver.waiting and super().can_execute(entity)
+
+        gated = design in ("gated", "direct")
+        self.direct = design == "direct"
+        self.waiting = False
+        self.node = node
+        self.slot: Any = None
+        self.condition = threading.Condition()
+        self.ages: list[float] = []
+        self.ended = False
+        self.group = Gate() if gated else None
+        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.subscription = node.create_subscription(
+            Image, "bench_image", self.receive, qos, callback_group=self.group, raw=design != "typed"
+        )
+        self.received = 0
+        self.thread = threading.Thread(target=self.work)
+        self.thread.start()
+
+    def receive(self, message: Any) -> None:
+        """Put a message into the slot."""
+        with self.condition:
+            self.received += 1
+            self.slot = message
+            self.waiting = False
+            self.condition.notify()
+
+    def next_frame(self) -> Any:
+        """Wait for the newest message; None at the end."""
+        if self.direct:
+            with self.subscription.handle:
+                taken = self.subscription.handle.take_message(self.subscription.msg_type, True)
+            if taken is not None:
+                return taken[0]
+        with self.condition:
+            if self.group is not None:
+                self.waiting = True
+                self.node.executor.wake()
+            while self.slot is None and not self.ended:
+                self.condition.wait()
+            message, self.slot = self.slot, None
+            return message
+
+    def work(self) -> None:
+        """Be busy with one message after the other."""
+        while self.node.executor is None:
+            time.sleep(0.01)
+        while not self.ended:
+            message = self.next_frame()
+            if message is not None:
+                self.ages.append((time.time_ns() - _stamp_ns(message)) / 1e6)
+                time.sleep(WORK_SECONDS)
+
+    def close(self) -> None:
+        """End the worker."""
+        with self.condition:
+            self.ended = True
+            self.condition.notify()
+        self.thread.join()
+
+
+def receive(design: str, seconds: float) -> None:
+    """Run one design and print: frames processed, CPU seconds, median and p95 age in ms, wall seconds."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    rclpy.init()
+    node = rclpy.create_node("bench_receiver")
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    receiver = Receiver(node, design)
+    ended = time.monotonic() + 3.0
+    while time.monotonic() < ended:
+        executor.spin_once(timeout_sec=0.5)
+    receiver.ages.clear()
+    start, cpu = time.monotonic(), time.process_time()
+    # A callback of the executor's own, because nothing else runs in it while the worker takes every frame itself.
+    node.create_timer(seconds, lambda: None)
+    while time.monotonic() - start < seconds:
+        executor.spin_once()
+    cpu, wall = time.process_time() - cpu, time.monotonic() - start
+    ages = sorted(receiver.ages)
+    receiver.close()
+    rclpy.shutdown()
+    at = [ages[int(len(ages) * part)] if ages else float("nan") for part in (0.5, 0.95)]
+    print("RESULT", len(ages), cpu, *at, wall)
+
+
+def _measure(design: str, size: str, rate_hz: int, seconds: float) -> tuple[int, float, float, float, float]:
+    environment = {
+        **os.environ,
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "ROS_DOMAIN_ID": str(random.randint(1, 100)),
+    }
+    if PROFILE.is_file():
+        environment.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(PROFILE))
+    me = [sys.executable, __file__]
+    source = subprocess.Popen([*me, "--camera", size, str(rate_hz)], stdin=subprocess.PIPE, env=environment)
+    try:
+        run = subprocess.run(
+            [*me, "--receive", design, str(seconds)], env=environment, check=True, capture_output=True, text=True
+        )
+    finally:
+        source.communicate()
+    values = next(line for line in run.stdout.splitlines() if line.startswith("RESULT")).split()[1:]
+    return int(values[0]), float(values[1]), float(values[2]), float(values[3]), float(values[4])
+
+
+def main() -> None:
+    """Print the table, or play one of the two parts."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=12.0)
+    parser.add_argument("--sizes", nargs="+", default=["1280x720", "1920x1080"])
+    parser.add_argument("--designs", nargs="+", default=["typed", "raw", "gated", "direct"])
+    parser.add_argument("--camera", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--receive", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.camera:
+        width, height = map(int, arguments.camera[0].split("x"))
+        camera(width, height, float(arguments.camera[1]))
+        return
+    if arguments.receive:
+        receive(arguments.receive[0], float(arguments.receive[1]))
+        return
+    print(
+        f"worker busy {WORK_SECONDS * 1e3:.0f} ms a frame; camera {LOW_HZ} and {HIGH_HZ} Hz, "
+        f"{arguments.seconds:.0f} s each; Fast DDS profile: {PROFILE.name if PROFILE.is_file() else 'stock'}"
+    )
+    print(
+        f"{'size':>10} {'design':>7} {'CPU ms/dropped':>15} {'CPU % low':>10} {'CPU % high':>11} "
+        f"{'age p50 ms':>11} {'p95':>6} {'processed':>10}"
+    )
+    for size in arguments.sizes:
+        for design in arguments.designs:
+            low = _measure(design, size, LOW_HZ, arguments.seconds)
+            high = _measure(design, size, HIGH_HZ, arguments.seconds)
+            dropped = HIGH_HZ * high[4] - high[0]
+            # What the extra processed frames cost is taken from the low rate.
+            surplus = high[1] - low[1] * (high[0] / max(1, low[0]))
+            print(
+                f"{size:>10} {design:>7} {1e3 * surplus / dropped:15.2f} {100 * low[1] / low[4]:10.1f} "
+                f"{100 * high[1] / high[4]:11.1f} {high[2]:11.1f} {high[3]:6.1f} {high[0]:10d}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The ROS 2 node. rclpy and message packages are imported here and nowhere else."""

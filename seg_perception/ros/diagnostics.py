@@ -1,0 +1,161 @@
+"""What the node says about itself on /diagnostics: one status for the model, one for each camera."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+
+from .statistics import CameraSnapshot, percentile
+
+ACTIVE = "active"
+# A camera is silent when nothing came for this many periods, and at least for this many seconds.
+_SILENT_PERIODS, _SILENT_SECONDS = 2.0, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class CameraState:
+    """What is to be said about a camera.
+
+    Attributes:
+        topic: full name of the image topic.
+        publishers: how many publishers it has.
+        counted: everything counted since the start of the node.
+    """
+
+    topic: str = ""
+    publishers: int = 0
+    counted: CameraSnapshot = field(default_factory=CameraSnapshot)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What is to be said about the node.
+
+    Attributes:
+        phase: lifecycle state.
+        problem: why the last transition failed, or empty.
+        identity: what the model is and what runs it.
+        stages: median seconds per stage.
+        cameras: by name.
+    """
+
+    phase: str
+    problem: str
+    identity: Mapping[str, str]
+    stages: Mapping[str, float]
+    cameras: Mapping[str, CameraState]
+
+
+class Diagnostics:
+    """Publishes the state of a node every period, in every lifecycle state."""
+
+    def __init__(self, node: Node, period: float, state: Callable[[], NodeState]) -> None:
+        """Begin.
+
+        Args:
+            node: the owner; its name begins the name of each status.
+            period: seconds between messages, of real time also when the ROS clock is simulated.
+            state: asked each time.
+        """
+        self._node = node
+        self._name = node.get_fully_qualified_name().lstrip("/")
+        self._state = state
+        self._before: dict[str, CameraSnapshot] = {}
+        self._published = monotonic()
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._timer = node.create_timer(period, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def publish(self) -> None:
+        """Publish now."""
+        state, now = self._state(), monotonic()
+        elapsed, self._published = now - self._published, now
+        statuses = [_named(model_status(state), f"{self._name}: model")]
+        for name, camera in state.cameras.items():
+            before = self._before.get(name, CameraSnapshot())
+            status = camera_status(state.phase, camera, before, elapsed, now)
+            statuses.append(_named(status, f"{self._name}: camera {name}"))
+            self._before[name] = camera.counted
+        message = DiagnosticArray(status=statuses)
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+
+def model_status(state: NodeState) -> DiagnosticStatus:
+    """Status of the model."""
+    if state.problem:
+        level, text = DiagnosticStatus.ERROR, state.problem
+    elif not state.identity:
+        level, text = DiagnosticStatus.STALE, f"{state.phase}: no model is open; configure the node"
+    else:
+        level, text = DiagnosticStatus.OK, state.phase
+    stages = {f"{stage}_ms": f"{1e3 * seconds:.2f}" for stage, seconds in state.stages.items()}
+    return _status(level, text, {"state": state.phase, **state.identity, **stages})
+
+
+def camera_status(
+    phase: str, camera: CameraState, before: CameraSnapshot, elapsed: float, now: float
+) -> DiagnosticStatus:
+    """Status of a camera.
+
+    Args:
+        phase: lifecycle state of the node.
+        camera: the camera now.
+        before: its counts one period ago.
+        elapsed: seconds since then.
+        now: on the monotonic clock.
+    """
+    counted = camera.counted
+    level, text = _judge(phase, camera, before, elapsed, now)
+    values: dict[str, Any] = {
+        "topic": camera.topic,
+        "publishers": camera.publishers,
+        "received": counted.received,
+        "processed": counted.processed,
+        "received_hz": f"{(counted.received - before.received) / elapsed:.2f}" if elapsed > 0 else "nan",
+        "processed_hz": f"{(counted.processed - before.processed) / elapsed:.2f}" if elapsed > 0 else "nan",
+        **{f"dropped_{cause}": count for cause, count in counted.dropped.items()},
+        **{f"latency_p{part}_ms": f"{1e3 * percentile(counted.latencies, part / 100):.1f}" for part in (50, 95, 99)},
+        "last_fault": counted.last_fault,
+    }
+    return _status(level, text, values)
+
+
+def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: float, now: float) -> tuple[bytes, str]:
+    """Level and reason of a camera's status."""
+    counted = camera.counted
+    if phase != ACTIVE:
+        return DiagnosticStatus.STALE, f"the node is {phase}"
+    silence = now - counted.last_frame
+    publishers = f"{camera.publishers} publisher{'' if camera.publishers == 1 else 's'}"
+    if counted.last_frame < 0:
+        hint = "check the topic's name and that the camera runs" if not camera.publishers else "check its type and QoS"
+        return DiagnosticStatus.WARN, f"no frame yet; waiting for {camera.topic} ({publishers}): {hint}"
+    if silence > max(_SILENT_SECONDS, _SILENT_PERIODS * elapsed):
+        return DiagnosticStatus.STALE, f"no frame for {silence:.1f} s; waiting for {camera.topic} ({publishers})"
+    faults, processed = counted.faults - before.faults, counted.processed - before.processed
+    if faults and not processed:
+        return DiagnosticStatus.ERROR, f"no frame can be used: {counted.last_fault}"
+    if faults:
+        return DiagnosticStatus.WARN, f"{faults} frames lost to faults: {counted.last_fault}"
+    late = counted.dropped.get("too_old", 0) - before.dropped.get("too_old", 0)
+    if late:
+        return DiagnosticStatus.WARN, f"{late} frames were older than max_age and dropped"
+    return DiagnosticStatus.OK, "receiving"
+
+
+def _status(level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(level=level, message=message, values=pairs)
+
+
+def _named(status: DiagnosticStatus, name: str) -> DiagnosticStatus:
+    status.name = name
+    status.hardware_id = name.rpartition(": ")[2]
+    return status

@@ -1,0 +1,107 @@
+"""The executable `segmenter`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from threading import Timer
+from typing import Any
+
+from ..errors import BackendUnavailable
+
+# After a signal the process ends within two seconds, even in the middle of opening a model.
+_GRACE_SECONDS = 1.7
+_USAGE = """\
+segmenter [-h] [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO] [--log-level LEVEL] ...]
+
+The lifecycle node that turns camera images into instance masks. It takes ROS arguments only, for example
+
+  segmenter --ros-args -p model:=MODEL.onnx -p autostart:=true -r image_raw:=/front/image_raw
+
+Parameters (`ros2 param describe /segmenter NAME` tells more; config/seg_perception.yaml lists all with defaults):
+  model, backend, device, threads, classes            the model and what runs it
+  cameras, cameras.NAME.topic, .transport, .max_age, .ignore_mask
+  score_threshold, thresholds.GROUP, group_iou, min_pixels, keep_other_classes
+  output_size, tracking, autostart, diagnostics_period
+
+Topics: ~/instance_map, ~/detections, ~/label_info, ~/semantic_map, ~/instance_map/color, ~/overlay,
+~/overlay/compressed, ~/camera_info (under ~/NAME/ with several cameras) and /diagnostics.
+Without autostart a lifecycle manager, or `ros2 lifecycle set /segmenter configure` and `activate`, starts it.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the node until it is interrupted.
+
+    Args:
+        argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+        0 after a signal, 2 when the node cannot be created.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="segmenter", usage=_USAGE, add_help=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    own = arguments[: arguments.index("--ros-args")] if "--ros-args" in arguments else arguments
+    if parser.parse_args(own).help:
+        print(_USAGE, end="")
+        return 0
+    try:
+        return _run(arguments)
+    except BackendUnavailable as error:
+        print(f"segmenter: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        import rclpy
+        from rclpy.exceptions import ParameterException
+        from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+        from .node import SegmenterNode
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"the node needs rclpy, vision_msgs and the common message packages of ROS 2, but importing them failed "
+            f"({error}); source the ROS installation (source /opt/ros/DISTRO/setup.bash) and install "
+            "ros-DISTRO-vision-msgs, or use the command line `seg_perception`, which needs no ROS"
+        ) from error
+    rclpy.init(args=[sys.argv[0], *arguments])
+    rclpy.get_default_context().on_shutdown(_end_soon)
+    try:
+        node = SegmenterNode()
+    except ParameterException as error:
+        print(
+            f"segmenter: a parameter given at start was refused: {error}; correct it and start again", file=sys.stderr
+        )
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        _end(rclpy, executor, node)
+    return 0
+
+
+def _end(rclpy: Any, executor: Any, node: Any) -> None:
+    node.release()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def _end_soon() -> None:
+    """End the process in any case after the grace period."""
+    timer = Timer(_GRACE_SECONDS, os._exit, (0,))
+    timer.daemon = True
+    timer.start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

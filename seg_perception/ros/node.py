@@ -1,0 +1,165 @@
+"""The lifecycle node `segmenter`: what each transition does, and what happens when something goes wrong."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from ..errors import SegPerceptionError
+from .diagnostics import ACTIVE, CameraState, Diagnostics, NodeState
+from .node_parameters import NodeParameters
+from .parameters import Settings
+from .session import Session
+from .statistics import CameraStatistics, FaultLog
+
+UNCONFIGURED, INACTIVE, FINALIZED = "unconfigured", "inactive", "finalized"
+# Faults of one kind are logged this often at most.
+_LOG_PERIOD_SECONDS = 10.0
+
+
+class SegmenterNode(LifecycleNode):
+    """Turns camera images into instance masks.
+
+    configure opens the model, activate subscribes, deactivate unsubscribes, cleanup closes the model. A transition
+    that fails for a reason of the user's (a bad parameter, an unusable model) returns FAILURE, so the node stays in the
+    state it was in; anything unexpected returns ERROR, and error processing releases everything and returns the node
+    to unconfigured.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        """Create the node; `arguments` are those of rclpy's node."""
+        super().__init__("segmenter", **arguments)
+        self._phase = UNCONFIGURED
+        self._problem = ""
+        self._failure = ""
+        self._session: Session | None = None
+        self._statistics: dict[str, CameraStatistics] = {}
+        self._fault_log = FaultLog(_LOG_PERIOD_SECONDS)
+        self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
+        self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
+        if self._settings["autostart"]:
+            steady = Clock(clock_type=ClockType.STEADY_TIME)
+            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the parameters, open the model and create the output topics."""
+        return self._attempt("configure", INACTIVE, self._open)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the cameras and begin to publish."""
+        return self._attempt("activate", ACTIVE, self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End the work and unsubscribe. After a failure of the worker: the way into error processing."""
+        if self._failure:
+            return TransitionCallbackReturn.ERROR
+        return self._attempt("deactivate", INACTIVE, self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Close the model and remove the output topics."""
+        return self._attempt("cleanup", UNCONFIGURED, self.release)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything, from whatever state."""
+        return self._attempt("shutdown", FINALIZED, self.release)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release everything and return to unconfigured; the reason was logged where it occurred."""
+        if self._failure:
+            self._problem, self._failure = self._failure, ""
+        self._phase = UNCONFIGURED
+        try:
+            self.release()
+        except Exception:
+            self.get_logger().error(f"error processing: could not release everything\n{traceback.format_exc()}")
+        self.get_logger().warning("back in state unconfigured after an error; configure the node to try again")
+        return TransitionCallbackReturn.SUCCESS
+
+    def release(self) -> None:
+        """Close the session, if there is one."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _attempt(self, name: str, goal: str, action: Callable[[], None]) -> TransitionCallbackReturn:
+        """Run the work of a transition and turn its outcome into what the state machine understands."""
+        try:
+            action()
+        except SegPerceptionError as error:
+            self._problem = str(error)
+            self.get_logger().error(f"{name} failed: {error}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            self._problem = f"{name}: {type(error).__name__}: {error}"
+            self.get_logger().error(f"{name} failed unexpectedly:\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+        self._phase, self._problem = goal, ""
+        self.get_logger().info(f"{name}: done, state {goal}")
+        return TransitionCallbackReturn.SUCCESS
+
+    def _open(self) -> None:
+        self._failure = ""
+        settings = self._settings.settings()
+        for camera in settings.cameras:
+            self._statistics.setdefault(camera.name, CameraStatistics())
+        self._session = Session(self, settings, self._statistics, report=self._report, fail=self._fail)
+        identity = ", ".join(f"{key} {value}" for key, value in self._session.identity.items())
+        self.get_logger().info(f"model ready: {identity}")
+
+    def _activate(self) -> None:
+        if self._session is not None:
+            self._session.activate()
+
+    def _deactivate(self) -> None:
+        if self._session is not None:
+            self._session.deactivate()
+
+    def _apply(self, settings: Settings) -> None:
+        if self._session is not None:
+            self._session.apply(settings)
+
+    def _autostart(self) -> None:
+        self._autostart_timer.cancel()
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _report(self, camera: str, kind: str, text: str) -> None:
+        """Log a fault of a frame, once per kind and period; called by the worker."""
+        line = self._fault_log.admit(f"{camera} {kind}", f"camera {camera}: {text}")
+        if line:
+            self.get_logger().warning(line)
+
+    def _fail(self, error: BaseException) -> None:
+        """Have the executor take the node through error processing; called by the worker as its last deed."""
+        if not self.context.ok() or self.executor is None:
+            return
+        details = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self.get_logger().error(f"unexpected error while processing a frame:\n{details}")
+        self._failure = f"unexpected error while processing a frame: {type(error).__name__}: {error}"
+        self.executor.create_task(self._process_failure)
+
+    def _process_failure(self) -> None:
+        # The state machine knows no way from active into error processing but through a transition that fails.
+        if self._failure and self._phase == ACTIVE:
+            self.trigger_deactivate()
+
+    def _state(self) -> NodeState:
+        session = self._session
+        live = {camera.settings.name: camera for camera in session.cameras} if session else {}
+        cameras = {}
+        for name in self._settings["cameras"] or ():
+            counted = self._statistics.setdefault(name, CameraStatistics()).snapshot()
+            topic = live[name].resolved_topic if name in live else ""
+            cameras[name] = CameraState(topic, self.count_publishers(topic) if topic else 0, counted)
+        return NodeState(
+            self._phase,
+            self._problem,
+            session.identity if session else {},
+            session.stages.medians() if session else {},
+            cameras,
+        )

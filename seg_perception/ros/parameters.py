@@ -1,0 +1,242 @@
+"""The parameters of the node: one table, from which they are declared, described, validated and read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+from ..backend.base import RunOptions
+from ..classes import ROAD_GROUPS
+from ..errors import ConfigurationError
+from ..pipeline.output_size import OutputSize
+from ..pipeline.segmenter import SegmenterOptions
+from ..pipeline.select import SelectOptions
+from ..sources.share import share_directory
+
+# When a parameter is read.
+START = "read once, when the node starts"
+CONFIGURE = "read when the node is configured; change it while the node is unconfigured"
+LIVE = "may be changed at any time"
+
+TRANSPORTS = ("raw", "compressed")
+_CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSpec:
+    """One parameter.
+
+    Attributes:
+        name: within the node, or within `cameras.NAME.`.
+        default: also fixes the type.
+        when: START, CONFIGURE or LIVE.
+        text: what it is, for `ros2 param describe`.
+        lowest, highest: range of a number.
+        any_type: whether values of other types are accepted too and read as text.
+    """
+
+    name: str
+    default: Any
+    when: str
+    text: str
+    lowest: float = 0.0
+    highest: float = 0.0
+    any_type: bool = False
+
+    def descriptor(self) -> ParameterDescriptor:
+        """The descriptor that rclpy checks values against."""
+        descriptor = ParameterDescriptor(
+            description=self.text,
+            additional_constraints=self.when,
+            read_only=self.when == START,
+            dynamic_typing=self.any_type,
+        )
+        if self.highest > self.lowest and isinstance(self.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=self.lowest, to_value=self.highest)]
+        elif self.highest > self.lowest:
+            descriptor.integer_range = [IntegerRange(from_value=int(self.lowest), to_value=int(self.highest), step=1)]
+        return descriptor
+
+
+SCHEME = (
+    ParameterSpec(
+        "model",
+        "",
+        CONFIGURE,
+        "canonical model (.onnx) or engine: a path, or the name of a file in the package's share/engines",
+    ),
+    ParameterSpec(
+        "device", "", CONFIGURE, "the backend's name of the device (CPU, GPU, NPU, cuda:0); '' for its default"
+    ),
+    ParameterSpec("backend", "", CONFIGURE, "openvino, onnxruntime or tensorrt; '' chooses by the model's file suffix"),
+    ParameterSpec("threads", 0, CONFIGURE, "CPU threads of the model; 0 lets the backend choose", 0, 1024),
+    ParameterSpec(
+        "classes",
+        "auto",
+        CONFIGURE,
+        "class table that sorts the model's classes into road groups: a name from config/classes, a YAML file, or "
+        "'auto' for the table that knows most of them",
+    ),
+    ParameterSpec("cameras", ["camera"], CONFIGURE, "names of the cameras; each has parameters cameras.NAME.*"),
+    ParameterSpec("score_threshold", 0.25, LIVE, "lowest score of a published instance", 0.0, 1.0),
+    *(
+        ParameterSpec(
+            f"thresholds.{group}", -1.0, LIVE, f"lowest score of a {group}; negative: as score_threshold", -1.0, 1.0
+        )
+        for group in ROAD_GROUPS
+    ),
+    ParameterSpec(
+        "group_iou",
+        0.7,
+        LIVE,
+        "two classes of one road group found at the same place, boxes overlapping by more than this IoU, are one "
+        "instance; 1 keeps both",
+        0.0,
+        1.0,
+    ),
+    ParameterSpec("min_pixels", 16, LIVE, "instances with fewer visible pixels are not published", 0, 2**31 - 1),
+    ParameterSpec("keep_other_classes", False, LIVE, "publish instances of classes of no road group too"),
+    ParameterSpec(
+        "output_size",
+        "camera",
+        CONFIGURE,
+        "size of the instance map: 'camera', 'network', or a scale of the camera's size from 0.01 to 4 such as '0.5'",
+        any_type=True,
+    ),
+    ParameterSpec("tracking", False, CONFIGURE, "keep an object's number from frame to frame; not available yet"),
+    ParameterSpec("autostart", False, START, "configure and activate without a lifecycle manager"),
+    ParameterSpec("diagnostics_period", 1.0, START, "seconds between messages on /diagnostics", 0.1, 60.0),
+)
+
+CAMERA_SCHEME = (
+    ParameterSpec("topic", "image_raw", CONFIGURE, "image topic; camera_info is expected beside it"),
+    ParameterSpec("transport", "raw", CONFIGURE, "raw (sensor_msgs/Image) or compressed (TOPIC/compressed)"),
+    ParameterSpec(
+        "max_age", 0.0, LIVE, "seconds; older frames are dropped, by stamp and ROS clock; 0 for no limit", 0.0, 3600.0
+    ),
+    ParameterSpec(
+        "ignore_mask",
+        "",
+        CONFIGURE,
+        "image of the region in which nothing is reported (non-zero = ignored), such as the ego hood; '' for none",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSettings:
+    """Parameters `cameras.NAME.*`; `max_age` is in seconds."""
+
+    name: str
+    topic: str
+    transport: str
+    max_age: float
+    ignore_mask: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All parameters, validated as a set."""
+
+    model: str
+    backend: str
+    run: RunOptions
+    classes: str
+    cameras: tuple[CameraSettings, ...]
+    options: SegmenterOptions
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Settings:
+        """Validate and group parameter values.
+
+        Args:
+            values: by full parameter name; those of SCHEME and, for each camera, of CAMERA_SCHEME.
+
+        Raises:
+            ConfigurationError: a value is impossible, or two do not fit each other.
+        """
+        if values["tracking"]:
+            raise ConfigurationError("tracking: expected false, got true; this version has no tracker yet")
+        select = SelectOptions(
+            score_threshold=values["score_threshold"],
+            group_thresholds=tuple(values[f"thresholds.{group}"] for group in ROAD_GROUPS),
+            group_iou=values["group_iou"],
+            keep_other=values["keep_other_classes"],
+        )
+        options = SegmenterOptions(
+            select=select,
+            min_pixels=values["min_pixels"],
+            output_size=OutputSize.parse(str(values["output_size"])),
+        )
+        return cls(
+            model=values["model"],
+            backend=values["backend"],
+            run=RunOptions(device=values["device"], threads=values["threads"]),
+            classes=values["classes"],
+            cameras=_cameras(values),
+            options=options,
+        )
+
+
+def camera_parameters(cameras: Iterable[str]) -> dict[str, ParameterSpec]:
+    """Specifications of the parameters of cameras, by full name."""
+    return {f"cameras.{camera}.{spec.name}": spec for camera in cameras for spec in CAMERA_SCHEME}
+
+
+def check_camera_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, if each can be part of a topic and none comes twice.
+
+    Raises:
+        ConfigurationError: they cannot be used.
+    """
+    cameras = tuple(names)
+    odd = [name for name in cameras if not _CAMERA_NAME.match(name) or "__" in name or name.endswith("_")]
+    if odd or not cameras or len(set(cameras)) < len(cameras):
+        raise ConfigurationError(
+            "cameras: expected at least one name, each once, of letters, digits and single underscores, "
+            f"got {list(cameras)}; for example ['front', 'left']"
+        )
+    return cameras
+
+
+def model_path(model: str) -> Path:
+    """The file that parameter `model` names.
+
+    Raises:
+        ConfigurationError: the parameter is empty.
+    """
+    if not model:
+        raise ConfigurationError(
+            "model: expected the path of a canonical model, got nothing; make one with `seg_perception prepare` and "
+            "start the node with `--ros-args -p model:=MODEL.onnx`"
+        )
+    path = Path(model).expanduser()
+    if path.exists() or path.is_absolute():
+        return path
+    shared = share_directory() / "engines" / model
+    return shared if shared.exists() else path
+
+
+def _cameras(values: Mapping[str, Any]) -> tuple[CameraSettings, ...]:
+    cameras = []
+    for name in check_camera_names(values["cameras"]):
+        settings = CameraSettings(name, **{spec.name: values[f"cameras.{name}.{spec.name}"] for spec in CAMERA_SCHEME})
+        if settings.transport not in TRANSPORTS:
+            raise ConfigurationError(
+                f"cameras.{name}.transport: expected {' or '.join(TRANSPORTS)}, got {settings.transport!r}"
+            )
+        if not settings.topic:
+            raise ConfigurationError(f"cameras.{name}.topic: expected the name of an image topic, got nothing")
+        cameras.append(settings)
+    topics = [(camera.topic, camera.transport) for camera in cameras]
+    if len(set(topics)) < len(topics):
+        raise ConfigurationError(
+            f"cameras: expected a topic of its own for each camera, got {[topic for topic, _ in topics]}; "
+            "set cameras.NAME.topic"
+        )
+    return tuple(cameras)

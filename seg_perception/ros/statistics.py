@@ -1,0 +1,136 @@
+"""Counters of what happened to the frames; written by the worker, read by the diagnostics."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from threading import Lock
+from time import monotonic
+
+# Percentiles look at this many latest frames.
+WINDOW = 512
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSnapshot:
+    """Everything counted for a camera since the node started.
+
+    Attributes:
+        received: frames that arrived, those included that were replaced before anyone looked at them.
+        processed: frames whose results were published.
+        dropped: the other frames by cause.
+        latencies: seconds from stamp to publication of the latest processed frames, sorted.
+        last_frame: when the last frame was taken, on the monotonic clock; negative before the first.
+        last_fault: text of the last fault, empty for none.
+    """
+
+    received: int = 0
+    processed: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    latencies: tuple[float, ...] = ()
+    last_frame: float = -1.0
+    last_fault: str = ""
+
+    @property
+    def faults(self) -> int:
+        """Frames lost to a fault, not to a newer frame."""
+        return sum(count for cause, count in self.dropped.items() if cause not in (SUPERSEDED, TOO_OLD))
+
+
+SUPERSEDED = "superseded"
+TOO_OLD = "too_old"
+MODEL_OUTPUT = "model_output"
+# Causes that are always listed, so that a chart of them has no gaps; others appear when they occur.
+CAUSES = (SUPERSEDED, TOO_OLD, "encoding", "layout", "size", "compressed", "message", MODEL_OUTPUT)
+
+
+class CameraStatistics:
+    """Counts the frames of one camera."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._received = 0
+        self._processed = 0
+        self._dropped: Counter[str] = Counter()
+        self._latencies: deque[float] = deque(maxlen=WINDOW)
+        self._last_frame = -1.0
+        self._last_fault = ""
+
+    def taken(self, superseded: int = 0) -> None:
+        """A frame was taken; `superseded` others had come since the one before and are gone."""
+        with self._lock:
+            self._received += 1 + superseded
+            self._dropped[SUPERSEDED] += superseded
+            self._last_frame = monotonic()
+
+    def replaced(self) -> None:
+        """A frame that had been taken was replaced by a newer one."""
+        with self._lock:
+            self._dropped[SUPERSEDED] += 1
+
+    def processed(self, latency: float) -> None:
+        """Results were published `latency` seconds after the frame's stamp."""
+        with self._lock:
+            self._processed += 1
+            self._latencies.append(latency)
+
+    def dropped(self, cause: str, fault: str = "") -> None:
+        """A frame was given up; `fault` says why, for people."""
+        with self._lock:
+            self._dropped[cause] += 1
+            self._last_fault = fault or self._last_fault
+
+    def snapshot(self) -> CameraSnapshot:
+        """What was counted up to now."""
+        with self._lock:
+            counts = {cause: self._dropped[cause] for cause in (*CAUSES, *self._dropped)}
+            latencies = tuple(sorted(self._latencies))
+            return CameraSnapshot(
+                self._received, self._processed, counts, latencies, self._last_frame, self._last_fault
+            )
+
+
+class StageTimes:
+    """Seconds per stage of the latest frames."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._stages: dict[str, deque[float]] = {}
+
+    def add(self, timings: Mapping[str, float]) -> None:
+        """Record one frame's seconds per stage."""
+        with self._lock:
+            for stage, seconds in timings.items():
+                self._stages.setdefault(stage, deque(maxlen=WINDOW)).append(seconds)
+
+    def medians(self) -> dict[str, float]:
+        """Median seconds per stage."""
+        with self._lock:
+            return {stage: percentile(sorted(times), 0.5) for stage, times in self._stages.items()}
+
+
+def percentile(ordered: Iterable[float], part: float) -> float:
+    """The value below which `part` (0-1) of the sorted values lie, by nearest rank; NaN without values."""
+    values = list(ordered)
+    return values[min(len(values) - 1, int(part * len(values)))] if values else float("nan")
+
+
+class FaultLog:
+    """Decides which faults are logged: each kind once per period."""
+
+    def __init__(self, period: float) -> None:
+        """Set the period in seconds."""
+        self._period = period
+        self._logged: dict[str, float] = {}
+        self._silent: Counter[str] = Counter()
+
+    def admit(self, kind: str, text: str) -> str:
+        """The line to log for a fault, or an empty string while its kind is silent."""
+        now = monotonic()
+        if now - self._logged.get(kind, -self._period) < self._period:
+            self._silent[kind] += 1
+            return ""
+        self._logged[kind] = now
+        more = self._silent.pop(kind, 0)
+        return f"{text} ({more} more like this since it was last logged)" if more else text
