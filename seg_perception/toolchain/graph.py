@@ -52,6 +52,9 @@ class Value:
     def __and__(self, other: Value) -> Value:
         return self.graph.node("And", self, other)
 
+    def __or__(self, other: Value) -> Value:
+        return self.graph.node("Or", self, other)
+
     def equals(self, other: Value | float) -> Value:
         """Element by element; `==` stays the comparison of names."""
         return self.graph.node("Equal", self, other)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ConfigurationError
 from .graph import GraphBuilder, Value
-from .nms import kept_candidates
+from .nms import kept_candidates, order_of, ranks
 
 # What TensorRT's TopK can sort.
 LARGEST_TOP = 3840
@@ -117,6 +117,7 @@ def corners_of_centres(boxes: Value) -> tuple[Value, Value, Value, Value]:
 def surviving_rows(
     graph: GraphBuilder,
     scores: Value,
+    places: Value,
     labels: Value,
     corners: tuple[Value, Value, Value, Value],
     candidates: int,
@@ -126,21 +127,28 @@ def surviving_rows(
 
     Args:
         graph: where to write.
-        scores: float32 `[B, K0]`, descending.
+        scores: float32 `[B, K0]`.
+        places: int64 `[B, K0]`, where in the network's output each candidate lies; decides between equal scores.
         labels: float32 `[B, K0]`.
         corners: x1, y1, x2, y2, each float32 `[B, 1, K0]`.
         candidates: K0.
         options: IoU, steps and K.
     """
     flat = tuple(corner.reshape(0, candidates) for corner in corners)
+    before = order_of(scores, places.cast(np.float32))
     keep = kept_candidates(
-        graph, (flat[0], flat[1], flat[2], flat[3]), labels, candidates, options.nms_iou, options.nms_steps
+        graph,
+        (flat[0], flat[1], flat[2], flat[3]),
+        labels,
+        before,
+        candidates,
+        options.nms_iou,
+        options.nms_steps,
     )
     keep = keep * (scores > 0.0).cast(np.float32)
-    # All kept candidates have different keys, so this order depends on no runtime's treatment of equal ones.
-    keys, indices = (keep * graph.constant(np.arange(candidates, 0, -1)).unsqueeze(0)).top(
-        min(options.max_instances, candidates)
-    )
+    # The best has K0, the next one less: all different, so that no runtime's treatment of equal keys matters.
+    standing = graph.constant(float(candidates)) - ranks(graph, before, candidates)
+    keys, indices = (keep * standing).top(min(options.max_instances, candidates))
     return Rows(indices, (keys > 0.5).cast(np.float32))
 
 

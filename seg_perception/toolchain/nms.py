@@ -1,7 +1,7 @@
 """Non-maximum suppression as plain arithmetic of fixed shapes.
 
-Candidates are ordered by descending score. `X[i, j]` is 1 where i comes before j, both are of one class and
-IoU(i, j) > t; then
+Candidates have an order: descending score, of equal scores the one that the network lists first (`order_of`).
+`X[i, j]` is 1 where i comes before j, both are of one class and IoU(i, j) > t; then
 
     keep_0 = all ones        keep_n+1[j] = no i has keep_n[i] and X[i, j]        (`keep = (keep @ X) < 0.5`)
 
@@ -14,8 +14,9 @@ ends at a candidate that candidate's depth. Then
   exactly greedy when no chain is longer than n;
 * keep_0 contains the greedy set and the map reverses inclusion, so after an even number of steps the kept set
   contains the greedy set, after an odd number it is contained in it. Beyond depth n, an even number of steps can
-  only keep a duplicate that greedy suppression would remove, never lose an object; an odd number can only remove
-  what greedy suppression would keep. The default is even for that reason.
+  only keep a duplicate that greedy suppression would remove, never lose an object (unless more than K are kept and
+  duplicates take rows from the weakest); an odd number can only remove what greedy suppression would keep. That is
+  why `HeadOptions` takes even numbers only.
 
 The worst case is a chain without branches, a row of boxes each overlapping only its neighbours: greedy keeps every
 second one; n steps keep every second one up to depth n and, beyond it, all (n even) or none (n odd).
@@ -28,8 +29,31 @@ import numpy as np
 from .graph import GraphBuilder, Value
 
 
+def order_of(scores: Value, places: Value) -> Value:
+    """Who comes before whom: by descending score, and of equal scores by ascending place.
+
+    Runtimes sort equal scores as they like (float16 and INT8 networks have many), so the suppression does not rely
+    on the order in which candidates come out of the sort.
+
+    Args:
+        scores: float32 `[B, K0]`.
+        places: float32 `[B, K0]`, each different.
+
+    Returns:
+        bool `[B, K0, K0]`: whether the row comes before the column.
+    """
+    equal = _row(scores).equals(_column(scores)) & (_column(places) < _row(places))
+    return (_column(scores) > _row(scores)) | equal
+
+
 def kept_candidates(
-    graph: GraphBuilder, corners: tuple[Value, Value, Value, Value], labels: Value, count: int, iou: float, steps: int
+    graph: GraphBuilder,
+    corners: tuple[Value, Value, Value, Value],
+    labels: Value,
+    before: Value,
+    count: int,
+    iou: float,
+    steps: int,
 ) -> Value:
     """Which candidates survive.
 
@@ -37,6 +61,7 @@ def kept_candidates(
         graph: where to write.
         corners: x1, y1, x2, y2, each float32 `[B, K0]`, in any common unit.
         labels: float32 `[B, K0]`, class indices; only candidates of equal label meet.
+        before: what `order_of` returns.
         count: K0.
         iou: t, candidates overlapping more than this do not both survive.
         steps: iterations, n above.
@@ -44,17 +69,21 @@ def kept_candidates(
     Returns:
         float32 `[B, K0]`, 1 for a candidate that is kept and 0 for one that is not.
     """
-    suppresses = _suppression(graph, corners, labels, count, iou)
+    same_class = _row(labels).equals(_column(labels))
+    suppresses = (_overlaps(corners, iou) & same_class & before).cast(np.float32)
     keep = graph.constant(np.ones((1, 1, count)))
     for _ in range(steps):
         keep = (keep @ suppresses < 0.5).cast(np.float32)
     return keep.reshape(-1, count)
 
 
-def _suppression(
-    graph: GraphBuilder, corners: tuple[Value, Value, Value, Value], labels: Value, count: int, iou: float
-) -> Value:
-    """X, float32 `[B, K0, K0]`: 1 where the row may suppress the column."""
+def ranks(graph: GraphBuilder, before: Value, count: int) -> Value:
+    """How many come before each candidate: float32 `[B, K0]`, the numbers 0 to K0 - 1 in some order."""
+    return (graph.constant(np.ones((1, 1, count))) @ before.cast(np.float32)).reshape(-1, count)
+
+
+def _overlaps(corners: tuple[Value, Value, Value, Value], iou: float) -> Value:
+    """Whether the IoU of row and column is above `iou`: bool `[B, K0, K0]`."""
     left, top, right, bottom = corners
     # IoU > t without a division: intersection * (1 + t) > t * (area + other area). A box that is empty or inside out
     # has no area and overlaps nothing.
@@ -62,11 +91,7 @@ def _suppression(
     # One plane per axis of the picture: a [K0, K0, 2] tensor would be several times as slow on CPUs.
     width = (_row(right).minimum(_column(right)) - _row(left).maximum(_column(left))).relu()
     height = (_row(bottom).minimum(_column(bottom)) - _row(top).maximum(_column(top))).relu()
-    overlaps = width * height * (1.0 + iou) > _row(share) + _column(share)
-    order = graph.constant(np.arange(count))
-    earlier = _column(order.unsqueeze(0)) < _row(order.unsqueeze(0))
-    same_class = _row(labels).equals(_column(labels))
-    return (overlaps & same_class & earlier).cast(np.float32)
+    return width * height * (1.0 + iou) > _row(share) + _column(share)
 
 
 def _row(value: Value) -> Value:

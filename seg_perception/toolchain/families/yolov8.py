@@ -70,7 +70,7 @@ class YoloV8:
         scores, places = classes.max(1).top(candidates)
         labels = take(classes, places, match.class_count).argmax(1).cast(np.float32)
         corners = corners_of_centres(take(boxes, places, 4))
-        chosen = surviving_rows(graph, scores, labels, corners, candidates, options)
+        chosen = surviving_rows(graph, scores, places, labels, corners, candidates, options)
 
         used = chosen.used.unsqueeze(1)
         chosen_boxes = take(graph.concat(1, *corners), chosen.indices, 4) * used

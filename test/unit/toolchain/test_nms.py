@@ -9,27 +9,39 @@ from onnx import TensorProto, helper
 
 from seg_perception.contract import OPSET
 from seg_perception.toolchain.graph import GraphBuilder
-from seg_perception.toolchain.nms import kept_candidates
+from seg_perception.toolchain.nms import kept_candidates, order_of, ranks
 
 
 def nms_model(count, iou, steps):
-    """Boxes `[B, 4, count]` and labels `[B, count]` in order of score; out comes `keep` `[B, count]`."""
+    """Boxes `[B, 4, count]`, labels and scores `[B, count]`; out come `keep` and `rank` `[B, count]`."""
     graph = helper.make_graph(
         [],
         "nms",
         [
             helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["batch", 4, count]),
             helper.make_tensor_value_info("labels", TensorProto.FLOAT, ["batch", count]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", count]),
         ],
         [],
     )
     builder = GraphBuilder(graph, "nms")
     left, top, right, bottom = (side.reshape(0, count) for side in builder.value("boxes").split(1, 1, 1, 1, 1))
-    keep = kept_candidates(builder, (left, top, right, bottom), builder.value("labels"), count, iou, steps)
+    before = order_of(builder.value("scores"), builder.constant(np.arange(count)).unsqueeze(0))
+    keep = kept_candidates(builder, (left, top, right, bottom), builder.value("labels"), before, count, iou, steps)
+    builder.publish(ranks(builder, before, count), "rank", np.float32, ["batch", count])
     builder.publish(keep, "keep", np.float32, ["batch", count])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def in_order(boxes, labels):
+    """The feed for candidates whose scores descend."""
+    return {
+        "boxes": boxes,
+        "labels": labels,
+        "scores": np.linspace(1, 0, labels.size, dtype=np.float32).reshape(labels.shape),
+    }
 
 
 def suppression(boxes, labels, iou):
@@ -88,7 +100,7 @@ def test_equals_greedy_suppression_on_thousands_of_crowds(open_session):
     assert (values == 0.5).sum() > 500
     expected = greedy(suppresses)
     assert 0.1 < expected.mean() < 0.9
-    keep = open_session(nms_model(40, 0.5, steps=40))({"boxes": boxes, "labels": labels})["keep"]
+    keep = open_session(nms_model(40, 0.5, steps=40))(in_order(boxes, labels))["keep"]
     np.testing.assert_array_equal(keep, expected)
 
 
@@ -101,7 +113,7 @@ def test_equals_greedy_suppression_at_other_thresholds(open_session, iou):
     suppresses, values = suppression(boxes, labels, iou)
     clear = (np.abs(values - iou) > 1e-5).all((1, 2))
     assert clear.mean() > 0.8
-    keep = open_session(nms_model(64, iou, steps=64))({"boxes": boxes, "labels": labels})["keep"]
+    keep = open_session(nms_model(64, iou, steps=64))(in_order(boxes, labels))["keep"]
     np.testing.assert_array_equal(keep[clear], greedy(suppresses)[clear])
 
 
@@ -111,7 +123,7 @@ def test_crowds_deeper_than_the_steps_keep_to_the_documented_bound(open_session,
     boxes, labels = crowds(seed=4, batch=300, count=150, classes=1, span=60)
     suppresses, _ = suppression(boxes, labels, 0.125)
     depth, expected = depths(suppresses), greedy(suppresses)
-    keep = open_session(nms_model(150, 0.125, steps))({"boxes": boxes, "labels": labels})["keep"] > 0.5
+    keep = open_session(nms_model(150, 0.125, steps))(in_order(boxes, labels))["keep"] > 0.5
     assert (depth > steps).mean() > 0.05
     np.testing.assert_array_equal(keep[depth <= steps], expected[depth <= steps])
     if steps % 2 == 0:
@@ -126,7 +138,7 @@ def test_crowds_deeper_than_the_steps_keep_to_the_documented_bound(open_session,
 @pytest.mark.parametrize("length", [*range(24), 40])
 def test_a_row_of_boxes_is_exact_up_to_the_steps(open_session, length, steps):
     boxes, labels = chain(length)
-    keep = open_session(nms_model(length + 1, 0.5, steps))({"boxes": boxes, "labels": labels})["keep"][0]
+    keep = open_session(nms_model(length + 1, 0.5, steps))(in_order(boxes, labels))["keep"][0]
     every_second = (np.arange(length + 1) % 2 == 0).astype(np.float32)
     np.testing.assert_array_equal(greedy(suppression(boxes, labels, 0.5)[0])[0], every_second)
     beyond = np.arange(length + 1) > steps
@@ -134,14 +146,24 @@ def test_a_row_of_boxes_is_exact_up_to_the_steps(open_session, length, steps):
     np.testing.assert_array_equal(keep[beyond], 1.0 if steps % 2 == 0 else 0.0)
 
 
+def test_candidates_may_come_in_any_order_and_equal_scores_go_by_place(open_session):
+    boxes, labels = crowds(seed=5, batch=1000, count=40)
+    scores = np.random.default_rng(6).integers(0, 8, labels.shape).astype(np.float32) / 8
+    order = np.argsort(-scores, axis=1, kind="stable")
+    suppresses, _ = suppression(np.take_along_axis(boxes, order[:, None], 2), np.take_along_axis(labels, order, 1), 0.5)
+    outputs = open_session(nms_model(40, 0.5, steps=40))({"boxes": boxes, "labels": labels, "scores": scores})
+    np.testing.assert_array_equal(np.take_along_axis(outputs["keep"], order, 1), greedy(suppresses))
+    np.testing.assert_array_equal(np.take_along_axis(outputs["rank"], order, 1), np.tile(np.arange(40), (1000, 1)))
+
+
 def test_classes_do_not_meet(open_session):
     boxes = np.tile(np.array([[[0.0], [0.0], [10.0], [10.0]]], np.float32), (1, 1, 4))
     labels = np.array([[0, 1, 0, 79]], np.float32)
-    keep = open_session(nms_model(4, 0.6, 16))({"boxes": boxes, "labels": labels})["keep"]
+    keep = open_session(nms_model(4, 0.6, 16))(in_order(boxes, labels))["keep"]
     np.testing.assert_array_equal(keep, [[1, 1, 0, 1]])
 
 
 def test_boxes_without_area_suppress_nothing(open_session):
     boxes = np.zeros((1, 4, 3), np.float32)
-    keep = open_session(nms_model(3, 0.6, 16))({"boxes": boxes, "labels": np.zeros((1, 3), np.float32)})["keep"]
+    keep = open_session(nms_model(3, 0.6, 16))(in_order(boxes, np.zeros((1, 3), np.float32)))["keep"]
     np.testing.assert_array_equal(keep, [[1, 1, 1]])
