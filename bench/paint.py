@@ -34,17 +34,19 @@ def blobs(count: int, width: int, height: int) -> tuple[NDArray[np.float32], NDA
     return np.asarray(masks, np.float32), boxes.astype(np.float32), geometry
 
 
+def measure(name: str, width: int, height: int, count: int) -> list[object]:
+    """One row of the table."""
+    masks, boxes, geometry = blobs(count, width, height)
+    numbers = np.arange(1, count + 1, dtype=np.uint16)
+    boxed = float(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum()) / geometry.scale_x / geometry.scale_y
+    (seconds,) = interleaved([lambda: paint(masks, boxes, numbers, geometry, (height, width))], 21)
+    return [name, count, f"{boxed / 1e6:.2f}", f"{1e3 * seconds:.2f}", f"{1e9 * seconds / boxed:.1f}"]
+
+
 def main() -> None:
     """Print the table."""
-    rows = []
-    for name, (width, height) in SIZES.items():
-        for count in COUNTS:
-            masks, boxes, geometry = blobs(count, width, height)
-            numbers = np.arange(1, count + 1, dtype=np.uint16)
-            boxed = float(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).sum()) / geometry.scale_x / geometry.scale_y
-            (seconds,) = interleaved([lambda: paint(masks, boxes, numbers, geometry, (height, width))], 21)
-            rows.append([name, count, f"{boxed / 1e6:.2f}", f"{1e3 * seconds:.2f}", f"{1e9 * seconds / boxed:.1f}"])
-    show("Paint", ["output", "instances", "Mpx in boxes", "ms", "ns per px"], rows)
+    rows = [measure(name, *size, count) for name, size in SIZES.items() for count in COUNTS]
+    show("Paint on the host", ["output", "instances", "Mpx in boxes", "ms", "ns per px"], rows)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
 DDS_PROFILE = ROOT / "config" / "fastdds.xml"
 
 
@@ -66,10 +67,10 @@ def environment(profile: bool = True) -> dict[str, str]:
     values["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
     values["PYTHONUNBUFFERED"] = "1"
     values["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), values.get("PYTHONPATH", "")]))
-    for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):
+    for name in (PROFILE_VARIABLE, "FASTRTPS_DEFAULT_PROFILES_FILE"):
         values.pop(name, None)
-        if profile:
-            values[name] = str(DDS_PROFILE)
+    if profile:
+        values[PROFILE_VARIABLE] = str(DDS_PROFILE)
     return values
 
 
@@ -168,9 +169,10 @@ def _wait_for_line(process: subprocess.Popen[Any], line: str, node: subprocess.P
             raise RuntimeError(f"the node ended with code {node.returncode}")
         if process.poll() is not None:
             raise RuntimeError(f"the viewer ended with code {process.returncode}")
-        if process.stdout is not None and select.select([process.stdout], [], [], 0.2)[0]:
-            if process.stdout.readline().strip() == line:
-                return
+        if process.stdout is None:
+            raise RuntimeError("the viewer has no output to wait for")
+        if select.select([process.stdout], [], [], 0.2)[0] and process.stdout.readline().strip() == line:
+            return
     raise RuntimeError(f"the viewer found no publisher of the node within {timeout:.0f} s")
 
 

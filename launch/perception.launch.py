@@ -28,7 +28,7 @@ ARGUMENTS = (
     ("log_level", "info", "debug, info, warn, error"),
     ("dds_profile", "", "Fast DDS profile; default: config/fastdds.xml of the package; none: leave it alone"),
 )
-# Both names: the first is read from Jazzy on, the second up to Humble.
+# The name from Kilted on, and the one before.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
@@ -55,7 +55,7 @@ def _node(context: LaunchContext, value: dict[str, str]) -> LifecycleNode:
     # As text: a model called 1.onnx or a topic called 12 must not become a number.
     overrides = {key: ParameterValue(text, value_type=str) for key, text in given.items() if text}
     for key in ("autostart", "use_sim_time"):
-        overrides[key] = ParameterValue(value[key], value_type=bool)
+        overrides[key] = _truth(key, value[key])
     return LifecycleNode(
         package="seg_perception",
         executable="segmenter",
@@ -67,12 +67,20 @@ def _node(context: LaunchContext, value: dict[str, str]) -> LifecycleNode:
     )
 
 
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"launch argument {name}: expected true or false, got {text!r}")
+    return text.lower() == "true"
+
+
 def _dds_profile(context: LaunchContext, profile: str) -> list[SetEnvironmentVariable]:
     """Set the profile for large images, unless the user's environment already names one."""
     if profile == "none" or (not profile and any(os.environ.get(name) for name in PROFILE_VARIABLES)):
         return []
     path = profile or _shared(context, "fastdds.xml")
-    return [SetEnvironmentVariable(name, path) for name in PROFILE_VARIABLES]
+    # Fast DDS 2 knows the old name only; with version 3 the old one works but draws a warning.
+    old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+    return [SetEnvironmentVariable(PROFILE_VARIABLES[1 if old else 0], path)]
 
 
 def _shared(context: LaunchContext, file_name: str) -> str:

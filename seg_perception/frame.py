@@ -123,9 +123,7 @@ class Frame:
         return self.height * ENCODINGS[self.encoding].rows_per_two // 2
 
     @classmethod
-    def from_bgr(
-        cls, image: NDArray[np.uint8], *, stamp_ns: int = 0, frame_id: str = "", camera: str = ""
-    ) -> Frame:
+    def from_bgr(cls, image: NDArray[np.uint8], *, stamp_ns: int = 0, frame_id: str = "", camera: str = "") -> Frame:
         """Wrap a contiguous bgr8 image, uint8 `[height, width, 3]`, without copying it."""
         height, width, _ = image.shape
         data = np.ascontiguousarray(image).reshape(-1)

@@ -142,7 +142,7 @@ class _Axis:
     @classmethod
     def of_frame(cls, length: int, content: int, padding: int, network: int, size: int) -> _Axis:
         """Lay `length` output pixels over `content` network pixels that start at `padding`."""
-        centres = (np.arange(length) + 0.5) * (content / length) + padding
+        centres = (np.arange(length, dtype=np.float64) + 0.5) * np.float64(content / length) + padding
         return cls(centres, centres * (size / network) - 0.5, size)
 
     def inside(self, start: float, stop: float) -> slice:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from seg_perception.geometry import ResizeGeometry, ResizeSpec
 from seg_perception.pipeline.letterbox import letterbox
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+
 from seg_perception.errors import ModelOutputError
 from seg_perception.geometry import ResizeGeometry, ResizeSpec
 from seg_perception.pipeline.paint import paint

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+
 from seg_perception.classes import NO_GROUP
 from seg_perception.errors import ConfigurationError
 from seg_perception.geometry import ResizeGeometry, ResizeSpec

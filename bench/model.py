@@ -1,0 +1,105 @@
+"""The model alone, and everything of ours around it, measured in turn in one process."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.data import THREADS, arguments, street_pictures
+from bench.table import interleaved, show
+from seg_perception.backend.base import Runner, RunOptions
+from seg_perception.backend.registry import backend_names, open_model
+from seg_perception.frame import Frame
+from seg_perception.instances import Segmentation
+from seg_perception.pipeline.host import HostBackend
+from seg_perception.pipeline.segmenter import Segmenter
+from seg_perception.sources.class_tables import resolve_class_table
+
+ROUNDS = 41
+MOST_INSTANCES = 10
+
+
+def runner(model: Path, backend: str) -> Runner:
+    """The model under one of the CPU backends."""
+    opened = open_model(model, backend, RunOptions(threads=THREADS))
+    if not isinstance(opened, Runner):
+        raise TypeError(f"{backend} is not a CPU backend")
+    return opened
+
+
+def typical(segmenter: Segmenter, pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """The picture with most instances, but no more than ten."""
+    found = [len(segmenter.segment([Frame.from_bgr(picture)])[0].instances) for picture in pictures]
+    return pictures[max(range(len(found)), key=lambda index: found[index] if found[index] <= MOST_INSTANCES else -1)]
+
+
+def message_path(picture: NDArray[np.uint8], names: tuple[str, ...]) -> Callable[[Segmentation], None]:
+    """What the node does per frame besides segmenting: read the serialised image, build and serialise the results."""
+    from rclpy.serialization import serialize_message
+    from sensor_msgs.msg import Image
+
+    from seg_perception.ros import messages
+    from seg_perception.ros.convert import frame_from_image
+
+    height, width, _ = picture.shape
+    image = Image(height=height, width=width, encoding="bgr8", step=3 * width)
+    image.data.frombytes(picture.tobytes())
+    received = bytes(serialize_message(image))
+
+    def path(segmentation: Segmentation) -> None:
+        header = messages.header_of(frame_from_image(received, "camera"))
+        serialize_message(messages.image_message(header, "mono16", segmentation.instance_map.pixels))
+        serialize_message(messages.detections_message(header, segmentation, names))
+
+    return path
+
+
+def main(values: argparse.Namespace | None = None) -> None:
+    """Print both tables."""
+    values = values or arguments(__doc__)
+    runners = {name: runner(values.model, name) for name in backend_names()}
+    spec = runners["openvino"].spec
+    images = np.full((1, spec.network_height, spec.network_width, 3), 114, np.uint8)
+    seconds = interleaved([lambda each=each: each.run(images) for each in runners.values()], ROUNDS // 2)
+    rows = [[name, f"{1e3 * s:.1f}", f"{s / seconds[0]:.2f}"] for name, s in zip(runners, seconds, strict=True)]
+    title = f"Canonical model alone, {spec.network_width}x{spec.network_height}, f32, {THREADS} threads"
+    show(title, ["backend", "ms", "ratio"], rows)
+    runners["onnxruntime"].close()
+    around(runners["openvino"], values.input)
+
+
+def around(model: Runner, inputs: list[Path]) -> None:
+    """Everything around the model at 720p, relative to the model alone under OpenVINO."""
+    segmenter = Segmenter(HostBackend(model), resolve_class_table("auto", model.spec.class_names))
+    picture = typical(segmenter, street_pictures(inputs, 1280, 720))
+    frame = Frame.from_bgr(picture)
+    images = np.empty((1, model.spec.network_height, model.spec.network_width, 3), np.uint8)
+    results = segmenter.segment([frame])
+    publish = message_path(picture, model.spec.class_names)
+    timings: list[dict[str, float]] = []
+
+    def segment() -> None:
+        results[:] = segmenter.segment([frame])
+        timings.append(dict(results[0].timings))
+
+    alone, whole, sent = interleaved([lambda: model.run(images), segment, lambda: publish(results[0])], ROUNDS)
+    stages = {key: float(np.median([each[key] for each in timings])) for key in timings[0]}
+    inside = whole - stages["model"]
+    rows = [["model alone", f"{1e3 * alone:.2f}", "100.0 %"]]
+    parts = {
+        **{stage: value for stage, value in stages.items() if stage != "model"},
+        "rest of segment()": max(0.0, inside - sum(v for k, v in stages.items() if k != "model")),
+        "messages (read, build, serialise)": sent,
+        "everything around the model": inside + sent,
+    }
+    rows += [[name, f"{1e3 * value:.2f}", f"{100 * value / alone:.1f} %"] for name, value in parts.items()]
+    show(f"Around the model, 1280x720, {len(results[0].instances)} instances", ["part", "ms", "of the model"], rows)
+    segmenter.close()
+
+
+if __name__ == "__main__":
+    main()
