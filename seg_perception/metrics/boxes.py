@@ -26,7 +26,8 @@ def _overlap(a: NDArray[np.float64], b: NDArray[np.float64], axis: int) -> NDArr
     """Shared length along one axis, float64 `[N, M]`."""
     low = np.maximum(a[:, None, axis], b[:, axis])
     high = np.minimum(a[:, None, axis + 2], b[:, axis + 2])
-    return np.maximum(high - low, 0.0)
+    length: NDArray[np.float64] = np.maximum(high - low, 0.0)
+    return length
 
 
 def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
