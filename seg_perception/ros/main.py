@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from threading import Timer
+from collections.abc import Callable, Sequence
+from threading import Event, Thread
 from typing import Any
 
 from ..errors import BackendUnavailable
 
 # After a signal the process ends within two seconds, even in the middle of opening a model.
-_GRACE_SECONDS = 1.7
+_LOOK_SECONDS, _GRACE_SECONDS = 0.1, 1.5
 _USAGE = """\
 segmenter [-h] [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO] [--log-level LEVEL] ...]
 
@@ -69,13 +69,15 @@ def _run(arguments: Sequence[str]) -> int:
             "ros-DISTRO-vision-msgs, or use the command line `seg_perception`, which needs no ROS"
         ) from error
     rclpy.init(args=[sys.argv[0], *arguments])
-    rclpy.get_default_context().on_shutdown(_end_soon)
+    ended = Event()
+    Thread(target=_end_late, args=(rclpy.ok, ended), daemon=True).start()
     try:
         node = SegmenterNode()
     except ParameterException as error:
         print(
             f"segmenter: a parameter given at start was refused: {error}; correct it and start again", file=sys.stderr
         )
+        ended.set()
         rclpy.try_shutdown()
         return 2
     executor = SingleThreadedExecutor()
@@ -86,6 +88,7 @@ def _run(arguments: Sequence[str]) -> int:
         pass
     finally:
         _end(rclpy, executor, node)
+        ended.set()
     return 0
 
 
@@ -96,11 +99,16 @@ def _end(rclpy: Any, executor: Any, node: Any) -> None:
     rclpy.try_shutdown()
 
 
-def _end_soon() -> None:
-    """End the process in any case after the grace period."""
-    timer = Timer(_GRACE_SECONDS, os._exit, (0,))
-    timer.daemon = True
-    timer.start()
+def _end_late(running: Callable[[], bool], ended: Event) -> None:
+    """End the process by force when it has not ended by itself some time after a signal.
+
+    rclpy handles signals by shutting its context down, without a call into Python; the main thread may be deep in a
+    model compiler and not return for minutes.
+    """
+    while running() and not ended.wait(_LOOK_SECONDS):
+        pass
+    if not ended.wait(_GRACE_SECONDS):
+        os._exit(0)
 
 
 if __name__ == "__main__":

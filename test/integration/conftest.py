@@ -1,0 +1,54 @@
+"""Fixtures of the tests that run the real node in its own process over real DDS."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+# Before rclpy is initialised: nothing leaves this machine, and no other test process hears this one.
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 200)))
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or source a ROS distribution")
+pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed: `make setup`, or ros-DISTRO-vision-msgs")
+
+from integration.harness import Client, NodeProcess
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def model(model_folder: Path) -> Path:
+    """Finds coloured rectangles; a pixel of `FAULT_COLOUR` makes its outputs NaN."""
+    from colour_model import save_canonical_colour_model
+
+    return save_canonical_colour_model(model_folder / "colours.onnx", fault="predictions")
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Client]:
+    client = Client()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def start_node(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., NodeProcess]]:
+    """Starts nodes that end with the module."""
+    started: list[NodeProcess] = []
+
+    def start(name: str, *arguments: str, **parameters: object) -> NodeProcess:
+        node = NodeProcess(client, name, tmp_path_factory.mktemp("log") / f"{name}.log", arguments, parameters)
+        started.append(node)
+        return node
+
+    yield start
+    for node in started:
+        node.stop()

@@ -1,0 +1,229 @@
+"""The states of the node, through its services, and the ways in which it ends."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from integration.harness import NodeProcess, image_message, street, wait_for
+from sensor_msgs.msg import Image
+
+CYCLES = 30
+
+
+def topics_of(node: NodeProcess) -> set[str]:
+    # Known by its services a moment earlier than by its name.
+    wait_for(lambda: node.name[1:] in node.client.node.get_node_names(), f"node {node.name}")
+    names = node.client.node.get_publisher_names_and_types_by_node(node.name[1:], "/")
+    names += node.client.node.get_subscriber_names_and_types_by_node(node.name[1:], "/")
+    return {name for name, _ in names}
+
+
+def test_the_whole_life(start_node: Callable[..., NodeProcess], model: Path) -> None:
+    node = start_node("life", model=model, **{"cameras.camera.topic": "/life_image"})
+    assert node.state() == "unconfigured"
+    wait_for(lambda: node.status("model"), "diagnostics while unconfigured")
+    assert node.status("model").level == DiagnosticStatus.STALE
+    unconfigured = topics_of(node)
+
+    assert node.change("configure")
+    assert node.state() == "inactive"
+    wait_for(lambda: "/life/instance_map" in topics_of(node), "output topics")
+    assert "/life_image" not in topics_of(node)
+    wait_for(lambda: node.values("model").get("family"), "identity of the model")
+
+    assert node.change("activate")
+    assert node.state() == "active"
+    status = wait_for(
+        lambda: (found := node.status("camera camera")) and "waiting for" in found.message and found, "camera status"
+    )
+    assert status.level == DiagnosticStatus.WARN
+    assert "/life_image" in status.message
+    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+
+    assert node.change("deactivate")
+    wait_for(lambda: "/life_image" not in topics_of(node), "no subscription")
+    assert node.change("activate")
+    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    assert node.change("deactivate")
+    assert node.change("cleanup")
+    assert node.state() == "unconfigured"
+    wait_for(lambda: topics_of(node) == unconfigured, "the topics of an unconfigured node")
+    assert not node.change("activate")
+    assert node.state() == "unconfigured"
+
+    assert node.change("configure")
+    assert node.change("activate")
+    assert node.change("shutdown_active")
+    assert node.state() == "finalized"
+    assert node.end(signal.SIGINT) < 2
+    assert node.popen.returncode == 0
+
+
+def test_cycles_leave_nothing_behind(start_node: Callable[..., NodeProcess], model: Path) -> None:
+    node = start_node("cycles", model=model, **{"cameras.camera.topic": "/cycles_image"})
+    frame = image_message(street().picture, "rgb8")
+    before = topics_of(node)
+    used = []
+    for cycle in range(CYCLES):
+        assert node.change("configure")
+        assert node.change("activate")
+        if cycle % 10 == 0:
+            node.process(frame := image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+            node.forget("instance_map")
+        assert node.change("deactivate")
+        assert node.change("cleanup")
+        used.append((node.usage.num_threads(), node.usage.memory_info().rss, node.usage.num_fds()))
+    assert frame is not None
+    wait_for(lambda: topics_of(node) == before, "the topics of an unconfigured node")
+    middle, last = used[CYCLES // 2], used[-1]
+    assert last[0] <= middle[0]
+    assert last[1] - middle[1] < 8 * 2**20
+    assert last[2] <= middle[2] + 2
+
+
+def bad_models(folder: Path, model: Path) -> dict[str, tuple[Path, str]]:
+    from colour_model import save_colour_model
+
+    (folder / "text.onnx").write_text("this is no model")
+    (folder / "short.onnx").write_bytes(model.read_bytes()[:5000])
+    save_colour_model(folder / "raw.onnx")
+    return {
+        "missing": (folder / "absent.onnx", "absent.onnx"),
+        "truncated": (folder / "short.onnx", "short.onnx"),
+        "not ONNX": (folder / "text.onnx", "text.onnx"),
+        "not canonical": (folder / "raw.onnx", "seg_perception prepare"),
+        "unknown suffix": (folder / "model.tar", "model.tar"),
+    }
+
+
+def test_a_model_that_cannot_be_used_is_refused_and_another_one_works(
+    start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path
+) -> None:
+    node = start_node("refuses", **{"cameras.camera.topic": "/refuses_image"})
+    assert not node.change("configure")
+    node.wait_log("model: expected the path of a canonical model, got nothing")
+    for case, (path, text) in bad_models(tmp_path, model).items():
+        assert node.set(model=str(path))[0].successful, case
+        already = len(node.log)
+        assert not node.change("configure"), case
+        assert node.state() == "unconfigured"
+        wait_for(lambda start=already, text=text: text in node.log[start:], f"{case}: {text}")
+        wait_for(lambda: node.status("model").level == DiagnosticStatus.ERROR, "diagnostics of the failure")
+    good = shutil.copy(model, tmp_path / "good.onnx")
+    assert node.set(model=str(good))[0].successful
+    assert node.set(classes="no_such_table")[0].successful
+    assert not node.change("configure")
+    assert node.set(classes="auto")[0].successful
+    assert node.set(cameras__camera__ignore_mask=str(tmp_path / "absent.png"))[0].successful
+    assert not node.change("configure")
+    node.wait_log("ignore mask:")
+    assert node.set(cameras__camera__ignore_mask="")[0].successful
+    assert node.change("configure")
+    assert node.change("activate")
+    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+
+
+def test_an_unexpected_error_leads_through_error_processing(
+    start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path
+) -> None:
+    """The worker hits something that is nobody's frame: here, overlay drawing that is broken on purpose."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import seg_perception.pipeline.overlay as overlay\n"
+        "def broken(*arguments):\n    raise RuntimeError('broken on purpose')\n"
+        "overlay.draw_overlay = broken\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+        node = start_node("breaks", model=model, autostart=True, **{"cameras.camera.topic": "/breaks_image"})
+    node.wait_state("active")
+    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    node.output(Image, "overlay")
+    publisher = node.publisher()
+
+    def broke() -> bool:
+        publisher.publish(image_message(street().picture, "rgb8"))
+        return "Traceback" in node.log and "broken on purpose" in node.log
+
+    wait_for(broke, "traceback in the log")
+    node.wait_state("unconfigured")
+    assert node.popen.poll() is None
+    wait_for(lambda: "broken on purpose" in node.status("model").message, "diagnostics of the failure")
+    node.forget("overlay")
+    assert node.change("configure")
+    assert node.change("activate")
+    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_while_it_works(
+    start_node: Callable[..., NodeProcess], model: Path, number: signal.Signals
+) -> None:
+    name = f"ends_{number.name.lower()}"
+    node = start_node(name, model=model, autostart=True, **{"cameras.camera.topic": f"/{name}_image"})
+    node.wait_state("active")
+    publisher = node.publisher()
+    frame = image_message(np.zeros((480, 640, 3), np.uint8))
+    for _ in range(20):
+        publisher.publish(frame)
+        time.sleep(0.01)
+    assert node.end(number) < 2
+    assert node.popen.returncode == 0
+    assert "Traceback" not in node.log
+
+
+def test_a_signal_ends_the_process_while_it_starts(start_node: Callable[..., NodeProcess], model: Path) -> None:
+    node = start_node("early", model=model, autostart=True)
+    node.wait_log("opening model")
+    assert node.end(signal.SIGTERM) < 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_process_while_a_model_takes_long_to_open(
+    start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "import seg_perception.backend.registry as registry\n"
+        "def slow(*arguments):\n"
+        "    end = time.monotonic() + 8\n"
+        "    while time.monotonic() < end:\n"
+        "        try:\n            time.sleep(8)\n"
+        "        except KeyboardInterrupt:\n            pass\n"
+        "registry.open_model = slow\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+        node = start_node("long", model=model, autostart=True)
+    node.wait_log("opening model")
+    assert node.end(number) < 2
+
+
+def test_start_values_that_cannot_be_are_told(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "seg_perception.ros.main", "--ros-args", "-p", "score_threshold:=7.0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 2
+    assert "score_threshold" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_help_needs_no_ros() -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['rclpy'] = sys.modules['vision_msgs'] = None\n"
+        "from seg_perception.ros.main import main\n"
+        "assert main(['--help']) == 0\n"
+        "assert main(['--ros-args']) == 2\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    assert ended.returncode == 0, ended.stderr
+    assert "score_threshold" in ended.stdout
+    assert "source the ROS installation" in ended.stderr

@@ -1,0 +1,91 @@
+"""More frames than the model can take: the freshest wins, the others are counted, memory stays flat."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from integration.harness import NodeProcess, image_message, wait_for
+from sensor_msgs.msg import Image
+
+FLOOD_HZ, FLOOD_SECONDS = 100, 8.0
+SLOWED = 0.05
+
+
+@pytest.fixture
+def slow_node(start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path) -> NodeProcess:
+    """A node whose model takes at least `SLOWED` seconds, on any machine."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\n"
+        "import seg_perception.pipeline.host as host\n"
+        "detect = host.HostBackend.detect\n"
+        f"def slow(self, frames):\n    time.sleep({SLOWED})\n    return detect(self, frames)\n"
+        "host.HostBackend.detect = slow\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+        node = start_node("flooded", model=model, autostart=True, **{"cameras.camera.topic": "/flooded_image"})
+    node.wait_state("active")
+    return node
+
+
+def test_a_flood_costs_only_dropped_frames(slow_node: NodeProcess) -> None:
+    node, publisher = slow_node, slow_node.publisher()
+    maps = node.output(Image, "instance_map")
+    ages: list[float] = []
+    maps.subscription.callback = lambda message: ages.append(
+        time.time() - message.header.stamp.sec - message.header.stamp.nanosec / 1e9
+    )
+    frame = image_message(np.full((192, 320, 3), 114, np.uint8))
+    ended = threading.Event()
+    sent = 0
+
+    def flood() -> None:
+        nonlocal sent
+        due = time.monotonic()
+        while not ended.is_set():
+            now = time.time_ns()
+            frame.header.stamp.sec, frame.header.stamp.nanosec = divmod(now, 10**9)
+            publisher.publish(frame)
+            sent += 1
+            due += 1 / FLOOD_HZ
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        time.sleep(FLOOD_SECONDS / 4)
+        before = node.usage.memory_info().rss
+        time.sleep(FLOOD_SECONDS)
+        grown = node.usage.memory_info().rss - before
+    finally:
+        ended.set()
+        thread.join()
+    assert grown < 5 * 2**20
+    assert node.state() == "active"
+    # All that were sent are accounted for, but for those that no later frame told of.
+    wait_for(lambda: node.count("received") >= 0.9 * sent, "count of received frames")
+    wait_for(lambda: node.count("received") == node.count("processed") + node.count("dropped_superseded"), "balance")
+    assert node.count("dropped_superseded") > node.count("processed") > 20
+    # Freshest first: never a queue. Two model times are generous on a busy machine.
+    assert sorted(ages)[len(ages) // 2] < 4 * SLOWED
+
+
+def test_a_slow_camera_is_not_starved_by_a_fast_one(
+    start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path
+) -> None:
+    topics = {"cameras.fast.topic": "/fair_fast", "cameras.slow.topic": "/fair_slow"}
+    node = start_node("fair", model=model, autostart=True, cameras=["fast", "slow"], **topics)
+    node.wait_state("active")
+    fast, slow = node.publisher(Image, "/fair_fast"), node.publisher(Image, "/fair_slow")
+    frame = image_message(np.full((192, 320, 3), 114, np.uint8))
+    for turn in range(400):
+        fast.publish(frame)
+        if turn % 20 == 0:
+            slow.publish(frame)
+        time.sleep(0.005)
+    wait_for(lambda: node.count("processed", "camera slow") >= 16, "frames of the slow camera")

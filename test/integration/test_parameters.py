@@ -1,0 +1,123 @@
+"""Parameters: described, refused with a reason, applied while the node runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from integration.harness import NodeProcess, image_message, street, wait_for
+from vision_msgs.msg import Detection2DArray
+
+from seg_perception.ros.parameters import SCHEME, camera_parameters
+
+CONFIG = Path(__file__).parents[2] / "config" / "seg_perception.yaml"
+
+
+@pytest.fixture(scope="module")
+def node(start_node: Callable[..., NodeProcess], model: object) -> NodeProcess:
+    node = start_node("knobs", model=model, autostart=True, **{"cameras.camera.topic": "/knobs_image"})
+    node.wait_state("active")
+    return node
+
+
+def names_found(node: NodeProcess) -> set[str]:
+    detections = node.output(Detection2DArray, "detections")
+    result = node.process(image_message(street().picture, "rgb8"), detections)
+    return {detection.results[1].hypothesis.class_id for detection in result.detections}
+
+
+def test_every_parameter_is_described(node: NodeProcess) -> None:
+    specs = {spec.name: spec for spec in SCHEME} | camera_parameters(["camera"])
+    for descriptor, (name, spec) in zip(node.describe(*specs), specs.items(), strict=True):
+        assert descriptor.name == name
+        assert descriptor.description == spec.text
+        assert descriptor.additional_constraints == spec.when
+    (threshold,) = node.describe("thresholds.pedestrian")
+    assert (threshold.floating_point_range[0].from_value, threshold.floating_point_range[0].to_value) == (-1.0, 1.0)
+
+
+def test_the_parameter_file_lists_all_with_their_defaults() -> None:
+    listed = yaml.safe_load(CONFIG.read_text())["/**"]["ros__parameters"]
+    assert listed == {
+        **{spec.name: spec.default for spec in SCHEME},
+        **{name: spec.default for name, spec in camera_parameters(["camera"]).items()},
+    }
+
+
+def test_the_parameter_file_starts_the_node(start_node: Callable[..., NodeProcess], model: object) -> None:
+    node = start_node("from_file", "--params-file", str(CONFIG), model=model)
+    assert node.change("configure")
+    assert node.get("cameras.camera.topic") == "image_raw"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("score_threshold", 1.5, "out of range"),
+        ("score_threshold", "much", "Wrong parameter type"),
+        ("score_threshold", float("nan"), "out of range"),
+        ("thresholds__vehicle", -2.0, "out of range"),
+        ("min_pixels", -1, "out of range"),
+        ("autostart", False, "read-only"),
+        ("model", "other.onnx", "while the node is unconfigured"),
+        ("tracking", True, "while the node is unconfigured"),
+        ("cameras__camera__max_age", -1.0, "out of range"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(node: NodeProcess, name: str, value: object, reason: str) -> None:
+    before = node.get(name.replace("__", "."))
+    (result,) = node.set(**{name: value})
+    assert not result.successful
+    assert reason in result.reason
+    assert node.get(name.replace("__", ".")) == before
+
+
+def test_a_set_is_accepted_or_refused_as_one(node: NodeProcess) -> None:
+    result = node.set_together(score_threshold=0.4, group_iou=3.0)
+    assert not result.successful
+    assert node.get("score_threshold") == 0.25
+
+
+def test_thresholds_act_at_once(node: NodeProcess) -> None:
+    everything = {"person", "car", "stop sign", "traffic light"}
+    assert names_found(node) == everything
+    assert node.set(thresholds__vehicle=1.0)[0].successful
+    assert names_found(node) == everything - {"car"}
+    assert node.set_together(score_threshold=1.0, thresholds__pedestrian=0.3).successful
+    assert names_found(node) == {"person"}
+    assert node.set_together(score_threshold=0.25, thresholds__pedestrian=-1.0, thresholds__vehicle=-1.0).successful
+    assert node.set(min_pixels=3000)[0].successful
+    assert names_found(node) == {"person", "car"}
+    assert node.set(min_pixels=16)[0].successful
+    assert names_found(node) == everything
+
+
+def test_before_configure_everything_but_nonsense_may_change(start_node: Callable[..., NodeProcess]) -> None:
+    node = start_node("blank")
+    for name, value, reason in (
+        ("cameras", ["front", "front"], "each once"),
+        ("cameras", ["a/b"], "at least one name"),
+        ("output_size", "huge", "output size"),
+        ("cameras__camera__transport", "carrier pigeon", "raw or compressed"),
+        ("tracking", True, "no tracker yet"),
+    ):
+        (result,) = node.set(**{name: value})
+        assert not result.successful, name
+        assert reason in result.reason
+    assert node.set(output_size=0.25)[0].successful
+    assert not node.set(cameras=["front", "left"])[0].successful  # both would read image_raw
+    assert node.set_together(cameras=["front", "left"], cameras__left__topic="/left/image_raw").successful
+    assert node.get("cameras.front.topic") == "image_raw"
+    assert len(node.describe("cameras.left.max_age")[0].description) > 10
+
+
+def test_bad_start_values_are_told_at_configure(start_node: Callable[..., NodeProcess], model: object) -> None:
+    node = start_node("wrong", model=model, tracking=True, output_size="huge")
+    assert not node.change("configure")
+    node.wait_log("configure failed")
+    assert node.set(output_size="camera")[0].successful
+    assert node.set(tracking=False)[0].successful
+    assert node.change("configure")
+    wait_for(lambda: node.values("model").get("state") == "inactive", "diagnostics")
