@@ -1,0 +1,110 @@
+"""Overlap of boxes and masks, run-length encoding, matching: against plain references and pycocotools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seg_perception.metrics.boxes import box_iou
+from seg_perception.metrics.masks import encode_rle, map_iou, mask_iou
+from seg_perception.metrics.matching import match_greedily
+
+seeds = st.integers(0, 1 << 30)
+counts = st.integers(0, 6)
+
+
+def random_boxes(random: np.random.Generator, count: int) -> np.ndarray:
+    corners = random.integers(0, 12, (count, 2, 2))
+    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float32)
+
+
+def filled(box: np.ndarray) -> np.ndarray:
+    mask = np.zeros((12, 12), bool)
+    x1, y1, x2, y2 = box.astype(int)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+def plain_iou(a: np.ndarray, b: np.ndarray) -> float:
+    union = (a | b).sum()
+    return float((a & b).sum() / union) if union else 0.0
+
+
+@given(counts, counts, seeds)
+def test_box_iou_counts_pixels(first, second, seed):
+    random = np.random.default_rng(seed)
+    a, b = random_boxes(random, first), random_boxes(random, second)
+    expected = [[plain_iou(filled(one), filled(other)) for other in b] for one in a]
+    np.testing.assert_allclose(box_iou(a, b), np.reshape(expected, (first, second)), atol=1e-12)
+
+
+def test_box_iou_of_turned_and_empty_boxes_is_zero():
+    boxes = np.array([[5, 5, 1, 1], [3, 3, 3, 3], [0, 0, 4, 4]], np.float32)
+    np.testing.assert_array_equal(box_iou(boxes, boxes), np.diag([0.0, 0.0, 1.0]))
+
+
+def random_masks(random: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
+    return random.random((count, height, width)) < random.random((count, 1, 1))
+
+
+@given(counts, counts, st.integers(1, 9), st.integers(1, 9), seeds)
+def test_mask_iou(first, second, height, width, seed):
+    random = np.random.default_rng(seed)
+    a, b = random_masks(random, first, height, width), random_masks(random, second, height, width)
+    expected = [[plain_iou(one, other) for other in b] for one in a]
+    np.testing.assert_allclose(mask_iou(a, b), np.reshape(expected, (first, second)))
+
+
+@given(counts, counts, st.integers(1, 9), st.integers(1, 9), seeds)
+def test_map_iou_takes_numbers_that_are_not_in_the_map(instances, masks, height, width, seed):
+    random = np.random.default_rng(seed)
+    numbers = random.choice(np.array([1, 2, 3, 500, 40_000, 65_535], np.uint16), instances, replace=False)
+    pixels = random.choice(np.array([0, 1, 2, 3, 500], np.uint16), (height, width))
+    full = random_masks(random, masks, height, width)
+    expected = [[plain_iou(pixels == number, mask) for mask in full] for number in numbers]
+    np.testing.assert_allclose(map_iou(pixels, numbers, full), np.reshape(expected, (instances, masks)))
+
+
+@given(st.integers(1, 40), st.integers(1, 40), seeds, st.floats(0, 1))
+def test_rle_is_that_of_pycocotools(height, width, seed, density):
+    reference = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
+    mask = np.random.default_rng(seed).random((height, width)) < density
+    expected = reference.encode(np.asfortranarray(mask, np.uint8))
+    assert encode_rle(mask) == {"size": expected["size"], "counts": expected["counts"].decode()}
+
+
+@pytest.mark.parametrize("size", [(480, 640), (2160, 3840)])
+def test_rle_of_large_masks_with_long_runs(size):
+    reference = pytest.importorskip("pycocotools.mask", reason="needs pycocotools")
+    y, x = np.ogrid[: size[0], : size[1]]
+    for mask in (
+        np.zeros(size, bool),
+        np.ones(size, bool),
+        (y - size[0] / 2) ** 2 + (x - size[1] / 3) ** 2 < (size[0] / 3) ** 2,
+        (y == size[0] - 1) & (x == size[1] - 1),
+    ):
+        encoded = encode_rle(mask)
+        assert encoded["counts"] == reference.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+        np.testing.assert_array_equal(reference.decode(dict(encoded)), mask)
+
+
+def test_matching_takes_the_largest_overlap_first():
+    iou = np.array([[0.9, 0.8, 0.0], [0.95, 0.7, 0.0], [0.0, 0.6, 0.4]])
+    rows, columns = match_greedily(iou)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(1, 0), (0, 1)]
+    rows, columns = match_greedily(iou, threshold=0.0)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(1, 0), (0, 1), (2, 2)]
+
+
+@given(counts, counts, seeds, st.floats(0, 1))
+def test_matching_pairs_each_once_and_leaves_nothing_that_fits(first, second, seed, threshold):
+    iou = np.random.default_rng(seed).random((first, second))
+    rows, columns = match_greedily(iou, threshold)
+    assert len(set(rows.tolist())) == len(rows)
+    assert len(set(columns.tolist())) == len(columns)
+    left = np.delete(np.delete(iou, rows, axis=0), columns, axis=1)
+    assert (iou[rows, columns] >= threshold).all()
+    assert not (left >= threshold).any() or left.size == 0
+    assert (np.diff(iou[rows, columns]) <= 0).all()
