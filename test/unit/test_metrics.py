@@ -57,14 +57,23 @@ def test_mask_iou(first, second, height, width, seed):
     np.testing.assert_allclose(mask_iou(a, b), np.reshape(expected, (first, second)))
 
 
-@given(counts, counts, st.integers(1, 9), st.integers(1, 9), seeds)
-def test_map_iou_takes_numbers_that_are_not_in_the_map(instances, masks, height, width, seed):
+@given(counts, st.integers(1, 9), st.integers(1, 9), seeds)
+def test_map_iou_takes_numbers_that_are_not_in_the_map(count, height, width, seed):
     random = np.random.default_rng(seed)
-    numbers = random.choice(np.array([1, 2, 3, 500, 40_000, 65_535], np.uint16), instances, replace=False)
+    numbers = random.choice(np.array([1, 2, 3, 500, 40_000, 65_535], np.uint16), count, replace=False)
     pixels = random.choice(np.array([0, 1, 2, 3, 500], np.uint16), (height, width))
-    full = random_masks(random, masks, height, width)
-    expected = [[plain_iou(pixels == number, mask) for mask in full] for number in numbers]
-    np.testing.assert_allclose(map_iou(pixels, numbers, full), np.reshape(expected, (instances, masks)))
+    full = random_masks(random, count, height, width)
+    expected = [plain_iou(pixels == number, mask) for number, mask in zip(numbers, full, strict=True)]
+    np.testing.assert_allclose(map_iou(pixels, numbers, full), expected)
+
+
+def test_masks_of_other_sizes_are_refused():
+    with pytest.raises(ValueError, match="expected shape"):
+        map_iou(np.zeros((4, 5), np.uint16), np.array([1], np.uint16), np.zeros((1, 5, 4), bool))
+    with pytest.raises(ValueError, match="expected shapes"):
+        mask_iou(np.zeros((1, 4, 5), bool), np.zeros((1, 5, 4), bool))
+    with pytest.raises(ValueError, match="expected shape"):
+        encode_rle(np.zeros((1, 5, 4), bool))
 
 
 @given(st.integers(1, 40), st.integers(1, 40), seeds, st.floats(0, 1))
