@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..backend.base import Backend
 from ..classes import ClassTable
@@ -67,8 +68,33 @@ class Segmenter:
             FrameError: a frame cannot be decoded.
             ModelOutputError: the model produced NaN or infinity.
         """
-        options, detected = self.options, self._backend.detect(frames)
-        return [self._finish(frame, found, options) for frame, found in zip(frames, detected, strict=True)]
+        options, detected = self.options, self.detect(frames)
+        return [self.finish(frame, found, options) for frame, found in zip(frames, detected, strict=True)]
+
+    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
+        """The first half of `segment`: what the model found, before anything is left out."""
+        return self._backend.detect(frames)
+
+    def finish(self, frame: Frame, detections: Detections, options: SegmenterOptions) -> Segmentation:
+        """The second half of `segment`: select, number and paint what the last `detect` found in a frame."""
+        begin = perf_counter()
+        kept = select(detections, self._groups, options.select, self._ignore_masks.get(frame.camera))
+        selected = perf_counter()
+        size = options.output_size.of(detections.geometry)
+        instances, painted = kept, self._paint(detections, kept, size)
+        visible = painted.areas[instances.rows] >= options.min_pixels
+        if not visible.all():
+            # Painted again without them, so that their pixels fall to the instances behind.
+            instances = renumber(instances.where(visible))
+            painted = self._paint(detections, instances, size)
+        timings = {**detections.timings, "select": selected - begin, "paint": perf_counter() - selected}
+        return Segmentation(frame, instances, painted, painted.areas[instances.rows], timings)
+
+    def mask(self, detections: Detections, row: int, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """The whole mask of one row of the last `detect`, bool `[height, width]`, whatever lies before it."""
+        numbers = np.zeros(len(detections.scores), np.uint16)
+        numbers[row] = 1
+        return self._backend.paint(detections, numbers, size).pixels > 0
 
     def warm_up(self, runs: int = 2) -> None:
         """Run grey pictures through, so that the first camera frame does not pay for memory and kernels."""
@@ -80,22 +106,7 @@ class Segmenter:
         """Release the model."""
         self._backend.close()
 
-    def _finish(self, frame: Frame, detections: Detections, options: SegmenterOptions) -> Segmentation:
-        begin = perf_counter()
-        kept = select(detections, self._groups, options.select, self._ignore_masks.get(frame.camera))
-        selected = perf_counter()
-        size = options.output_size.of(detections.geometry)
-        instances, painted = self._paint(detections, kept, size)
-        visible = painted.areas[instances.rows] >= options.min_pixels
-        if not visible.all():
-            # Painted again without them, so that their pixels fall to the instances behind.
-            instances, painted = self._paint(detections, renumber(instances.where(visible)), size)
-        timings = {**detections.timings, "select": selected - begin, "paint": perf_counter() - selected}
-        return Segmentation(frame, instances, painted, painted.areas[instances.rows], timings)
-
-    def _paint(
-        self, detections: Detections, instances: Instances, size: tuple[int, int]
-    ) -> tuple[Instances, InstanceMap]:
+    def _paint(self, detections: Detections, instances: Instances, size: tuple[int, int]) -> InstanceMap:
         numbers = np.zeros(len(detections.scores), np.uint16)
         numbers[instances.rows] = instances.numbers
-        return instances, self._backend.paint(detections, numbers, size)
+        return self._backend.paint(detections, numbers, size)

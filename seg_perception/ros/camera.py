@@ -23,6 +23,11 @@ from .convert import frame_from_compressed_image, frame_from_image
 from .parameters import CameraSettings
 from .statistics import CameraStatistics
 
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # up to Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
 # Best effort takes frames from reliable and best-effort cameras alike and never makes a camera wait for us.
 SENSOR_QOS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
@@ -54,8 +59,7 @@ class _OnDemand(CallbackGroup):
         self._doorbell = doorbell
 
     def can_execute(self, entity: Any) -> bool:
-        # Events of the subscription, such as incompatible QoS, belong to this group too and always pass.
-        return self._doorbell.open or not isinstance(entity, Subscription)
+        return self._doorbell.open
 
     def beginning_execution(self, entity: Any) -> bool:
         return True
@@ -68,7 +72,7 @@ class _Never(_OnDemand):
     """Keeps a subscription out of the wait set for good; its messages are only taken by hand."""
 
     def can_execute(self, entity: Any) -> bool:
-        return not isinstance(entity, Subscription)
+        return False
 
 
 class GapCounter:
@@ -119,10 +123,16 @@ class Camera:
             self._receive_with_info if hasattr(Subscription, "CallbackType") else self._receive,
             SENSOR_QOS,
             callback_group=_OnDemand(doorbell),
+            event_callbacks=_no_events(),
             raw=True,
         )
         self._infos = node.create_subscription(
-            CameraInfo, info_topic(self.topic), lambda _: None, SENSOR_QOS, callback_group=_Never(doorbell)
+            CameraInfo,
+            info_topic(self.topic),
+            lambda _: None,
+            SENSOR_QOS,
+            callback_group=_Never(doorbell),
+            event_callbacks=_no_events(),
         )
         self._gaps = GapCounter(lambda: node.count_publishers(self.resolved_topic))
 
@@ -179,6 +189,15 @@ class Camera:
             self.statistics.taken(self._gaps.missed(info))
             self._doorbell.open = False
             self._doorbell.rung.notify()
+
+
+def _no_events() -> SubscriptionEventCallbacks:
+    """No event handlers, not even rclpy's default ones.
+
+    Fast DDS wakes the wait set of an event handler also for data that wait to be taken, so the executor would spin
+    while a frame waits for the worker. Nothing is lost: our requests match any publisher's QoS.
+    """
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 def image_topic(settings: CameraSettings) -> str:
