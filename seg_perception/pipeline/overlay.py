@@ -29,10 +29,12 @@ def colour_map(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
         pixels: uint16 `[H, W]`, instance numbers; 0 is background.
 
     Returns:
-        uint8 `[H, W, 3]`, bgr; each number has its own colour, always the same, and the background is black.
+        uint8 `[H, W, 3]`, bgr; a number always has the same colour, near numbers differ clearly, numbers hundreds apart
+        may look alike, and the background is black.
     """
-    # A gather of whole 32-bit words is several times faster than one of three bytes.
-    words = _colour_words()[pixels]
+    # A gather of whole 32-bit words is several times faster than one of three bytes. Unlike indexing, `take` gives
+    # rows in order whatever the order of the map in memory, which the view as bytes needs.
+    words = np.take(_colour_words(), pixels)
     return cv2.cvtColor(words.view(np.uint8).reshape(*pixels.shape, 4), cv2.COLOR_BGRA2BGR).view(np.uint8)
 
 
@@ -122,9 +124,12 @@ def _fill(
 ) -> None:
     """Blend an instance's pixels with its colour and draw their outline, looking only inside its box."""
     x1, y1, x2, y2 = box
-    # One pixel more: a map of another size rounds the box's border its own way.
+    # One pixel more: a map of another size rounds the box's border its own way. The blocks of a much coarser map may
+    # reach further, and are cut there.
     x1, y1 = max(0, x1 - 1), max(0, y1 - 1)
     region = canvas[y1 : y2 + 1, x1 : x2 + 1]
+    if not region.size:  # a model may give a box that ends before it begins
+        return
     mask = cv2.inRange(pixels[y1 : y2 + 1, x1 : x2 + 1], number, number)
     blended = cv2.LUT(region, _blend_table(colour))
     cv2.copyTo(blended, mask, region)
@@ -142,7 +147,8 @@ def _draw_corners(canvas: NDArray[np.uint8], box: _Box, colour: _Colour, style: 
     """Mark the four corners of a box."""
     height, width = canvas.shape[:2]
     x1, y1, x2, y2 = max(0, box[0]), max(0, box[1]), min(width, box[2]) - 1, min(height, box[3]) - 1
-    length = min(max(4, min(x2 - x1, y2 - y1) // 4), 16 * style.line)
+    side = max(0, min(x2 - x1, y2 - y1))
+    length = min(max(4, side // 4), 16 * style.line, side)
     for x, dx in ((x1, length), (x2, -length)):
         for y, dy in ((y1, length), (y2, -length)):
             corner = np.array([(x + dx, y), (x, y), (x, y + dy)], np.int32)
