@@ -27,9 +27,8 @@ def main() -> int:
         inputs = arguments.input or default_inputs()
         print(f"camera: {arguments.size} at {arguments.rate:g} Hz, {arguments.frames} frames")
         print(f"model:  {model}")
-        for folder in (arguments.out / "overlays",):
-            for old in folder.glob("*.jpg"):
-                old.unlink()
+        for old in (arguments.out / "overlays").glob("*.jpg"):
+            old.unlink()
         report = run(
             model,
             inputs,

@@ -20,24 +20,36 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import serialize_message
-from seg_perception.sources.images import open_source
 from sensor_msgs.msg import CameraInfo, Image
 
 from seg_perception.sources.encodings import to_bgr
+from seg_perception.sources.images import open_source
 
 FRAME_ID = "camera_optical_frame"
 # A serialised message begins with four bytes of encapsulation, then the header's stamp: int32 s, uint32 ns.
 _STAMP_AT = 4
+# Different pictures of one source: they are all kept in memory.
+_MOST = 60
 
 
-def load_pictures(paths: list[Path], limit: int, width: int, height: int) -> list[NDArray[np.uint8]]:
-    """Up to `limit` pictures, bgr8 `[height, width, 3]`, spread evenly over the sources and cut to one size."""
-    pictures = []
-    for path in paths:
+def load_pictures(paths: list[Path], frames: int, width: int, height: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
+    """Pictures of one size, and the order in which to send them.
+
+    Each source gets an equal share of the frames; its pictures, spread evenly, are held for several frames if there are
+    fewer of them.
+
+    Returns:
+        Pictures, bgr8 `[height, width, 3]`, and for each of the `frames` frames the index of its picture.
+    """
+    pictures: list[NDArray[np.uint8]] = []
+    order: list[int] = []
+    for source, path in enumerate(paths):
+        share = frames * (source + 1) // len(paths) - len(order)
         found = [to_bgr(frame) for _, frame in open_source(path)]
-        step = max(1, len(found) * len(paths) // limit)
-        pictures += [_fill(picture, width, height) for picture in found[::step]]
-    return pictures
+        kept = [found[index] for index in np.unique(np.linspace(0, len(found) - 1, min(share, _MOST), dtype=int))]
+        order += [len(pictures) + index * len(kept) // share for index in range(share)]
+        pictures += [_fill(picture, width, height) for picture in kept]
+    return pictures, order
 
 
 def _fill(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
@@ -71,8 +83,8 @@ class Camera(Node):
         return True
 
     def publish(self, index: int) -> None:
-        """Send one picture, and its camera info, stamped now."""
-        message = self._messages[index % len(self._messages)]
+        """Send the picture of this index, and its camera info, stamped now."""
+        message = self._messages[index]
         stamp = divmod(time.time_ns(), 1_000_000_000)
         for bytes_to_send in (self._info, message):
             struct.pack_into("<iI", bytes_to_send, _STAMP_AT, *stamp)
@@ -104,24 +116,22 @@ def main() -> int:
     parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT")
     parser.add_argument("--rate", type=float, default=10.0, help="frames per second")
     parser.add_argument("--frames", type=int, default=120)
-    parser.add_argument("--pictures", type=int, default=60, help="how many different ones")
     parser.add_argument("--reliable", action="store_true")
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
-    pictures = load_pictures(arguments.input, arguments.pictures, width, height)
+    pictures, order = load_pictures(arguments.input, arguments.frames, width, height)
     rclpy.init()
     camera = Camera(pictures, arguments.reliable)
     if not camera.wait_for_node(60.0):
         print("camera: nobody subscribed to image_raw within 60 s", file=sys.stderr)
         return 1
     time.sleep(0.5)  # let the other direction of discovery settle as well
-    hold = max(1, arguments.frames // len(pictures))
     late, begin = [], time.monotonic()
-    for index in range(arguments.frames):
+    for index, picture in enumerate(order):
         due = begin + index / arguments.rate
         time.sleep(max(0.0, due - time.monotonic()))
         late.append(time.monotonic() - due)
-        camera.publish(index // hold)
+        camera.publish(picture)
     took = time.monotonic() - begin
     print(json.dumps({"sent": arguments.frames, "seconds": took, "late_ms_max": 1e3 * max(late)}), flush=True)
     time.sleep(1.5)  # the last frame is still being processed, and a writer that leaves takes its samples along

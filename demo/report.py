@@ -21,7 +21,7 @@ def tables(report: Report) -> str:
         "",
         f"frames sent        {report.sent:6d}   ({report.sent / report.seconds:.1f} Hz)",
         f"frames processed   {maps:6d}   ({maps / report.seconds:.1f} Hz)",
-        f"frames dropped     {report.sent - maps:6d}   (the camera was faster than the model; the newest frame wins)",
+        f"frames dropped     {report.sent - maps:6d}   (superseded by a newer one while the model was busy)",
         "",
         "camera stamp to instance map in another process",
         f"    p50 {p50:7.1f} ms    p95 {p95:7.1f} ms    p99 {p99:7.1f} ms",

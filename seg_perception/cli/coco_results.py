@@ -1,0 +1,96 @@
+"""COCO results of `seg_perception image --coco`, and how well the painted maps match them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigurationError
+from ..instances import Detections, Segmentation
+from ..metrics.masks import encode_rle, map_iou
+from ..pipeline.segmenter import Segmenter
+from ..sources.class_tables import category_ids, find_class_table
+
+
+class CocoResults:
+    """Collects one entry per detection: every class, no selection, each with its own whole mask."""
+
+    def __init__(self, segmenter: Segmenter, score: float, classes: str) -> None:
+        """Begin.
+
+        Args:
+            segmenter: whose detections will come.
+            score: lowest score of an entry.
+            classes: the class table with the data set's category ids.
+
+        Raises:
+            ClassTableError: the table has no ids, or none for a class of the model.
+        """
+        names = segmenter.spec.class_names
+        self._categories = category_ids(find_class_table(classes, names), names)
+        self._segmenter = segmenter
+        self._score = score
+        self._entries: list[dict[str, Any]] = []
+        self._overlaps: list[NDArray[np.float64]] = []
+
+    @staticmethod
+    def image_id(name: str) -> int:
+        """The last integer in a file name.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        numbers = re.findall(r"\d+", name)
+        if not numbers:
+            raise ConfigurationError(f"--coco: expected an integer (the image id) in each file name, got {name!r}")
+        return int(numbers[-1])
+
+    def add(self, image_id: int, detections: Detections, result: Segmentation) -> None:
+        """Add the detections of one image, and compare its map with their masks."""
+        size = (result.frame.height, result.frame.width)
+        rows = np.flatnonzero((detections.scores > 0) & (detections.scores >= self._score))
+        boxes = detections.geometry.boxes_to_camera(detections.boxes_network)
+        shown = dict(zip(result.instances.rows.tolist(), result.instances.numbers.tolist(), strict=True))
+        for row in rows.tolist():
+            mask = self._segmenter.mask(detections, row, size)
+            x1, y1, x2, y2 = boxes[row].tolist()
+            self._entries.append(
+                {
+                    "image_id": image_id,
+                    "category_id": int(self._categories[detections.labels[row]]),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "score": float(detections.scores[row]),
+                    "segmentation": encode_rle(mask),
+                }
+            )
+            if row in shown and mask.any():
+                numbers = np.array([shown[row]], np.uint16)
+                self._overlaps.append(map_iou(result.instance_map.pixels, numbers, mask[None]))
+
+    def write(self, path: Path) -> None:
+        """Write the entries.
+
+        Raises:
+            ConfigurationError: the file cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self._entries), encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"--coco {path}: cannot be written ({error.strerror})") from error
+
+    def summary(self) -> str:
+        """How many entries there are, and how well the maps match."""
+        if not self._overlaps:
+            return f"{len(self._entries)} COCO results"
+        overlaps = np.concatenate(self._overlaps)
+        return (
+            f"{len(self._entries)} COCO results; map against own masks, {len(overlaps)} instances shown: "
+            f"mean IoU {overlaps.mean():.4f}, {100 * (overlaps >= 0.9).mean():.1f} % at 0.9 or more "
+            "(the rest is hidden behind other instances)"
+        )

@@ -1,0 +1,131 @@
+"""`seg_perception image`: pictures, folders and videos through the pipeline, into files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError, SegPerceptionError
+
+if TYPE_CHECKING:
+    from ..frame import Frame
+    from ..pipeline.segmenter import Segmenter, SegmenterOptions
+    from ..sources.images import FrameSource
+
+HELP = "segment pictures, folders of pictures or videos, and write overlays, instance maps and instances"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="picture, folder of pictures, or video")
+    parser.add_argument("--model", type=Path, required=True, metavar="M", help="canonical model (.onnx)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--score", type=float, default=0.25, help="lowest score (default: %(default)s)")
+    parser.add_argument("--classes", default="auto", help="class table: a name, a YAML file, or auto")
+    parser.add_argument("--keep-other", action="store_true", help="also classes of no road group")
+    parser.add_argument("--min-pixels", type=int, default=16, help="smallest instance (default: %(default)s)")
+    parser.add_argument("--backend", default="", help="openvino or onnxruntime (default: by the model's suffix)")
+    parser.add_argument("--device", default="", help="the backend's name of the device")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
+    parser.add_argument(
+        "--coco",
+        type=Path,
+        metavar="RESULTS.json",
+        help="write COCO results for evaluation: every class of the model and no selection, scores from --score on, "
+        "each instance's own mask; the image id is the integer in the file name. Maps and overlays then show every "
+        "class from score 0.25 on, and how well the maps match those masks is reported",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Process everything; 1 when something had to be skipped."""
+    from ..backend.base import RunOptions
+    from ..pipeline.host import open_backend
+    from ..pipeline.segmenter import Segmenter
+    from ..sources.class_tables import resolve_class_table
+    from ..sources.images import open_source
+
+    _make_folder(arguments.output)
+    sources = [open_source(path) for path in arguments.paths]
+    if arguments.coco is not None and any(source.rate for source in sources):
+        raise ConfigurationError("--coco: expected pictures with image ids in their names, got a video")
+    options = _options(arguments)
+    backend = open_backend(
+        arguments.model, arguments.backend, RunOptions(device=arguments.device, threads=arguments.threads)
+    )
+    try:
+        table = resolve_class_table(arguments.classes, backend.spec.class_names)
+        segmenter = Segmenter(backend, table, options)
+        print(", ".join(f"{key} {segmenter.identity[key]}" for key in ("backend", "device", "precision", "model")))
+        return _process(segmenter, sources, arguments)
+    finally:
+        backend.close()
+
+
+def _options(arguments: argparse.Namespace) -> SegmenterOptions:
+    from ..pipeline.segmenter import SegmenterOptions
+    from ..pipeline.select import SelectOptions
+
+    if arguments.coco is None:
+        select = SelectOptions(arguments.score, keep_other=arguments.keep_other)
+        return SegmenterOptions(select, min_pixels=arguments.min_pixels)
+    shown = max(arguments.score, 0.25)
+    return SegmenterOptions(SelectOptions(shown, group_iou=1.0, keep_other=True), min_pixels=0)
+
+
+def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argparse.Namespace) -> int:
+    from .image_files import ImageFiles
+
+    files = ImageFiles(arguments.output, segmenter.spec.class_names)
+    coco = None
+    if arguments.coco is not None:
+        from .coco_results import CocoResults
+
+        coco = CocoResults(segmenter, arguments.score, arguments.classes)
+    for source, name, frame in _frames(sources):
+        try:
+            if coco is not None:
+                image_id = coco.image_id(name)
+            detections = segmenter.detect([frame])[0]
+            result = segmenter.finish(frame, detections, segmenter.options)
+            if coco is not None:
+                coco.add(image_id, detections, result)
+            files.add(name, result, source.rate)
+        except ConfigurationError:
+            raise
+        except SegPerceptionError as error:
+            source.skipped.append(f"{name}: {error}")
+    files.close()
+    print(files.summary())
+    if coco is not None:
+        coco.write(arguments.coco)
+        print(coco.summary())
+    skipped = [reason for source in sources for reason in source.skipped]
+    for reason in skipped:
+        print(f"skipped: {reason}")
+    return 1 if skipped else 0
+
+
+def _frames(sources: list[FrameSource]) -> Iterator[tuple[FrameSource, str, Frame]]:
+    """Every frame of every source, with a progress bar where output goes to a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=sum(map(len, sources)), unit="frame", disable=None) as bar:
+        for source in sources:
+            for name, frame in source:
+                yield source, name, frame
+                bar.update()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigurationError(
+            f"output folder {folder}: cannot be written ({error.strerror}); choose another with -o"
+        ) from error

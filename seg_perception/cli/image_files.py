@@ -1,0 +1,112 @@
+"""What `seg_perception image` writes for each frame: overlay, instance map and instances."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..classes import group_name
+from ..errors import ConfigurationError
+from ..instances import Segmentation
+from ..pipeline.overlay import draw_overlay
+from ..sources.encodings import to_bgr
+
+
+class ImageFiles:
+    """Writes NAME.overlay.jpg, NAME.instances.png (16 bit, pixel = number) and NAME.json; an mp4 for each video."""
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        self._folder = folder
+        self._class_names = class_names
+        self._names: Counter[str] = Counter()
+        self._groups: Counter[str] = Counter()
+        self._timings: list[dict[str, float]] = []
+        self._videos: dict[str, cv2.VideoWriter] = {}
+
+    def add(self, name: str, result: Segmentation, rate: float) -> None:
+        """Write one frame; `rate` in frames per second makes it part of a video.
+
+        Raises:
+            ConfigurationError: a file cannot be written.
+        """
+        unique = self._unique(name)
+        overlay = draw_overlay(to_bgr(result.frame), result, self._class_names)
+        self._write(f"{unique}.overlay.jpg", overlay)
+        self._write(f"{unique}.instances.png", result.instance_map.pixels)
+        text = json.dumps({"image": name, **self._description(result)}, indent=1)
+        try:
+            (self._folder / f"{unique}.json").write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise _not_written(self._folder / f"{unique}.json") from error
+        if rate:
+            self._video(name.rpartition("_")[0], overlay, rate).write(overlay)
+        self._groups.update(group_name(int(group)) for group in result.instances.groups)
+        self._timings.append(dict(result.timings))
+
+    def close(self) -> None:
+        """Finish the videos."""
+        for video in self._videos.values():
+            video.release()
+
+    def summary(self) -> str:
+        """Counts by road group and the median time of each stage."""
+        found = ", ".join(f"{count} {group}" for group, count in self._groups.most_common()) or "nothing found"
+        if not self._timings:
+            return "no frame was processed"
+        medians = {key: 1e3 * float(np.median([each[key] for each in self._timings])) for key in self._timings[0]}
+        times = ", ".join(f"{stage} {value:.1f}" for stage, value in medians.items())
+        return f"{len(self._timings)} frames: {found}\nmedian ms: {times}\nresults in {self._folder}"
+
+    def _description(self, result: Segmentation) -> dict[str, Any]:
+        instances = result.instances
+        rows = zip(
+            instances.numbers.tolist(),
+            instances.groups.tolist(),
+            instances.labels.tolist(),
+            instances.scores.tolist(),
+            instances.boxes_camera.tolist(),
+            result.areas.tolist(),
+            strict=True,
+        )
+        listed = [
+            {
+                "number": number,
+                "group": group_name(group),
+                "class": self._class_names[label],
+                "score": round(score, 4),
+                "box_camera": [round(value, 2) for value in box],
+                "area": area,
+            }
+            for number, group, label, score, box, area in rows
+        ]
+        return {"width": result.frame.width, "height": result.frame.height, "instances": listed}
+
+    def _unique(self, name: str) -> str:
+        """The name, or with a number behind it when another source had a file of that name."""
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}.{self._names[name]}"
+
+    def _write(self, file_name: str, image: NDArray[Any]) -> None:
+        path = self._folder / file_name
+        if not cv2.imwrite(str(path), image):
+            raise _not_written(path)
+
+    def _video(self, name: str, overlay: NDArray[np.uint8], rate: float) -> cv2.VideoWriter:
+        if name not in self._videos:
+            height, width = overlay.shape[:2]
+            codec = cv2.VideoWriter.fourcc(*"mp4v")
+            self._videos[name] = cv2.VideoWriter(
+                str(self._folder / f"{name}.overlay.mp4"), codec, rate, (width, height)
+            )
+        return self._videos[name]
+
+
+def _not_written(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"{path}: cannot be written; check free space and permissions, or choose another -o")
