@@ -12,7 +12,7 @@ from ..errors import ConfigurationError, SegPerceptionError
 if TYPE_CHECKING:
     from ..frame import Frame
     from ..pipeline.segmenter import Segmenter, SegmenterOptions
-    from ..sources.images import FrameSource
+    from ..sources.base import FrameSource
 
 HELP = "segment pictures, folders of pictures or videos, and write overlays, instance maps and instances"
 
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     _make_folder(arguments.output)
     sources = [open_source(path) for path in arguments.paths]
-    if arguments.coco is not None and any(source.rate for source in sources):
+    if arguments.coco is not None and any(source.fps for source in sources):
         raise ConfigurationError("--coco: expected pictures with image ids in their names, got a video")
     options = _options(arguments)
     backend = open_backend(
@@ -84,6 +84,7 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
         from .coco_results import CocoResults
 
         coco = CocoResults(segmenter, arguments.score, arguments.classes)
+    skipped: list[str] = []
     for source, name, frame in _frames(sources):
         try:
             if coco is not None:
@@ -92,17 +93,17 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
             result = segmenter.finish(frame, detections, segmenter.options)
             if coco is not None:
                 coco.add(image_id, detections, result)
-            files.add(name, result, source.rate)
+            files.add(name, result, source.fps)
         except ConfigurationError:
             raise
         except SegPerceptionError as error:
-            source.skipped.append(f"{name}: {error}")
+            skipped.append(f"{name}: {error}")
     files.close()
     print(files.summary())
     if coco is not None:
         coco.write(arguments.coco)
         print(coco.summary())
-    skipped = [reason for source in sources for reason in source.skipped]
+    skipped += [str(failure) for source in sources for failure in source.failures]
     for reason in skipped:
         print(f"skipped: {reason}")
     return 1 if skipped else 0
@@ -112,11 +113,19 @@ def _frames(sources: list[FrameSource]) -> Iterator[tuple[FrameSource, str, Fram
     """Every frame of every source, with a progress bar where output goes to a terminal."""
     from tqdm import tqdm
 
-    with tqdm(total=sum(map(len, sources)), unit="frame", disable=None) as bar:
+    with tqdm(total=_count(sources), unit="frame", disable=None) as bar:
         for source in sources:
             for name, frame in source:
                 yield source, name, frame
                 bar.update()
+
+
+def _count(sources: list[FrameSource]) -> int | None:
+    """How many frames there are, or None where a video does not say."""
+    try:
+        return sum(map(len, sources))
+    except TypeError:
+        return None
 
 
 def _make_folder(folder: Path) -> None:

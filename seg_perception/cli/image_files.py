@@ -30,8 +30,8 @@ class ImageFiles:
         self._timings: list[dict[str, float]] = []
         self._videos: dict[str, cv2.VideoWriter] = {}
 
-    def add(self, name: str, result: Segmentation, rate: float) -> None:
-        """Write one frame; `rate` in frames per second makes it part of a video.
+    def add(self, name: str, result: Segmentation, fps: float | None) -> None:
+        """Write one frame; `fps` (frames per second) makes it part of a video.
 
         Raises:
             ConfigurationError: a file cannot be written.
@@ -45,8 +45,8 @@ class ImageFiles:
             (self._folder / f"{unique}.json").write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise _not_written(self._folder / f"{unique}.json") from error
-        if rate:
-            self._video(name.rpartition("_")[0], overlay, rate).write(overlay)
+        if fps:
+            self._video(name.rpartition("_")[0], overlay, fps).write(overlay)
         self._groups.update(group_name(int(group)) for group in result.instances.groups)
         self._timings.append(dict(result.timings))
 
@@ -98,13 +98,11 @@ class ImageFiles:
         if not cv2.imwrite(str(path), image):
             raise _not_written(path)
 
-    def _video(self, name: str, overlay: NDArray[np.uint8], rate: float) -> cv2.VideoWriter:
+    def _video(self, name: str, overlay: NDArray[np.uint8], fps: float) -> cv2.VideoWriter:
         if name not in self._videos:
             height, width = overlay.shape[:2]
             codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._videos[name] = cv2.VideoWriter(
-                str(self._folder / f"{name}.overlay.mp4"), codec, rate, (width, height)
-            )
+            self._videos[name] = cv2.VideoWriter(str(self._folder / f"{name}.overlay.mp4"), codec, fps, (width, height))
         return self._videos[name]
 
 

@@ -1,130 +1,92 @@
-"""Pictures, folders and videos as frames."""
+"""Frames from image files and folders of them, and the one way to open any source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import cv2
+import numpy as np
 
 from ..errors import FrameError, SourceError
 from ..frame import Frame
+from .base import FrameSource
+from .encodings import decode_compressed
+from .video import VIDEO_SUFFIXES, VideoFile
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm"})
-
-
-class FrameSource(Protocol):
-    """Frames with names, one after the other.
-
-    Attributes:
-        skipped: what could not be read so far, with the reason; the rest is delivered all the same.
-        rate: frames per second of a video, 0 for pictures.
-    """
-
-    skipped: list[str]
-    rate: float
-
-    def __len__(self) -> int:
-        """How many there are, as far as that is known beforehand."""
-
-    def __iter__(self) -> Iterator[tuple[str, Frame]]:
-        """Name (of the file, without suffix; of a video, with the frame's index) and frame, bgr8."""
+# These two are checked for completeness: OpenCV fills what is missing of a truncated JPEG with grey.
+_CHECKED_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (*_CHECKED_SUFFIXES, ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-class Pictures:
-    """Image files; see `FrameSource`."""
+class ImageFiles(FrameSource):
+    """Image files in the given order; names are the files' stems, with the suffix where two would be equal."""
 
-    rate = 0.0
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.skipped: list[str] = []
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
+    def __init__(self, paths: Sequence[Path], *, ignored: int = 0, frame_id: str = "", camera: str = "") -> None:
+        """Take the files; they are read when their turn comes."""
+        super().__init__(ignored=ignored)
+        self._paths = tuple(paths)
+        self._stems = Counter(path.stem for path in self._paths)
+        self._frame_id = frame_id
+        self._camera = camera
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        """Yield the images that can be read."""
+        self.failures = []
         for path in self._paths:
             try:
-                yield path.stem, _read_picture(path)
-            except (SourceError, FrameError) as error:
-                self.skipped.append(str(error))
-
-
-class Video:
-    """A video file; see `FrameSource`. Stamps are those of the frames in the video, from 0."""
-
-    def __init__(self, path: Path) -> None:
-        self.skipped: list[str] = []
-        self._path = path
-        capture = self._open()
-        self.rate = float(capture.get(cv2.CAP_PROP_FPS)) or 25.0
-        self._count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        capture.release()
+                frame = read_image(path, frame_id=self._frame_id, camera=self._camera)
+            except SourceError as error:
+                self.failures.append(error)
+            else:
+                yield path.stem if self._stems[path.stem] == 1 else path.name.replace(".", "_"), frame
 
     def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[tuple[str, Frame]]:
-        capture, index = self._open(), 0
-        try:
-            while True:
-                read, image = capture.read()
-                if not read:
-                    break
-                yield f"{self._path.stem}_{index:06d}", Frame.from_bgr(image, stamp_ns=round(1e9 * index / self.rate))
-                index += 1
-        finally:
-            capture.release()
-        if index < self._count:
-            self.skipped.append(f"{self._path}: {self._count - index} of {self._count} frames cannot be decoded")
-
-    def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path))
-        if not capture.isOpened():
-            raise SourceError(
-                f"{self._path}: expected a video that OpenCV can decode, could not open it; convert it to mp4 (H.264)"
-            )
-        return capture
+        """How many files there are."""
+        return len(self._paths)
 
 
-def open_source(path: Path) -> FrameSource:
-    """Open an image file, a folder of images (sorted by name, not recursive), or a video.
+def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSource:
+    """Open an image, a folder of images (sorted by name, without its folders), or a video.
 
     Raises:
         SourceError: there is nothing of that kind.
     """
+    suffix = path.suffix.lower()
     if path.is_dir():
-        pictures = sorted(each for each in path.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES)
-        if not pictures:
-            raise SourceError(f"{path}: expected pictures ({_names(IMAGE_SUFFIXES)}) in this folder, found none")
-        return Pictures(pictures)
+        files = sorted(each for each in path.iterdir() if each.is_file())
+        images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES]
+        if not images:
+            raise SourceError(f"{path}: expected files ending in {', '.join(IMAGE_SUFFIXES)} in this folder, got none")
+        return ImageFiles(images, ignored=len(files) - len(images), frame_id=frame_id, camera=camera)
     if not path.is_file():
-        raise SourceError(f"{path}: expected a picture, a folder or a video, there is no such file")
-    if path.suffix.lower() in VIDEO_SUFFIXES:
-        return Video(path)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return Pictures([path])
+        raise SourceError(f"{path}: does not exist; expected an image, a folder of images or a video")
+    if suffix in IMAGE_SUFFIXES:
+        return ImageFiles([path], frame_id=frame_id, camera=camera)
+    if suffix in VIDEO_SUFFIXES:
+        return VideoFile(path, frame_id=frame_id, camera=camera)
     raise SourceError(
-        f"{path}: expected a picture ({_names(IMAGE_SUFFIXES)}) or a video ({_names(VIDEO_SUFFIXES)}), "
-        f"got a file ending in {path.suffix!r}"
+        f"{path}: expected a folder, an image ({', '.join(IMAGE_SUFFIXES)}) or a video "
+        f"({', '.join(VIDEO_SUFFIXES)}), got a file ending in {suffix!r}"
     )
 
 
-def _read_picture(path: Path) -> Frame:
-    try:
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error:  # raised for pictures beyond OpenCV's own limit of pixels
-        image = None
-    if image is None:
-        raise SourceError(f"{path}: expected a picture, it cannot be decoded; it is damaged, empty or something else")
-    try:
-        return Frame.from_bgr(image)
-    except FrameError as error:
-        raise FrameError(error.kind, f"{path}: {error}") from error
+def read_image(path: Path, *, frame_id: str = "", camera: str = "") -> Frame:
+    """Read an image file as bgr8.
 
-
-def _names(suffixes: frozenset[str]) -> str:
-    return ", ".join(sorted(suffixes))
+    Raises:
+        SourceError: it cannot be read or decoded, or is incomplete.
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix.lower() in _CHECKED_SUFFIXES:
+            return decode_compressed(data, frame_id=frame_id, camera=camera, apply_orientation=True)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        if image is None:
+            raise SourceError(f"{path}: OpenCV cannot decode it; it is damaged or no image")
+        return Frame.from_bgr(image.view(np.uint8), frame_id=frame_id, camera=camera)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    except (FrameError, cv2.error) as error:
+        raise SourceError(f"{path}: {error}") from error

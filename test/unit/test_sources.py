@@ -84,7 +84,7 @@ def test_sources_that_cannot_be_opened(folder):
 def write_video(path: Path, frames: int, fps: float) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (64, 48))
     for index in range(frames):
-        writer.write(np.full((48, 64, 3), 20 * index, np.uint8))
+        writer.write(np.full((48, 64, 3), 20 * index % 256, np.uint8))
     writer.release()
     return path
 

@@ -1,0 +1,197 @@
+"""`seg_perception image` end to end, on a model whose right answers are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from colour_model import FAULT_COLOUR, Scene, paint_scene, save_canonical_colour_model
+from pycocotools import mask as coco_mask
+
+from seg_perception.cli.main import main
+
+TABLE = """
+name: colours
+classes: [person, car, stop sign, traffic light]
+groups: {pedestrian: [person], vehicle: [car], traffic_sign: [stop sign]}
+ids: {person: 1, car: 3, stop sign: 13, traffic light: 10}
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_canonical_colour_model(tmp_path_factory.mktemp("model") / "colours.onnx", fault="predictions")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "colours.yaml"
+    path.write_text(TABLE)
+    return path
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return paint_scene(640, 384, [(32, 64, 160, 256, 0), (240, 160, 560, 352, 1), (480, 16, 560, 96, 3)])
+
+
+def save(scene: Scene, path: Path) -> Path:
+    assert cv2.imwrite(str(path), scene.picture[..., ::-1])
+    return path
+
+
+def run(*arguments: object) -> int:
+    return main(["image", *map(str, arguments)])
+
+
+def test_writes_overlay_map_and_instances(
+    model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    assert run(picture, "--model", model, "--classes", table, "-o", out) == 0
+    written = json.loads((out / "street.json").read_text())
+    assert (written["width"], written["height"]) == (640, 384)
+    # The traffic light belongs to no road group of this table.
+    assert {each["class"]: each["group"] for each in written["instances"]} == {"person": "pedestrian", "car": "vehicle"}
+    pixels = cv2.imread(str(out / "street.instances.png"), cv2.IMREAD_UNCHANGED)
+    assert pixels.dtype == np.uint16
+    assert pixels.shape == (384, 640)
+    for each in written["instances"]:
+        index = {"person": 0, "car": 1}[each["class"]]
+        own, truth = pixels == each["number"], scene.instance_map == index + 1
+        assert (own & truth).sum() / (own | truth).sum() > 0.95
+        assert each["area"] == own.sum()
+        np.testing.assert_allclose(each["box_camera"], scene.boxes[index], atol=3)
+    overlay = cv2.imread(str(out / "street.overlay.jpg"))
+    assert overlay.shape == (384, 640, 3)
+    assert "1 pedestrian" in capsys.readouterr().out
+
+
+def test_other_classes_on_request(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
+    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    assert run(picture, "--model", model, "--classes", table, "-o", out, "--keep-other") == 0
+    classes = {each["class"]: each["group"] for each in json.loads((out / "street.json").read_text())["instances"]}
+    assert classes["traffic light"] == "other"
+
+
+def test_score_threshold(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
+    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    assert run(picture, "--model", model, "--classes", table, "-o", out, "--score", 0.99) == 0
+    assert json.loads((out / "street.json").read_text())["instances"] == []
+
+
+def test_coco_results_have_every_class_and_whole_masks(
+    model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    folder.mkdir()
+    save(scene, folder / "COCO_val2017_000000000042.png")
+    results = out / "results.json"
+    assert run(folder, "--model", model, "--classes", table, "-o", out, "--score", 0.01, "--coco", results) == 0
+    entries = json.loads(results.read_text())
+    assert sorted(entry["category_id"] for entry in entries) == [1, 3, 10]
+    for entry in entries:
+        index = {1: 0, 3: 1, 10: 2}[entry["category_id"]]
+        mask = coco_mask.decode(entry["segmentation"]).astype(bool)
+        truth = scene.instance_map == index + 1
+        assert entry["image_id"] == 42
+        assert mask.shape == (384, 640)
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.95
+        x, y, width, height = entry["bbox"]
+        np.testing.assert_allclose([x, y, x + width, y + height], scene.boxes[index], atol=3)
+    assert "mean IoU 1.0000" in capsys.readouterr().out
+
+
+def test_coco_needs_image_ids(
+    model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = save(scene, tmp_path / "street.png")
+    arguments = ("--model", model, "--classes", table, "-o", tmp_path / "out", "--coco", tmp_path / "r.json")
+    assert run(picture, *arguments) == 1
+    assert "expected an integer (the image id)" in capsys.readouterr().err
+
+
+def test_coco_needs_category_ids(
+    model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table.write_text(TABLE.replace("ids:", "# ids:"))
+    picture = save(scene, tmp_path / "1.png")
+    arguments = ("--model", model, "--classes", table, "-o", tmp_path / "out", "--coco", tmp_path / "r.json")
+    assert run(picture, *arguments) == 1
+    assert "ids" in capsys.readouterr().err
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_is_done(
+    model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "pictures", tmp_path / "out"
+    folder.mkdir()
+    save(scene, folder / "good.png")
+    whole = save(scene, folder / "truncated.jpg").read_bytes()
+    (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    broken = paint_scene(640, 384, [])
+    broken.picture[:32, :32] = FAULT_COLOUR
+    save(broken, folder / "nan.png")
+    assert run(folder, "--model", model, "--classes", table, "-o", out) == 1
+    printed = capsys.readouterr().out
+    assert "truncated.jpg" in printed
+    assert "nan" in printed
+    assert "NaN or infinity" in printed
+    assert "1 frames" in printed
+    assert (out / "good.json").exists()
+    assert not (out / "nan.json").exists()
+
+
+def test_equal_names_from_two_folders_do_not_overwrite(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save(scene, tmp_path / name / "street.png")
+    assert run(tmp_path / "a", tmp_path / "b", "--model", model, "--classes", table, "-o", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("*.json"))) == 2
+
+
+def test_a_video_becomes_a_video(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
+    writer = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (640, 384))
+    for _ in range(5):
+        writer.write(np.ascontiguousarray(scene.picture[..., ::-1]))
+    writer.release()
+    assert run(tmp_path / "drive.avi", "--model", model, "--classes", table, "-o", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("drive_*.json"))) == 5
+    overlay = cv2.VideoCapture(str(tmp_path / "out" / "drive.overlay.mp4"))
+    assert overlay.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert overlay.get(cv2.CAP_PROP_FPS) == 10.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.png"], "does not exist"),
+        (["."], "expected files ending in"),
+        (["street.png", "--backend", "abacus"], "expected one of openvino"),
+        (["street.png", "--device", "abacus"], "OpenVINO has CPU"),
+        (["street.png", "--score", "2"], "score thresholds: expected 0 to 1"),
+        (["street.png", "-o", "/proc/nowhere"], "cannot be written"),
+        (["street.png", "--model", "absent.onnx"], "does not exist"),
+        (["street.png", "--classes", "absent"], "class table"),
+    ],
+)
+def test_errors_say_what_was_expected(
+    arguments: list[str],
+    message: str,
+    model: Path,
+    table: Path,
+    scene: Scene,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    if arguments != ["."]:
+        save(scene, work / "street.png")
+    assert run("--model", model, "--classes", table, "-o", tmp_path / "out", *arguments) == 1
+    assert message in capsys.readouterr().err
