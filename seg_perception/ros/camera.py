@@ -21,7 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from ..frame import Frame
 from .convert import frame_from_compressed_image, frame_from_image
 from .parameters import CameraSettings
-from .statistics import CameraStatistics
+from .statistics import LOST, CameraStatistics
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -78,7 +78,7 @@ class _Never(_OnDemand):
 class GapCounter:
     """Counts the frames that were published since the last one taken, by the publishers' sequence numbers.
 
-    Frames lost on the way count as well: only the publisher could tell. Distributions before Kilted do not say which
+    Distributions before Kilted do not say which
     publisher a message is from; there, gaps are counted only while the topic has one publisher. Humble has no sequence
     numbers; there, nothing is counted.
     """
@@ -186,7 +186,8 @@ class Camera:
             if self._slot is not None:
                 self.statistics.replaced()
             self._slot = message
-            self.statistics.taken(self._gaps.missed(info))
+            # The worker had looked and found nothing, so what is missing never arrived.
+            self.statistics.taken(self._gaps.missed(info), LOST)
             self._doorbell.open = False
             self._doorbell.rung.notify()
 

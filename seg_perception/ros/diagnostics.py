@@ -12,7 +12,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
-from .statistics import CameraSnapshot, percentile
+from .statistics import LOST, TOO_OLD, CameraSnapshot, percentile
 
 ACTIVE = "active"
 # A camera is silent when nothing came for this many periods, and at least for this many seconds.
@@ -144,7 +144,13 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
         return DiagnosticStatus.ERROR, f"no frame can be used: {counted.last_fault}"
     if faults:
         return DiagnosticStatus.WARN, f"{faults} frames lost to faults: {counted.last_fault}"
-    late = counted.dropped.get("too_old", 0) - before.dropped.get("too_old", 0)
+    lost = counted.dropped.get(LOST, 0) - before.dropped.get(LOST, 0)
+    if lost:
+        return DiagnosticStatus.WARN, (
+            f"{lost} frames lost on the way; large images need the middleware's shared memory: start the camera and "
+            "this node with FASTDDS_DEFAULT_PROFILES_FILE=.../config/fastdds.xml"
+        )
+    late = counted.dropped.get(TOO_OLD, 0) - before.dropped.get(TOO_OLD, 0)
     if late:
         return DiagnosticStatus.WARN, f"{late} frames were older than max_age and dropped"
     return DiagnosticStatus.OK, "receiving"

@@ -13,6 +13,7 @@ from ..pipeline.segmenter import Segmenter
 from ..pipeline.select import IgnoreMask
 from ..sources.class_tables import resolve_class_table
 from .camera import Camera, Doorbell
+from .messages import MAX_SEMANTIC_CLASSES
 from .outputs import Outputs
 from .parameters import Settings, model_path
 from .statistics import CameraStatistics, StageTimes
@@ -56,6 +57,11 @@ class Session:
         try:
             self._segmenter.warm_up()
             names = self._segmenter.spec.class_names
+            if len(names) > MAX_SEMANTIC_CLASSES:
+                node.get_logger().warning(
+                    f"semantic_map has 8 bits: of the model's {len(names)} classes, those from number "
+                    f"{MAX_SEMANTIC_CLASSES} on appear there as background; instance_map and detections have all"
+                )
             for camera in settings.cameras:
                 namespace = "~" if len(settings.cameras) == 1 else f"~/{camera.name}"
                 self._outputs[camera.name] = Outputs(node, namespace, names)
@@ -73,7 +79,7 @@ class Session:
         doorbell = Doorbell()
         for settings in self._settings.cameras:
             self.cameras.append(Camera(self._node, settings, self._statistics[settings.name], doorbell))
-            self._outputs[settings.name].publish_labels(self._settings.options.select.score_threshold)
+        self._publish_labels()
         self._worker = Worker(
             [(camera, self._outputs[camera.settings.name]) for camera in self.cameras],
             self._segmenter,
@@ -108,6 +114,12 @@ class Session:
         self._segmenter.options = settings.options
         for camera, changed in zip(self.cameras, settings.cameras, strict=False):
             camera.max_age = changed.max_age
+        if self.cameras:
+            self._publish_labels()
+
+    def _publish_labels(self) -> None:
+        for outputs in self._outputs.values():
+            outputs.publish_labels(self._settings.options.select.score_threshold)
 
     def _wake_executor(self) -> None:
         executor = self._node.executor

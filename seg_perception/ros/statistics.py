@@ -17,7 +17,7 @@ class CameraSnapshot:
     """Everything counted for a camera since the node started.
 
     Attributes:
-        received: frames that arrived, those included that were replaced before anyone looked at them.
+        received: frames that were published to us as far as we know, those included that nobody looked at.
         processed: frames whose results were published.
         dropped: the other frames by cause.
         latencies: seconds from stamp to publication of the latest processed frames, sorted.
@@ -34,15 +34,16 @@ class CameraSnapshot:
 
     @property
     def faults(self) -> int:
-        """Frames lost to a fault, not to a newer frame."""
-        return sum(count for cause, count in self.dropped.items() if cause not in (SUPERSEDED, TOO_OLD))
+        """Frames that came and could not be used."""
+        return sum(count for cause, count in self.dropped.items() if cause not in (SUPERSEDED, LOST, TOO_OLD))
 
 
-SUPERSEDED = "superseded"
+# Replaced by a newer frame while the worker was busy; lost on the way while it was waiting.
+SUPERSEDED, LOST = "superseded", "lost"
 TOO_OLD = "too_old"
 MODEL_OUTPUT = "model_output"
 # Causes that are always listed, so that a chart of them has no gaps; others appear when they occur.
-CAUSES = (SUPERSEDED, TOO_OLD, "encoding", "layout", "size", "compressed", "message", MODEL_OUTPUT)
+CAUSES = (SUPERSEDED, LOST, TOO_OLD, "encoding", "layout", "size", "compressed", "message", MODEL_OUTPUT)
 
 
 class CameraStatistics:
@@ -57,11 +58,11 @@ class CameraStatistics:
         self._last_frame = -1.0
         self._last_fault = ""
 
-    def taken(self, superseded: int = 0) -> None:
-        """A frame was taken; `superseded` others had come since the one before and are gone."""
+    def taken(self, missed: int = 0, cause: str = SUPERSEDED) -> None:
+        """A frame was taken; `missed` others were published since the one before and are gone."""
         with self._lock:
-            self._received += 1 + superseded
-            self._dropped[SUPERSEDED] += superseded
+            self._received += 1 + missed
+            self._dropped[cause] += missed
             self._last_frame = monotonic()
 
     def replaced(self) -> None:

@@ -12,6 +12,8 @@ import pytest
 # Before rclpy is initialised: nothing leaves this machine, and no other test process hears this one.
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 200)))
+# The stock shared-memory segment of Fast DDS loses bursts of larger frames for half a second at a time.
+os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(Path(__file__).parents[2] / "config" / "fastdds.xml"))
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or source a ROS distribution")
 pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed: `make setup`, or ros-DISTRO-vision-msgs")

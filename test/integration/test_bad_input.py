@@ -18,6 +18,7 @@ from integration.harness import (
     street,
     wait_for,
 )
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 
@@ -111,6 +112,27 @@ def test_old_frames_are_dropped(node: NodeProcess) -> None:
     old.header.stamp.sec -= 60
     node.lose(old, "too_old")
     assert node.set(cameras__camera__max_age=0.0)[0].successful
+
+
+def test_age_is_told_by_the_simulated_clock(start_node: Callable[..., NodeProcess], model: object) -> None:
+    cameras = {"cameras.camera.topic": "/simulated_image", "cameras.camera.max_age": 5.0}
+    node = start_node("simulated", model=model, autostart=True, use_sim_time=True, **cameras)
+    node.wait_state("active")
+    clock = node.publisher(Clock, "/clock")
+    now = Clock()
+    now.clock.sec = 1000
+    frame = picture()
+    frame.header.stamp.sec = 990
+
+    def dropped() -> bool:
+        clock.publish(now)
+        node.publisher(topic="/simulated_image").publish(frame)
+        return node.count("dropped_too_old") > 0
+
+    wait_for(dropped, "old frame counted")
+    frame = picture()
+    frame.header.stamp.sec = 998
+    node.process(frame, node.output(Image, "instance_map"), "/simulated_image")
 
 
 def test_a_camera_that_stops_and_comes_back(node: NodeProcess) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from integration.harness import NodeProcess, image_message, street, wait_for
-from vision_msgs.msg import Detection2DArray
+from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from seg_perception.ros.parameters import SCHEME, camera_parameters
 
@@ -85,8 +85,10 @@ def test_thresholds_act_at_once(node: NodeProcess) -> None:
     assert names_found(node) == everything
     assert node.set(thresholds__vehicle=1.0)[0].successful
     assert names_found(node) == everything - {"car"}
+    labels = node.output(LabelInfo, "label_info", latched=True)
     assert node.set_together(score_threshold=1.0, thresholds__pedestrian=0.3).successful
     assert names_found(node) == {"person"}
+    wait_for(lambda: labels.messages and labels.messages[-1].threshold == 1.0, "labels with the new threshold")
     assert node.set_together(score_threshold=0.25, thresholds__pedestrian=-1.0, thresholds__vehicle=-1.0).successful
     assert node.set(min_pixels=3000)[0].successful
     assert names_found(node) == {"person", "car"}

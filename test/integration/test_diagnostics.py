@@ -1,0 +1,127 @@
+"""What the statistics count and what the diagnostics make of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from seg_perception.ros.camera import GapCounter, image_topic, info_topic
+from seg_perception.ros.diagnostics import CameraState, NodeState, camera_status, model_status
+from seg_perception.ros.parameters import CameraSettings
+from seg_perception.ros.statistics import CameraSnapshot, CameraStatistics, FaultLog, StageTimes, percentile
+
+NEW = CameraSnapshot()
+
+
+def info(number: int | None, publisher: bytes | None = None) -> dict[str, Any]:
+    gid = {} if publisher is None else {"publisher_gid": {"implementation_identifier": "x", "data": publisher}}
+    return {"publication_sequence_number": number, **gid}
+
+
+def status(counted: CameraSnapshot, before: CameraSnapshot = NEW, phase: str = "active", publishers: int = 1) -> Any:
+    state = CameraState("/front/image_raw", publishers, counted)
+    return camera_status(phase, state, before, elapsed=1.0, now=100.0)
+
+
+def test_gaps_are_counted_for_each_publisher() -> None:
+    gaps = GapCounter(lambda: 2)
+    sequence = [(5, b"a"), (6, b"a"), (9, b"a"), (100, b"b"), (10, b"a"), (103, b"b"), (1, b"a"), (3, b"a")]
+    assert [gaps.missed(info(*item)) for item in sequence] == [0, 0, 2, 0, 0, 2, 0, 1]
+
+
+def test_without_the_publisher_s_name_gaps_are_counted_for_a_single_publisher() -> None:
+    for publishers, expected in ((1, [0, 3, 0, 1]), (2, [0, 0, 0, 0])):
+        gaps = GapCounter(lambda publishers=publishers: publishers)
+        assert [gaps.missed(info(number)) for number in (1, 5, 1, 3)] == expected
+
+
+def test_without_sequence_numbers_nothing_is_counted() -> None:
+    gaps = GapCounter(lambda: 1)
+    assert [gaps.missed(info(None)), gaps.missed({})] == [0, 0]
+
+
+def test_publishers_that_come_and_go_take_no_memory() -> None:
+    gaps = GapCounter(lambda: 1)
+    for number in range(1000):
+        gaps.missed(info(1, str(number).encode()))
+    assert len(gaps._last) <= 16
+
+
+def test_received_is_processed_plus_dropped() -> None:
+    statistics = CameraStatistics()
+    statistics.taken(missed=3)
+    statistics.processed(0.1)
+    statistics.taken()
+    statistics.dropped("encoding", "plaid")
+    statistics.taken()
+    statistics.replaced()
+    counted = statistics.snapshot()
+    assert (counted.received, counted.processed, counted.faults) == (6, 1, 1)
+    assert counted.received == counted.processed + sum(counted.dropped.values())
+    assert counted.last_fault == "plaid"
+
+
+def test_percentiles() -> None:
+    values = [float(value) for value in range(100)]
+    assert [percentile(values, part) for part in (0.0, 0.5, 0.95, 0.99, 1.0)] == [0, 50, 95, 99, 99]
+    assert percentile([], 0.5) != percentile([], 0.5)
+    stages = StageTimes()
+    stages.add({"model": 0.2})
+    stages.add({"model": 0.1, "paint": 0.3})
+    assert stages.medians() == {"model": 0.2, "paint": 0.3}
+
+
+def test_faults_are_logged_once_per_kind_and_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 50.0
+    monkeypatch.setattr("seg_perception.ros.statistics.monotonic", lambda: now)
+    log = FaultLog(10.0)
+    assert [log.admit("a", "A"), log.admit("a", "A"), log.admit("b", "B")] == ["A", "", "B"]
+    now = 60.0
+    assert log.admit("a", "A") == "A (1 more like this since it was last logged)"
+
+
+def test_a_camera_s_status_says_why() -> None:
+    assert status(NEW, phase="inactive").level == DiagnosticStatus.STALE
+    waiting = status(NEW, publishers=0)
+    assert waiting.level == DiagnosticStatus.WARN
+    assert "/front/image_raw" in waiting.message
+    assert "QoS" in status(NEW, publishers=1).message
+    good = CameraSnapshot(received=20, processed=10, last_frame=99.9, latencies=(0.1, 0.2))
+    assert status(good).level == DiagnosticStatus.OK
+    values = {pair.key: pair.value for pair in status(good).values}
+    assert (values["received_hz"], values["processed_hz"], values["latency_p50_ms"]) == ("20.00", "10.00", "200.0")
+    assert status(CameraSnapshot(received=20, processed=10, last_frame=90.0)).level == DiagnosticStatus.STALE
+    some = CameraSnapshot(20, 10, {"encoding": 2, "superseded": 8}, last_frame=99.9, last_fault="plaid")
+    assert status(some).level == DiagnosticStatus.WARN
+    assert "plaid" in status(some).message
+    assert status(some, before=some).level == DiagnosticStatus.OK
+    none = CameraSnapshot(20, 0, {"encoding": 20}, last_frame=99.9, last_fault="plaid")
+    assert status(none).level == DiagnosticStatus.ERROR
+    lost = CameraSnapshot(20, 18, {"lost": 2}, last_frame=99.9)
+    assert (status(lost).level, "fastdds.xml" in status(lost).message) == (DiagnosticStatus.WARN, True)
+    late = CameraSnapshot(20, 10, {"too_old": 10}, last_frame=99.9)
+    assert (status(late).level, "max_age" in status(late).message) == (DiagnosticStatus.WARN, True)
+
+
+def test_the_model_s_status() -> None:
+    closed = NodeState("unconfigured", "", {}, {}, {})
+    assert model_status(closed).level == DiagnosticStatus.STALE
+    failed = NodeState("unconfigured", "model: no such file", {}, {}, {})
+    assert (model_status(failed).level, model_status(failed).message) == (DiagnosticStatus.ERROR, "model: no such file")
+    ready = model_status(NodeState("active", "", {"device": "CPU"}, {"model": 0.0123}, {}))
+    assert ready.level == DiagnosticStatus.OK
+    assert {pair.key: pair.value for pair in ready.values} == {"state": "active", "device": "CPU", "model_ms": "12.30"}
+
+
+def test_topics_of_a_camera() -> None:
+    def camera(topic: str, transport: str) -> CameraSettings:
+        return CameraSettings("front", topic, transport, 0.0, "")
+
+    assert image_topic(camera("image_raw", "raw")) == "image_raw"
+    assert image_topic(camera("a/image_raw", "compressed")) == "a/image_raw/compressed"
+    assert image_topic(camera("a/image_raw/compressed", "compressed")) == "a/image_raw/compressed"
+    assert info_topic("image_raw") == "camera_info"
+    assert info_topic("/a/image_raw") == "/a/camera_info"
+    assert info_topic("/a/image_raw/compressed") == "/a/camera_info"
