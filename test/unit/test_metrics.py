@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -97,6 +99,25 @@ def test_rle_of_large_masks_with_long_runs(size):
         encoded = encode_rle(mask)
         assert encoded["counts"] == reference.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
         np.testing.assert_array_equal(reference.decode(dict(encoded)), mask)
+
+
+def test_rle_of_a_view_is_that_of_its_copy():
+    mask = np.random.default_rng(1).random((30, 40)) < 0.5
+    for view in (mask[::2, ::-1], mask.T, np.asfortranarray(mask)):
+        assert encode_rle(view) == encode_rle(np.ascontiguousarray(view))
+
+
+def test_rle_holds_values_that_json_takes():
+    encoded = encode_rle(np.eye(3, dtype=bool))
+    assert json.loads(json.dumps(encoded)) == encoded
+
+
+def test_mask_iou_is_exact_beyond_the_whole_numbers_of_float32():
+    full = np.ones((1, 5000, 5000), bool)
+    nearly = full.copy()
+    nearly[0, 0, 0] = False
+    assert mask_iou(full, full)[0, 0] == 1.0
+    assert mask_iou(full, nearly)[0, 0] == (full.size - 1) / full.size
 
 
 def test_matching_takes_the_largest_overlap_first():
