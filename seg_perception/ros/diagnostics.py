@@ -8,10 +8,9 @@ from time import monotonic
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.node import Node
 
+from .clocks import steady_clock
 from .statistics import LOST, TOO_OLD, CameraSnapshot, percentile
 
 ACTIVE = "active"
@@ -70,7 +69,7 @@ class Diagnostics:
         self._before: dict[str, CameraSnapshot] = {}
         self._published = monotonic()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._timer = node.create_timer(period, self.publish, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._timer = node.create_timer(period, self.publish, clock=steady_clock())
 
     def publish(self) -> None:
         """Publish now."""

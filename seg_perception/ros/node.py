@@ -6,11 +6,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from ..errors import SegPerceptionError
+from .clocks import steady_clock
 from .diagnostics import ACTIVE, CameraState, Diagnostics, NodeState
 from .node_parameters import NodeParameters
 from .parameters import Settings
@@ -43,8 +42,7 @@ class SegmenterNode(LifecycleNode):
         self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
         self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
         if self._settings["autostart"]:
-            steady = Clock(clock_type=ClockType.STEADY_TIME)
-            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
+            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady_clock())
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, open the model and create the output topics."""
