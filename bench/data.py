@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.defaults import DefaultsMissing, canonical, default_inputs, default_model
+from seg_perception.sources.encodings import to_bgr
+from seg_perception.sources.images import open_source
 
 THREADS = 2
 
@@ -31,16 +33,11 @@ def arguments(description: str | None) -> argparse.Namespace:
     return values
 
 
-def street_pictures(inputs: list[Path], width: int, height: int, limit: int = 12) -> list[NDArray[np.uint8]]:
-    """bgr8 pictures `[height, width, 3]`."""
-    from seg_perception.sources.images import open_source
-
-    from seg_perception.sources.encodings import to_bgr
-
+def street_pictures(inputs: list[Path], width: int, height: int, each: int = 12) -> list[NDArray[np.uint8]]:
+    """bgr8 pictures `[height, width, 3]`: up to `each` of every source, evenly spread."""
     pictures = []
     for path in inputs:
-        for _, frame in open_source(path):
-            pictures.append(cv2.resize(to_bgr(frame), (width, height), interpolation=cv2.INTER_AREA))
-            if len(pictures) == limit:
-                return pictures
-    return pictures
+        found = [frame for _, frame in open_source(path)]
+        for index in np.unique(np.linspace(0, len(found) - 1, min(each, len(found)), dtype=int)):
+            pictures.append(cv2.resize(to_bgr(found[index]), (width, height), interpolation=cv2.INTER_AREA))
+    return [np.asarray(picture, np.uint8) for picture in pictures]

@@ -9,6 +9,7 @@ float input and leaves decoding, suppression and masks undone; the canonical mod
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.table import show
+from demo.defaults import default_model
+from seg_perception.errors import SegPerceptionError
 from seg_perception.toolchain.export import load_export
 from seg_perception.toolchain.prepare import prepare
 
@@ -92,16 +96,21 @@ def _onnxruntime(path: Path, values: NDArray[Any], threads: int) -> Run:
     return lambda: session.run(None, feed)
 
 
-def main() -> None:
-    """Print the report."""
+def main() -> int:
+    """Print the report; exit code 2 when there is no model to measure."""
     parser = argparse.ArgumentParser(description="What the canonical model costs over the raw export.")
-    parser.add_argument("--model", type=Path, required=True, help="raw export (ONNX)")
+    parser.add_argument("--model", type=Path, help="raw export (ONNX)")
     parser.add_argument("--rounds", type=int, default=30, help="runs of each (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
-    arguments = parser.parse_args()
-    for label, value in run(arguments.model, arguments.rounds, arguments.threads):
-        print(f"{label:<40} {value}")
+    arguments, _ = parser.parse_known_args()
+    try:
+        rows = run(arguments.model or default_model(), arguments.rounds, arguments.threads)
+    except SegPerceptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    show("Canonical model against the raw export", ["", "value"], rows)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
