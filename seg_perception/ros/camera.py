@@ -2,8 +2,9 @@
 
 While the worker is busy the subscription is kept out of the executor's wait set, so that the frames which arrive
 meanwhile wake nobody; the middleware keeps the newest (depth 1). A worker that becomes free takes it itself. Only a
-worker that finds none waits, and then the executor hands it the next one. Measured with bench/subscription.py: a
-frame that is dropped costs the process of the node no measurable time, against 2.6 ms with a plain subscription.
+worker that finds none waits, and then the executor hands it the next one. CPU time of the node for a frame that is
+dropped, measured with bench/subscription.py: 0.0 ms at 720p and 0.3 ms at 1080p, against 2.3 and 5.2 ms with a plain
+subscription.
 """
 
 from __future__ import annotations
