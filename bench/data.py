@@ -35,9 +35,13 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 def street_pictures(inputs: list[Path], width: int, height: int, each: int = 12) -> list[NDArray[np.uint8]]:
     """bgr8 pictures `[height, width, 3]`: up to `each` of every source, evenly spread."""
-    pictures = []
+    chosen = []
     for path in inputs:
         found = [frame for _, frame in open_source(path)]
-        for index in np.unique(np.linspace(0, len(found) - 1, min(each, len(found)), dtype=int)):
-            pictures.append(cv2.resize(to_bgr(found[index]), (width, height), interpolation=cv2.INTER_AREA))
-    return [np.asarray(picture, np.uint8) for picture in pictures]
+        chosen += [
+            found[index] for index in np.unique(np.linspace(0, len(found) - 1, min(each, len(found)), dtype=int))
+        ]
+    return [
+        np.asarray(cv2.resize(to_bgr(frame), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        for frame in chosen
+    ]

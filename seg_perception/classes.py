@@ -44,8 +44,8 @@ class ClassTable:
 
     def covers(self, class_names: Sequence[str]) -> int:
         """How many of `class_names` this table knows."""
-        known = {_key(name) for name in (*self.class_names, *self.group_of)}
-        return sum(_key(name) in known for name in class_names)
+        known = {name_key(name) for name in (*self.class_names, *self.group_of)}
+        return sum(name_key(name) in known for name in class_names)
 
     def groups(self, class_names: Sequence[str]) -> NDArray[np.int32]:
         """The road group of each class of a model.
@@ -56,8 +56,8 @@ class ClassTable:
         Returns:
             int32 `[C]`: index into `ROAD_GROUPS`, or `NO_GROUP`.
         """
-        group_of = {_key(name): ROAD_GROUPS.index(group) for name, group in self.group_of.items()}
-        return np.array([group_of.get(_key(name), NO_GROUP) for name in class_names], np.int32)
+        group_of = {name_key(name): ROAD_GROUPS.index(group) for name, group in self.group_of.items()}
+        return np.array([group_of.get(name_key(name), NO_GROUP) for name in class_names], np.int32)
 
 
 def choose_table(tables: Sequence[ClassTable], class_names: Sequence[str]) -> ClassTable:
@@ -76,5 +76,6 @@ def choose_table(tables: Sequence[ClassTable], class_names: Sequence[str]) -> Cl
     return best
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
+    """A class name as it is compared: without case; `_`, `-` and space are the same."""
     return name.strip().lower().replace("_", " ").replace("-", " ")

@@ -74,25 +74,23 @@ class ModelSpec:
     contract_version: int = CONTRACT_VERSION
 
     def __post_init__(self) -> None:
-        if self.contract_version != CONTRACT_VERSION:
-            raise NotCanonicalError(
-                f"contract version: this package speaks {CONTRACT_VERSION}, the model says {self.contract_version}; "
-                "run `seg_perception prepare` on the source model with this package's version"
-            )
         for name in ("network_height", "network_width", "mask_height", "mask_width"):
             if getattr(self, name) <= 0:
-                raise NotCanonicalError(f"model metadata {name}: expected a positive number, got {getattr(self, name)}")
+                raise NotCanonicalError(f"{name}: expected a positive number, got {getattr(self, name)}")
+        for name in ("batch", "max_instances", "nms_candidates", "nms_steps"):
+            if getattr(self, name) < 0:
+                raise NotCanonicalError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.nms_iou <= 1:
+            raise NotCanonicalError(f"nms_iou: expected 0 to 1, got {self.nms_iou}")
         if not self.class_names or len(self.things) != len(self.class_names):
             raise NotCanonicalError(
-                f"model metadata: expected class names and one `things` entry for each, got "
+                f"class_names: expected some, and one entry of `things` for each, got "
                 f"{len(self.class_names)} names and {len(self.things)} entries"
             )
         if self.mask_frame not in MASK_FRAMES:
-            raise NotCanonicalError(
-                f"model metadata mask_frame: expected {' or '.join(MASK_FRAMES)}, got {self.mask_frame!r}"
-            )
+            raise NotCanonicalError(f"mask_frame: expected {' or '.join(MASK_FRAMES)}, got {self.mask_frame!r}")
         if not self.max_instances and not self.class_map:
-            raise NotCanonicalError("model metadata: expected instances, a class map or both, got neither")
+            raise NotCanonicalError("max_instances, class_map: expected instances, a class map or both, got neither")
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -115,22 +113,19 @@ class ModelSpec:
         Raises:
             NotCanonicalError: not JSON, a key is missing or unknown, or a value is impossible.
         """
+        remedy = "run `seg_perception prepare` on the source model again, with this version of the package"
         try:
-            values: Mapping[str, Any] = json.loads(text)
-            expected = {field.name for field in fields(cls)}
-            if not isinstance(values, dict) or set(values) != expected:
-                odd = set(values) ^ expected if isinstance(values, dict) else type(values).__name__
-                raise ValueError(f"keys missing or unknown: {odd}")
-            values = {
-                **values,
-                "class_names": tuple(map(str, values["class_names"])),
-                "things": tuple(map(bool, values["things"])),
-                "resize": ResizeSpec(**values["resize"]),
-            }
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, ConfigurationError) as error:
+            values = json.loads(text)
+            if not isinstance(values, dict):
+                raise ValueError(f"expected a JSON object, got {type(values).__name__}")
+            # First of all: another version may have other keys.
+            version = values.get("contract_version")
+            if version != CONTRACT_VERSION:
+                raise ValueError(f"this package speaks contract version {CONTRACT_VERSION}, the model says {version!r}")
+            return cls(**_checked(values))
+        except (ValueError, TypeError, RecursionError, ConfigurationError, NotCanonicalError) as error:
             raise NotCanonicalError(
-                f"{origin}: its canonical-model metadata cannot be read ({error}); run `seg_perception prepare` again"
+                f"{origin}: its canonical-model metadata cannot be used: {error}; {remedy}"
             ) from error
 
     @classmethod
@@ -146,3 +141,37 @@ class ModelSpec:
                 f"run `seg_perception prepare {origin} -o MODEL.canonical.onnx` and use the result"
             )
         return cls.from_json(metadata[METADATA_KEY], origin)
+
+
+# What JSON gives for the type of a field; a bool is no number here.
+_JSON_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (float, int)}
+
+
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the types of the fields of `ModelSpec`.
+
+    Raises:
+        ValueError: a key is missing or unknown, or a value has another type.
+    """
+    odd = set(values) ^ {field.name for field in fields(ModelSpec)}
+    if odd:
+        raise ValueError(f"keys missing or unknown: {', '.join(sorted(odd))}")
+    for field in fields(ModelSpec):
+        expected = _JSON_TYPES.get(str(field.type))
+        value = values[field.name]
+        if expected and (not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected)):
+            raise ValueError(f"{field.name}: expected {field.type}, got {value!r}")
+    if not isinstance(values["resize"], dict):
+        raise ValueError(f"resize: expected an object, got {values['resize']!r}")
+    return {
+        **values,
+        "class_names": _items(values, "class_names", str),
+        "things": _items(values, "things", bool),
+        "resize": ResizeSpec(**values["resize"]),
+    }
+
+
+def _items(values: dict[str, Any], key: str, kind: type) -> tuple[Any, ...]:
+    if not isinstance(values[key], list) or not all(isinstance(item, kind) for item in values[key]):
+        raise ValueError(f"{key}: expected a list of {kind.__name__}, got {values[key]!r:.60}")
+    return tuple(values[key])

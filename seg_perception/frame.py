@@ -110,7 +110,9 @@ class Frame:
             )
         # The padding of the last row may be absent, as when a driver publishes a cropped buffer.
         needed = (self.rows - 1) * self.step + self.width * layout.bytes_per_pixel
-        if self.data.ndim != 1 or self.data.size < needed:
+        if self.data.dtype != np.uint8 or self.data.ndim != 1:
+            raise FrameError("layout", f"image data: expected uint8 [bytes], got {self.data.dtype} {self.data.shape}")
+        if self.data.size < needed:
             raise FrameError(
                 "layout",
                 f"image data: {self.rows} rows of {self.step} bytes need at least {needed} bytes, "
@@ -124,7 +126,13 @@ class Frame:
 
     @classmethod
     def from_bgr(cls, image: NDArray[np.uint8], *, stamp_ns: int = 0, frame_id: str = "", camera: str = "") -> Frame:
-        """Wrap a contiguous bgr8 image, uint8 `[height, width, 3]`, without copying it."""
+        """Wrap a bgr8 image, uint8 `[height, width, 3]`, without copying it if it is contiguous.
+
+        Raises:
+            FrameError: it has another shape or type.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise FrameError("layout", f"image: expected uint8 [height, width, 3], got {image.dtype} {image.shape}")
         height, width, _ = image.shape
         data = np.ascontiguousarray(image).reshape(-1)
         return cls(data, width, height, 3 * width, "bgr8", stamp_ns, frame_id, camera)

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ..classes import ClassTable, choose_table
+from ..classes import ClassTable, choose_table, name_key
 from ..errors import ClassTableError
 from .share import share_directory
 
@@ -94,11 +94,11 @@ def category_ids(path: Path, class_names: Sequence[str]) -> NDArray[np.int64]:
         _refuse(path, "`ids`: expected the data set's number of each class, but the table has none; use --classes coco")
     if not _is_mapping_of_integers(ids):
         _refuse(path, f"`ids`: expected a mapping from class name to integer, got {ids!r}")
-    known = {_key(name): number for name, number in ids.items()}
-    missing = [name for name in class_names if _key(name) not in known]
+    known = {name_key(name): number for name, number in ids.items()}
+    missing = [name for name in class_names if name_key(name) not in known]
     if missing:
         _refuse(path, f"`ids`: expected a number for every class of the model, got none for {', '.join(missing)}")
-    return np.array([known[_key(name)] for name in class_names], np.int64)
+    return np.array([known[name_key(name)] for name in class_names], np.int64)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -144,7 +144,7 @@ def _strings(path: Path, key: str, value: object) -> tuple[str, ...]:
 
 
 def _refuse_repeated(path: Path, key: str, names: Sequence[str]) -> None:
-    keys = [_key(name) for name in names]
+    keys = [name_key(name) for name in names]
     repeated = sorted({name for name in keys if keys.count(name) > 1})
     if repeated:
         _refuse(path, f"`{key}`: expected each class once, got more than one of {', '.join(map(repr, repeated))}")
@@ -155,11 +155,6 @@ def _is_mapping_of_integers(value: object) -> bool:
         isinstance(name, str) and isinstance(number, int) and not isinstance(number, bool)
         for name, number in value.items()
     )
-
-
-def _key(name: str) -> str:
-    """A class name as `ClassTable` compares it."""
-    return name.strip().lower().replace("_", " ").replace("-", " ")
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

@@ -73,7 +73,7 @@ def test_a_raw_export_is_told_to_run_prepare():
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", "3", '"text"', "{}"])
 def test_metadata_that_is_no_spec(text):
-    with pytest.raises(NotCanonicalError, match=r"m\.onnx: .* run `seg_perception prepare` again"):
+    with pytest.raises(NotCanonicalError, match=r"m\.onnx: .* run `seg_perception prepare` on the source"):
         ModelSpec.from_json(text, "m.onnx")
 
 
@@ -90,11 +90,29 @@ def test_metadata_that_is_no_spec(text):
     {"resize": {"mode": "crop"}},
     {"resize": {"zoom": 2}},
     {"resize": None},
+    {"max_instances": -1},
+    {"max_instances": "100"},
+    {"max_instances": True},
+    {"batch": -2},
+    {"network_height": 640.5},
+    {"network_height": float("nan")},
+    {"class_names": "abc"},
+    {"class_names": [1, 2]},
+    {"things": ["false", "false"]},
+    {"nms_iou": "x"},
+    {"nms_iou": 1.5},
+    {"class_map": "no"},
+    {"family": 3},
 ])  # fmt: skip
 def test_impossible_values(change):
     values = {**json.loads(SPEC.to_json()), **change}
     with pytest.raises(NotCanonicalError):
         ModelSpec.from_json(json.dumps(values))
+
+
+def test_deeply_nested_metadata():
+    with pytest.raises(NotCanonicalError):
+        ModelSpec.from_json("[" * 100_000)
 
 
 def test_a_missing_key_is_named():
@@ -105,8 +123,8 @@ def test_a_missing_key_is_named():
 
 
 def test_another_contract_version():
-    values = {**json.loads(SPEC.to_json()), "contract_version": CONTRACT_VERSION + 1}
-    with pytest.raises(NotCanonicalError, match=f"speaks {CONTRACT_VERSION}, the model says {CONTRACT_VERSION + 1}"):
+    values = {**json.loads(SPEC.to_json()), "contract_version": CONTRACT_VERSION + 1, "a_new_key": 1}
+    with pytest.raises(NotCanonicalError, match=f"version {CONTRACT_VERSION}, the model says {CONTRACT_VERSION + 1}"):
         ModelSpec.from_json(json.dumps(values))
 
 

@@ -1,4 +1,4 @@
-"""Overlap of boxes and masks, run-length encoding, matching: against plain references and pycocotools."""
+"""Overlap of boxes and masks, run-length encoding: against plain references and pycocotools."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from seg_perception.metrics.boxes import box_iou
 from seg_perception.metrics.masks import encode_rle, map_iou, mask_iou
-from seg_perception.metrics.matching import match_greedily
 
 seeds = st.integers(0, 1 << 30)
 counts = st.integers(0, 6)
@@ -118,23 +117,3 @@ def test_mask_iou_is_exact_beyond_the_whole_numbers_of_float32():
     nearly[0, 0, 0] = False
     assert mask_iou(full, full)[0, 0] == 1.0
     assert mask_iou(full, nearly)[0, 0] == (full.size - 1) / full.size
-
-
-def test_matching_takes_the_largest_overlap_first():
-    iou = np.array([[0.9, 0.8, 0.0], [0.95, 0.7, 0.0], [0.0, 0.6, 0.4]])
-    rows, columns = match_greedily(iou)
-    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(1, 0), (0, 1)]
-    rows, columns = match_greedily(iou, threshold=0.0)
-    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(1, 0), (0, 1), (2, 2)]
-
-
-@given(counts, counts, seeds, st.floats(0, 1))
-def test_matching_pairs_each_once_and_leaves_nothing_that_fits(first, second, seed, threshold):
-    iou = np.random.default_rng(seed).random((first, second))
-    rows, columns = match_greedily(iou, threshold)
-    assert len(set(rows.tolist())) == len(rows)
-    assert len(set(columns.tolist())) == len(columns)
-    left = np.delete(np.delete(iou, rows, axis=0), columns, axis=1)
-    assert (iou[rows, columns] >= threshold).all()
-    assert not (left >= threshold).any() or left.size == 0
-    assert (np.diff(iou[rows, columns]) <= 0).all()
