@@ -169,7 +169,8 @@ def _measure(design: str, size: str, rate_hz: int, seconds: float) -> tuple[int,
         "ROS_DOMAIN_ID": str(random.randint(1, 100)),
     }
     if PROFILE.is_file():
-        environment.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(PROFILE))
+        for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):  # the second up to Jazzy
+            environment.setdefault(variable, str(PROFILE))
     me = [sys.executable, __file__]
     source = subprocess.Popen([*me, "--camera", size, str(rate_hz)], stdin=subprocess.PIPE, env=environment)
     try:

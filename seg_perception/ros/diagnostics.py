@@ -147,7 +147,7 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
     if lost:
         return DiagnosticStatus.WARN, (
             f"{lost} frames lost on the way; large images need the middleware's shared memory: start the camera and "
-            "this node with FASTDDS_DEFAULT_PROFILES_FILE=.../config/fastdds.xml"
+            "this node with the profile config/fastdds.xml (its first lines say how)"
         )
     late = counted.dropped.get(TOO_OLD, 0) - before.dropped.get(TOO_OLD, 0)
     if late:

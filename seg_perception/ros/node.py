@@ -41,6 +41,7 @@ class SegmenterNode(LifecycleNode):
         self._fault_log = FaultLog(_LOG_PERIOD_SECONDS)
         self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
         self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
+        self._guard_transitions()
         if self._settings["autostart"]:
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady_clock())
 
@@ -83,6 +84,26 @@ class SegmenterNode(LifecycleNode):
         session, self._session = self._session, None
         if session is not None:
             session.close()
+
+    def _guard_transitions(self) -> None:
+        """Answer requests for transitions that the present state does not have.
+
+        Up to Jazzy, rclpy lets the error of such a request end the executor, and with it the process.
+        """
+        service = getattr(self, "_service_change_state", None)
+        if service is None:
+            return
+        change_state = service.callback
+
+        def guarded(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except Exception as error:
+                self.get_logger().error(f"transition refused in state {self._phase}: {error}")
+                response.success = False
+                return response
+
+        service.callback = guarded
 
     def _attempt(self, name: str, goal: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         """Run the work of a transition and turn its outcome into what the state machine understands."""

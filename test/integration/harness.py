@@ -79,6 +79,7 @@ class Client:
     def __init__(self) -> None:
         rclpy.init(args=[])
         self.node = rclpy.create_node("test_client")
+        self._clients: dict[str, Any] = {}
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -97,14 +98,20 @@ class Client:
         return self.node.create_publisher(kind, topic, qos_profile_sensor_data)
 
     def call(self, kind: type, name: str, request: Any, timeout: float = TIMEOUT) -> Any:
-        client = self.node.create_client(kind, name)
-        try:
+        # Kept: a service may not know a new client yet when it answers, and then the answer is lost.
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.node.create_client(kind, name)
             assert client.wait_for_service(timeout), f"no service {name}"
-            future = client.call_async(request)
-            wait_for(future.done, f"answer of {name}", timeout)
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+            time.sleep(0.1)
+        future = client.call_async(request)
+        wait_for(future.done, f"answer of {name}", timeout)
+        return future.result()
+
+    def forget(self, node: str) -> None:
+        """Remove the clients of a node that has ended."""
+        for name in [name for name in self._clients if name.startswith(f"{node}/")]:
+            self.node.destroy_client(self._clients.pop(name))
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -258,6 +265,7 @@ class NodeProcess:
             except subprocess.TimeoutExpired:
                 self.popen.kill()
                 self.popen.wait()
+        self.client.forget(self.name)
         for recorder in (*self._recorders.values(), self._diagnostics):
             recorder.close()
         for publisher in self._publishers.values():

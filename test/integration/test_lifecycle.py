@@ -84,10 +84,15 @@ def test_cycles_leave_nothing_behind(start_node: Callable[..., NodeProcess], mod
         used.append((node.usage.num_threads(), node.usage.memory_info().rss, node.usage.num_fds()))
     assert frame is not None
     wait_for(lambda: topics_of(node) == before, "the topics of an unconfigured node")
-    middle, last = used[CYCLES // 2], used[-1]
-    assert last[0] <= middle[0]
-    assert last[1] - middle[1] < 8 * 2**20
-    assert last[2] <= middle[2] + 2
+    # The allocator's ups and downs are some megabytes; what is left behind shows in the lowest values.
+    middle, last = (
+        [min(values) for values in zip(*part, strict=True)]
+        for part in (used[CYCLES // 3 : 2 * CYCLES // 3], used[2 * CYCLES // 3 :])
+    )
+    threads, resident, files = (after - earlier for after, earlier in zip(last, middle, strict=True))
+    assert threads <= 0
+    assert resident < 4 * 2**20
+    assert files <= 0
 
 
 def bad_models(folder: Path, model: Path) -> dict[str, tuple[Path, str]]:
