@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
-PROFILE_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE"
+# Fast DDS 2, which Jazzy has, reads only the second one; version 3 warns about it.
+PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 DDS_PROFILE = ROOT / "config" / "fastdds.xml"
 
 
@@ -67,10 +69,12 @@ def environment(profile: bool = True) -> dict[str, str]:
     values["ROS_DOMAIN_ID"] = str(random.randint(1, 100))
     values["PYTHONUNBUFFERED"] = "1"
     values["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), values.get("PYTHONPATH", "")]))
-    for name in (PROFILE_VARIABLE, "FASTRTPS_DEFAULT_PROFILES_FILE"):
+    for name in PROFILE_VARIABLES:
         values.pop(name, None)
     if profile:
-        values[PROFILE_VARIABLE] = str(DDS_PROFILE)
+        # rclpy 9 is Kilted's.
+        old = int(version("rclpy").split(".")[0]) < 9
+        values[PROFILE_VARIABLES[old]] = str(DDS_PROFILE)
     return values
 
 
