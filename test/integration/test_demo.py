@@ -1,0 +1,70 @@
+"""`make demo` end to end: camera, node and viewer in processes of their own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from colour_model import paint_scene, save_colour_model
+
+from demo.camera import load_pictures
+from demo.defaults import SHARED
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "demo", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(3):
+        scene = paint_scene(640, 384, [(32 + 16 * index, 64, 160, 256, 0), (240, 160, 560, 352, 1)])
+        cv2.imwrite(str(folder / f"{index}.png"), scene.picture[..., ::-1])
+    return folder
+
+
+def test_a_raw_export_and_a_folder_of_pictures(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    # The class table `coco` knows these names, so both rectangles belong to road groups.
+    model = save_colour_model(tmp_path / "colours.onnx")
+    done = demo("--model", model, "--input", pictures, "--out", out, "--frames", 30, "--rate", 15, "--size", "640x384")
+    assert done.returncode == 0, done.stdout + done.stderr
+    numbers = {key: int(value) for key, value in re.findall(r"frames (\w+) +(\d+)", done.stdout)}
+    assert numbers["sent"] == 30
+    assert numbers["processed"] + numbers["dropped"] == 30
+    assert numbers["processed"] >= 20
+    groups = {key: int(value) for key, value in re.findall(r"^ +(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
+    assert groups["pedestrian"] == groups["vehicle"] >= 20
+    assert re.search(r"p50 +\d+\.\d ms +p95 +\d+\.\d ms +p99 +\d+\.\d ms", done.stdout)
+    assert re.search(r"model +\d+\.\d\d$", done.stdout, re.MULTILINE)
+    assert len(list((out / "overlays").glob("*.jpg"))) >= 20
+    assert cv2.imread(str(out / "contact_sheet.jpg")).shape == (4 * 360, 3 * 640, 3)
+
+
+@pytest.mark.skipif(SHARED.exists(), reason="../shared/data is there, so the demo has defaults")
+def test_without_a_model_it_says_what_to_give(pictures: Path) -> None:
+    done = demo("--input", pictures)
+    assert done.returncode == 2
+    assert "MODEL=" in done.stderr
+    assert "INPUT=" in done.stderr
+
+
+def test_a_model_that_is_missing(pictures: Path, tmp_path: Path) -> None:
+    done = demo("--model", tmp_path / "absent.onnx", "--input", pictures, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "absent.onnx does not exist" in done.stderr
+
+
+def test_sources_share_the_frames_and_pictures_are_held(pictures: Path) -> None:
+    shown, order = load_pictures([pictures, pictures / "0.png"], 12, 320, 200)
+    assert order == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3]
+    assert {picture.shape for picture in shown} == {(200, 320, 3)}
