@@ -60,7 +60,7 @@ class RunOptions:
     """How to run a model.
 
     Attributes:
-        device: the backend's name of the device (`CPU`, `GPU`, `NPU`, `cuda:0`, ...); empty for its default.
+        device: the backend's name of the device (`CPU`, `GPU`, `NPU`, `cuda`); empty for its default.
         threads: CPU threads; 0 lets the backend choose.
     """
 
@@ -78,7 +78,7 @@ class Runner(Protocol):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, for people: backend and its version, device, precision, model file and its sha256."""
+        """What runs here, for people: backend, device, precision, threads, model file and its sha256."""
 
     def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
         """Run the model.
@@ -101,7 +101,7 @@ class Backend(Protocol):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, for people: backend and its version, device, precision, model file and its sha256."""
+        """What runs here, for people: backend, device, precision, threads, model file and its sha256."""
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """Run the model on one frame of each of several cameras.

@@ -22,6 +22,10 @@ except ImportError as error:
     ) from error
 
 
+# Made of others; their parts are checked when the model is compiled.
+_VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
+
+
 class OpenVinoRunner:
     """A canonical model under OpenVINO.
 
@@ -46,8 +50,9 @@ class OpenVinoRunner:
         compiled = self._request(self.spec.batch or 1).get_compiled_model()
         self.identity = model_identity(path, self.spec) | {
             "backend": f"openvino {openvino.__version__}",
-            "device": f"{self._device} ({self._core.get_property(self._device, 'FULL_DEVICE_NAME')})",
-            "precision": compiled.get_property("INFERENCE_PRECISION_HINT").to_string(),
+            "device": " on ".join((self._device, *map(self._full_name, compiled.get_property("EXECUTION_DEVICES")))),
+            "precision": _property(compiled, "INFERENCE_PRECISION_HINT"),
+            "threads": _property(compiled, "INFERENCE_NUM_THREADS"),
         }
 
     def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
@@ -74,18 +79,31 @@ class OpenVinoRunner:
             if not self.spec.batch:
                 model = self._model.clone()
                 model.reshape({INPUT_NAME: [batch, self.spec.network_height, self.spec.network_width, 3]})
-            self._requests[batch] = self._core.compile_model(model, self._device, self._settings).create_infer_request()
+            try:
+                compiled = self._core.compile_model(model, self._device, self._settings)
+            except RuntimeError as error:
+                raise ModelError(
+                    f"model: OpenVINO cannot compile it for device {self._device!r}; try device 'CPU' or another "
+                    f"backend. OpenVINO says: {_last_line(error)}"
+                ) from error
+            self._requests[batch] = compiled.create_infer_request()
         return self._requests[batch]
 
     def _check_device(self) -> None:
         available = self._core.available_devices
-        # Virtual devices (AUTO, MULTI, HETERO) are not listed; their parts are checked by OpenVINO itself.
         name = self._device.split(":")[0]
-        if name not in ("AUTO", "MULTI", "HETERO", "BATCH") and name not in {d.split(".")[0] for d in available}:
+        # With several devices of a kind each has a number (GPU.0), and the kind alone stands for the first.
+        if name not in _VIRTUAL_DEVICES and name not in {*available, *(each.split(".")[0] for each in available)}:
             raise ConfigurationError(
                 f"device: OpenVINO has {', '.join(available)} here, got {self._device!r}; "
                 "set parameter `device` (or --device) to one of these, or install the device's driver"
             )
+
+    def _full_name(self, device: str) -> str:
+        try:
+            return str(self._core.get_property(device.strip("()"), "FULL_DEVICE_NAME"))
+        except RuntimeError:
+            return device
 
     def _read(self, path: Path) -> Any:
         try:
@@ -113,6 +131,15 @@ class OpenVinoRunner:
 def open_model(path: Path, options: RunOptions) -> OpenVinoRunner:
     """Open a canonical ONNX model; the errors are those of `registry.open_model`."""
     return OpenVinoRunner(path, options)
+
+
+def _property(compiled: Any, name: str) -> str:
+    """A property of a compiled model; not every device has every one."""
+    try:
+        value = compiled.get_property(name)
+    except RuntimeError:
+        return "unknown"
+    return str(value.to_string() if hasattr(value, "to_string") else value)
 
 
 def _last_line(error: Exception) -> str:

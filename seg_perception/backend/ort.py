@@ -41,6 +41,7 @@ class OrtRunner:
             "backend": f"onnxruntime {onnxruntime.__version__}",
             "device": device,
             "precision": "as in the graph",
+            "threads": str(self._session.get_session_options().intra_op_num_threads or "chosen by ONNX Runtime"),
         }
 
     def run(self, images: NDArray[np.uint8]) -> ModelOutputs:

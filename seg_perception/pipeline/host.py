@@ -68,7 +68,10 @@ class HostBackend:
         done = perf_counter()
         timings = {"decode": decoded - begin, "letterbox": boxed - decoded, "model": done - boxed}
         share = {stage: seconds / len(frames) for stage, seconds in timings.items()}
-        return [_detections(outputs, index, geometry, share) for index, geometry in enumerate(geometries)]
+        return [
+            _detections(outputs, index, geometry, share, len(spec.class_names))
+            for index, geometry in enumerate(geometries)
+        ]
 
     def paint(self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]) -> InstanceMap:
         """Paint the masks of the last `detect`; see `Backend.paint`."""
@@ -96,11 +99,18 @@ def open_backend(path: Path, backend: str = "", options: RunOptions | None = Non
     return opened if isinstance(opened, Backend) else HostBackend(opened)
 
 
-def _detections(outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float]) -> Detections:
-    boxes, scores = outputs.boxes[index], outputs.scores[index]
+def _detections(
+    outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float], classes: int
+) -> Detections:
+    boxes, scores, labels = outputs.boxes[index], outputs.scores[index], outputs.labels[index]
     if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
         raise ModelOutputError(
             "model output: expected finite scores and boxes, got NaN or infinity; the model is broken or overflows in "
             "its precision: check it with `seg_perception image` and rebuild it in f32"
         )
-    return Detections(boxes, scores, outputs.labels[index], geometry, _HostMasks(outputs, index), timings)
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise ModelOutputError(
+            f"model output: expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}; the model "
+            "and its metadata do not fit: run `seg_perception prepare` again"
+        )
+    return Detections(boxes, scores, labels, geometry, _HostMasks(outputs, index), timings)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..backend.base import Backend
 from ..classes import ClassTable
 from ..contract import ModelSpec
+from ..errors import ModelError
 from ..frame import Frame
 from ..instances import Detections, InstanceMap, Instances, Segmentation
 from .output_size import OutputSize
@@ -46,6 +47,22 @@ class Segmenter:
         options: SegmenterOptions | None = None,
         ignore_masks: Mapping[str, IgnoreMask] | None = None,
     ) -> None:
+        """Take what frames go through.
+
+        Args:
+            backend: runs the model; closed by `close`.
+            table: sorts the model's classes into road groups.
+            options: defaults for all.
+            ignore_masks: by camera name.
+
+        Raises:
+            ModelError: the model has no instances.
+        """
+        if not backend.spec.max_instances:
+            raise ModelError(
+                "model: expected one that finds instances, got one with a class map only; this version cannot make "
+                "instances of a class map"
+            )
         self.options = options or SegmenterOptions()
         self._backend = backend
         self._groups = table.groups(backend.spec.class_names)

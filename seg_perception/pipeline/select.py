@@ -90,7 +90,9 @@ class IgnoreMask:
         rows, columns = self._sums.shape[0] - 1, self._sums.shape[1] - 1
         scaled = boxes * np.array([columns / width, rows / height] * 2)
         x1, y1 = np.floor(scaled[:, 0]).astype(int), np.floor(scaled[:, 1]).astype(int)
-        x2, y2 = np.ceil(scaled[:, 2]).astype(int), np.ceil(scaled[:, 3]).astype(int)
+        # Rounding may take a box that ends with the image one pixel beyond the mask.
+        x2 = np.minimum(np.ceil(scaled[:, 2]).astype(int), columns)
+        y2 = np.minimum(np.ceil(scaled[:, 3]).astype(int), rows)
         inside = self._sums[y2, x2] - self._sums[y1, x2] - self._sums[y2, x1] + self._sums[y1, x1]
         covered: NDArray[np.float64] = inside / np.maximum((x2 - x1) * (y2 - y1), 1)
         return covered

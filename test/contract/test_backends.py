@@ -201,9 +201,35 @@ def test_identity_names_what_runs(backend: Backend, name: str) -> None:
 
 
 def test_threads_are_configurable(name: str, models: dict[str, Path]) -> None:
-    backend = open_backend(models["fixed"], name, RunOptions(threads=1))
-    assert len(backend.detect([bgr_frame(scenes(1)[0])])) == 1
+    for threads in (1, 2):
+        backend = open_backend(models["fixed"], name, RunOptions(threads=threads))
+        assert backend.identity["threads"] == str(threads)
+        assert len(backend.detect([bgr_frame(scenes(1)[0])])) == 1
+        backend.close()
+
+
+@pytest.mark.parametrize("device", ["AUTO", "AUTO:CPU", "HETERO:CPU"])
+def test_virtual_devices_of_openvino(device: str, models: dict[str, Path]) -> None:
+    backend = open_backend(models["fixed"], "openvino", RunOptions(device=device))
+    assert backend.identity["device"].startswith(device)
+    assert (backend.detect([bgr_frame(scenes(1)[0])])[0].scores > 0).any()
     backend.close()
+
+
+def test_a_virtual_device_of_absent_parts_is_a_clear_error(models: dict[str, Path]) -> None:
+    with pytest.raises(ModelError, match="OpenVINO cannot compile it for device 'HETERO:ABACUS'"):
+        open_model(models["fixed"], "openvino", RunOptions(device="HETERO:ABACUS"))
+
+
+def test_labels_beyond_the_class_names_are_reported(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    runner = open_model(models["fixed"], name)
+    spec = replace(runner.spec, class_names=runner.spec.class_names[:1], things=(True,))
+    runner.close()
+    path = with_metadata(models["fixed"], tmp_path / "few.onnx", spec.to_json())
+    segmenter = Segmenter(open_backend(path, name), TABLE)
+    with pytest.raises(ModelOutputError, match="expected labels from 0 to 0"):
+        segmenter.segment([bgr_frame(paint_scene(320, 192, [(64, 32, 256, 160, 3)]).picture)])
+    segmenter.close()
 
 
 def test_unknown_device_names_those_there_are(name: str, models: dict[str, Path]) -> None:

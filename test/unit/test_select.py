@@ -7,6 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from seg_perception.classes import NO_GROUP
 from seg_perception.errors import ConfigurationError
@@ -100,6 +102,15 @@ def test_ignore_region(tmp_path: Path) -> None:
 def test_ignore_region_at_the_image_border() -> None:
     everything = IgnoreMask(np.ones((4, 4), bool))
     assert len(select(detections((0.9, 1, (600, 300, 640, 320))), GROUPS, SelectOptions(), everything)) == 0
+
+
+@given(width=st.integers(1, 3000), height=st.integers(1, 3000), columns=st.integers(1, 3000), rows=st.integers(1, 3000))
+@settings(max_examples=200, deadline=None)
+def test_any_mask_size_fits_any_camera(width: int, height: int, columns: int, rows: int) -> None:
+    boxes = np.array([[0, 0, width, height], [width / 2, height / 2, width, height]], np.float32)
+    share = IgnoreMask(np.ones((rows, columns), bool)).share(boxes, width, height)
+    np.testing.assert_allclose(share, 1.0)
+    assert not IgnoreMask(np.zeros((rows, columns), bool)).share(boxes, width, height).any()
 
 
 def test_unreadable_ignore_mask(tmp_path: Path) -> None:
