@@ -34,7 +34,7 @@ bench: setup ## Measure; prints tables, passes no judgement
 	@$(DDS) $(PY) -m bench $(ARGS)
 
 demo: setup ## Camera, node and viewer in processes of their own; results in OUT
-	@$(DDS) $(PY) -m demo $(if $(MODEL),--model "$(MODEL)") $(if $(INPUT),--input "$(INPUT)") --out "$(OUT)" $(ARGS)
+	@$(DDS) $(PY) -m demo $(if $(MODEL),--model "$(MODEL)") $(if $(INPUT),--input $(INPUT)) --out "$(OUT)" $(ARGS)
 
 clean: ## Remove caches, builds and results; the environments stay
 	rm -rf build install log out seg_perception.egg-info

@@ -7,13 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from demo.defaults import DefaultsMissing, canonical, default_inputs, default_model
-from seg_perception.sources.encodings import to_bgr
-from seg_perception.sources.images import open_source
+from demo.pictures import spread
 
 THREADS = 2
 
@@ -35,13 +33,4 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 def street_pictures(inputs: list[Path], width: int, height: int, each: int = 12) -> list[NDArray[np.uint8]]:
     """bgr8 pictures `[height, width, 3]`: up to `each` of every source, evenly spread."""
-    chosen = []
-    for path in inputs:
-        found = [frame for _, frame in open_source(path)]
-        chosen += [
-            found[index] for index in np.unique(np.linspace(0, len(found) - 1, min(each, len(found)), dtype=int))
-        ]
-    return [
-        np.asarray(cv2.resize(to_bgr(frame), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        for frame in chosen
-    ]
+    return [picture for path in inputs for picture in spread(path, each, (width, height))]

@@ -13,7 +13,6 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import rclpy
 from numpy.typing import NDArray
@@ -22,43 +21,12 @@ from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
-from seg_perception.sources.encodings import to_bgr
-from seg_perception.sources.images import open_source
+from demo.pictures import schedule
+from seg_perception.errors import SegPerceptionError
 
 FRAME_ID = "camera_optical_frame"
 # A serialised message begins with four bytes of encapsulation, then the header's stamp: int32 s, uint32 ns.
 _STAMP_AT = 4
-# Different pictures of one source: they are all kept in memory.
-_MOST = 60
-
-
-def load_pictures(paths: list[Path], frames: int, width: int, height: int) -> tuple[list[NDArray[np.uint8]], list[int]]:
-    """Pictures of one size, and the order in which to send them.
-
-    Each source gets an equal share of the frames; its pictures, spread evenly, are held for several frames if there are
-    fewer of them.
-
-    Returns:
-        Pictures, bgr8 `[height, width, 3]`, and for each of the `frames` frames the index of its picture.
-    """
-    pictures: list[NDArray[np.uint8]] = []
-    order: list[int] = []
-    for source, path in enumerate(paths):
-        share = frames * (source + 1) // len(paths) - len(order)
-        found = [to_bgr(frame) for _, frame in open_source(path)]
-        kept = [found[index] for index in np.unique(np.linspace(0, len(found) - 1, min(share, _MOST), dtype=int))]
-        order += [len(pictures) + index * len(kept) // share for index in range(share)]
-        pictures += [_fill(picture, width, height) for picture in kept]
-    return pictures, order
-
-
-def _fill(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Scale a picture until it fills width x height and cut off the rest, equally on both sides."""
-    scale = max(width / picture.shape[1], height / picture.shape[0])
-    size = (max(width, round(picture.shape[1] * scale)), max(height, round(picture.shape[0] * scale)))
-    scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return np.ascontiguousarray(scaled[top : top + height, left : left + width])
 
 
 class Camera(Node):
@@ -119,7 +87,11 @@ def main() -> int:
     parser.add_argument("--reliable", action="store_true")
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
-    pictures, order = load_pictures(arguments.input, arguments.frames, width, height)
+    try:
+        pictures, order = schedule(arguments.input, arguments.frames, (width, height))
+    except SegPerceptionError as error:
+        print(f"camera: {error}", file=sys.stderr)
+        return 1
     rclpy.init()
     camera = Camera(pictures, arguments.reliable)
     if not camera.wait_for_node(60.0):

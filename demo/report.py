@@ -10,7 +10,7 @@ import numpy as np
 from demo.session import Report
 from seg_perception.classes import ROAD_GROUPS
 
-_COLUMNS, _ROWS, _CELL = 3, 4, (640, 360)
+_COLUMNS, _ROWS, _CELL = 3, 4, (480, 270)
 
 
 def tables(report: Report) -> str:
@@ -21,7 +21,7 @@ def tables(report: Report) -> str:
         "",
         f"frames sent        {report.sent:6d}   ({report.sent / report.seconds:.1f} Hz)",
         f"frames processed   {maps:6d}   ({maps / report.seconds:.1f} Hz)",
-        f"frames dropped     {report.sent - maps:6d}   (superseded by a newer one while the model was busy)",
+        f"frames dropped     {report.sent - maps:6d}   ({causes(report)})",
         "",
         "camera stamp to instance map in another process",
         f"    p50 {p50:7.1f} ms    p95 {p95:7.1f} ms    p99 {p99:7.1f} ms",
@@ -38,6 +38,19 @@ def stages(report: Report) -> dict[str, str]:
     """The node's own stage times in milliseconds, from its diagnostics."""
     model = next((values for name, values in report.diagnostics.items() if name.endswith(": model")), {})
     return {key.removesuffix("_ms"): value for key, value in model.items() if key.endswith("_ms")}
+
+
+def causes(report: Report) -> str:
+    """Why frames were dropped, by the node's own count."""
+    prefix = "dropped_"
+    counted = {
+        key.removeprefix(prefix).replace("_", " "): int(value)
+        for name, values in report.diagnostics.items()
+        if ": camera " in name
+        for key, value in values.items()
+        if key.startswith(prefix) and int(value)
+    }
+    return ", ".join(f"{count} {cause}" for cause, count in counted.items()) or "none by the node's count"
 
 
 def contact_sheet(overlays: list[Path], target: Path) -> Path | None:

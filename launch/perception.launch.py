@@ -17,9 +17,13 @@ from launch import LaunchContext, LaunchDescription
 
 # name, default, description
 ARGUMENTS = (
-    ("model", "", "canonical model (.onnx) or engine; see `seg_perception prepare`"),
-    ("camera_topic", "", "image topic of the camera (sensor_msgs/Image)"),
-    ("transport", "", "raw, or compressed to subscribe to CAMERA_TOPIC/compressed"),
+    ("model", "", "canonical model (.onnx), made by `seg_perception prepare`"),
+    (
+        "camera_topic",
+        "",
+        "image topic of the camera named `camera`; others are set up in params_file",
+    ),
+    ("transport", "", "raw, or compressed to subscribe to CAMERA_TOPIC/compressed; for the same camera"),
     ("namespace", "", "namespace of the node, for instance front"),
     ("name", "segmenter", "name of the node"),
     ("params_file", "", "YAML file with parameters; default: config/seg_perception.yaml of the package"),

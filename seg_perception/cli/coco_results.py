@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, SourceError
 from ..instances import Detections, Segmentation
 from ..metrics.masks import encode_rle, map_iou
 from ..pipeline.segmenter import Segmenter
@@ -43,11 +43,11 @@ class CocoResults:
         """The last integer in a file name.
 
         Raises:
-            ConfigurationError: there is none.
+            SourceError: there is none.
         """
         numbers = re.findall(r"\d+", name)
         if not numbers:
-            raise ConfigurationError(f"--coco: expected an integer (the image id) in each file name, got {name!r}")
+            raise SourceError(f"--coco: expected an integer (the image id) in each file name, got {name!r}")
         return int(numbers[-1])
 
     def add(self, image_id: int, detections: Detections, result: Segmentation) -> None:

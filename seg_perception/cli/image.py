@@ -76,9 +76,9 @@ def _options(arguments: argparse.Namespace) -> SegmenterOptions:
 
 
 def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argparse.Namespace) -> int:
-    from .image_files import ImageFiles
+    from .result_files import ResultFiles
 
-    files = ImageFiles(arguments.output, segmenter.spec.class_names)
+    files = ResultFiles(arguments.output, segmenter.spec.class_names)
     coco = None
     if arguments.coco is not None:
         from .coco_results import CocoResults
@@ -87,13 +87,12 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
     skipped: list[str] = []
     for source, name, frame in _frames(sources):
         try:
-            if coco is not None:
-                image_id = coco.image_id(name)
+            image_id = coco.image_id(name) if coco is not None else 0
             detections = segmenter.detect([frame])[0]
             result = segmenter.finish(frame, detections, segmenter.options)
             if coco is not None:
                 coco.add(image_id, detections, result)
-            files.add(name, result, source.fps)
+            files.add(source, name, result, sources[source].fps)
         except ConfigurationError:
             raise
         except SegPerceptionError as error:
@@ -109,14 +108,14 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
     return 1 if skipped else 0
 
 
-def _frames(sources: list[FrameSource]) -> Iterator[tuple[FrameSource, str, Frame]]:
-    """Every frame of every source, with a progress bar where output goes to a terminal."""
+def _frames(sources: list[FrameSource]) -> Iterator[tuple[int, str, Frame]]:
+    """Number of the source, name and frame of everything there is; a progress bar where output goes to a terminal."""
     from tqdm import tqdm
 
     with tqdm(total=_count(sources), unit="frame", disable=None) as bar:
-        for source in sources:
+        for number, source in enumerate(sources):
             for name, frame in source:
-                yield source, name, frame
+                yield number, name, frame
                 bar.update()
 
 

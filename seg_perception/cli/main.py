@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -36,6 +37,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except SegPerceptionError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ImportError as error:
+        package = {"cv2": "opencv-python", "yaml": "PyYAML"}.get(error.name or "", error.name)
+        print(
+            f"error: `seg_perception {arguments.command}` needs the Python package {package}, which cannot be imported "
+            f"({error}); install it with pip or, on a ROS distribution, with rosdep",
+            file=sys.stderr,
+        )
+        return 1
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 130

@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from colour_model import paint_scene, save_colour_model
 
-from demo.camera import load_pictures
 from demo.defaults import SHARED
+from demo.pictures import schedule, spread
+from seg_perception.errors import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +49,7 @@ def test_a_raw_export_and_a_folder_of_pictures(pictures: Path, tmp_path: Path) -
     assert re.search(r"p50 +\d+\.\d ms +p95 +\d+\.\d ms +p99 +\d+\.\d ms", done.stdout)
     assert re.search(r"model +\d+\.\d\d$", done.stdout, re.MULTILINE)
     assert len(list((out / "overlays").glob("*.jpg"))) >= 20
-    assert cv2.imread(str(out / "contact_sheet.jpg")).shape == (4 * 360, 3 * 640, 3)
+    assert cv2.imread(str(out / "contact_sheet.jpg")).shape == (4 * 270, 3 * 480, 3)
 
 
 @pytest.mark.skipif(SHARED.exists(), reason="../shared/data is there, so the demo has defaults")
@@ -65,6 +67,21 @@ def test_a_model_that_is_missing(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_sources_share_the_frames_and_pictures_are_held(pictures: Path) -> None:
-    shown, order = load_pictures([pictures, pictures / "0.png"], 12, 320, 200)
+    shown, order = schedule([pictures, pictures / "0.png"], 12, (320, 200))
     assert order == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3]
     assert {picture.shape for picture in shown} == {(200, 320, 3)}
+
+
+def test_pictures_are_spread_over_a_long_video(tmp_path: Path) -> None:
+    video = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    for index in range(100):
+        video.write(np.full((48, 64, 3), 2 * index, np.uint8))
+    video.release()
+    greys = [float(picture.mean()) for picture in spread(tmp_path / "drive.avi", 3, (64, 48))]
+    assert greys == pytest.approx([0, 98, 198], abs=4)
+
+
+def test_a_source_without_a_readable_picture_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(SourceError, match="at least one picture that can be read"):
+        spread(tmp_path, 3, (64, 48))

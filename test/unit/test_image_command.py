@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -40,6 +42,15 @@ def scene() -> Scene:
 
 def save(scene: Scene, path: Path) -> Path:
     assert cv2.imwrite(str(path), scene.picture[..., ::-1])
+    return path
+
+
+def save_video(scene: Scene, path: Path, count: int) -> Path:
+    path.parent.mkdir()
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (640, 384))
+    for _ in range(count):
+        writer.write(np.ascontiguousarray(scene.picture[..., ::-1]))
+    writer.release()
     return path
 
 
@@ -108,10 +119,11 @@ def test_coco_results_have_every_class_and_whole_masks(
 def test_coco_needs_image_ids(
     model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture = save(scene, tmp_path / "street.png")
+    stray, picture = save(scene, tmp_path / "notes.png"), save(scene, tmp_path / "7.png")
     arguments = ("--model", model, "--classes", table, "-o", tmp_path / "out", "--coco", tmp_path / "r.json")
-    assert run(picture, *arguments) == 1
-    assert "expected an integer (the image id)" in capsys.readouterr().err
+    assert run(stray, picture, *arguments) == 1
+    assert "skipped: notes: --coco: expected an integer (the image id)" in capsys.readouterr().out
+    assert {entry["image_id"] for entry in json.loads((tmp_path / "r.json").read_text())} == {7}
 
 
 def test_coco_needs_category_ids(
@@ -154,15 +166,14 @@ def test_equal_names_from_two_folders_do_not_overwrite(model: Path, table: Path,
 
 
 def test_a_video_becomes_a_video(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
-    writer = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (640, 384))
-    for _ in range(5):
-        writer.write(np.ascontiguousarray(scene.picture[..., ::-1]))
-    writer.release()
-    assert run(tmp_path / "drive.avi", "--model", model, "--classes", table, "-o", tmp_path / "out") == 0
-    assert len(list((tmp_path / "out").glob("drive_*.json"))) == 5
-    overlay = cv2.VideoCapture(str(tmp_path / "out" / "drive.overlay.mp4"))
-    assert overlay.get(cv2.CAP_PROP_FRAME_COUNT) == 5
-    assert overlay.get(cv2.CAP_PROP_FPS) == 10.0
+    # Two of one name: neither may swallow the other.
+    videos = [save_video(scene, tmp_path / folder / "drive.avi", count) for folder, count in (("a", 5), ("b", 3))]
+    assert run(*videos, "--model", model, "--classes", table, "-o", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("*drive_*.json"))) == 8
+    for name, count in (("drive.overlay.mp4", 5), ("2.drive.overlay.mp4", 3)):
+        overlay = cv2.VideoCapture(str(tmp_path / "out" / name))
+        assert overlay.get(cv2.CAP_PROP_FRAME_COUNT) == count
+        assert overlay.get(cv2.CAP_PROP_FPS) == 10.0
 
 
 @pytest.mark.parametrize(
@@ -195,3 +206,21 @@ def test_errors_say_what_was_expected(
         save(scene, work / "street.png")
     assert run("--model", model, "--classes", table, "-o", tmp_path / "out", *arguments) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("module", "package"), [("cv2", "opencv-python"), ("tqdm", "tqdm"), ("yaml", "PyYAML")])
+def test_a_package_that_is_missing_is_named(
+    module: str,
+    package: str,
+    model: Path,
+    table: Path,
+    scene: Scene,
+    tmp_path: Path,
+) -> None:
+    picture = save(scene, tmp_path / "street.png")
+    code = f"import sys; sys.modules[{module!r}] = None; from seg_perception.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["image", str(picture), "--model", str(model), "--classes", str(table), "-o", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"needs the Python package {package}" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -19,7 +19,7 @@ from ..pipeline.overlay import draw_overlay
 from ..sources.encodings import to_bgr
 
 
-class ImageFiles:
+class ResultFiles:
     """Writes NAME.overlay.jpg, NAME.instances.png (16 bit, pixel = number) and NAME.json; an mp4 for each video."""
 
     def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
@@ -28,10 +28,16 @@ class ImageFiles:
         self._names: Counter[str] = Counter()
         self._groups: Counter[str] = Counter()
         self._timings: list[dict[str, float]] = []
-        self._videos: dict[str, cv2.VideoWriter] = {}
+        self._videos: dict[int, cv2.VideoWriter] = {}
 
-    def add(self, name: str, result: Segmentation, fps: float | None) -> None:
-        """Write one frame; `fps` (frames per second) makes it part of a video.
+    def add(self, source: int, name: str, result: Segmentation, fps: float | None) -> None:
+        """Write one frame.
+
+        Args:
+            source: number of the source it is from; all frames of a video are from one.
+            name: of the frame.
+            result: what was found.
+            fps: frames per second, for a frame of a video.
 
         Raises:
             ConfigurationError: a file cannot be written.
@@ -46,7 +52,7 @@ class ImageFiles:
         except OSError as error:
             raise _not_written(self._folder / f"{unique}.json") from error
         if fps:
-            self._video(name.rpartition("_")[0], overlay, fps).write(overlay)
+            self._video(source, unique.rpartition("_")[0], overlay, fps).write(overlay)
         self._groups.update(group_name(int(group)) for group in result.instances.groups)
         self._timings.append(dict(result.timings))
 
@@ -89,21 +95,24 @@ class ImageFiles:
         return {"width": result.frame.width, "height": result.frame.height, "instances": listed}
 
     def _unique(self, name: str) -> str:
-        """The name, or with a number behind it when another source had a file of that name."""
+        """The name, or with a number before it when another source had a file of that name."""
         self._names[name] += 1
-        return name if self._names[name] == 1 else f"{name}.{self._names[name]}"
+        return name if self._names[name] == 1 else f"{self._names[name]}.{name}"
 
     def _write(self, file_name: str, image: NDArray[Any]) -> None:
         path = self._folder / file_name
         if not cv2.imwrite(str(path), image):
             raise _not_written(path)
 
-    def _video(self, name: str, overlay: NDArray[np.uint8], fps: float) -> cv2.VideoWriter:
-        if name not in self._videos:
+    def _video(self, source: int, name: str, overlay: NDArray[np.uint8], fps: float) -> cv2.VideoWriter:
+        if source not in self._videos:
             height, width = overlay.shape[:2]
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._videos[name] = cv2.VideoWriter(str(self._folder / f"{name}.overlay.mp4"), codec, fps, (width, height))
-        return self._videos[name]
+            path = self._folder / f"{self._unique(f'{name}.overlay')}.mp4"
+            video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+            if not video.isOpened():
+                raise _not_written(path)
+            self._videos[source] = video
+        return self._videos[source]
 
 
 def _not_written(path: Path) -> ConfigurationError:
