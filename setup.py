@@ -62,11 +62,9 @@ setup(
         "openvino": ["openvino"],
         "onnxruntime": ["onnxruntime"],
         "toolchain": ["onnx", "onnxruntime", "tqdm"],
-        "bags": ["rosbags"],
         # For use without ROS; elsewhere python3-opencv comes through rosdep.
         # OpenCV 5 changed the constants that cv_bridge's tables are made of.
         "opencv": ["opencv-python-headless<5"],
-        "evaluation": ["pycocotools", "tqdm"],
         # TensorRT itself comes from JetPack or NVIDIA's repositories: its PyPI
         # packages are not wheels, so only what accompanies it is listed.
         "tensorrt": ["pycuda", "cuda-bindings", "nvidia-cuda-nvrtc"],

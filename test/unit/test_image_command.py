@@ -218,7 +218,8 @@ def test_a_package_that_is_missing_is_named(
     tmp_path: Path,
 ) -> None:
     picture = save(scene, tmp_path / "street.png")
-    code = f"import sys; sys.modules[{module!r}] = None; from seg_perception.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    block = f"import sys; sys.modules[{module!r}] = None"
+    code = f"{block}; from seg_perception.cli.main import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["image", str(picture), "--model", str(model), "--classes", str(table), "-o", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
