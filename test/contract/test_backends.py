@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from seg_perception.backend.base import Backend, Runner, RunOptions
 from seg_perception.backend.registry import backend_names, open_model
 from seg_perception.classes import ClassTable
-from seg_perception.contract import METADATA_KEY, ModelSpec
+from seg_perception.contract import METADATA_KEY, OPSET, ModelSpec
 from seg_perception.errors import ConfigurationError, ModelError, ModelOutputError, NotCanonicalError
 from seg_perception.frame import Frame
 from seg_perception.pipeline.host import open_backend
@@ -293,3 +293,25 @@ def test_unreadable_metadata(name: str, text: str, models: dict[str, Path], tmp_
     path = with_metadata(models["fixed"], tmp_path / "odd.onnx", text)
     with pytest.raises(NotCanonicalError):
         open_model(path, name)
+
+
+def test_a_model_with_a_class_map_only_is_refused_for_now(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    """It runs, but nothing makes instances of a class map yet: empty maps for ever would be worse than an error."""
+    runner = open_model(models["fixed"], name)
+    spec = replace(runner.spec, max_instances=0, class_map=True, mask_height=192, mask_width=320)
+    runner.close()
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("ReduceMax", ["images", "axes"], ["class_map"], keepdims=0)],
+        "classes",
+        [tensor("images", onnx.TensorProto.UINT8, [1, 192, 320, 3])],
+        [tensor("class_map", onnx.TensorProto.UINT8, [1, 192, 320])],
+        [onnx.numpy_helper.from_array(np.array([3]), "axes")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=9)
+    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.save(model, tmp_path / "classes.onnx")
+    backend = open_backend(tmp_path / "classes.onnx", name)
+    with pytest.raises(ModelError, match="class map only"):
+        Segmenter(backend, TABLE)
+    backend.close()
