@@ -23,6 +23,7 @@ from ..frame import Frame
 from .convert import frame_from_compressed_image, frame_from_image
 from .parameters import CameraSettings
 from .statistics import LOST, CameraStatistics
+from .topics import camera_topics
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -112,7 +113,7 @@ class Camera:
         self.settings = settings
         self.statistics = statistics
         self.max_age = settings.max_age
-        self.topic = image_topic(settings)
+        self.topics = camera_topics(node, settings)
         self.info: CameraInfo | None = None
         self._node = node
         self._doorbell = doorbell
@@ -120,7 +121,7 @@ class Camera:
         self._compressed = settings.transport == "compressed"
         self._images = node.create_subscription(
             CompressedImage if self._compressed else Image,
-            self.topic,
+            self.topics.image,
             self._receive_with_info if hasattr(Subscription, "CallbackType") else self._receive,
             SENSOR_QOS,
             callback_group=_OnDemand(doorbell),
@@ -129,7 +130,7 @@ class Camera:
         )
         self._infos = node.create_subscription(
             CameraInfo,
-            info_topic(self.topic),
+            self.topics.info,
             lambda _: None,
             SENSOR_QOS,
             callback_group=_Never(doorbell),
@@ -141,6 +142,11 @@ class Camera:
     def resolved_topic(self) -> str:
         """Full name of the image topic, after namespace and remapping."""
         return str(self._images.topic_name)
+
+    @property
+    def resolved_info_topic(self) -> str:
+        """Full name of the calibration's topic, after namespace and remapping."""
+        return str(self._infos.topic_name)
 
     def take(self) -> bytes | None:
         """The newest frame that has not been taken yet, serialized, or None; called by the worker."""
@@ -200,21 +206,6 @@ def _no_events() -> SubscriptionEventCallbacks:
     while a frame waits for the worker. Nothing is lost: our requests match any publisher's QoS.
     """
     return SubscriptionEventCallbacks(use_default_callbacks=False)
-
-
-def image_topic(settings: CameraSettings) -> str:
-    """The topic to subscribe to: the compressed transport lies below the image topic."""
-    suffix = "/compressed"
-    if settings.transport == "compressed" and not settings.topic.endswith(suffix):
-        return settings.topic + suffix
-    return settings.topic
-
-
-def info_topic(topic: str) -> str:
-    """The camera_info topic beside an image topic, as image_transport has it."""
-    base = topic.removesuffix("/compressed")
-    parent, slash, _ = base.rpartition("/")
-    return f"{parent}{slash}camera_info"
 
 
 def _take(subscription: Any) -> tuple[Any, Mapping[str, Any]] | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 
 from ..errors import SegPerceptionError
 from .clocks import steady_clock
@@ -44,6 +46,10 @@ class SegmenterNode(LifecycleNode):
         self._guard_transitions()
         if self._settings["autostart"]:
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady_clock())
+
+    def set_parameters_atomically(self, parameter_list: Sequence[Parameter[Any]]) -> SetParametersResult:
+        """Set parameters as one, as rclpy does; a set may name new cameras and set their parameters too."""
+        return self._settings.set_atomically(parameter_list, super().set_parameters_atomically)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, open the model and create the output topics."""

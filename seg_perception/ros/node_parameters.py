@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ..errors import ConfigurationError
 from .parameters import CONFIGURE, SCHEME, ParameterSpec, Settings, camera_parameters, check_camera_names
+from .topics import check_topics
 
 
 class NodeParameters:
@@ -23,15 +25,23 @@ class NodeParameters:
             node: the owner.
             configured: whether the node is configured, so that only live parameters may change.
             apply: told of new settings while the node is configured.
+
+        Raises:
+            ParameterException: of rclpy, a start value has the wrong type or is out of range.
         """
         self._node = node
         self._configured = configured
         self._apply = apply
         self._specs: dict[str, ParameterSpec] = {}
         self._declaring = False
+        # Humble cannot tell that it has stored a set; there the change takes effect when we accept it, and no other
+        # callback is asked after ours.
+        self._told_later = hasattr(node, "add_post_set_parameters_callback")
         self._declare({spec.name: spec for spec in SCHEME})
         self._declare_cameras(self["cameras"])
         node.add_on_set_parameters_callback(self._on_set)
+        if self._told_later:
+            node.add_post_set_parameters_callback(self._on_stored)
 
     def __getitem__(self, name: str) -> Any:
         return self._node.get_parameter(name).value
@@ -44,33 +54,79 @@ class NodeParameters:
         """
         return self._settings({})
 
+    def set_atomically(
+        self, parameters: Sequence[Parameter[Any]], store: Callable[[list[Parameter[Any]]], SetParametersResult]
+    ) -> SetParametersResult:
+        """Have rclpy set parameters as one; new names of cameras bring their parameters along.
+
+        rclpy refuses a set with undeclared parameters before anybody is asked, so those of the cameras that the set
+        names are declared first, and removed again when it is refused.
+
+        Args:
+            parameters: to be set.
+            store: rclpy's own way to do it.
+        """
+        declared: list[str] = []
+        stored = False
+        try:
+            for parameter in parameters:
+                if parameter.name == "cameras" and parameter.type_ == Parameter.Type.STRING_ARRAY:
+                    declared = self._declare_cameras(parameter.value)
+            result = store(list(parameters))
+            stored = bool(result.successful)
+            return result
+        except ParameterException as error:
+            return _refusal(str(error))
+        finally:
+            if not stored:
+                self._undeclare(declared)
+
     def _settings(self, changes: Mapping[str, Any]) -> Settings:
         cameras = check_camera_names(changes.get("cameras", self["cameras"]))
-        self._declare_cameras(cameras)
-        return Settings.from_values({**{name: self[name] for name in self._specs}, **changes})
+        # A camera whose parameters were not declared with its name has the defaults.
+        defaults = {name: spec.default for name, spec in camera_parameters(cameras).items()}
+        settings = Settings.from_values({**defaults, **{name: self[name] for name in self._specs}, **changes})
+        check_topics(self._node, settings)
+        return settings
 
-    def _declare_cameras(self, cameras: Iterable[str]) -> None:
+    def _declare_cameras(self, cameras: Iterable[str]) -> list[str]:
         try:
-            self._declare(camera_parameters(check_camera_names(cameras)))
+            names = check_camera_names(cameras)
         except ConfigurationError:
             # Told when the node is configured; until then the names can be corrected.
-            return
+            return []
+        return self._declare(camera_parameters(names))
 
-    def _declare(self, specs: Mapping[str, ParameterSpec]) -> None:
+    def _declare(self, specs: Mapping[str, ParameterSpec]) -> list[str]:
+        """Declare what is not declared yet, all or nothing; the names."""
+        declared: list[str] = []
         self._declaring = True
         try:
             for name, spec in specs.items():
                 if name not in self._specs:
                     self._node.declare_parameter(name, spec.default, spec.descriptor())
                     self._specs[name] = spec
+                    declared.append(name)
+        except ParameterException:
+            self._undeclare(declared)
+            raise
         finally:
             self._declaring = False
+        return declared
+
+    def _undeclare(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._node.undeclare_parameter(name)
+            del self._specs[name]
 
     def _on_set(self, parameters: Sequence[Parameter[Any]]) -> SetParametersResult:
         """Accept or refuse a set of changes as one; rclpy keeps the old values of a refused set."""
         if self._declaring:
             return SetParametersResult(successful=True)
         changes = {parameter.name: parameter.value for parameter in parameters if parameter.name in self._specs}
+        removed = [name for name, value in changes.items() if value is None]
+        if removed:
+            return _refusal(f"{', '.join(removed)}: cannot be removed; set a value instead")
         fixed = [name for name in changes if self._specs[name].when == CONFIGURE]
         if fixed and self._configured():
             return _refusal(f"{', '.join(fixed)}: {CONFIGURE} (cleanup, set, configure)")
@@ -79,9 +135,14 @@ class NodeParameters:
         except ConfigurationError as error:
             # Of several bad start values one must be corrected first; then the rest can still be bad.
             return _refusal(str(error)) if self._valid() else SetParametersResult(successful=True)
-        if changes and self._configured():
+        if changes and self._configured() and not self._told_later:
             self._apply(settings)
         return SetParametersResult(successful=True)
+
+    def _on_stored(self, parameters: Sequence[Parameter[Any]]) -> None:
+        """Put a set into effect that rclpy has accepted and stored."""
+        if not self._declaring and self._configured() and any(given.name in self._specs for given in parameters):
+            self._apply(self.settings())
 
     def _valid(self) -> bool:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,12 @@ SCHEME = (
         "model",
         "",
         CONFIGURE,
-        "canonical model (.onnx) or engine: a path, or the name of a file in the package's share/engines",
+        "canonical model (.onnx): a path, or the name of a file in the package's share/engines",
     ),
     ParameterSpec(
-        "device", "", CONFIGURE, "the backend's name of the device (CPU, GPU, NPU, cuda:0); '' for its default"
+        "device", "", CONFIGURE, "the backend's name of the device (CPU, GPU, NPU; cuda); '' for its default"
     ),
-    ParameterSpec("backend", "", CONFIGURE, "openvino, onnxruntime or tensorrt; '' chooses by the model's file suffix"),
+    ParameterSpec("backend", "", CONFIGURE, "openvino or onnxruntime; '' chooses by the model's file suffix"),
     ParameterSpec("threads", 0, CONFIGURE, "CPU threads of the model; 0 lets the backend choose", 0, 1024),
     ParameterSpec(
         "classes",
@@ -114,7 +114,12 @@ SCHEME = (
 )
 
 CAMERA_SCHEME = (
-    ParameterSpec("topic", "image_raw", CONFIGURE, "image topic; camera_info is expected beside it"),
+    ParameterSpec(
+        "topic",
+        "image_raw",
+        CONFIGURE,
+        "image topic; camera_info is expected beside it; the default is NAME/image_raw when several cameras are named",
+    ),
     ParameterSpec("transport", "raw", CONFIGURE, "raw (sensor_msgs/Image) or compressed (TOPIC/compressed)"),
     ParameterSpec(
         "max_age", 0.0, LIVE, "seconds; older frames are dropped, by stamp and ROS clock; 0 for no limit", 0.0, 3600.0
@@ -184,8 +189,14 @@ class Settings:
 
 
 def camera_parameters(cameras: Iterable[str]) -> dict[str, ParameterSpec]:
-    """Specifications of the parameters of cameras, by full name."""
-    return {f"cameras.{camera}.{spec.name}": spec for camera in cameras for spec in CAMERA_SCHEME}
+    """Specifications of the parameters of cameras, by full name; several cameras have topics of their own."""
+    names = tuple(cameras)
+    specs = {f"cameras.{camera}.{spec.name}": spec for camera in names for spec in CAMERA_SCHEME}
+    if len(names) > 1:
+        for camera in names:
+            topic = f"cameras.{camera}.topic"
+            specs[topic] = replace(specs[topic], default=f"{camera}/{specs[topic].default}")
+    return specs
 
 
 def check_camera_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -230,13 +241,5 @@ def _cameras(values: Mapping[str, Any]) -> tuple[CameraSettings, ...]:
             raise ConfigurationError(
                 f"cameras.{name}.transport: expected {' or '.join(TRANSPORTS)}, got {settings.transport!r}"
             )
-        if not settings.topic:
-            raise ConfigurationError(f"cameras.{name}.topic: expected the name of an image topic, got nothing")
         cameras.append(settings)
-    topics = [(camera.topic, camera.transport) for camera in cameras]
-    if len(set(topics)) < len(topics):
-        raise ConfigurationError(
-            f"cameras: expected a topic of its own for each camera, got {[topic for topic, _ in topics]}; "
-            "set cameras.NAME.topic"
-        )
     return tuple(cameras)

@@ -9,7 +9,7 @@ from time import perf_counter
 from ..errors import FrameError, ModelOutputError
 from ..frame import Frame
 from ..pipeline.segmenter import Segmenter
-from .camera import Camera, Doorbell, info_topic
+from .camera import Camera, Doorbell
 from .outputs import Outputs
 from .statistics import MODEL_OUTPUT, TOO_OLD, StageTimes
 
@@ -127,7 +127,7 @@ class Worker:
         size = f"{info.width} x {info.height}" if info else "nothing"
         text = (
             f"camera_info: expected a calibration for images of {frame.width} x {frame.height}, got one for {size}; "
-            f"it is not published; check {info_topic(camera.topic)}"
+            f"it is not published; check {camera.resolved_info_topic}"
         )
         self._report(camera.settings.name, "camera_info", text)
 

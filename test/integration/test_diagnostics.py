@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from seg_perception.ros.camera import GapCounter, image_topic, info_topic
+from seg_perception.ros.camera import GapCounter
 from seg_perception.ros.diagnostics import CameraState, NodeState, camera_status, model_status
-from seg_perception.ros.parameters import CameraSettings
 from seg_perception.ros.statistics import CameraSnapshot, CameraStatistics, FaultLog, StageTimes, percentile
 
 NEW = CameraSnapshot()
@@ -113,15 +112,3 @@ def test_the_model_s_status() -> None:
     ready = model_status(NodeState("active", "", {"device": "CPU"}, {"model": 0.0123}, {}))
     assert ready.level == DiagnosticStatus.OK
     assert {pair.key: pair.value for pair in ready.values} == {"state": "active", "device": "CPU", "model_ms": "12.30"}
-
-
-def test_topics_of_a_camera() -> None:
-    def camera(topic: str, transport: str) -> CameraSettings:
-        return CameraSettings("front", topic, transport, 0.0, "")
-
-    assert image_topic(camera("image_raw", "raw")) == "image_raw"
-    assert image_topic(camera("a/image_raw", "compressed")) == "a/image_raw/compressed"
-    assert image_topic(camera("a/image_raw/compressed", "compressed")) == "a/image_raw/compressed"
-    assert info_topic("image_raw") == "camera_info"
-    assert info_topic("/a/image_raw") == "/a/camera_info"
-    assert info_topic("/a/image_raw/compressed") == "/a/camera_info"

@@ -103,16 +103,53 @@ def test_before_configure_everything_but_nonsense_may_change(start_node: Callabl
         ("cameras", ["a/b"], "at least one name"),
         ("output_size", "huge", "output size"),
         ("cameras__camera__transport", "carrier pigeon", "raw or compressed"),
+        ("cameras__camera__topic", "my topic!", "cameras.camera.topic: expected the name of an image topic"),
+        ("cameras__camera__topic", "image_raw/", "cameras.camera.topic: expected the name of an image topic"),
+        ("cameras__camera__topic", "~image", "cameras.camera.topic: expected the name of an image topic"),
+        ("cameras__camera__topic", "", "cameras.camera.topic: expected the name of an image topic"),
         ("tracking", True, "no tracker yet"),
     ):
         (result,) = node.set(**{name: value})
         assert not result.successful, name
         assert reason in result.reason
     assert node.set(output_size=0.25)[0].successful
-    assert not node.set(cameras=["front", "left"])[0].successful  # both would read image_raw
-    assert node.set_together(cameras=["front", "left"], cameras__left__topic="/left/image_raw").successful
-    assert node.get("cameras.front.topic") == "image_raw"
+
+
+def test_cameras_can_be_named_while_the_node_runs(start_node: Callable[..., NodeProcess]) -> None:
+    node = start_node("named")
+    assert node.set(cameras=["front", "left"])[0].successful
+    assert (node.get("cameras.front.topic"), node.get("cameras.left.topic")) == ("front/image_raw", "left/image_raw")
     assert len(node.describe("cameras.left.max_age")[0].description) > 10
+    (refused,) = node.set(cameras__left__topic="/front/image_raw")
+    assert not refused.successful
+    assert "a topic of its own for each camera" in refused.reason
+
+
+def test_a_set_may_name_cameras_and_set_their_parameters(start_node: Callable[..., NodeProcess]) -> None:
+    node = start_node("together")
+    refused = node.set_together(cameras=["front", "left"], cameras__left__max_age=-1.0)
+    assert not refused.successful
+    assert node.get("cameras") == ["camera"]
+    assert not node.describe("cameras.left.topic"), "a refused set leaves nothing behind"
+    assert not node.set_together(cameras=["front"], cameras__left__topic="/left").successful
+    assert node.set_together(cameras=["front", "left"], cameras__left__topic="/left/image_raw").successful
+    assert (node.get("cameras.front.topic"), node.get("cameras.left.topic")) == ("front/image_raw", "/left/image_raw")
+
+
+def test_a_start_value_that_waits_for_its_camera_is_refused_with_it(start_node: Callable[..., NodeProcess]) -> None:
+    node = start_node("waits", **{"cameras.left.max_age": 1})
+    (refused,) = node.set(cameras=["left"])
+    assert not refused.successful
+    assert "cameras.left.max_age" in refused.reason
+    assert node.get("cameras") == ["camera"]
+    assert node.state() == "unconfigured"
+
+
+def test_a_parameter_cannot_be_removed(start_node: Callable[..., NodeProcess]) -> None:
+    node = start_node("removes", tracking=True)
+    (refused,) = node.set(output_size=None)
+    assert not refused.successful
+    assert node.get("output_size") == "camera"
 
 
 def test_bad_start_values_are_told_at_configure(start_node: Callable[..., NodeProcess], model: object) -> None:
