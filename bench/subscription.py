@@ -7,8 +7,10 @@ dropped.
 
     typed    subscription with messages, callback puts the newest into a slot
     raw      the same with raw=True: bytes instead of messages
-    gated    raw; while the worker is busy the callback group keeps the subscription out of the executor's wait set
-    direct   gated, and a worker that becomes free takes the newest frame itself; the executor only ends its waiting
+    gated    raw without event handlers; while the worker is busy the callback group keeps the subscription out of the
+             executor's wait set
+    node     the node's own `ros.camera.Camera`: gated, and a worker that becomes free takes the newest frame itself;
+             the executor only ends its waiting
 
 Run: python bench/subscription.py [--seconds 12] [--sizes 1280x720 1920x1080]
 """
@@ -27,6 +29,7 @@ from typing import Any
 
 WORK_SECONDS = 0.1
 LOW_HZ, HIGH_HZ = 8, 30
+DESIGNS = ("typed", "raw", "gated", "node")
 PROFILE = Path(__file__).resolve().parent.parent / "config" / "fastdds.xml"
 
 
@@ -63,59 +66,21 @@ def _stamp_ns(message: Any) -> int:
 
 
 class Receiver:
-    """One of the four designs: a slot, a worker that sleeps, and how frames come to it."""
+    """A worker that sleeps over each frame; designs differ in how frames come to it."""
 
-    def __init__(self, node: Any, design: str) -> None:
-        from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-        from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-        from sensor_msgs.msg import Image
-
-        receiver = self
-
-        class Gate(MutuallyExclusiveCallbackGroup):
-            def can_execute(self, entity: Any) -> bool:
-                return receiver.waiting and super().can_execute(entity)
-
-        gated = design in ("gated", "direct")
-        self.direct = design == "direct"
-        self.waiting = False
+    def __init__(self, node: Any) -> None:
         self.node = node
-        self.slot: Any = None
-        self.condition = threading.Condition()
         self.ages: list[float] = []
         self.ended = False
-        self.group = Gate() if gated else None
-        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self.subscription = node.create_subscription(
-            Image, "bench_image", self.receive, qos, callback_group=self.group, raw=design != "typed"
-        )
-        self.received = 0
         self.thread = threading.Thread(target=self.work)
-        self.thread.start()
-
-    def receive(self, message: Any) -> None:
-        """Put a message into the slot."""
-        with self.condition:
-            self.received += 1
-            self.slot = message
-            self.waiting = False
-            self.condition.notify()
 
     def next_frame(self) -> Any:
-        """Wait for the newest message; None at the end."""
-        if self.direct:
-            with self.subscription.handle:
-                taken = self.subscription.handle.take_message(self.subscription.msg_type, True)
-            if taken is not None:
-                return taken[0]
-        with self.condition:
-            if self.group is not None:
-                self.waiting = True
-                self.node.executor.wake()
-            while self.slot is None and not self.ended:
-                self.condition.wait()
-            message, self.slot = self.slot, None
-            return message
+        """Wait for the newest message; None when there is none yet, or at the end."""
+        raise NotImplementedError
+
+    def notify(self) -> None:
+        """End the waiting in `next_frame`."""
+        raise NotImplementedError
 
     def work(self) -> None:
         """Be busy with one message after the other."""
@@ -129,10 +94,102 @@ class Receiver:
 
     def close(self) -> None:
         """End the worker."""
-        with self.condition:
-            self.ended = True
-            self.condition.notify()
+        self.ended = True
+        self.notify()
         self.thread.join()
+
+
+class SlotReceiver(Receiver):
+    """Designs typed, raw and gated: the executor puts the newest message into a slot."""
+
+    def __init__(self, node: Any, design: str) -> None:
+        super().__init__(node)
+        from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+        from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+        from sensor_msgs.msg import Image
+
+        try:
+            from rclpy.event_handler import SubscriptionEventCallbacks
+        except ImportError:  # up to Humble
+            from rclpy.qos_event import SubscriptionEventCallbacks
+
+        receiver = self
+
+        class Gate(MutuallyExclusiveCallbackGroup):
+            def can_execute(self, entity: Any) -> bool:
+                return receiver.waiting and super().can_execute(entity)
+
+        self.waiting = False
+        self.slot: Any = None
+        self.condition = threading.Condition()
+        self.group = Gate() if design == "gated" else None
+        self.subscription = node.create_subscription(
+            Image,
+            "bench_image",
+            self.receive,
+            QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            callback_group=self.group,
+            event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=design != "gated"),
+            raw=design != "typed",
+        )
+
+    def receive(self, message: Any) -> None:
+        """Put a message into the slot."""
+        with self.condition:
+            self.slot = message
+            self.waiting = False
+            self.condition.notify()
+
+    def next_frame(self) -> Any:
+        """Wait for the newest message; None at the end."""
+        with self.condition:
+            if self.group is not None:
+                self.waiting = True
+                self.node.executor.wake()
+            while self.slot is None and not self.ended:
+                self.condition.wait()
+            message, self.slot = self.slot, None
+            return message
+
+    def notify(self) -> None:
+        """End the waiting in `next_frame`."""
+        with self.condition:
+            self.condition.notify()
+
+
+class NodeReceiver(Receiver):
+    """Design node: the node's own camera, and the loop of its worker."""
+
+    def __init__(self, node: Any) -> None:
+        super().__init__(node)
+        from seg_perception.ros.camera import Camera, Doorbell
+        from seg_perception.ros.parameters import CameraSettings
+        from seg_perception.ros.statistics import CameraStatistics
+
+        self.doorbell = Doorbell()
+        settings = CameraSettings("bench", "bench_image", "raw", max_age=0.0, ignore_mask="")
+        self.camera = Camera(node, settings, CameraStatistics(), self.doorbell)
+
+    def next_frame(self) -> Any:
+        """Take the newest message, or wait until the executor has handed one over."""
+        message = self.camera.take()
+        if message is None:
+            with self.doorbell.rung:
+                self.doorbell.open = not self.ended
+                self.node.executor.wake()
+                self.doorbell.rung.wait_for(lambda: self.ended or self.camera.waiting(), 0.5)
+                self.doorbell.open = False
+        return message
+
+    def notify(self) -> None:
+        """End the waiting in `next_frame`."""
+        with self.doorbell.rung:
+            self.doorbell.rung.notify_all()
+
+    def close(self) -> None:
+        """End the worker and unsubscribe."""
+        super().close()
+        self.camera.destroy()
 
 
 def receive(design: str, seconds: float) -> None:
@@ -144,7 +201,8 @@ def receive(design: str, seconds: float) -> None:
     node = rclpy.create_node("bench_receiver")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    receiver = Receiver(node, design)
+    receiver: Receiver = NodeReceiver(node) if design == "node" else SlotReceiver(node, design)
+    receiver.thread.start()
     ended = time.monotonic() + 3.0
     while time.monotonic() < ended:
         executor.spin_once(timeout_sec=0.5)
@@ -188,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--sizes", nargs="+", default=["1280x720", "1920x1080"])
-    parser.add_argument("--designs", nargs="+", default=["typed", "raw", "gated", "direct"])
+    parser.add_argument("--designs", nargs="+", choices=DESIGNS, default=DESIGNS)
     parser.add_argument("--camera", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--receive", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -21,15 +21,22 @@ class EncodingLayout:
         bytes_per_pixel: bytes of one pixel of the first plane.
         width_multiple, height_multiple: the image's sides must be multiples of these (chroma subsampling, mosaics).
         rows_per_two: rows of memory for every two rows of the image (2 for packed formats, 3 for nv12).
+        bytes_per_channel: 1, or 2 for channels of 16 bits.
     """
 
     bytes_per_pixel: int
     width_multiple: int = 1
     height_multiple: int = 1
     rows_per_two: int = 2
+    bytes_per_channel: int = 1
+
+
+def _wide(channels: int) -> EncodingLayout:
+    return EncodingLayout(2 * channels, bytes_per_channel=2)
 
 
 _BAYER = EncodingLayout(1, 2, 2)
+_BAYER_16 = EncodingLayout(2, 2, 2, bytes_per_channel=2)
 _YUV422 = EncodingLayout(2, 2)
 _NV = EncodingLayout(1, 2, 2, rows_per_two=3)
 
@@ -53,6 +60,18 @@ ENCODINGS: dict[str, EncodingLayout] = {
     "yuyv": _YUV422,
     "nv12": _NV,
     "nv21": _NV,
+    "mono16": _wide(1),
+    "bgr16": _wide(3),
+    "rgb16": _wide(3),
+    "bgra16": _wide(4),
+    "rgba16": _wide(4),
+    "16UC1": _wide(1),
+    "16UC3": _wide(3),
+    "16UC4": _wide(4),
+    "bayer_rggb16": _BAYER_16,
+    "bayer_bggr16": _BAYER_16,
+    "bayer_gbrg16": _BAYER_16,
+    "bayer_grbg16": _BAYER_16,
 }
 
 
@@ -68,6 +87,7 @@ class Frame:
         stamp_ns: acquisition time in nanoseconds, in the clock of the source.
         frame_id: coordinate frame of the camera.
         camera: name of the camera in the configuration.
+        big_endian: byte order of channels of 16 bits; without effect on the other encodings.
 
     Raises:
         FrameError: the encoding is unknown, a size is impossible, or the data do not match the size.
@@ -81,6 +101,7 @@ class Frame:
     stamp_ns: int = 0
     frame_id: str = ""
     camera: str = ""
+    big_endian: bool = False
 
     def __post_init__(self) -> None:
         layout = ENCODINGS.get(self.encoding)

@@ -27,15 +27,27 @@ _CHANNEL_ORDERS = {
     "8UC1": "mono",
     "8UC3": "bgr",
     "8UC4": "bgra",
+    "bgr16": "bgr",
+    "rgb16": "rgb",
+    "bgra16": "bgra",
+    "rgba16": "rgba",
+    "mono16": "mono",
+    "16UC1": "mono",
+    "16UC3": "bgr",
+    "16UC4": "bgra",
 }
 
 # ROS names a mosaic by its first two pixels of the first two rows; OpenCV's two letters are the second row's second
 # and third pixel, so the same mosaic has another name there: ROS rggb is OpenCV BG.
 _BAYER = {
-    "bayer_rggb8": cv2.COLOR_BayerBG2BGR,
-    "bayer_bggr8": cv2.COLOR_BayerRG2BGR,
-    "bayer_gbrg8": cv2.COLOR_BayerGR2BGR,
-    "bayer_grbg8": cv2.COLOR_BayerGB2BGR,
+    f"bayer_{order}{bits}": code
+    for order, code in (
+        ("rggb", cv2.COLOR_BayerBG2BGR),
+        ("bggr", cv2.COLOR_BayerRG2BGR),
+        ("gbrg", cv2.COLOR_BayerGR2BGR),
+        ("grbg", cv2.COLOR_BayerGB2BGR),
+    )
+    for bits in (8, 16)
 }
 _YUV422 = {
     "yuv422": cv2.COLOR_YUV2BGR_UYVY,
@@ -56,8 +68,8 @@ _TO_BGR = {
 def view(frame: Frame) -> tuple[NDArray[np.uint8], str]:
     """The pixels of a frame in the cheapest form.
 
-    Interleaved 8-bit encodings are not copied: the array looks into `frame.data` and skips the row padding. The others
-    are decoded to bgr.
+    Interleaved 8-bit encodings are not copied: the array looks into `frame.data` and skips the row padding. Interleaved
+    16-bit encodings are scaled to 8 bits, 65535 to 255, rounded. The others are decoded to bgr.
 
     Args:
         frame: a frame of any encoding in `frame.ENCODINGS`.
@@ -68,10 +80,9 @@ def view(frame: Frame) -> tuple[NDArray[np.uint8], str]:
     Raises:
         FrameError: kind `encoding`, the encoding is in `ENCODINGS` but has no decoder here.
     """
+    channels = _channels(frame)
     order = _CHANNEL_ORDERS.get(frame.encoding)
-    if order is not None:
-        return _rows(frame), order
-    return _decode(frame), "bgr"
+    return (_decode(channels, frame.encoding), "bgr") if order is None else (channels, order)
 
 
 def to_bgr(frame: Frame) -> NDArray[np.uint8]:
@@ -118,24 +129,29 @@ def decode_compressed(
     return Frame.from_bgr(image.view(np.uint8), stamp_ns=stamp_ns, frame_id=frame_id, camera=camera)
 
 
-def _rows(frame: Frame) -> NDArray[np.uint8]:
-    """The memory of a frame as uint8 `[rows, W, bytes per pixel]`, row padding skipped, nothing copied."""
-    channels = ENCODINGS[frame.encoding].bytes_per_pixel
+def _channels(frame: Frame) -> NDArray[np.uint8]:
+    """The memory of a frame as uint8 `[rows, W, channels]`, row padding skipped; 8-bit encodings are not copied."""
+    layout = ENCODINGS[frame.encoding]
+    shape = (frame.rows, frame.width, layout.bytes_per_pixel)
     data = np.ascontiguousarray(frame.data)
-    return np.ndarray((frame.rows, frame.width, channels), np.uint8, data, strides=(frame.step, channels, 1))
+    pixels: NDArray[np.uint8] = np.ndarray(shape, np.uint8, data, strides=(frame.step, layout.bytes_per_pixel, 1))
+    if layout.bytes_per_channel == 1:
+        return pixels
+    words = np.require(pixels.view(">u2" if frame.big_endian else "<u2"), np.uint16, ["C", "A"])
+    # OpenCV drops a last axis of one channel.
+    return cv2.convertScaleAbs(words, alpha=255.0 / 65535.0).view(np.uint8).reshape(words.shape)
 
 
-def _decode(frame: Frame) -> NDArray[np.uint8]:
+def _decode(channels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
     """Decode an encoding that is not interleaved bgr or the like; bgr `[H, W, 3]`."""
-    rows = _rows(frame)
-    if frame.encoding in _BAYER:
-        return _demosaic(rows[..., 0], _BAYER[frame.encoding])
-    if frame.encoding in _YUV422:
-        return _convert(rows, _YUV422[frame.encoding])
-    if frame.encoding in _NV:
+    if encoding in _BAYER:
+        return _demosaic(channels[..., 0], _BAYER[encoding])
+    if encoding in _YUV422:
+        return _convert(channels, _YUV422[encoding])
+    if encoding in _NV:
         # The rows of the chroma plane follow those of the luma plane with the same step, as OpenCV expects.
-        return _convert(rows[..., 0], _NV[frame.encoding])
-    raise FrameError("encoding", f"image encoding: {frame.encoding!r} has no decoder in sources/encodings.py; add one")
+        return _convert(channels[..., 0], _NV[encoding])
+    raise FrameError("encoding", f"image encoding: {encoding!r} has no decoder in sources/encodings.py; add one")
 
 
 def _demosaic(mosaic: NDArray[np.uint8], code: int) -> NDArray[np.uint8]:

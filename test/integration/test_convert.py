@@ -1,4 +1,4 @@
-"""Messages become frames: what is scaled, and what is refused."""
+"""Messages become frames: what passes as it is, what cv_bridge is asked for, and what is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rclpy.serialization import serialize_message
 
 from seg_perception.errors import FrameError
-from seg_perception.frame import Frame
+from seg_perception.frame import ENCODINGS, Frame
 from seg_perception.ros import convert
 from seg_perception.sources.encodings import to_bgr
 
@@ -21,32 +21,31 @@ def frame_of(pixels: NDArray[np.generic], encoding: str, **options: object) -> F
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.integers(1, 7), st.booleans(), st.integers(0, 5))
-def test_sixteen_bits_are_scaled_as_cv_bridge_scales_them(
+def test_byte_order_and_step_of_a_message_reach_the_decoder(
     seed: int, height: int, width: int, big: bool, padding: int
 ) -> None:
     words = np.random.default_rng(seed).integers(0, 2**16, (height, width, 3), np.uint16)
     expected = np.rint(words * (255 / 65535)).astype(np.uint8)
     frame = frame_of(words.astype(">u2" if big else "<u2"), "bgr16", big=big, step=6 * width + padding)
-    # Halves between two values may fall to either side.
-    assert np.abs(to_bgr(frame).astype(int) - expected).max() <= 1
-    assert (to_bgr(frame) == expected).mean() > 0.99 or words.size < 200
+    assert (frame.encoding, frame.width, frame.height, frame.big_endian) == ("bgr16", width, height, big)
+    np.testing.assert_array_equal(to_bgr(frame), expected)
     rgb = frame_of(words.astype(">u2" if big else "<u2"), "rgb16", big=big)
     np.testing.assert_array_equal(to_bgr(rgb), to_bgr(frame)[..., ::-1])
 
 
-@pytest.mark.parametrize(("word", "byte"), [(0, 0), (257, 1), (65535, 255), (32896, 128), (255, 1), (128, 0)])
-def test_grey_of_sixteen_bits(word: int, byte: int) -> None:
-    for encoding in ("mono16", "16UC1"):
-        frame = frame_of(np.full((2, 4), word, np.uint16), encoding)
-        assert (frame.encoding, frame.width, frame.height) == ("mono8", 4, 2)
-        assert set(to_bgr(frame).reshape(-1)) == {byte}
-
-
-def test_mosaics_of_sixteen_bits_keep_their_pattern() -> None:
-    bytes_ = np.random.default_rng(1).integers(0, 256, (8, 8), np.uint8)
-    for order in ("rggb", "bggr", "gbrg", "grbg"):
-        wide = to_bgr(frame_of(bytes_.astype(np.uint16) * 257, f"bayer_{order}16"))
-        np.testing.assert_array_equal(wide, to_bgr(frame_of(bytes_, f"bayer_{order}8")))
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+def test_what_is_decoded_without_ros_is_not_copied_and_needs_no_cv_bridge(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert, "_cv_bridge", lambda: pytest.fail("cv_bridge was asked"))
+    layout = ENCODINGS[encoding]
+    rows = 4 * layout.rows_per_two // 2
+    octets = np.random.default_rng(5).integers(0, 256, (rows, 6 * layout.bytes_per_pixel), np.uint8)
+    serialized = bytes(serialize_message(image_message(octets, encoding, width=6, height=4)))
+    frame = convert.frame_from_image(serialized, "front")
+    assert np.shares_memory(frame.data, np.frombuffer(serialized, np.uint8))
+    alone = Frame(octets.reshape(-1), 6, 4, octets.shape[1], encoding)
+    np.testing.assert_array_equal(to_bgr(frame), to_bgr(alone))
 
 
 @pytest.mark.parametrize("encoding", ["32FC1", "64FC3", "8SC1", "16SC1", "32SC1"])
@@ -70,5 +69,19 @@ def test_other_encodings_go_through_cv_bridge_where_it_is_able(monkeypatch: pyte
     assert to_bgr(frame).shape == (2, 3, 3)
     assert frame.frame_id == "camera_optical"
     monkeypatch.setattr(convert, "_cv_bridge", lambda: None)
-    with pytest.raises(FrameError):
+    with pytest.raises(FrameError, match="cv_bridge is not installed"):
         frame_of(np.zeros((2, 5), np.uint8), "new5", width=3)
+
+
+@pytest.mark.parametrize("result", [KeyError("new5"), np.zeros((2, 2, 3), np.uint8), np.zeros((2, 3, 3), np.uint16)])
+def test_what_cv_bridge_cannot_convert_is_refused(result: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bridge:
+        def imgmsg_to_cv2(self, message: object, encoding: str) -> object:
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+    monkeypatch.setattr(convert, "_cv_bridge", Bridge)
+    with pytest.raises(FrameError, match="'new5' cannot be converted") as caught:
+        frame_of(np.zeros((2, 5), np.uint8), "new5", width=3)
+    assert caught.value.kind == "encoding"

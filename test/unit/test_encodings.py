@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import tracemalloc
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -23,6 +24,10 @@ INTERLEAVED = {
     "mono8": "mono", "8UC1": "mono", "8UC3": "bgr", "8UC4": "bgra",
 }  # fmt: skip
 BAYER = ("bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8")
+WIDE = {
+    "bgr16": "bgr", "rgb16": "rgb", "bgra16": "bgra", "rgba16": "rgba",
+    "mono16": "mono", "16UC1": "mono", "16UC3": "bgr", "16UC4": "bgra",
+}  # fmt: skip
 YUV422 = {"yuv422": "uyvy", "uyvy": "uyvy", "yuv422_yuy2": "yuyv", "yuyv": "yuyv"}
 
 
@@ -168,6 +173,77 @@ def test_nv_chroma_follows_the_luma_plane_at_height_times_step(encoding, half_wi
         ]
     )
     assert np.abs(to_bgr(frame) - expected).max() <= 2.0
+
+
+# Channels of 16 bits
+
+
+def wide_frame(
+    words: NDArray[np.uint16], encoding: str, *, big: bool = False, padding: int = 0, cut: bool = False
+) -> Frame:
+    """A frame of 16-bit words `[H, W, C]` in a byte order; `cut` leaves the padding of the last row out."""
+    height, width = words.shape[:2]
+    rows = words.reshape(height, -1).astype(">u2" if big else "<u2").view(np.uint8)
+    memory = np.pad(rows, ((0, 0), (0, padding)), constant_values=173).reshape(-1)
+    data = memory[: memory.size - padding] if cut else memory
+    return Frame(data, width, height, rows.shape[1] + padding, encoding, big_endian=big)
+
+
+@given(st.sampled_from(sorted(WIDE)), sizes, sizes, paddings, st.booleans(), st.booleans(), seeds)
+def test_sixteen_bits_are_scaled_in_either_byte_order(encoding, width, height, padding, cut, big, seed):
+    channels = ENCODINGS[encoding].bytes_per_pixel // 2
+    words = np.random.default_rng(seed).integers(0, 2**16, (height, width, channels), np.uint16)
+    pixels, order = view(wide_frame(words, encoding, big=big, padding=padding, cut=cut))
+    assert order == WIDE[encoding]
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, np.rint(words * (255 / 65535)).astype(np.uint8))
+
+
+@given(st.sampled_from(sorted(WIDE)), sizes, sizes, st.booleans(), seeds)
+def test_sixteen_bits_become_the_bgr_of_eight(encoding, width, height, big, seed):
+    channels = ENCODINGS[encoding].bytes_per_pixel // 2
+    octets = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+    narrow = Frame(octets.reshape(-1), width, height, width * channels, encoding.replace("16", "8"))
+    wide = wide_frame(octets.astype(np.uint16) * 257, encoding, big=big)
+    np.testing.assert_array_equal(to_bgr(wide), to_bgr(narrow))
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_every_word_of_sixteen_bits_is_rounded_to_the_nearest(big):
+    words = np.arange(2**16, dtype=np.uint16).reshape(256, 256, 1)
+    pixels, _ = view(wide_frame(words, "mono16", big=big))
+    np.testing.assert_array_equal(pixels, (words.astype(int) + 128) // 257)
+
+
+@pytest.mark.parametrize(("word", "byte"), [(0, 0), (257, 1), (65535, 255), (32896, 128), (255, 1), (128, 0)])
+def test_grey_of_sixteen_bits(word, byte):
+    for encoding in ("mono16", "16UC1"):
+        frame = wide_frame(np.full((2, 4, 1), word, np.uint16), encoding)
+        assert view(frame)[1] == "mono"
+        assert (frame.width, frame.height) == (4, 2)
+        assert set(to_bgr(frame).reshape(-1)) == {byte}
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_mosaics_of_sixteen_bits_keep_their_pattern(big):
+    octets = np.random.default_rng(1).integers(0, 256, (8, 8), np.uint8)
+    for encoding in BAYER:
+        wide = wide_frame(octets.astype(np.uint16) * 257, encoding.replace("8", "16"), big=big, padding=3)
+        np.testing.assert_array_equal(to_bgr(wide), to_bgr(Frame(octets.reshape(-1), 8, 8, 8, encoding)))
+
+
+def test_sixteen_bits_at_an_odd_address():
+    words = np.random.default_rng(2).integers(0, 2**16, (5, 7, 3), np.uint16)
+    frame = wide_frame(words, "bgr16")
+    shifted = Frame(np.frombuffer(b"\0" + frame.data.tobytes(), np.uint8, offset=1), 7, 5, frame.step, "bgr16")
+    np.testing.assert_array_equal(to_bgr(shifted), to_bgr(frame))
+
+
+def test_byte_order_is_nothing_to_eight_bits():
+    for encoding, layout in ENCODINGS.items():
+        if layout.bytes_per_channel == 1:
+            frame = make_frame(encoding, 8, 8, 4, 1)
+            np.testing.assert_array_equal(to_bgr(replace(frame, big_endian=True)), to_bgr(frame))
 
 
 def test_every_encoding_of_frame_has_a_decoder():

@@ -30,7 +30,7 @@ def test_exactly_enough_data_is_enough_and_one_byte_less_is_not(encoding, half_w
 
 
 @pytest.mark.parametrize(("wrong", "kind", "message"), [
-    ({"encoding": "16UC1"}, "encoding", "expected one of bgr8"),
+    ({"encoding": "32FC1"}, "encoding", "expected one of bgr8"),
     ({"encoding": ""}, "encoding", "got ''"),
     ({"width": 0}, "size", "got 0 x 6"),
     ({"height": 0}, "size", "got 8 x 0"),
@@ -43,6 +43,9 @@ def test_exactly_enough_data_is_enough_and_one_byte_less_is_not(encoding, half_w
     ({"encoding": "bayer_rggb8", "width": 7}, "size", "multiple of 2"),
     ({"encoding": "nv12", "height": 5}, "size", "multiple of 2"),
     ({"encoding": "yuyv", "width": 7}, "size", "multiple of 2"),
+    ({"encoding": "bayer_grbg16", "height": 5}, "size", "multiple of 2"),
+    ({"encoding": "bgr16"}, "layout", "needs at least 48 bytes a row, got 24"),
+    ({"encoding": "mono16", "width": 12, "size": 143}, "layout", "need at least 144 bytes, got 143"),
 ])  # fmt: skip
 def test_what_cannot_be_a_picture_is_refused_with_its_kind(wrong, kind, message):
     with pytest.raises(FrameError) as caught:
