@@ -104,7 +104,15 @@ class _Reader:
     def header(self) -> tuple[int, str]:
         """`std_msgs/Header`: stamp in nanoseconds, frame_id."""
         seconds: int = self._int32.unpack_from(self._bytes, self._take("stamp", 4, aligned=True))[0]
-        return seconds * 10**9 + self.uint32("stamp"), self.text("frame_id")
+        nanoseconds = self.uint32("stamp")
+        if nanoseconds >= 10**9:
+            # Carried over into the seconds it would be another stamp, and no result would match the image any more.
+            raise FrameError(
+                "message",
+                f"image message: stamp.nanosec: expected less than 1000000000, got {nanoseconds}; check how the camera "
+                "driver makes its stamps",
+            )
+        return seconds * 10**9 + nanoseconds, self.text("frame_id")
 
     def uint8(self, field: str) -> int:
         return self._bytes[self._take(field, 1)]

@@ -16,6 +16,10 @@ from .statistics import LOST, TOO_OLD, CameraSnapshot, percentile
 ACTIVE = "active"
 # A camera is silent when nothing came for this many periods, and at least for this many seconds.
 _SILENT_PERIODS, _SILENT_SECONDS = 2.0, 2.0
+_CLOCKS = (
+    "their stamps are not of this node's clock; check that the camera stamps its frames, that both machines' clocks "
+    "are set, and that use_sim_time and /clock are as the camera's"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +125,7 @@ def camera_status(
         "processed_hz": f"{(counted.processed - before.processed) / elapsed:.2f}" if elapsed > 0 else "nan",
         **{f"dropped_{cause}": count for cause, count in counted.dropped.items()},
         **{f"latency_p{part}_ms": f"{1e3 * percentile(counted.latencies, part / 100):.1f}" for part in (50, 95, 99)},
+        "clock_mismatches": counted.mismatched,
         "last_fault": counted.last_fault,
     }
     return _status(level, text, values)
@@ -143,15 +148,20 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
         return DiagnosticStatus.ERROR, f"no frame can be used: {counted.last_fault}"
     if faults:
         return DiagnosticStatus.WARN, f"{faults} frames lost to faults: {counted.last_fault}"
+    late = counted.dropped.get(TOO_OLD, 0) - before.dropped.get(TOO_OLD, 0)
+    if late and not processed:
+        return DiagnosticStatus.ERROR, f"every frame is older than max_age and dropped; if they are new, {_CLOCKS}"
     lost = counted.dropped.get(LOST, 0) - before.dropped.get(LOST, 0)
     if lost:
         return DiagnosticStatus.WARN, (
             f"{lost} frames lost on the way; large images need the middleware's shared memory: start the camera and "
             "this node with the profile config/fastdds.xml (its first lines say how)"
         )
-    late = counted.dropped.get(TOO_OLD, 0) - before.dropped.get(TOO_OLD, 0)
     if late:
         return DiagnosticStatus.WARN, f"{late} frames were older than max_age and dropped"
+    mismatched = counted.mismatched - before.mismatched
+    if mismatched:
+        return DiagnosticStatus.WARN, f"{mismatched} frames without a latency: {_CLOCKS}"
     return DiagnosticStatus.OK, "receiving"
 
 

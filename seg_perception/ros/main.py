@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     try:
         import rclpy
-        from rclpy.exceptions import ParameterException
+        from rclpy.exceptions import NameValidationException, ParameterException
         from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
         from .node import SegmenterNode
@@ -68,18 +68,15 @@ def _run(arguments: Sequence[str]) -> int:
             f"({error}); source the ROS installation (source /opt/ros/DISTRO/setup.bash) and install "
             "ros-DISTRO-vision-msgs, or use the command line `seg_perception`, which needs no ROS"
         ) from error
-    rclpy.init(args=[sys.argv[0], *arguments])
     ended = Event()
-    Thread(target=_end_late, args=(rclpy.ok, ended), daemon=True).start()
     try:
+        rclpy.init(args=[sys.argv[0], *arguments])
+        Thread(target=_end_late, args=(rclpy.ok, ended), daemon=True).start()
         node = SegmenterNode()
     except ParameterException as error:
-        print(
-            f"segmenter: a parameter given at start was refused: {error}; correct it and start again", file=sys.stderr
-        )
-        ended.set()
-        rclpy.try_shutdown()
-        return 2
+        return _refuse(rclpy, ended, f"a parameter given at start was refused: {error}")
+    except (NameValidationException, RuntimeError) as error:  # rclpy's RCLError is a RuntimeError
+        return _refuse(rclpy, ended, f"the node cannot be created with these ROS arguments: {error}")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -90,6 +87,13 @@ def _run(arguments: Sequence[str]) -> int:
         _end(rclpy, executor, node)
         ended.set()
     return 0
+
+
+def _refuse(rclpy: Any, ended: Event, reason: str) -> int:
+    print(f"segmenter: {reason}; correct it and start again (`segmenter --help`)", file=sys.stderr)
+    ended.set()
+    rclpy.try_shutdown()
+    return 2
 
 
 def _end(rclpy: Any, executor: Any, node: Any) -> None:

@@ -11,7 +11,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 
 from ..errors import SegPerceptionError
-from .clocks import steady_clock
+from .autostart import Autostart
 from .diagnostics import ACTIVE, CameraState, Diagnostics, NodeState
 from .node_parameters import NodeParameters
 from .parameters import Settings
@@ -29,7 +29,7 @@ class SegmenterNode(LifecycleNode):
     configure opens the model, activate subscribes, deactivate unsubscribes, cleanup closes the model. A transition
     that fails for a reason of the user's (a bad parameter, an unusable model) returns FAILURE, so the node stays in the
     state it was in; anything unexpected returns ERROR, and error processing releases everything and returns the node
-    to unconfigured.
+    to unconfigured. With autostart the node then starts again by itself, after a delay that grows.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -44,8 +44,7 @@ class SegmenterNode(LifecycleNode):
         self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
         self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
         self._guard_transitions()
-        if self._settings["autostart"]:
-            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady_clock())
+        self._autostart = Autostart(self, self._bring_up) if self._settings["autostart"] else None
 
     def set_parameters_atomically(self, parameter_list: Sequence[Parameter[Any]]) -> SetParametersResult:
         """Set parameters as one, as rclpy does; a set may name new cameras and set their parameters too."""
@@ -71,6 +70,7 @@ class SegmenterNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything, from whatever state."""
+        self._autostart = None
         return self._attempt("shutdown", FINALIZED, self.release)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -82,7 +82,10 @@ class SegmenterNode(LifecycleNode):
             self.release()
         except Exception:
             self.get_logger().error(f"error processing: could not release everything\n{traceback.format_exc()}")
-        self.get_logger().warning("back in state unconfigured after an error; configure the node to try again")
+        if self._autostart is not None:
+            self._autostart.again()
+        else:
+            self.get_logger().warning("back in state unconfigured after an error; configure the node to try again")
         return TransitionCallbackReturn.SUCCESS
 
     def release(self) -> None:
@@ -102,14 +105,18 @@ class SegmenterNode(LifecycleNode):
         change_state = service.callback
 
         def guarded(request: Any, response: Any) -> Any:
-            try:
-                return change_state(request, response)
-            except Exception as error:
-                self.get_logger().error(f"transition refused in state {self._phase}: {error}")
-                response.success = False
-                return response
+            response.success = False
+            return self._guarded(lambda: change_state(request, response), response)
 
         service.callback = guarded
+
+    def _guarded(self, transition: Callable[[], Any], refused: Any) -> Any:
+        """The outcome of a transition, or `refused` when the present state does not have it."""
+        try:
+            return transition()
+        except Exception as error:
+            self.get_logger().error(f"transition refused in state {self._phase}: {error}")
+            return refused
 
     def _attempt(self, name: str, goal: str, action: Callable[[], None]) -> TransitionCallbackReturn:
         """Run the work of a transition and turn its outcome into what the state machine understands."""
@@ -148,10 +155,11 @@ class SegmenterNode(LifecycleNode):
         if self._session is not None:
             self._session.apply(settings)
 
-    def _autostart(self) -> None:
-        self._autostart_timer.cancel()
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+    def _bring_up(self) -> None:
+        """Configure and activate, unless somebody else has begun to."""
+        done, refused = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
+        if self._phase == UNCONFIGURED and self._guarded(self.trigger_configure, refused) == done:
+            self._guarded(self.trigger_activate, refused)
 
     def _report(self, camera: str, kind: str, text: str) -> None:
         """Log a fault of a frame, once per kind and period; called by the worker."""
@@ -171,7 +179,7 @@ class SegmenterNode(LifecycleNode):
     def _process_failure(self) -> None:
         # The state machine knows no way from active into error processing but through a transition that fails.
         if self._failure and self._phase == ACTIVE:
-            self.trigger_deactivate()
+            self._guarded(self.trigger_deactivate, TransitionCallbackReturn.ERROR)
 
     def _state(self) -> NodeState:
         session = self._session

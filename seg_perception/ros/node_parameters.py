@@ -37,7 +37,7 @@ class NodeParameters:
         # Humble cannot tell that it has stored a set; there the change takes effect when we accept it, and no other
         # callback is asked after ours.
         self._told_later = hasattr(node, "add_post_set_parameters_callback")
-        self._declare({spec.name: spec for spec in SCHEME})
+        self._declare({spec.name: spec for spec in SCHEME}, [])
         self._declare_cameras(self["cameras"])
         node.add_on_set_parameters_callback(self._on_set)
         if self._told_later:
@@ -90,16 +90,22 @@ class NodeParameters:
         return settings
 
     def _declare_cameras(self, cameras: Iterable[str]) -> list[str]:
+        """Declare the parameters of cameras, all or nothing; the names of those that are new."""
         try:
             names = check_camera_names(cameras)
         except ConfigurationError:
             # Told when the node is configured; until then the names can be corrected.
             return []
-        return self._declare(camera_parameters(names))
-
-    def _declare(self, specs: Mapping[str, ParameterSpec]) -> list[str]:
-        """Declare what is not declared yet, all or nothing; the names."""
         declared: list[str] = []
+        try:
+            self._declare(camera_parameters(names), declared)
+        except ParameterException:
+            self._undeclare(declared)
+            raise
+        return declared
+
+    def _declare(self, specs: Mapping[str, ParameterSpec], declared: list[str]) -> None:
+        """Declare what is not declared yet; appends the names to `declared`."""
         self._declaring = True
         try:
             for name, spec in specs.items():
@@ -107,12 +113,8 @@ class NodeParameters:
                     self._node.declare_parameter(name, spec.default, spec.descriptor())
                     self._specs[name] = spec
                     declared.append(name)
-        except ParameterException:
-            self._undeclare(declared)
-            raise
         finally:
             self._declaring = False
-        return declared
 
     def _undeclare(self, names: Iterable[str]) -> None:
         for name in names:

@@ -118,8 +118,10 @@ class Session:
             self._publish_labels()
 
     def _publish_labels(self) -> None:
+        select = self._settings.options.select
+        thresholds = select.thresholds() if select.keep_other else select.thresholds()[:-1]
         for outputs in self._outputs.values():
-            outputs.publish_labels(self._settings.options.select.score_threshold)
+            outputs.publish_labels(float(thresholds.min()))
 
     def _wake_executor(self) -> None:
         executor = self._node.executor

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from threading import Lock
 from time import monotonic
 
 # Percentiles look at this many latest frames.
 WINDOW = 512
+# From this many seconds on, and below 0, the time since a stamp tells of two clocks and not of a latency.
+LONGEST_LATENCY = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class CameraSnapshot:
         latencies: seconds from stamp to publication of the latest processed frames, sorted.
         last_frame: when the last frame was taken, on the monotonic clock; negative before the first.
         last_fault: text of the last fault, empty for none.
+        mismatched: processed frames whose stamps are not of the node's clock, so that they have no latency.
     """
 
     received: int = 0
@@ -31,6 +35,7 @@ class CameraSnapshot:
     latencies: tuple[float, ...] = ()
     last_frame: float = -1.0
     last_fault: str = ""
+    mismatched: int = 0
 
     @property
     def faults(self) -> int:
@@ -57,6 +62,7 @@ class CameraStatistics:
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._last_frame = -1.0
         self._last_fault = ""
+        self._mismatched = 0
 
     def taken(self, missed: int = 0, cause: str = SUPERSEDED) -> None:
         """A frame was taken; `missed` others were published since the one before and are gone."""
@@ -74,7 +80,10 @@ class CameraStatistics:
         """Results were published `latency` seconds after the frame's stamp."""
         with self._lock:
             self._processed += 1
-            self._latencies.append(latency)
+            if 0 <= latency < LONGEST_LATENCY:
+                self._latencies.append(latency)
+            else:
+                self._mismatched += 1
 
     def dropped(self, cause: str, fault: str = "") -> None:
         """A frame was given up; `fault` says why, for people."""
@@ -88,7 +97,13 @@ class CameraStatistics:
             counts = {cause: self._dropped[cause] for cause in (*CAUSES, *self._dropped)}
             latencies = tuple(sorted(self._latencies))
             return CameraSnapshot(
-                self._received, self._processed, counts, latencies, self._last_frame, self._last_fault
+                self._received,
+                self._processed,
+                counts,
+                latencies,
+                self._last_frame,
+                self._last_fault,
+                self._mismatched,
             )
 
 
@@ -112,9 +127,11 @@ class StageTimes:
 
 
 def percentile(ordered: Iterable[float], part: float) -> float:
-    """The value below which `part` (0-1) of the sorted values lie, by nearest rank; NaN without values."""
+    """The smallest of the sorted values that `part` (0-1) of them do not exceed (nearest rank); NaN without values."""
     values = list(ordered)
-    return values[min(len(values) - 1, int(part * len(values)))] if values else float("nan")
+    # Rounded, because 0.55 * 100 is a little more than 55.
+    rank = ceil(round(part * len(values), 6))
+    return values[max(rank, 1) - 1] if values else float("nan")
 
 
 class FaultLog:

@@ -8,6 +8,7 @@ from time import perf_counter
 
 from ..errors import FrameError, ModelOutputError
 from ..frame import Frame
+from ..instances import Segmentation
 from ..pipeline.segmenter import Segmenter
 from .camera import Camera, Doorbell
 from .outputs import Outputs
@@ -107,6 +108,7 @@ class Worker:
             age = (self._now_ns() - frame.stamp_ns) / 1e9
             if 0 < camera.max_age < age:
                 camera.statistics.dropped(TOO_OLD)
+                self._report_age(camera, age)
                 return
             read = perf_counter()
             segmentation = self._segmenter.segment([frame])[0]
@@ -116,11 +118,27 @@ class Worker:
         except ModelOutputError as error:
             self._lose(camera, MODEL_OUTPUT, str(error))
         else:
-            calibrated = outputs.publish(segmentation, camera.take_info())
+            calibrated = self._publish(camera, outputs, segmentation)
             camera.statistics.processed((self._now_ns() - frame.stamp_ns) / 1e9)
             self._stages.add({"read": read - begin, **segmentation.timings, "publish": perf_counter() - done})
             if not calibrated:
                 self._report_calibration(camera, frame)
+
+    def _publish(self, camera: Camera, outputs: Outputs, segmentation: Segmentation) -> bool:
+        """Publish the results; false when the calibration does not fit."""
+        try:
+            return outputs.publish(segmentation, camera.take_info())
+        except FrameError as error:
+            # A picture for people that cannot be made; the results went out before it.
+            self._report(camera.settings.name, f"publish {error.kind}", str(error))
+            return True
+
+    def _report_age(self, camera: Camera, age: float) -> None:
+        text = (
+            f"max_age: expected frames of at most {camera.max_age:g} s, got one of {age:.3f} s; it is dropped; if it "
+            "is new, check that camera and node have the same clock (use_sim_time), else raise max_age"
+        )
+        self._report(camera.settings.name, TOO_OLD, text)
 
     def _report_calibration(self, camera: Camera, frame: Frame) -> None:
         info = camera.info

@@ -11,7 +11,8 @@ import pytest
 
 # Before rclpy is initialised: nothing leaves this machine, and no other test process hears this one.
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 200)))
+# Domains above 100 can collide with the ports that the system hands out.
+os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))
 # The stock shared-memory segment of Fast DDS loses bursts of larger frames for half a second at a time.
 os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(Path(__file__).parents[2] / "config" / "fastdds.xml"))
 os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", os.environ["FASTDDS_DEFAULT_PROFILES_FILE"])  # up to Jazzy

@@ -111,7 +111,28 @@ def test_old_frames_are_dropped(node: NodeProcess) -> None:
     old = picture()
     old.header.stamp.sec -= 60
     node.lose(old, "too_old")
+    node.wait_log("max_age: expected frames of at most 5 s, got one of 60")
+
+    def all_too_old() -> bool:
+        node.publisher().publish(old)
+        return node.status("camera camera").level == DiagnosticStatus.ERROR
+
+    wait_for(all_too_old, "diagnostics of a camera with nothing but old frames")
     assert node.set(cameras__camera__max_age=0.0)[0].successful
+
+
+def test_a_frame_without_a_stamp_has_no_latency(node: NodeProcess) -> None:
+    before = node.count("clock_mismatches")
+    publisher, unstamped = node.publisher(), picture()
+    unstamped.header.stamp.sec = unstamped.header.stamp.nanosec = 0
+
+    def told() -> bool:
+        publisher.publish(unstamped)
+        return node.count("clock_mismatches") > before and "clock" in node.status("camera camera").message
+
+    wait_for(told, "mismatch of the clocks")
+    assert node.status("camera camera").level == DiagnosticStatus.WARN
+    assert not float(node.values()["latency_p99_ms"]) > 3600e3
 
 
 def test_age_is_told_by_the_simulated_clock(start_node: Callable[..., NodeProcess], model: object) -> None:

@@ -99,3 +99,13 @@ def test_every_truncation_is_told(length: int) -> None:
     with pytest.raises(FrameError) as caught:
         read_image(serialized[:length])
     assert caught.value.kind == "message"
+
+
+@pytest.mark.parametrize("nanoseconds", [10**9, 1_500_000_000, 2**32 - 1])
+def test_a_stamp_that_could_not_be_published_unchanged_is_a_fault(nanoseconds: int) -> None:
+    serialized = bytearray(serialize_message(Image(height=2, width=2, step=6, encoding="bgr8", data=bytes(12))))
+    serialized[4:12] = struct.pack("<iI", 5, nanoseconds)
+    for read in (read_image, read_compressed_image):
+        with pytest.raises(FrameError, match="nanosec") as caught:
+            read(bytes(serialized))
+        assert caught.value.kind == "message"

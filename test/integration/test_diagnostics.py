@@ -62,14 +62,24 @@ def test_received_is_processed_plus_dropped() -> None:
     assert counted.last_fault == "plaid"
 
 
+def test_only_what_can_be_a_latency_is_one() -> None:
+    statistics = CameraStatistics()
+    for seconds in (0.0, 0.2, 3599.0, -0.1, 3600.0, 1.7e9):
+        statistics.processed(seconds)
+    counted = statistics.snapshot()
+    assert (counted.processed, counted.latencies, counted.mismatched) == (6, (0.0, 0.2, 3599.0), 3)
+
+
 def test_percentiles() -> None:
     values = [float(value) for value in range(100)]
-    assert [percentile(values, part) for part in (0.0, 0.5, 0.95, 0.99, 1.0)] == [0, 50, 95, 99, 99]
+    assert [percentile(values, part) for part in (0.0, 0.5, 0.95, 0.99, 1.0)] == [0, 49, 94, 98, 99]
+    assert [percentile([1.0, 2.0, 3.0], part) for part in (0.33, 0.34, 0.5, 0.67)] == [1, 2, 2, 3]
+    assert percentile(values, 0.55) == 54
     assert percentile([], 0.5) != percentile([], 0.5)
     stages = StageTimes()
     stages.add({"model": 0.2})
     stages.add({"model": 0.1, "paint": 0.3})
-    assert stages.medians() == {"model": 0.2, "paint": 0.3}
+    assert stages.medians() == {"model": 0.1, "paint": 0.3}
 
 
 def test_faults_are_logged_once_per_kind_and_period(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +100,7 @@ def test_a_camera_s_status_says_why() -> None:
     good = CameraSnapshot(received=20, processed=10, last_frame=99.9, latencies=(0.1, 0.2))
     assert status(good).level == DiagnosticStatus.OK
     values = {pair.key: pair.value for pair in status(good).values}
-    assert (values["received_hz"], values["processed_hz"], values["latency_p50_ms"]) == ("20.00", "10.00", "200.0")
+    assert (values["received_hz"], values["processed_hz"], values["latency_p50_ms"]) == ("20.00", "10.00", "100.0")
     assert status(CameraSnapshot(received=20, processed=10, last_frame=90.0)).level == DiagnosticStatus.STALE
     some = CameraSnapshot(20, 10, {"encoding": 2, "superseded": 8}, last_frame=99.9, last_fault="plaid")
     assert status(some).level == DiagnosticStatus.WARN
@@ -100,6 +110,11 @@ def test_a_camera_s_status_says_why() -> None:
     assert status(none).level == DiagnosticStatus.ERROR
     lost = CameraSnapshot(20, 18, {"lost": 2}, last_frame=99.9)
     assert (status(lost).level, "fastdds.xml" in status(lost).message) == (DiagnosticStatus.WARN, True)
+    all_late = CameraSnapshot(20, 0, {"too_old": 10}, last_frame=99.9)
+    assert (status(all_late).level, "use_sim_time" in status(all_late).message) == (DiagnosticStatus.ERROR, True)
+    timeless = CameraSnapshot(20, 20, last_frame=99.9, mismatched=3)
+    assert (status(timeless).level, "use_sim_time" in status(timeless).message) == (DiagnosticStatus.WARN, True)
+    assert status(timeless, before=timeless).level == DiagnosticStatus.OK
     late = CameraSnapshot(20, 10, {"too_old": 10}, last_frame=99.9)
     assert (status(late).level, "max_age" in status(late).message) == (DiagnosticStatus.WARN, True)
 

@@ -73,8 +73,6 @@ def test_a_flood_costs_only_dropped_frames(slow_node: NodeProcess) -> None:
     wait_for(lambda: node.count("received") == accounted(node), "balance")
     assert node.count("dropped_superseded") > node.count("processed") > 20
     assert maps.messages
-    # Freshest first, never a queue: one interval to wait and one model time would be exact on a machine of its own.
-    assert float(node.values()["latency_p50_ms"]) < 4e3 * SLOWED
 
 
 def test_a_slow_camera_is_not_starved_by_a_fast_one(

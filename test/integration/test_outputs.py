@@ -228,8 +228,10 @@ def test_compressed_images_and_a_smaller_map(start_node: Callable[..., NodeProce
         assert (result.width, result.height, result.header) == (WIDTH // 2, HEIGHT // 2, frame.header)
         small = type(scene)(scene.picture, scene.boxes, scene.labels, scene.instance_map[1::2, 1::2])
         assert_same_instances(pixels_of(result), small, iou=0.8)
-    truncated = CompressedImage(header=frame.header, format="jpeg", data=data.tobytes()[: len(data) // 2])
-    node.lose(truncated, "compressed", "/compressed_image/compressed")
+    for extension, described in ((".jpg", "jpeg"), (".png", "png")):
+        _, data = cv2.imencode(extension, bgr(scene))
+        truncated = CompressedImage(header=frame.header, format=described, data=data.tobytes()[: len(data) // 2])
+        node.lose(truncated, "compressed", "/compressed_image/compressed")
     assert node.state() == "active"
 
 

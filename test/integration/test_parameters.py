@@ -88,7 +88,8 @@ def test_thresholds_act_at_once(node: NodeProcess) -> None:
     labels = node.output(LabelInfo, "label_info", latched=True)
     assert node.set_together(score_threshold=1.0, thresholds__pedestrian=0.3).successful
     assert names_found(node) == {"person"}
-    wait_for(lambda: labels.messages and labels.messages[-1].threshold == 1.0, "labels with the new threshold")
+    lowest = pytest.approx(0.3)
+    wait_for(lambda: labels.messages and labels.messages[-1].threshold == lowest, "labels with the lowest threshold")
     assert node.set_together(score_threshold=0.25, thresholds__pedestrian=-1.0, thresholds__vehicle=-1.0).successful
     assert node.set(min_pixels=3000)[0].successful
     assert names_found(node) == {"person", "car"}
