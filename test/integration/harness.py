@@ -30,6 +30,8 @@ from sensor_msgs.msg import Image
 
 WIDTH, HEIGHT = 320, 192
 TIMEOUT = 20.0
+# After which a question is put once more.
+ANSWER_SECONDS = 3.0
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
@@ -98,15 +100,22 @@ class Client:
         return self.node.create_publisher(kind, topic, qos_profile_sensor_data)
 
     def call(self, kind: type, name: str, request: Any, timeout: float = TIMEOUT) -> Any:
-        # Kept: a service may not know a new client yet when it answers, and then the answer is lost.
+        # Kept: a service may not know a new client yet when it answers, and then the answer is lost. What only asks
+        # or sets is then asked again; a transition is not, as it would be another one.
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(kind, name)
             assert client.wait_for_service(timeout), f"no service {name}"
             time.sleep(0.1)
-        future = client.call_async(request)
-        wait_for(future.done, f"answer of {name}", timeout)
-        return future.result()
+        asked: list[Any] = []
+        begin, patience = time.monotonic(), timeout if kind is ChangeState else ANSWER_SECONDS
+
+        def answer() -> Any:
+            if len(asked) * patience <= time.monotonic() - begin:
+                asked.append(client.call_async(request))
+            return next((future for future in asked if future.done()), None)
+
+        return wait_for(answer, f"answer of {name}", timeout).result()
 
     def forget(self, node: str) -> None:
         """Remove the clients of a node that has ended."""

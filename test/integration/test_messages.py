@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
+from seg_perception.errors import FrameError
 from seg_perception.frame import Frame
 from seg_perception.instances import InstanceMap, Instances, Segmentation
 from seg_perception.ros import messages
+from seg_perception.ros.outputs import Outputs
 
 
 def segmentation(width: int = 1280, height: int = 720, count: int = 10, stamp_ns: int = 5) -> Segmentation:
@@ -111,3 +116,41 @@ def test_jpeg_can_be_read_again() -> None:
     message = messages.jpeg_message(header, np.full((20, 30, 3), 90, np.uint8))
     assert message.format == "bgr8; jpeg compressed bgr8"
     assert bytes(message.data[:3]) == b"\xff\xd8\xff"
+
+
+class FakeNode:
+    """Keeps what is published, by topic; `watched` are the topics with a subscriber."""
+
+    def __init__(self, *watched: str) -> None:
+        self.published: dict[str, list[Any]] = {}
+        self._watched = watched
+
+    def create_publisher(self, kind: type, topic: str, qos: Any) -> Any:
+        watchers = int(topic.removeprefix("~/") in self._watched)
+        messages = self.published.setdefault(topic.removeprefix("~/"), [])
+        return SimpleNamespace(publish=messages.append, get_subscription_count=lambda: watchers)
+
+    def topics(self) -> set[str]:
+        return {topic for topic, messages in self.published.items() if messages}
+
+
+ALWAYS = {"instance_map", "detections"}
+
+
+@pytest.mark.parametrize("picture", ["semantic_map", "instance_map/color", "overlay", "overlay/compressed"])
+def test_a_picture_is_published_while_it_is_watched(picture: str) -> None:
+    node = FakeNode(picture)
+    Outputs(node, "~", ["person", "dog", "car"]).publish(segmentation(64, 48, 3), None)
+    assert node.topics() == ALWAYS | {picture}
+
+
+def test_pictures_that_nobody_watches_are_not_made() -> None:
+    found = segmentation(64, 48, 3)
+    # No overlay can be drawn on a frame of this encoding, and nothing else looks at it.
+    object.__setattr__(found.frame, "encoding", "plaid8")
+    node = FakeNode()
+    Outputs(node, "~", ["person", "dog", "car"]).publish(found, None)
+    assert node.topics() == ALWAYS
+    for picture in ("overlay", "overlay/compressed"):
+        with pytest.raises((FrameError, KeyError)):
+            Outputs(FakeNode(picture), "~", ["person", "dog", "car"]).publish(found, None)

@@ -81,7 +81,7 @@ def test_late_subscribers_learn_the_labels(node: NodeProcess) -> None:
     assert info.threshold == pytest.approx(0.25)
 
 
-def test_pictures_for_people_are_made_only_while_watched(node: NodeProcess) -> None:
+def test_pictures_for_people_are_made_while_watched(node: NodeProcess) -> None:
     scene, maps = street(), node.output(Image, "instance_map")
     node.process(image_message(bgr(scene)), maps)
     kinds = {
