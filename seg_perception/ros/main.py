@@ -83,6 +83,11 @@ def _run(arguments: Sequence[str]) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        # A signal shuts the context down under whatever callback is running, such as one that publishes; its error is
+        # then no other news than the signal.
+        if rclpy.ok():
+            raise
     finally:
         _end(rclpy, executor, node)
         ended.set()

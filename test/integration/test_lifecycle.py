@@ -256,6 +256,24 @@ def test_a_signal_ends_the_process_while_it_works(
     assert "Traceback" not in node.log
 
 
+@pytest.mark.parametrize(("shut_down", "code"), [("rclpy.shutdown()", 0), ("pass", 1)])
+def test_only_errors_of_a_shutdown_are_no_errors(
+    start_node: Callable[..., NodeProcess], tmp_path: Path, shut_down: str, code: int
+) -> None:
+    """A callback fails; that is nothing if a signal has just shut the context down under it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import rclpy\n"
+        "from seg_perception.ros.diagnostics import Diagnostics\n"
+        f"def broken(self):\n    {shut_down}\n    raise RuntimeError('no context')\n"
+        "Diagnostics.publish = broken\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+        node = start_node(f"fails_{code}")
+    assert node.popen.wait(20) == code
+    assert ("no context" in node.log) == (code == 1)
+
+
 def test_a_signal_ends_the_process_while_it_starts(start_node: Callable[..., NodeProcess], model: Path) -> None:
     node = start_node("early", model=model, autostart=True)
     node.wait_log("opening model")
