@@ -12,25 +12,23 @@ dropped.
     node     the node's own `ros.camera.Camera`: gated, and a worker that becomes free takes the newest frame itself;
              the executor only ends its waiting
 
-Run: python bench/subscription.py [--seconds 12] [--sizes 1280x720 1920x1080]
+Run: python -m bench.subscription [--seconds 12] [--sizes 1280x720 1920x1080]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import random
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
+
+from demo.session import ROOT, environment
 
 WORK_SECONDS = 0.1
 LOW_HZ, HIGH_HZ = 8, 30
 DESIGNS = ("typed", "raw", "gated", "node")
-PROFILE = Path(__file__).resolve().parent.parent / "config" / "fastdds.xml"
 
 
 def camera(width: int, height: int, rate_hz: float) -> None:
@@ -221,19 +219,12 @@ def receive(design: str, seconds: float) -> None:
 
 
 def _measure(design: str, size: str, rate_hz: int, seconds: float) -> tuple[int, float, float, float, float]:
-    environment = {
-        **os.environ,
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        "ROS_DOMAIN_ID": str(random.randint(1, 100)),
-    }
-    if PROFILE.is_file():
-        for variable in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"):  # the second up to Jazzy
-            environment.setdefault(variable, str(PROFILE))
-    me = [sys.executable, __file__]
-    source = subprocess.Popen([*me, "--camera", size, str(rate_hz)], stdin=subprocess.PIPE, env=environment)
+    values = environment()
+    me = [sys.executable, "-m", "bench.subscription"]
+    source = subprocess.Popen([*me, "--camera", size, str(rate_hz)], stdin=subprocess.PIPE, env=values, cwd=ROOT)
     try:
         run = subprocess.run(
-            [*me, "--receive", design, str(seconds)], env=environment, check=True, capture_output=True, text=True
+            [*me, "--receive", design, str(seconds)], env=values, cwd=ROOT, check=True, capture_output=True, text=True
         )
     finally:
         source.communicate()
@@ -259,7 +250,7 @@ def main() -> None:
         return
     print(
         f"worker busy {WORK_SECONDS * 1e3:.0f} ms a frame; camera {LOW_HZ} and {HIGH_HZ} Hz, "
-        f"{arguments.seconds:.0f} s each; Fast DDS profile: {PROFILE.name if PROFILE.is_file() else 'stock'}"
+        f"{arguments.seconds:.0f} s each; with config/fastdds.xml"
     )
     print(
         f"{'size':>10} {'design':>7} {'CPU ms/dropped':>15} {'CPU % low':>10} {'CPU % high':>11} "

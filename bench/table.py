@@ -6,19 +6,23 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 
 
-def interleaved(jobs: Sequence[Callable[[], object]], rounds: int, warm_up: int = 3) -> list[float]:
-    """Median seconds of several jobs, run in turn so that the machine's moods hit all of them alike."""
+def interleaved(jobs: Sequence[Callable[[], object]], rounds: int, warm_up: int = 3, pause: float = 0.0) -> list[float]:
+    """Median seconds of several jobs, run in turn so that the machine's moods hit all of them alike.
+
+    `pause` seconds pass before each: threads of one runtime may spin for a while after its run, at the cost of another.
+    """
     seconds = np.empty((rounds, len(jobs)))
     for _ in range(warm_up):
         for job in jobs:
             job()
     for row in seconds:
         for column, job in enumerate(jobs):
+            sleep(pause)
             begin = perf_counter()
             job()
             row[column] = perf_counter() - begin

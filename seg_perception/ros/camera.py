@@ -3,7 +3,7 @@
 While the worker is busy the subscription is kept out of the executor's wait set, so that the frames which arrive
 meanwhile wake nobody; the middleware keeps the newest (depth 1). A worker that becomes free takes it itself. Only a
 worker that finds none waits, and then the executor hands it the next one. CPU time of the node for a frame that is
-dropped, measured with bench/subscription.py: 0.0 ms at 720p and 0.3 ms at 1080p, against 2.3 and 5.2 ms with a plain
+dropped, measured with bench/subscription.py: 0.07 ms at 720p and 0.4 ms at 1080p, against 2.6 and 5.1 ms with a plain
 subscription.
 """
 
