@@ -10,6 +10,7 @@ from demo.defaults import DefaultsMissing, canonical, default_inputs, default_mo
 from demo.report import contact_sheet, tables
 from demo.session import run
 from seg_perception.errors import SegPerceptionError
+from seg_perception.sources.images import open_source
 
 
 def main() -> int:
@@ -23,8 +24,11 @@ def main() -> int:
     parser.add_argument("--size", default="1280x720", help="camera resolution, WIDTHxHEIGHT")
     arguments = parser.parse_args()
     try:
-        model = canonical(arguments.model or default_model(), arguments.out)
+        arguments.out.mkdir(parents=True, exist_ok=True)
         inputs = arguments.input or default_inputs()
+        for path in inputs:
+            open_source(path)
+        model = canonical(arguments.model or default_model(), arguments.out)
         print(f"camera: {arguments.size} at {arguments.rate:g} Hz, {arguments.frames} frames")
         print(f"model:  {model}")
         for old in (arguments.out / "overlays").glob("*.jpg"):
@@ -41,7 +45,7 @@ def main() -> int:
     except DefaultsMissing as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (SegPerceptionError, RuntimeError) as error:
+    except (SegPerceptionError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(tables(report))

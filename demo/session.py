@@ -102,7 +102,7 @@ def run(
         profile: whether the processes use `config/fastdds.xml`.
 
     Raises:
-        RuntimeError: a process failed; the message has what it said.
+        RuntimeError: a process failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     values = environment(profile)
@@ -127,9 +127,7 @@ def run(
             viewer.send_signal(signal.SIGINT)
             received = json.loads(_output(viewer, 10.0))
         except (RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
-            log.flush()
-            log.seek(0)
-            raise RuntimeError(f"session: {error}; the node said:\n{log.read()[-3000:]}") from error
+            raise RuntimeError(f"{error}; the node's log: {folder / 'node.log'}") from error
         node.send_signal(signal.SIGINT)
         node.wait(10)
         log.seek(0)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, ModelSpec
-from ..errors import NotCanonicalError
+from ..errors import ConfigurationError, NotCanonicalError
 from ..frame import Frame
 from ..instances import Detections, InstanceMap
 
@@ -66,6 +66,10 @@ class RunOptions:
 
     device: str = ""
     threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigurationError(f"threads: expected 0 (the backend's choice) or more, got {self.threads}")
 
 
 @runtime_checkable

@@ -47,6 +47,11 @@ def run(arguments: argparse.Namespace) -> int:
     from ..sources.class_tables import resolve_class_table
     from ..sources.images import open_source
 
+    if any(path.is_dir() and path.resolve() == arguments.output.resolve() for path in arguments.paths):
+        raise ConfigurationError(
+            f"output folder {arguments.output}: it is a folder of input, where results would become input next time; "
+            "choose another with -o"
+        )
     _make_folder(arguments.output)
     sources = [open_source(path) for path in arguments.paths]
     if arguments.coco is not None and any(source.fps for source in sources):
@@ -78,7 +83,7 @@ def _options(arguments: argparse.Namespace) -> SegmenterOptions:
 def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argparse.Namespace) -> int:
     from .result_files import ResultFiles
 
-    files = ResultFiles(arguments.output, segmenter.spec.class_names)
+    files = ResultFiles(arguments.output, arguments.paths, segmenter.spec.class_names)
     coco = None
     if arguments.coco is not None:
         from .coco_results import CocoResults

@@ -22,8 +22,10 @@ from ..sources.encodings import to_bgr
 class ResultFiles:
     """Writes NAME.overlay.jpg, NAME.instances.png (16 bit, pixel = number) and NAME.json; an mp4 for each video."""
 
-    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, sources: Sequence[Path], class_names: Sequence[str]) -> None:
+        """Begin; `sources` are what the frames come from, by number."""
         self._folder = folder
+        self._sources = sources
         self._class_names = class_names
         self._names: Counter[str] = Counter()
         self._groups: Counter[str] = Counter()
@@ -46,7 +48,7 @@ class ResultFiles:
         overlay = draw_overlay(to_bgr(result.frame), result, self._class_names)
         self._write(f"{unique}.overlay.jpg", overlay)
         self._write(f"{unique}.instances.png", result.instance_map.pixels)
-        text = json.dumps({"image": name, **self._description(result)}, indent=1)
+        text = json.dumps({"source": str(self._sources[source]), "image": name, **self._description(result)}, indent=1)
         try:
             (self._folder / f"{unique}.json").write_text(text + "\n", encoding="utf-8")
         except OSError as error:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..backend.base import Backend
 from ..classes import ClassTable
 from ..contract import ModelSpec
-from ..errors import ModelError
+from ..errors import ConfigurationError, ModelError
 from ..frame import Frame
 from ..instances import Detections, InstanceMap, Instances, Segmentation
 from .output_size import OutputSize
@@ -32,6 +32,10 @@ class SegmenterOptions:
     select: SelectOptions = field(default_factory=SelectOptions)
     min_pixels: int = 16
     output_size: OutputSize = field(default_factory=OutputSize)
+
+    def __post_init__(self) -> None:
+        if self.min_pixels < 0:
+            raise ConfigurationError(f"min_pixels: expected 0 or more, got {self.min_pixels}")
 
 
 class Segmenter:

@@ -42,7 +42,9 @@ class SelectOptions:
                 f"got {len(self.group_thresholds)}"
             )
         if not 0 <= self.score_threshold <= 1 or max(self.group_thresholds) > 1:
-            raise ConfigurationError("score thresholds: expected 0 to 1 (or negative for a group without its own)")
+            raise ConfigurationError(
+                f"score thresholds: expected 0 to 1, got {self.score_threshold} and for groups {self.group_thresholds}"
+            )
         if not 0 <= self.group_iou <= 1:
             raise ConfigurationError(f"group IoU: expected 0 to 1, got {self.group_iou}")
 

@@ -16,6 +16,12 @@ from .statistics import LOST, TOO_OLD, CameraSnapshot, percentile
 ACTIVE = "active"
 # A camera is silent when nothing came for this many periods, and at least for this many seconds.
 _SILENT_PERIODS, _SILENT_SECONDS = 2.0, 2.0
+_PROFILE = (
+    "large images need shared memory: check that the camera and this node use the profile config/fastdds.xml "
+    "(its first lines say how)"
+)
+# Results that are older than this tell of clocks that differ, or of a camera that delivers old frames.
+_OLD_SECONDS = 5.0
 _CLOCKS = (
     "their stamps are not of this node's clock; check that the camera stamps its frames, that both machines' clocks "
     "are set, and that use_sim_time and /clock are as the camera's"
@@ -139,7 +145,9 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
     silence = now - counted.last_frame
     publishers = f"{camera.publishers} publisher{'' if camera.publishers == 1 else 's'}"
     if counted.last_frame < 0:
-        hint = "check the topic's name and that the camera runs" if not camera.publishers else "check its type and QoS"
+        hint = "check the topic's name and that the camera runs"
+        if camera.publishers:
+            hint = f"check its type and QoS; {_PROFILE}"
         return DiagnosticStatus.WARN, f"no frame yet; waiting for {camera.topic} ({publishers}): {hint}"
     if silence > max(_SILENT_SECONDS, _SILENT_PERIODS * elapsed):
         return DiagnosticStatus.STALE, f"no frame for {silence:.1f} s; waiting for {camera.topic} ({publishers})"
@@ -153,15 +161,18 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
         return DiagnosticStatus.ERROR, f"every frame is older than max_age and dropped; if they are new, {_CLOCKS}"
     lost = counted.dropped.get(LOST, 0) - before.dropped.get(LOST, 0)
     if lost:
-        return DiagnosticStatus.WARN, (
-            f"{lost} frames lost on the way; large images need the middleware's shared memory: start the camera and "
-            "this node with the profile config/fastdds.xml (its first lines say how)"
-        )
+        return DiagnosticStatus.WARN, f"{lost} frames lost on the way; {_PROFILE}"
     if late:
         return DiagnosticStatus.WARN, f"{late} frames were older than max_age and dropped"
     mismatched = counted.mismatched - before.mismatched
     if mismatched:
         return DiagnosticStatus.WARN, f"{mismatched} frames without a latency: {_CLOCKS}"
+    latency = percentile(counted.latencies, 0.5)
+    if latency > _OLD_SECONDS:
+        return (
+            DiagnosticStatus.WARN,
+            f"results come {latency:.1f} s after their frames' stamps; unless so by intention, {_CLOCKS}",
+        )
     return DiagnosticStatus.OK, "receiving"
 
 

@@ -137,6 +137,12 @@ class SegmenterNode(LifecycleNode):
     def _open(self) -> None:
         self._failure = ""
         settings = self._settings.settings()
+        unknown = self._settings.unknown()
+        if unknown:
+            self.get_logger().warning(
+                f"parameters: {', '.join(unknown)} were given, but the node has no such parameters (or `cameras` does "
+                "not name the camera); they are without effect: check the spelling"
+            )
         for camera in settings.cameras:
             self._statistics.setdefault(camera.name, CameraStatistics())
         self._session = Session(self, settings, self._statistics, report=self._report, fail=self._fail)

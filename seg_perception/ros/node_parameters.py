@@ -54,6 +54,16 @@ class NodeParameters:
         """
         return self._settings({})
 
+    def unknown(self) -> list[str]:
+        """Names in the parameter file or on the command line that the node does not have; rclpy drops them silently."""
+        # Not public in rclpy, the same from Humble on.
+        given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
+        return sorted(
+            name
+            for name in given
+            if name not in self._specs and not self._node.has_parameter(name) and not name.startswith("qos_overrides.")
+        )
+
     def set_atomically(
         self, parameters: Sequence[Parameter[Any]], store: Callable[[list[Parameter[Any]]], SetParametersResult]
     ) -> SetParametersResult:

@@ -66,6 +66,19 @@ def test_a_model_that_is_missing(pictures: Path, tmp_path: Path) -> None:
     assert "absent.onnx does not exist" in done.stderr
 
 
+def test_an_input_that_is_missing_is_told_before_anything_starts(tmp_path: Path) -> None:
+    done = demo("--model", tmp_path / "absent.onnx", "--input", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path / 'nothing'}: does not exist")
+
+
+def test_a_folder_for_results_that_cannot_be_made(pictures: Path) -> None:
+    done = demo("--model", "absent.onnx", "--input", pictures, "--out", "/proc/nowhere")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
 def test_sources_share_the_frames_and_pictures_are_held(pictures: Path) -> None:
     shown, order = schedule([pictures, pictures / "0.png"], 12, (320, 200))
     assert order == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3]

@@ -127,3 +127,21 @@ def test_the_model_s_status() -> None:
     ready = model_status(NodeState("active", "", {"device": "CPU"}, {"model": 0.0123}, {}))
     assert ready.level == DiagnosticStatus.OK
     assert {pair.key: pair.value for pair in ready.values} == {"state": "active", "device": "CPU", "model_ms": "12.30"}
+
+
+def test_without_a_frame_although_somebody_publishes_the_profile_is_named() -> None:
+    silent = status(NEW)
+    assert silent.level == DiagnosticStatus.WARN
+    assert "/front/image_raw (1 publisher)" in silent.message
+    assert "config/fastdds.xml" in silent.message
+    assert "fastdds" not in status(NEW, publishers=0).message
+
+
+def test_old_stamps_are_a_warning() -> None:
+    def aged(seconds: float) -> CameraSnapshot:
+        return CameraSnapshot(received=9, processed=9, latencies=(seconds,) * 9, last_frame=99.9)
+
+    assert status(aged(0.2)).level == DiagnosticStatus.OK
+    old = status(aged(100.0))
+    assert old.level == DiagnosticStatus.WARN
+    assert "100.0 s after" in old.message

@@ -161,3 +161,12 @@ def test_bad_start_values_are_told_at_configure(start_node: Callable[..., NodePr
     assert node.set(tracking=False)[0].successful
     assert node.change("configure")
     wait_for(lambda: node.values("model").get("state") == "inactive", "diagnostics")
+
+
+def test_parameters_that_the_node_does_not_have_are_reported(
+    start_node: Callable[..., NodeProcess], model: Path
+) -> None:
+    options = {"score_treshold": 0.5, "cameras.frnt.topic": "/x"}
+    node = start_node("misspelt", model=model, autostart=True, **options)
+    node.wait_state("active")
+    assert "parameters: cameras.frnt.topic, score_treshold were given" in node.log

@@ -65,6 +65,7 @@ def test_writes_overlay_map_and_instances(
     assert run(picture, "--model", model, "--classes", table, "-o", out) == 0
     written = json.loads((out / "street.json").read_text())
     assert (written["width"], written["height"]) == (640, 384)
+    assert written["source"] == str(picture)
     # The traffic light belongs to no road group of this table.
     assert {each["class"]: each["group"] for each in written["instances"]} == {"person": "pedestrian", "car": "vehicle"}
     pixels = cv2.imread(str(out / "street.instances.png"), cv2.IMREAD_UNCHANGED)
@@ -183,7 +184,10 @@ def test_a_video_becomes_a_video(model: Path, table: Path, scene: Scene, tmp_pat
         (["."], "expected files ending in"),
         (["street.png", "--backend", "abacus"], "expected one of openvino"),
         (["street.png", "--device", "abacus"], "OpenVINO has CPU"),
-        (["street.png", "--score", "2"], "score thresholds: expected 0 to 1"),
+        (["street.png", "--score", "2"], "score thresholds: expected 0 to 1, got 2.0"),
+        (["street.png", "--min-pixels", "-3"], "min_pixels: expected 0 or more, got -3"),
+        (["street.png", "--threads", "-3"], "threads: expected 0 (the backend's choice) or more, got -3"),
+        ([".", "-o", "."], "it is a folder of input"),
         (["street.png", "-o", "/proc/nowhere"], "cannot be written"),
         (["street.png", "--model", "absent.onnx"], "does not exist"),
         (["street.png", "--classes", "absent"], "class table"),
@@ -202,7 +206,7 @@ def test_errors_say_what_was_expected(
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    if arguments != ["."]:
+    if arguments[0] != ".":
         save(scene, work / "street.png")
     assert run("--model", model, "--classes", table, "-o", tmp_path / "out", *arguments) == 1
     assert message in capsys.readouterr().err
