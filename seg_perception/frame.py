@@ -111,12 +111,7 @@ class Frame:
                 f"image encoding: expected one of {', '.join(ENCODINGS)}; got {self.encoding!r}; "
                 "let the camera driver publish one of these",
             )
-        if not (0 < self.width <= MAX_SIDE and 0 < self.height <= MAX_SIDE):
-            raise FrameError(
-                "size",
-                f"image size: expected 1 to {MAX_SIDE} pixels a side, got {self.width} x {self.height}; "
-                "check the camera driver",
-            )
+        check_size("image size", self.width, self.height)
         if self.width % layout.width_multiple or self.height % layout.height_multiple:
             raise FrameError(
                 "size",
@@ -157,3 +152,16 @@ class Frame:
         height, width, _ = image.shape
         data = np.ascontiguousarray(image).reshape(-1)
         return cls(data, width, height, 3 * width, "bgr8", stamp_ns, frame_id, camera)
+
+
+def check_size(subject: str, width: int, height: int) -> None:
+    """See that an image has a size that a camera may have; `subject` begins the message.
+
+    Raises:
+        FrameError: kind `size`, a side is not 1 to `MAX_SIDE` pixels.
+    """
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise FrameError(
+            "size",
+            f"{subject}: expected 1 to {MAX_SIDE} pixels a side, got {width} x {height}; check the camera driver",
+        )

@@ -80,9 +80,8 @@ class _Never(_OnDemand):
 class GapCounter:
     """Counts the frames that were published since the last one taken, by the publishers' sequence numbers.
 
-    Distributions before Kilted do not say which
-    publisher a message is from; there, gaps are counted only while the topic has one publisher. Humble has no sequence
-    numbers; there, nothing is counted.
+    Distributions before Kilted do not say which publisher a message is from; there, gaps are counted only while the
+    topic has one publisher. Humble has no sequence numbers; there, nothing is counted.
     """
 
     def __init__(self, publishers: Callable[[], int]) -> None:

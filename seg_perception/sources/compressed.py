@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import FrameError
-from ..frame import MAX_SIDE
+from ..frame import check_size
 
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
@@ -59,12 +59,7 @@ def read_header(data: memoryview) -> CompressedHeader:
             f"compressed image: expected a JPEG or PNG, got {len(data)} bytes that begin with {start.hex(' ') or '-'}; "
             "use a JPEG or PNG transport",
         )
-    if not (0 < header.width <= MAX_SIDE and 0 < header.height <= MAX_SIDE):
-        raise FrameError(
-            "size",
-            f"compressed image: expected 1 to {MAX_SIDE} pixels a side, got {header.width} x {header.height}; "
-            "check the camera driver",
-        )
+    check_size("compressed image", header.width, header.height)
     if not complete or header.width * header.height > pixels_per_byte * len(data):
         raise FrameError(
             "compressed",
