@@ -62,6 +62,8 @@ setup(
         "openvino": ["openvino"],
         "onnxruntime": ["onnxruntime"],
         "toolchain": ["onnx", "onnxruntime", "tqdm"],
+        # Average precision on labelled pictures.
+        "evaluation": ["pycocotools"],
         # For use without ROS; elsewhere python3-opencv comes through rosdep.
         # OpenCV 5 changed the constants that cv_bridge's tables are made of.
         "opencv": ["opencv-python-headless<5"],

@@ -1,0 +1,176 @@
+"""Labelled pictures: a COCO annotation file and the folder of its images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..classes import name_key
+from ..errors import SourceError
+from ..frame import Frame
+from ..sources.images import read_image
+
+_KEYS = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """One picture of a labelled set.
+
+    Attributes:
+        image_id: its number in the annotation file.
+        path: its file.
+        width, height: what the annotation file says, in pixels.
+    """
+
+    image_id: int
+    path: Path
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class CocoSet:
+    """Pictures with ground truth.
+
+    Attributes:
+        path: the annotation file.
+        annotations: its content.
+        images: those whose files are there, in the order of the annotation file.
+        missing: file names of the others.
+    """
+
+    path: Path
+    annotations: Mapping[str, Any]
+    images: tuple[LabelledImage, ...]
+    missing: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path, folder: Path | None = None) -> CocoSet:
+        """Read an annotation file and look for its images.
+
+        Args:
+            path: the annotation file (`instances_val2017.json` or the like).
+            folder: of the images; by default `images` beside the file or, if none of them is there, the file's own.
+
+        Raises:
+            SourceError: the file cannot be read or has another form, or none of its images is there.
+        """
+        content = _read(path)
+        names = [(image, Path(str(image["file_name"]))) for image in content["images"]]
+        folders = [folder] if folder is not None else [path.parent / "images", path.parent]
+        for each in folders:
+            found = [(image, each / name) for image, name in names]
+            images = tuple(
+                LabelledImage(image["id"], file, image["width"], image["height"])
+                for image, file in found
+                if file.is_file()
+            )
+            if images:
+                missing = tuple(str(image["file_name"]) for image, file in found if not file.is_file())
+                return cls(path, content, images, missing)
+        raise SourceError(
+            f"{path}: lists {len(names)} images such as {names[0][1] if names else '-'}, none of which is in "
+            f"{' or '.join(map(str, folders))}; name the folder of the images"
+        )
+
+    @property
+    def image_ids(self) -> tuple[int, ...]:
+        """Numbers of the images that are there."""
+        return tuple(image.image_id for image in self.images)
+
+    def only(self, image_ids: Collection[int]) -> CocoSet:
+        """The same set with some of its images."""
+        chosen = set(image_ids)
+        return replace(self, images=tuple(image for image in self.images if image.image_id in chosen), missing=())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def frames(self, failures: list[SourceError] | None = None) -> Iterator[tuple[str, Frame]]:
+        """Each image under its number as name; those that cannot be read go to `failures`.
+
+        Raises:
+            SourceError: an image cannot be read and there is no `failures`.
+        """
+        for image in self.images:
+            try:
+                frame = read_image(image.path)
+                if (frame.width, frame.height) != (image.width, image.height):
+                    raise SourceError(
+                        f"{image.path}: {self.path.name} says {image.width} x {image.height} pixels, the file has "
+                        f"{frame.width} x {frame.height}; the annotations are of another picture"
+                    )
+            except SourceError as error:
+                if failures is None:
+                    raise
+                failures.append(error)
+            else:
+                yield str(image.image_id), frame
+
+    def categories(self, class_names: Sequence[str]) -> NDArray[np.int64]:
+        """The number that the set gives to each of a model's classes, int64 `[C]`; -1 for those that it lacks.
+
+        Raises:
+            SourceError: it has none of them.
+        """
+        known = {name_key(str(each["name"])): int(each["id"]) for each in self.annotations["categories"]}
+        numbers = np.array([known.get(name_key(name), -1) for name in class_names], np.int64)
+        if (numbers < 0).all():
+            raise SourceError(
+                f"{self.path}: expected a category for at least one of the model's classes "
+                f"({', '.join(class_names[:8])}, ...), got only {', '.join(map(repr, list(known)[:8]))}"
+            )
+        return numbers
+
+
+def is_annotation_file(path: Path) -> bool:
+    """Whether a path is meant as a COCO annotation file, by its suffix."""
+    return path.suffix.lower() == ".json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of an annotation file, with the keys and fields that are used.
+
+    Raises:
+        SourceError: it cannot be read, or has another form.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: does not exist; expected a COCO annotation file") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: expected a COCO annotation file, this is not JSON: {error}") from error
+    if isinstance(content, list):
+        _refuse(path, "got a list, as of results; give the annotations that the results are of")
+    lacking = [key for key in _KEYS if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    if lacking:
+        _refuse(path, f"these lists are missing: {', '.join(lacking)}")
+    _check(path, content, "images", {"id": int, "file_name": str, "width": int, "height": int})
+    _check(path, content, "categories", {"id": int, "name": str})
+    _check(
+        path, content, "annotations", {"image_id": int, "category_id": int, "bbox": list, "segmentation": (list, dict)}
+    )
+    return dict(content)
+
+
+def _check(path: Path, content: Mapping[str, Any], key: str, fields: Mapping[str, type | tuple[type, ...]]) -> None:
+    for number, entry in enumerate(content[key]):
+        for field, kind in fields.items():
+            if not isinstance(entry, dict) or not isinstance(entry.get(field), kind):
+                got = entry.get(field) if isinstance(entry, dict) else entry
+                kinds = kind if isinstance(kind, tuple) else (kind,)
+                expected = " or ".join(each.__name__ for each in kinds)
+                _refuse(path, f"`{key}` number {number}: expected `{field}` as {expected}, got {got!r:.60}")
+
+
+def _refuse(path: Path, reason: str) -> NoReturn:
+    raise SourceError(f"{path}: expected a COCO annotation file with the lists {', '.join(_KEYS)}; {reason}")

@@ -1,0 +1,266 @@
+"""COCO's average precision of boxes and masks, per class and road group, and whether a difference of two is real.
+
+pycocotools matches results with the ground truth, image by image. The sum over images is done here, because a bootstrap
+needs it many times: the same definition (101 recall levels, IoU 0.50 to 0.95, at most 100 results per image and class),
+with a weight for each image. Resampling images with repetition is the same as weighting them by whole numbers.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..classes import ROAD_GROUPS, ClassTable
+from ..errors import BackendUnavailable
+
+KINDS = {"mask": "segm", "box": "bbox"}
+_IOU_LEVELS = 10
+_RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+# Resamples computed at once: bounds the memory of (resamples, IoU levels, results) arrays.
+_AT_ONCE = 25
+
+
+@dataclass(frozen=True, slots=True)
+class AveragePrecision:
+    """Average precision over some images, 0-1; NaN where there is no ground truth.
+
+    Attributes:
+        kind: `mask` or `box`.
+        overall: COCO's AP, the mean over classes with ground truth and IoU 0.50 to 0.95.
+        at_50: the same at IoU 0.50.
+        per_class: AP by class name, for classes with ground truth.
+        per_group: by road group, the mean over its classes with ground truth, for groups that have any.
+    """
+
+    kind: str
+    overall: float
+    at_50: float
+    per_class: Mapping[str, float]
+    per_group: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How much the average precision of one result set is above that of another on the same images.
+
+    Attributes:
+        value: second minus first.
+        low, high: limits of the 95 % interval.
+        samples: resamples it comes from.
+    """
+
+    value: float
+    low: float
+    high: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class _ClassMatches:
+    """The results of one class, best first, and how they match.
+
+    Attributes:
+        image: int64 `[D]`, index of each result's image.
+        right, wrong: bool `[10, D]` by IoU level; neither where a result lies on a crowd region.
+        truths: int64 `[I]`, objects to be found in each image.
+    """
+
+    image: NDArray[np.int64]
+    right: NDArray[np.bool_]
+    wrong: NDArray[np.bool_]
+    truths: NDArray[np.int64]
+
+
+class MatchedResults:
+    """One result set, matched with the ground truth of some images."""
+
+    def __init__(self, kind: str, image_ids: Sequence[int], classes: Mapping[str, _ClassMatches]) -> None:
+        """Take what `match_results` made."""
+        self.kind = kind
+        self.image_ids = tuple(image_ids)
+        self._classes = dict(classes)
+
+    def only(self, names: Sequence[str]) -> MatchedResults:
+        """The same for some of the classes."""
+        chosen = {name: matches for name, matches in self._classes.items() if name in set(names)}
+        return MatchedResults(self.kind, self.image_ids, chosen)
+
+    def average_precision(self, table: ClassTable | None = None) -> AveragePrecision:
+        """Sum up all images; road groups after `table`, none without."""
+        once = np.ones((1, len(self.image_ids)))
+        each = {name: _weighted(matches, once)[0] for name, matches in self._classes.items()}
+        each = {name: levels for name, levels in each.items() if not np.isnan(levels).any()}
+        groups: dict[str, list[float]] = {}
+        if table is not None:
+            for (_, levels), group in zip(each.items(), table.groups(list(each)).tolist(), strict=True):
+                if group >= 0:
+                    groups.setdefault(ROAD_GROUPS[group], []).append(float(levels.mean()))
+        return AveragePrecision(
+            self.kind,
+            float(np.mean([levels.mean() for levels in each.values()])) if each else float("nan"),
+            float(np.mean([levels[0] for levels in each.values()])) if each else float("nan"),
+            {name: float(levels.mean()) for name, levels in each.items()},
+            {group: float(np.mean(groups[group])) for group in ROAD_GROUPS if group in groups},
+        )
+
+    def resampled(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Overall AP with each image counted several times or not at all.
+
+        Args:
+            weights: float64 `[S, I]`, how often each image counts, for each of S resamples.
+
+        Returns:
+            float64 `[S]`; NaN where a resample has no ground truth.
+        """
+        total, count = np.zeros(len(weights)), np.zeros(len(weights))
+        for matches in self._classes.values():
+            for start in range(0, len(weights), _AT_ONCE):
+                part = slice(start, start + _AT_ONCE)
+                values = _weighted(matches, weights[part]).mean(axis=1)
+                total[part] += np.nan_to_num(values)
+                count[part] += ~np.isnan(values)
+        mean: NDArray[np.float64] = np.divide(total, count, out=np.full(len(weights), np.nan), where=count > 0)
+        return mean
+
+
+def match_results(
+    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int], kind: str = "mask"
+) -> MatchedResults:
+    """Match results with ground truth.
+
+    Args:
+        annotations: the content of a COCO annotation file: `images`, `annotations`, `categories`.
+        results: COCO results: `image_id`, `category_id`, `score`, `bbox` and `segmentation`.
+        image_ids: the images that count; ground truth and results of others are left out.
+        kind: `mask` or `box`.
+
+    Raises:
+        BackendUnavailable: pycocotools is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"average precision needs the Python package pycocotools ({error}): pip install pycocotools"
+        ) from error
+    wanted = sorted(set(image_ids))
+    if not wanted:
+        raise ValueError("image_ids: expected at least one image, got none")
+    chosen = set(wanted)
+    # pycocotools reports each step on standard output, and writes into what it is given.
+    with redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = {
+            "images": [image for image in annotations["images"] if image["id"] in chosen],
+            "annotations": _numbered(each for each in annotations["annotations"] if each["image_id"] in chosen),
+            "categories": annotations["categories"],
+        }
+        truth.createIndex()
+        found = COCO()
+        if own := [dict(each) for each in results if each["image_id"] in chosen]:
+            found = truth.loadRes(own)
+        evaluation = COCOeval(truth, found, KINDS[kind])
+        evaluation.params.imgIds = wanted
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.evaluate()
+    categories = {each["id"]: str(each["name"]) for each in annotations["categories"]}
+    rows = np.reshape(np.array(evaluation.evalImgs, dtype=object), (-1, len(wanted)))
+    return MatchedResults(
+        kind,
+        wanted,
+        {
+            categories[category]: _class_matches(images)
+            for category, images in zip(evaluation.params.catIds, rows, strict=True)
+        },
+    )
+
+
+def paired_bootstrap(
+    first: MatchedResults, second: MatchedResults, samples: int = 1000, seed: int = 0, classes: Sequence[str] = ()
+) -> Difference:
+    """The difference of the overall AP of two result sets on the same images, second minus first.
+
+    Images are drawn with repetition, the same ones for both sets, so that what makes an image hard cancels out.
+
+    Args:
+        first, second: of the same images and kind.
+        samples: how many resamples.
+        seed: of the resamples.
+        classes: only these count; all for none.
+
+    Raises:
+        ValueError: the two were not matched on the same images, or for different kinds.
+    """
+    if (first.kind, first.image_ids) != (second.kind, second.image_ids):
+        raise ValueError("paired bootstrap: expected two result sets of one kind on the same images")
+    if classes:
+        first, second = first.only(classes), second.only(classes)
+    images = len(first.image_ids)
+    weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), samples).astype(np.float64)
+    differences = second.resampled(weights) - first.resampled(weights)
+    once = np.ones((1, images))
+    low, high = np.nanpercentile(differences, [2.5, 97.5]).tolist()
+    return Difference(float(second.resampled(once)[0] - first.resampled(once)[0]), low, high, samples)
+
+
+def _numbered(annotations: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Copies with what pycocotools relies on; to it an object with the id 0 is one that nothing was matched with."""
+    return [
+        {"iscrowd": 0, "area": each["bbox"][2] * each["bbox"][3], **each, "id": number}
+        for number, each in enumerate(annotations, 1)
+    ]
+
+
+def _class_matches(images: Sequence[Mapping[str, Any] | None]) -> _ClassMatches:
+    """Join what pycocotools found for one class image by image; None stands for nothing there."""
+    truths = np.zeros(len(images), np.int64)
+    scores: list[NDArray[np.float64]] = [np.empty(0)]
+    image: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    matched, ignored = [np.zeros((_IOU_LEVELS, 0), bool)], [np.zeros((_IOU_LEVELS, 0), bool)]
+    for index, found in enumerate(images):
+        if found is None:
+            continue
+        truths[index] = np.count_nonzero(np.asarray(found["gtIgnore"]) == 0)
+        scores.append(np.asarray(found["dtScores"], np.float64))
+        image.append(np.full(len(found["dtScores"]), index))
+        matched.append(np.asarray(found["dtMatches"]).reshape(_IOU_LEVELS, -1) != 0)
+        ignored.append(np.asarray(found["dtIgnore"], bool).reshape(_IOU_LEVELS, -1))
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    hit, left_out = (np.concatenate(each, axis=1)[:, order] for each in (matched, ignored))
+    return _ClassMatches(np.concatenate(image)[order], hit & ~left_out, ~hit & ~left_out, truths)
+
+
+def _weighted(matches: _ClassMatches, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """AP of one class at each IoU level.
+
+    Args:
+        matches: of the class.
+        weights: float64 `[S, I]`, how often each image counts.
+
+    Returns:
+        float64 `[S, 10]`; NaN where there is nothing to be found.
+    """
+    truths = weights @ matches.truths
+    result = np.full((len(weights), _IOU_LEVELS), np.nan)
+    possible = truths > 0
+    result[possible] = 0.0
+    if not possible.any() or not len(matches.image):
+        return result
+    share = weights[possible][:, None, matches.image]
+    right = np.cumsum(share * matches.right, axis=2)
+    wrong = np.cumsum(share * matches.wrong, axis=2)
+    recall = right / truths[possible][:, None, None]
+    precision = right / (right + wrong + np.spacing(1))
+    # The best precision at this or any higher recall, counted once for each recall level that is newly reached.
+    best = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
+    reached = np.searchsorted(_RECALL_LEVELS, recall, side="right")
+    new = np.diff(reached, axis=2, prepend=0)
+    result[possible] = (new * best).sum(axis=2) / len(_RECALL_LEVELS)
+    return result
