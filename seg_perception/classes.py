@@ -28,11 +28,13 @@ class ClassTable:
         name: how the table is called (`coco`, `cityscapes`, ...).
         class_names: the classes in label order.
         group_of: road group by class name; names compare case-insensitively, `_`, `-` and space are the same.
+        stuff: the classes that have no instances (road, sky, ...), as `name_key` writes them.
     """
 
     name: str
     class_names: tuple[str, ...]
     group_of: Mapping[str, str]
+    stuff: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for class_name, group in self.group_of.items():

@@ -9,7 +9,8 @@ Outputs of a model with instances (all shapes fixed but for a batch axis that ma
     labels  int32   `[B, K]`         index into the class names
     masks   float32 or float16 `[B, K, h, w]`   logits; > 0 is inside
 
-and of a model with a class map: `class_map` uint8 `[B, h, w]`.
+and of a model with a class map: `class_map` uint8 `[B, h, w]`, index into the class names, `NO_CLASS` for none. Where
+a model has both, instances of things lie over the class map.
 
 The specification travels as one JSON value under `METADATA_KEY`, in the ONNX file and in an engine's manifest.
 """
@@ -31,6 +32,8 @@ INPUT_NAME = "images"
 INSTANCE_OUTPUTS = ("boxes", "scores", "labels", "masks")
 CLASS_MAP_OUTPUT = "class_map"
 MASK_FRAMES = ("frame", "box")
+# Value of a cell of a class map that belongs to no class.
+NO_CLASS = 255
 
 
 @dataclass(frozen=True, slots=True)

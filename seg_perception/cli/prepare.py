@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from ..errors import BackendUnavailable, ConfigurationError
+from ..geometry import RESIZE_MODES
 
 HELP = "rewrite an exported segmentation model (ONNX) into a canonical one that the node runs"
 
@@ -54,6 +55,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HxW",
         help="height and width of the network input, for a model that leaves them open",
     )
+    parser.add_argument("--batch", type=_count, metavar="N", help="batch size, for a model that leaves it open")
+    parser.add_argument(
+        "--resize", choices=RESIZE_MODES, help="how images are brought to the network's size (default: the family's)"
+    )
+    parser.add_argument(
+        "--mean", type=_per_channel, metavar="A,B,C", help="subtracted from pixels 0-255 (default: the family's)"
+    )
+    parser.add_argument(
+        "--std", type=_per_channel, metavar="A,B,C", help="divides pixels after that (default: the family's)"
+    )
+    parser.add_argument(
+        "--bgr",
+        action=argparse.BooleanOptionalAction,
+        help="whether the network wants blue, green, red; --mean and --std are in its order (default: the family's)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     try:
         from ..toolchain.head import HeadOptions
-        from ..toolchain.prepare import PrepareOptions, prepare
+        from ..toolchain.prepare import PixelChange, PrepareOptions, prepare
     except ImportError as error:
         raise BackendUnavailable(f"`prepare` needs the Python package onnx ({error}): pip install onnx") from error
     from ..sources.class_tables import find_class_table, load_class_table
@@ -73,12 +89,16 @@ def run(arguments: argparse.Namespace) -> int:
         load_class_table(find_class_table(arguments.classes, ())) if arguments.classes else None,
         arguments.family,
         arguments.input_size,
+        arguments.batch,
+        PixelChange(arguments.mean, arguments.std, arguments.bgr),
+        arguments.resize,
     )
     spec = prepare(arguments.source, arguments.output, options, report=print)
+    finds = [f"up to {spec.max_instances} instances"] * bool(spec.max_instances) + ["a class map"] * spec.class_map
     print(
         f"input      uint8 [{spec.batch or 'any batch'}, {spec.network_height}, {spec.network_width}, 3], RGB, "
         f"{spec.resize.mode}\n"
-        f"output     up to {spec.max_instances} instances of {len(spec.class_names)} classes, "
+        f"output     {' and '.join(finds)} of {len(spec.class_names)} classes, "
         f"masks {spec.mask_width} x {spec.mask_height}\n"
         f"wrote      {arguments.output} ({_megabytes(arguments.output)}, source {_megabytes(arguments.source)}) "
         f"in {time.perf_counter() - start:.1f} s"
@@ -91,6 +111,20 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 384x640, got {text!r}")
     return int(height), int(width)
+
+
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _per_channel(text: str) -> tuple[float, float, float]:
+    try:
+        first, second, third = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected three numbers such as 123.7,116.3,103.5, got {text!r}") from None
+    return first, second, third
 
 
 def _megabytes(path: Path) -> str:

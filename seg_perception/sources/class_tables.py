@@ -17,7 +17,7 @@ from .share import share_directory
 AUTO = "auto"
 _SUFFIXES = (".yaml", ".yml")
 _REQUIRED = {"name", "classes", "groups"}
-_OPTIONAL = {"ids"}
+_OPTIONAL = {"ids", "stuff"}
 
 
 def class_table_directory() -> Path:
@@ -39,7 +39,8 @@ def load_class_table(path: Path) -> ClassTable:
         _refuse(path, "`classes`: expected at least one class name, got none")
     _refuse_repeated(path, "classes", class_names)
     try:
-        return ClassTable(name, class_names, _group_of(path, content["groups"], class_names))
+        groups = _group_of(path, content["groups"], class_names)
+        return ClassTable(name, class_names, groups, _stuff(path, content.get("stuff"), class_names))
     except ClassTableError as error:
         raise ClassTableError(f"{path}: {error}") from error
 
@@ -134,6 +135,14 @@ def _group_of(path: Path, groups: object, class_names: Sequence[str]) -> dict[st
     if unknown:
         _refuse(path, f"`groups`: expected names from `classes`, got {', '.join(map(repr, unknown))}")
     return {name: group for group, names in members.items() for name in names}
+
+
+def _stuff(path: Path, stuff: object, class_names: Sequence[str]) -> frozenset[str]:
+    names = _strings(path, "stuff", stuff or [])
+    unknown = [name for name in names if name not in class_names]
+    if unknown:
+        _refuse(path, f"`stuff`: expected names from `classes`, got {', '.join(map(repr, unknown))}")
+    return frozenset(map(name_key, names))
 
 
 def _strings(path: Path, key: str, value: object) -> tuple[str, ...]:

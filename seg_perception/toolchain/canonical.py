@@ -13,7 +13,7 @@ from ..errors import ModelError
 from .export import Export, Port
 from .families import Match, PixelSpec
 from .graph import GraphBuilder, rename_tensors, with_inner
-from .head import Head
+from .head import Head, InstanceHead
 
 # What belongs to opset 19; TensorRT 10, ONNX Runtime 1.16, OpenVINO and all later ones read it.
 _IR_VERSION = 9
@@ -71,13 +71,17 @@ def replace_input(model: onnx.ModelProto, image: Port, pixels: PixelSpec) -> Non
     model.graph.input.extend(inputs)
 
 
-def publish_instances(graph: GraphBuilder, head: Head, batch: int) -> None:
+def publish(graph: GraphBuilder, head: Head, batch: int) -> None:
     """Make the head's values the outputs of the contract; `batch` is 0 for a dynamic axis."""
-    first, rows = batch or _BATCH, head.max_instances
-    graph.publish(head.boxes, "boxes", np.float32, (first, rows, 4))
-    graph.publish(head.scores, "scores", np.float32, (first, rows))
-    graph.publish(head.labels, "labels", np.int32, (first, rows))
-    graph.publish(head.masks, "masks", np.float32, (first, rows, head.mask_height, head.mask_width))
+    first = batch or _BATCH
+    if isinstance(head, InstanceHead):
+        rows = head.max_instances
+        graph.publish(head.boxes, "boxes", np.float32, (first, rows, 4))
+        graph.publish(head.scores, "scores", np.float32, (first, rows))
+        graph.publish(head.labels, "labels", np.int32, (first, rows))
+        graph.publish(head.masks, "masks", np.float32, (first, rows, head.mask_height, head.mask_width))
+    if head.class_map is not None:
+        graph.publish(head.class_map, CLASS_MAP_OUTPUT, np.uint8, (first, head.mask_height, head.mask_width))
 
 
 def finish(model: onnx.ModelProto, spec: ModelSpec) -> None:

@@ -75,6 +75,20 @@ class Export:
             sha256=sha256,
         )
 
+    def producer(self, tensor: str) -> onnx.NodeProto | None:
+        """The node that computes a tensor; None for an input, an initializer or no tensor at all.
+
+        With `port` it lets a family walk back from an output, to cut off what the canonical model does better.
+        """
+        return next((node for node in self.model.graph.node if tensor in node.output), None)
+
+    def port(self, tensor: str) -> Port | None:
+        """A tensor anywhere in the graph with its inferred shape; None where nothing could be inferred."""
+        graph = self.model.graph
+        return next(
+            (_port(value) for value in (*graph.input, *graph.output, *graph.value_info) if value.name == tensor), None
+        )
+
     def class_names(self) -> tuple[str, ...] | None:
         """The class names in the metadata, if there are any.
 

@@ -50,8 +50,8 @@ class HeadOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """The outputs that a family wrote, and what the spec says of them.
+class InstanceHead:
+    """The instance outputs that a family wrote, and what the spec says of them.
 
     Attributes:
         boxes: float32 `[B, K, 4]`, x1 y1 x2 y2 in network pixels.
@@ -62,6 +62,7 @@ class Head:
         mask_height, mask_width: h and w.
         mask_frame: what the mask grid spans, see `contract.MASK_FRAMES`.
         nms_candidates: K0, or 0 for a head without suppression.
+        class_map: uint8 `[B, h, w]` of a panoptic model, see `SemanticHead`; None for a model without one.
     """
 
     boxes: Value
@@ -73,6 +74,24 @@ class Head:
     mask_width: int
     mask_frame: str = "frame"
     nms_candidates: int = 0
+    class_map: Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticHead:
+    """The output of a family whose models have a class map and no instances.
+
+    Attributes:
+        class_map: uint8 `[B, h, w]`, class index of each cell of the network input; `contract.NO_CLASS` for none.
+        mask_height, mask_width: h and w.
+    """
+
+    class_map: Value
+    mask_height: int
+    mask_width: int
+
+
+Head = InstanceHead | SemanticHead
 
 
 @dataclass(frozen=True, slots=True)

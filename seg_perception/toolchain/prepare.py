@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..classes import ClassTable
+from ..classes import ClassTable, name_key
 from ..contract import ModelSpec
 from ..errors import ClassTableError, ConfigurationError, ModelError
-from .canonical import finish, network_of, publish_instances, replace_input
-from .export import Export, load_export
-from .families import Family, Match, recognise
+from ..geometry import ResizeSpec
+from .canonical import finish, network_of, publish, replace_input
+from .export import Export, Port, load_export
+from .families import Family, Match, PixelSpec, recognise
 from .files import write_atomically
 from .graph import GraphBuilder
-from .head import Head, HeadOptions
+from .head import Head, HeadOptions, InstanceHead
+
+
+@dataclass(frozen=True, slots=True)
+class PixelChange:
+    """How a model differs from its family in what it wants to see; None for no difference.
+
+    Attributes:
+        mean, std: as in `PixelSpec`.
+        bgr: whether the network wants blue, green, red.
+    """
+
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    bgr: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.std and not all(value > 0 for value in self.std):
+            raise ConfigurationError(f"--std: expected numbers above 0, got {self.std}")
+
+    def of(self, own: PixelSpec) -> PixelSpec:
+        """What the model wants, given what its family wants."""
+        return PixelSpec(
+            own.mean if self.mean is None else self.mean,
+            own.std if self.std is None else self.std,
+            own.bgr if self.bgr is None else self.bgr,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +53,18 @@ class PrepareOptions:
         classes: the class names, for a model that does not carry its own or whose own are to be replaced.
         family: the only family to try; empty to recognise it.
         input_size: height and width, for a model that leaves them open.
+        batch: the batch size, for a model that leaves it open; None leaves it open.
+        pixels: what the network wants to see, where that is not what its family wants.
+        resize: `letterbox` or `stretch`, where that is not what its family wants.
     """
 
     head: HeadOptions = field(default_factory=HeadOptions)
     classes: ClassTable | None = None
     family: str = ""
     input_size: tuple[int, int] | None = None
+    batch: int | None = None
+    pixels: PixelChange = field(default_factory=PixelChange)
+    resize: str | None = None
 
 
 def prepare(
@@ -60,15 +93,16 @@ def prepare(
     options = options or PrepareOptions()
     if destination.exists() and source.exists() and destination.samefile(source):
         raise ConfigurationError(f"{destination}: this is the source itself; choose another name for the result")
-    export = with_input_size(load_export(source), options.input_size)
+    export = with_input_shape(load_export(source), options.batch, options.input_size)
     family, match = recognise(export, options.family)
+    match = replace(match, pixels=options.pixels.of(match.pixels), resize=_resize(match.resize, options.resize))
     report(f"recognised {family.name}: {match.summary}")
     names = choose_class_names(export, match, options.classes)
     model, match = network_of(export, match)
     graph = GraphBuilder(model.graph, "head")
     head = family.write_head(graph, match, options.head)
-    spec = _describe(export, family, match, head, names, options.head)
-    publish_instances(graph, head, spec.batch)
+    spec = _describe(export, family, match, head, names, options)
+    publish(graph, head, spec.batch)
     replace_input(model, match.image, match.pixels)
     finish(model, spec)
     write_atomically(destination, model.SerializeToString())
@@ -97,31 +131,40 @@ def choose_class_names(export: Export, match: Match, table: ClassTable | None) -
     return names
 
 
-def with_input_size(export: Export, size: tuple[int, int] | None) -> Export:
-    """The export with the height and width of its input fixed.
+def with_input_shape(export: Export, batch: int | None, size: tuple[int, int] | None) -> Export:
+    """The export with the height and width of its input fixed, and its batch size where one is asked for.
 
     Raises:
-        ConfigurationError: it has another size, or leaves it open and `size` is None.
+        ConfigurationError: it is fixed to something else, or leaves height or width open and `size` is None.
     """
     if len(export.inputs) != 1 or export.inputs[0].rank != 4:
         return export  # No family takes it; their message says more than one about sizes would.
     port = export.inputs[0]
-    own = (port.shape or ())[2:]
-    if size is None:
-        if None in own:
-            raise ConfigurationError(
-                f"{export.origin}: its input {port} leaves height or width open; choose them with --input-size HxW"
-            )
-        return export
-    if any(have not in (None, want) for have, want in zip(own, size, strict=True)):
+    own = port.shape or ()
+    wanted = (batch, own[1], *(size or (None, None)))
+    if size is None and None in own[2:]:
         raise ConfigurationError(
-            f"--input-size: the model's input {port} is fixed, got {size[0]}x{size[1]}; "
-            "leave the option out, or export the model with this size or with dynamic axes"
+            f"{export.origin}: its input {port} leaves height or width open; choose them with --input-size HxW"
         )
+    for option, axes in (("--batch", slice(0, 1)), ("--input-size", slice(2, 4))):
+        pairs = list(zip(own[axes], wanted[axes], strict=True))
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            raise ConfigurationError(
+                f"{option}: the model's input {port} is fixed, got {'x'.join(str(want) for _, want in pairs)}; "
+                "leave the option out, or export the model with this size or with dynamic axes"
+            )
+    if all(want in (None, have) for have, want in zip(own, wanted, strict=True)):
+        return export
+    return _with_fixed_axes(export, port, wanted)
+
+
+def _with_fixed_axes(export: Export, port: Port, lengths: tuple[int | None, ...]) -> Export:
+    """The export with the axes of an input fixed to these lengths, None leaving one as it is."""
     for value in export.model.graph.input:
         if value.name == port.name:
-            for axis, length in zip(value.type.tensor_type.shape.dim[2:], size, strict=True):
-                axis.dim_value = length
+            for axis, length in zip(value.type.tensor_type.shape.dim, lengths, strict=True):
+                if length is not None:
+                    axis.dim_value = length
     # Inferred for open sizes; the outputs' declared shapes are inferred again, too.
     del export.model.graph.value_info[:]
     for output in export.model.graph.output:
@@ -131,28 +174,41 @@ def with_input_size(export: Export, size: tuple[int, int] | None) -> Export:
     try:
         return Export.of_model(export.model, export.origin, export.sha256)
     except Exception as error:
-        raise ModelError(f"{export.origin}: {size[0]}x{size[1]} does not fit the model ({error})") from error
+        shape = ", ".join("?" if length is None else str(length) for length in lengths)
+        raise ModelError(f"{export.origin}: an input of [{shape}] does not fit the model ({error})") from error
+
+
+def _resize(own: ResizeSpec, mode: str | None) -> ResizeSpec:
+    return own if mode in (None, own.mode) else ResizeSpec(mode or own.mode)
 
 
 def _describe(
-    export: Export, family: Family, match: Match, head: Head, names: tuple[str, ...], options: HeadOptions
+    export: Export, family: Family, match: Match, head: Head, names: tuple[str, ...], options: PrepareOptions
 ) -> ModelSpec:
     batch, _, height, width = match.image.shape or (None,) * 4
-    suppresses = head.nms_candidates > 0
+    instances = head if isinstance(head, InstanceHead) else None
+    candidates = instances.nms_candidates if instances else 0
     return ModelSpec(
         family=family.name,
         class_names=names,
-        things=(True,) * len(names),
+        things=things_of(names, options.classes),
         resize=match.resize,
         network_height=height or 0,
         network_width=width or 0,
         batch=batch or 0,
-        max_instances=head.max_instances,
+        max_instances=instances.max_instances if instances else 0,
         mask_height=head.mask_height,
         mask_width=head.mask_width,
-        mask_frame=head.mask_frame,
-        nms_iou=options.nms_iou if suppresses else 0.0,
-        nms_candidates=head.nms_candidates,
-        nms_steps=options.nms_steps if suppresses else 0,
+        mask_frame=instances.mask_frame if instances else "frame",
+        class_map=head.class_map is not None,
+        nms_iou=options.head.nms_iou if candidates else 0.0,
+        nms_candidates=candidates,
+        nms_steps=options.head.nms_steps if candidates else 0,
         source_sha256=export.sha256,
     )
+
+
+def things_of(names: tuple[str, ...], table: ClassTable | None) -> tuple[bool, ...]:
+    """For each class, whether it comes as instances: all but those that the class table calls stuff."""
+    stuff = table.stuff if table else frozenset()
+    return tuple(name_key(name) not in stuff for name in names)

@@ -15,8 +15,8 @@ from ...geometry import ResizeSpec
 from ..export import Export, Port
 from ..graph import GraphBuilder
 from ..head import (
-    Head,
     HeadOptions,
+    InstanceHead,
     corners_of_centres,
     masks_of_prototypes,
     report_faults,
@@ -58,7 +58,7 @@ class YoloV8:
             f"{classes} classes, {positions} positions, {coefficients} prototypes of {width} x {height}",
         )
 
-    def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> Head:
+    def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
         """Candidates, suppression, then coefficients and masks of the rows that remain."""
         rows, positions = _sizes(match.outputs["predictions"])
         count, height, width = _sizes(match.outputs["prototypes"])
@@ -76,7 +76,7 @@ class YoloV8:
         chosen_boxes = take(graph.concat(1, *corners), chosen.indices, 4) * used
         chosen_coefficients = take(coefficients, places.pick(chosen.indices, 1), count) * used
         prototypes = graph.value(match.outputs["prototypes"].name)
-        return Head(
+        return InstanceHead(
             boxes=chosen_boxes.transpose(0, 2, 1),
             scores=report_faults(graph, chosen.of(scores), predictions),
             labels=chosen.of(labels).cast(np.int32),

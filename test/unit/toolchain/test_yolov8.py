@@ -11,7 +11,7 @@ from colour_model import colour_model, random_scene
 from onnx import TensorProto, helper
 
 from seg_perception.contract import INSTANCE_OUTPUTS, OPSET
-from seg_perception.toolchain.canonical import publish_instances
+from seg_perception.toolchain.canonical import publish
 from seg_perception.toolchain.export import Export
 from seg_perception.toolchain.families import recognise
 from seg_perception.toolchain.graph import GraphBuilder
@@ -82,7 +82,7 @@ def bare_head(options=None):
     family, match = recognise(Export.of_model(shell))
     graph = helper.make_graph([], "head", ports, [])
     builder = GraphBuilder(graph, "head")
-    publish_instances(builder, family.write_head(builder, match, options or HeadOptions()), batch=0)
+    publish(builder, family.write_head(builder, match, options or HeadOptions()), batch=0)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
     return model
