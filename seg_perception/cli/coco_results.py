@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigurationError, SourceError
+from ..evaluation.collect import coco_results, frame_instances
 from ..instances import Detections, Segmentation
-from ..metrics.masks import encode_rle, map_iou
+from ..metrics.masks import map_iou
 from ..pipeline.segmenter import Segmenter
 from ..sources.class_tables import category_ids, find_class_table
 
@@ -52,25 +53,14 @@ class CocoResults:
 
     def add(self, image_id: int, detections: Detections, result: Segmentation) -> None:
         """Add the detections of one image, and compare its map with their masks."""
-        size = (result.frame.height, result.frame.width)
-        rows = np.flatnonzero((detections.scores > 0) & (detections.scores >= self._score))
-        boxes = detections.geometry.boxes_to_camera(detections.boxes_network)
+        instances = frame_instances(self._segmenter, detections, self._score)
+        self._entries += coco_results(instances, image_id, self._categories)
         shown = dict(zip(result.instances.rows.tolist(), result.instances.numbers.tolist(), strict=True))
-        for row in rows.tolist():
-            mask = self._segmenter.mask(detections, row, size)
-            x1, y1, x2, y2 = boxes[row].tolist()
-            self._entries.append(
-                {
-                    "image_id": image_id,
-                    "category_id": int(self._categories[detections.labels[row]]),
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": float(detections.scores[row]),
-                    "segmentation": encode_rle(mask),
-                }
-            )
-            if row in shown and mask.any():
+        # Scores descend, so instance i is row i.
+        for row, mask in enumerate(instances.masks):
+            if row in shown and mask.area:
                 numbers = np.array([shown[row]], np.uint16)
-                self._overlaps.append(map_iou(result.instance_map.pixels, numbers, mask[None]))
+                self._overlaps.append(map_iou(result.instance_map.pixels, numbers, mask.full()[None]))
 
     def write(self, path: Path) -> None:
         """Write the entries.
