@@ -204,3 +204,33 @@ def report_faults(graph: GraphBuilder, scores: Value, output: Value) -> Value:
     # NaN or infinite if any of them is, and otherwise below 2^28 * R * N: finite elements cannot raise an alarm.
     total = (output * _TINY).sum(1, 2, keep=False).unsqueeze(1)
     return (total.abs() < _LARGE).where(scores, float("nan"))
+
+
+def boxes_of_masks(graph: GraphBuilder, masks: Value, grid: tuple[int, int], network: tuple[int, int]) -> Value:
+    """Boxes of instances that come as masks alone: each mask's support, one cell wider on all sides.
+
+    Between the centres of an inside and an outside cell, interpolated logits may stay positive almost up to the
+    outside one; the wider box never cuts that off.
+
+    Args:
+        graph: where to write.
+        masks: logits, float32 `[B, K, h, w]`.
+        grid: h and w.
+        network: height and width of the network input in pixels.
+
+    Returns:
+        float32 `[B, K, 4]`, x1 y1 x2 y2 in network pixels; 0 for a mask without a positive logit.
+    """
+    sides = []
+    for axis, length, pixels in ((2, grid[1], network[1]), (3, grid[0], network[0])):
+        present = (masks.max(axis) > 0.0).cast(np.float32)
+        places = np.arange(length, dtype=np.float32)
+        # The best of (length - place) is where the support starts, the best of (place + 1) where it ends.
+        from_end = (present * graph.constant(length - places)).max(2)
+        end = (present * graph.constant(places + 1)).max(2)
+        some = (end > 0.5).cast(np.float32)
+        start = (graph.constant(float(length - 1)) - from_end).relu()
+        scale = pixels / length
+        sides.append((start * some * scale, (end + 1.0).minimum(float(length)) * some * scale))
+    (left, right), (top, bottom) = sides
+    return graph.concat(2, *(side.unsqueeze(2) for side in (left, top, right, bottom)))
