@@ -1,0 +1,146 @@
+"""Holds a canonical model against what the family's own code finds in the same network input.
+
+    pictures = sharp_pictures(4, 256, 320)
+    reference = [instances_of(boxes, scores, labels, masks), ...]      by the family's own post-processing
+    assert_agreement("YOLOv8-seg", reference, found_in(canonical, pictures, lowest_score=0.2), Bounds(score=0.25))
+
+The pictures already have the network's size, so that the resize before the network has no part in it. Masks are
+compared as the pipeline paints them, pixel by pixel at the size of the network input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.backend.base import ModelOutputs, RunOptions
+from seg_perception.backend.registry import open_model
+from seg_perception.classes import ClassTable
+from seg_perception.evaluation.collect import collect
+from seg_perception.frame import Frame
+from seg_perception.metrics.agreement import Agreement, AgreementRule, FrameAgreement, compare
+from seg_perception.metrics.compact import FrameInstances
+from seg_perception.pipeline.host import open_backend
+from seg_perception.pipeline.segmenter import Segmenter
+
+# What was measured, for the table that the run ends with.
+MEASURED: list[str] = []
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is compared, and how much the two may differ.
+
+    Attributes:
+        score: lowest score of an instance that both must have.
+        margin: an instance scoring up to this much less may be the counterpart of one at the threshold.
+        min_iou: of the masks of every pair of counterparts.
+        box: largest difference of a box side, network pixels.
+        score_difference: largest difference of the scores of counterparts.
+        min_pixels: smallest instance that both must have; of a mask of a few pixels one border pixel decides its IoU.
+        at_least: instances that must have been compared, lest the test compares nothing.
+        faults: how many instances may be missed, extra or of another label (for rounded networks).
+    """
+
+    score: float = 0.25
+    margin: float = 1e-3
+    min_iou: float = 0.98
+    box: float = 0.5
+    score_difference: float = 1e-3
+    min_pixels: int = 64
+    at_least: int = 10
+    faults: int = 0
+
+
+def sharp_pictures(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Pictures of overlapping bright rectangles on noise, uint8 `[count, height, width, 3]`, RGB."""
+    rng = np.random.default_rng(seed)
+    pictures = rng.integers(90, 140, (count, height, width, 3), np.uint8)
+    for picture in pictures:
+        for _ in range(12):
+            top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
+            down, across = rng.integers(8, height // 2), rng.integers(8, width // 2)
+            picture[top : top + down, left : left + across] = rng.integers(0, 256, 3)
+    return pictures
+
+
+def instances_of(boxes: Any, scores: Any, labels: Any, masks: Any) -> FrameInstances:
+    """What the family's own code found in one picture, as arrays or CPU tensors.
+
+    Args:
+        boxes: `[N, 4]`, x1 y1 x2 y2 in network pixels.
+        scores: `[N]`.
+        labels: `[N]`, index into the class names.
+        masks: `[N, H, W]` at the size of the network input; above 0.5 (or True) is inside.
+    """
+    inside = np.asarray(masks)
+    if inside.dtype != np.bool_:
+        inside = inside > 0.5
+    return FrameInstances.of(np.asarray(boxes), np.asarray(scores), np.asarray(labels), inside)
+
+
+def found_in(
+    canonical: Path, pictures: NDArray[np.uint8], lowest_score: float = 0.01, backend: str = "onnxruntime"
+) -> list[FrameInstances]:
+    """What the pipeline finds in pictures of the network's size, uint8 `[B, H, W, 3]`, RGB."""
+    opened = open_backend(canonical, backend, RunOptions(threads=1))
+    segmenter = Segmenter(opened, ClassTable("none", opened.spec.class_names, {}))
+    frames = [(str(index), Frame.from_bgr(picture[..., ::-1])) for index, picture in enumerate(pictures)]
+    try:
+        return [frame.instances for frame in collect(segmenter, frames, lowest_score)]
+    finally:
+        segmenter.close()
+
+
+def outputs_of(canonical: Path, pictures: NDArray[np.uint8], backend: str = "onnxruntime") -> ModelOutputs:
+    """The canonical model's own outputs (class maps among them) for pictures of the network's size, RGB."""
+    runner: Any = open_model(canonical, backend, RunOptions(threads=1))
+    return runner.run(np.ascontiguousarray(pictures))
+
+
+def assert_agreement(
+    subject: str, reference: Sequence[FrameInstances], tested: Sequence[FrameInstances], bounds: Bounds | None = None
+) -> Agreement:
+    """Every instance of one side has its counterpart on the other, within bounds; notes what was measured."""
+    bounds = bounds or Bounds()
+    rule = AgreementRule(bounds.score, bounds.margin, min_pixels=bounds.min_pixels)
+    frames = [compare(ours, theirs, rule) for ours, theirs in zip(reference, tested, strict=True)]
+    agreement = Agreement.of(frames)
+    line = _line(subject, agreement, frames)
+    MEASURED.append(line)
+    print(line)
+    lowest = min((float(frame.iou.min()) for frame in frames if frame.iou.size), default=float("nan"))
+    scores = max((float(np.abs(frame.score_difference).max()) for frame in frames if frame.iou.size), default=0.0)
+    assert agreement.matched >= bounds.at_least, line
+    assert agreement.missed + agreement.extra + agreement.switched <= bounds.faults, line
+    assert lowest >= bounds.min_iou, line
+    assert agreement.box_difference_max <= bounds.box, line
+    assert scores <= bounds.score_difference, line
+    return agreement
+
+
+def assert_same_map(subject: str, reference: NDArray[np.integer], tested: NDArray[np.integer], share: float) -> None:
+    """Two class maps of one shape agree in at least this share of their cells; notes what was measured."""
+    assert reference.shape == tested.shape
+    same = float(np.mean(reference == tested))
+    line = f"{subject}: class map {tested.shape}, {len(np.unique(reference))} classes seen, {100 * same:.3f} % of cells equal"
+    MEASURED.append(line)
+    print(line)
+    assert len(np.unique(reference)) > 1, line
+    assert same >= share, line
+
+
+def _line(subject: str, agreement: Agreement, frames: Sequence[FrameAgreement]) -> str:
+    iou = np.concatenate([frame.iou for frame in frames])
+    scores = np.concatenate([np.abs(frame.score_difference) for frame in frames])
+    return (
+        f"{subject}: {agreement.frames} pictures, {agreement.matched} matched of {agreement.reference}, "
+        f"{agreement.missed} missed, {agreement.extra} extra, {agreement.switched} relabelled; "
+        f"mask IoU min {iou.min(initial=1.0):.4f} mean {agreement.mean_iou:.5f}; "
+        f"box difference max {agreement.box_difference_max:.4f} px; score difference max {scores.max(initial=0):.6f}"
+    )
