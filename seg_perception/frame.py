@@ -154,8 +154,8 @@ class Frame:
         return cls(data, width, height, 3 * width, "bgr8", stamp_ns, frame_id, camera)
 
 
-def check_size(subject: str, width: int, height: int) -> None:
-    """See that an image has a size that a camera may have; `subject` begins the message.
+def check_size(subject: str, width: int, height: int, remedy: str = "check the camera driver") -> None:
+    """See that an image has a size that a camera may have; `subject` begins the message, `remedy` ends it.
 
     Raises:
         FrameError: kind `size`, a side is not 1 to `MAX_SIDE` pixels.
@@ -163,5 +163,5 @@ def check_size(subject: str, width: int, height: int) -> None:
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise FrameError(
             "size",
-            f"{subject}: expected 1 to {MAX_SIDE} pixels a side, got {width} x {height}; check the camera driver",
+            f"{subject}: expected 1 to {MAX_SIDE} pixels a side, got {width} x {height}; {remedy}",
         )

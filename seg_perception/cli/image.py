@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,9 +108,21 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
         coco.write(arguments.coco)
         print(coco.summary())
     skipped += [str(failure) for source in sources for failure in source.failures]
+    for path, each in zip(arguments.paths, sources, strict=True):
+        if each.ignored:
+            print(_ignored(path, each.ignored))
     for reason in skipped:
         print(f"skipped: {reason}")
     return 1 if skipped else 0
+
+
+def _ignored(folder: Path, names: Sequence[str]) -> str:
+    """What of a folder was left out; videos by name, because they look as if they belonged."""
+    from ..sources.video import VIDEO_SUFFIXES
+
+    videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
+    listed = f", among them videos, which are to be given by their own paths: {', '.join(videos)}" if videos else ""
+    return f"ignored: {len(names)} files in {folder} that are no pictures{listed}"
 
 
 def _frames(sources: list[FrameSource]) -> Iterator[tuple[int, str, Frame]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..errors import SourceError
 from ..frame import Frame
@@ -15,13 +15,13 @@ class FrameSource(ABC):
     Attributes:
         fps: frames per second of a video; None for pictures that have no time.
         failures: what could not be read since the last iteration began; such pictures are left out.
-        ignored: files of a folder that are no pictures.
+        ignored: names of the files of a folder that are no pictures.
     """
 
-    def __init__(self, fps: float | None = None, ignored: int = 0) -> None:
+    def __init__(self, fps: float | None = None, ignored: Sequence[str] = ()) -> None:
         self.fps = fps
         self.failures: list[SourceError] = []
-        self.ignored = ignored
+        self.ignored = tuple(ignored)
 
     @abstractmethod
     def __iter__(self) -> Iterator[tuple[str, Frame]]:

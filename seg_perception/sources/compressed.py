@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ..errors import FrameError
 from ..frame import check_size
 
+CAMERA_REMEDY = "check the camera driver, its transport (JPEG or PNG) and the link"
+
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _SCAN = 0xDA
@@ -38,11 +40,12 @@ class CompressedHeader:
     height: int
 
 
-def read_header(data: memoryview) -> CompressedHeader:
+def read_header(data: memoryview, remedy: str = CAMERA_REMEDY) -> CompressedHeader:
     """Read format and size of a compressed image and check that it is complete.
 
     Args:
         data: the bytes of the image.
+        remedy: what to do about an image that cannot be used, for the message.
 
     Raises:
         FrameError: kind `compressed`, not a JPEG or PNG, truncated, or too few bytes for the size it claims;
@@ -50,26 +53,26 @@ def read_header(data: memoryview) -> CompressedHeader:
     """
     start = bytes(data[:8])
     if start.startswith(_JPEG_START):
-        header, complete, pixels_per_byte = *_read_jpeg(data), _JPEG_PIXELS_PER_BYTE
+        header, complete, pixels_per_byte = *_read_jpeg(data, remedy), _JPEG_PIXELS_PER_BYTE
     elif start == _PNG_START:
-        header, complete, pixels_per_byte = *_read_png(data), _PNG_PIXELS_PER_BYTE
+        header, complete, pixels_per_byte = *_read_png(data, remedy), _PNG_PIXELS_PER_BYTE
     else:
         raise FrameError(
             "compressed",
             f"compressed image: expected a JPEG or PNG, got {len(data)} bytes that begin with {start.hex(' ') or '-'}; "
-            "use a JPEG or PNG transport",
+            f"{remedy}",
         )
-    check_size("compressed image", header.width, header.height)
+    check_size("compressed image", header.width, header.height, remedy)
     if not complete or header.width * header.height > pixels_per_byte * len(data):
         raise FrameError(
             "compressed",
             f"compressed image: a {header.format} of {header.width} x {header.height} pixels is truncated "
-            f"after {len(data)} bytes; check the camera driver and the link",
+            f"after {len(data)} bytes; {remedy}",
         )
     return header
 
 
-def _read_jpeg(data: memoryview) -> tuple[CompressedHeader, bool]:
+def _read_jpeg(data: memoryview, remedy: str) -> tuple[CompressedHeader, bool]:
     """The header of a JPEG, and whether an end-of-image marker follows its first scan."""
     width = height = 0
     position = 2
@@ -86,8 +89,7 @@ def _read_jpeg(data: memoryview) -> tuple[CompressedHeader, bool]:
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     raise FrameError(
         "compressed",
-        f"compressed image: a JPEG whose header is damaged or truncated ({len(data)} bytes); "
-        "check the camera driver and the link",
+        f"compressed image: a JPEG whose header is damaged or truncated ({len(data)} bytes); {remedy}",
     )
 
 
@@ -102,10 +104,10 @@ def _ends(data: memoryview, scan: int) -> bool:
     return _JPEG_END in bytes(data[scan:])
 
 
-def _read_png(data: memoryview) -> tuple[CompressedHeader, bool]:
+def _read_png(data: memoryview, remedy: str) -> tuple[CompressedHeader, bool]:
     """The header of a PNG, and whether its last chunk is there."""
     if len(data) < 24 or bytes(data[12:16]) != b"IHDR":
-        raise FrameError("compressed", f"compressed image: a PNG without a header ({len(data)} bytes); it is truncated")
+        raise FrameError("compressed", f"compressed image: a PNG without a header ({len(data)} bytes); {remedy}")
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     tail = bytes(data[-len(_PNG_END) :])
     return CompressedHeader("PNG", width, height), tail == _PNG_END or _PNG_END in bytes(data)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import FrameError
 from ..frame import ENCODINGS, Frame
-from .compressed import read_header
+from .compressed import CAMERA_REMEDY, read_header
 
 Buffer: TypeAlias = "bytes | bytearray | memoryview | array.array[Any] | NDArray[np.uint8]"
 
@@ -96,7 +96,13 @@ def to_bgr(frame: Frame) -> NDArray[np.uint8]:
 
 
 def decode_compressed(
-    data: Buffer, *, stamp_ns: int = 0, frame_id: str = "", camera: str = "", apply_orientation: bool = False
+    data: Buffer,
+    *,
+    stamp_ns: int = 0,
+    frame_id: str = "",
+    camera: str = "",
+    apply_orientation: bool = False,
+    remedy: str = CAMERA_REMEDY,
 ) -> Frame:
     """Decode a JPEG or PNG to a bgr8 frame.
 
@@ -107,6 +113,7 @@ def decode_compressed(
         camera: name of the camera in the configuration.
         apply_orientation: turn the image as its EXIF data say. Right for photos; wrong for cameras, whose calibration
             refers to the pixels as they are.
+        remedy: what to do about an image that cannot be used, for the message.
 
     Raises:
         FrameError: kind `compressed`, the data are not a JPEG or PNG, are truncated or damaged, or claim a size that
@@ -114,7 +121,7 @@ def decode_compressed(
     """
     buffer = np.frombuffer(data, np.uint8)
     # The header comes first: OpenCV allocates what it claims, and fills what is missing with grey without a word.
-    header = read_header(buffer.data)
+    header = read_header(buffer.data, remedy)
     flags = cv2.IMREAD_COLOR if apply_orientation else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(buffer, flags)
@@ -124,7 +131,7 @@ def decode_compressed(
         raise FrameError(
             "compressed",
             f"compressed image: expected a {header.format} of {header.width} x {header.height} pixels, "
-            f"but its {buffer.size} bytes are damaged; check the camera driver and the link",
+            f"but its {buffer.size} bytes are damaged; {remedy}",
         )
     return Frame.from_bgr(image.view(np.uint8), stamp_ns=stamp_ns, frame_id=frame_id, camera=camera)
 

@@ -10,20 +10,23 @@ import cv2
 import numpy as np
 
 from ..errors import FrameError, SourceError
-from ..frame import Frame
+from ..frame import Frame, check_size
 from .base import FrameSource
 from .encodings import decode_compressed
 from .video import VIDEO_SUFFIXES, VideoFile
 
 # These two are checked for completeness: OpenCV fills what is missing of a truncated JPEG with grey.
 _CHECKED_SUFFIXES = (".jpg", ".jpeg", ".png")
+_REMEDY = "the file is damaged, or was not written or copied completely"
 IMAGE_SUFFIXES = (*_CHECKED_SUFFIXES, ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 class ImageFiles(FrameSource):
     """Image files in the given order; names are the files' stems, with the suffix where two would be equal."""
 
-    def __init__(self, paths: Sequence[Path], *, ignored: int = 0, frame_id: str = "", camera: str = "") -> None:
+    def __init__(
+        self, paths: Sequence[Path], *, ignored: Sequence[str] = (), frame_id: str = "", camera: str = ""
+    ) -> None:
         """Take the files; they are read when their turn comes."""
         super().__init__(ignored=ignored)
         self._paths = tuple(paths)
@@ -58,8 +61,11 @@ def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSou
         files = sorted(each for each in path.iterdir() if each.is_file())
         images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES]
         if not images:
-            raise SourceError(f"{path}: expected files ending in {', '.join(IMAGE_SUFFIXES)} in this folder, got none")
-        return ImageFiles(images, ignored=len(files) - len(images), frame_id=frame_id, camera=camera)
+            videos = [each.name for each in files if each.suffix.lower() in VIDEO_SUFFIXES]
+            got = f"none, but videos ({', '.join(videos[:3])}); give these by their own paths" if videos else "none"
+            raise SourceError(f"{path}: expected files ending in {', '.join(IMAGE_SUFFIXES)} in this folder, got {got}")
+        ignored = [each.name for each in files if each.suffix.lower() not in IMAGE_SUFFIXES]
+        return ImageFiles(images, ignored=ignored, frame_id=frame_id, camera=camera)
     if not path.is_file():
         raise SourceError(f"{path}: does not exist; expected an image, a folder of images or a video")
     if suffix in IMAGE_SUFFIXES:
@@ -81,10 +87,11 @@ def read_image(path: Path, *, frame_id: str = "", camera: str = "") -> Frame:
     try:
         data = path.read_bytes()
         if path.suffix.lower() in _CHECKED_SUFFIXES:
-            return decode_compressed(data, frame_id=frame_id, camera=camera, apply_orientation=True)
+            return decode_compressed(data, frame_id=frame_id, camera=camera, apply_orientation=True, remedy=_REMEDY)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
         if image is None:
             raise SourceError(f"{path}: OpenCV cannot decode it; it is damaged or no image")
+        check_size("image", image.shape[1], image.shape[0], "scale it down")
         return Frame.from_bgr(image.view(np.uint8), frame_id=frame_id, camera=camera)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error

@@ -158,6 +158,18 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_done(
     assert not (out / "nan.json").exists()
 
 
+def test_videos_in_a_folder_are_listed_as_ignored(
+    model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = save_video(scene, tmp_path / "pictures" / "drive.avi", 2).parent
+    save(scene, folder / "good.png")
+    (folder / "notes.txt").write_text("no picture")
+    assert run(folder, "--model", model, "--classes", table, "-o", tmp_path / "out") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ignored")]
+    assert "2 files" in line
+    assert line.endswith("given by their own paths: drive.avi")
+
+
 def test_equal_names_from_two_folders_do_not_overwrite(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

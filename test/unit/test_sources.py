@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_in_the_order_of_names(folder):
     source = open_source(folder, frame_id="optical", camera="front")
-    assert (len(source), source.ignored, source.fps) == (3, 1, None)
+    assert (len(source), source.ignored, source.fps) == (3, ("notes.txt",), None)
     for _ in range(2):
         frames = list(source)
         assert [name for name, _ in frames] == ["a", "b", "c"]
@@ -60,6 +60,29 @@ def test_unreadable_images_are_listed_and_left_out(folder):
     write_image(folder / "c.BMP", 30)
     assert [name for name, _ in source] == ["b", "c"]
     assert len(source.failures) == 2
+
+
+def test_errors_of_files_do_not_speak_of_cameras(folder):
+    data = (folder / "a.jpg").read_bytes()
+    (folder / "a.jpg").write_bytes(data[:-20])
+    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:-20])
+    (folder / "c.jpg").write_bytes(b"text")
+    (folder / "d.jpg").write_bytes(data[:20])
+    write_image(folder / "e.bmp", 0, (1, 20_000))
+    write_image(folder / "f.png", 0, (1, 20_000))
+    source = open_source(folder)
+    assert [name for name, _ in source] == ["c_BMP"]
+    assert len(source.failures) == 6
+    for failure in source.failures:
+        assert "file" in str(failure) or "scale it down" in str(failure)
+        assert not any(word in str(failure) for word in ("camera", "driver", "link", "transport"))
+
+
+def test_a_folder_of_videos_says_what_to_do(folder):
+    write_video(folder / "inner" / "drive.avi", 2, 10.0)
+    (folder / "inner" / "d.png").unlink()
+    with pytest.raises(SourceError, match=r"videos \(drive\.avi\); give these by their own paths"):
+        open_source(folder / "inner")
 
 
 def test_one_image(folder):
