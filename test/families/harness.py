@@ -128,7 +128,8 @@ def assert_same_map(subject: str, reference: NDArray[np.integer], tested: NDArra
     """Two class maps of one shape agree in at least this share of their cells; notes what was measured."""
     assert reference.shape == tested.shape
     same = float(np.mean(reference == tested))
-    line = f"{subject}: class map {tested.shape}, {len(np.unique(reference))} classes seen, {100 * same:.3f} % of cells equal"
+    classes = len(np.unique(reference))
+    line = f"{subject}: class map {tested.shape}, {classes} classes seen, {100 * same:.3f} % of cells equal"
     MEASURED.append(line)
     print(line)
     assert classes > 1, line
