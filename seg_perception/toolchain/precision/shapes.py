@@ -95,12 +95,10 @@ class _Walk:
         if not all(name in self._known for name in inputs) or node.op_type in _RANDOM:
             return
         feeds = {name: numpy_helper.to_array(self._known[name]) for name in inputs}
-        ports = [
-            [onnx.ValueInfoProto(name=name, type=self.types[name]) for name in names] for names in (feeds, outputs)
-        ]
-        alone = helper.make_model(
-            helper.make_graph([node], "alone", *ports), opset_imports=self._opsets, ir_version=self._ir_version
-        )
+        taken = [onnx.ValueInfoProto(name=name, type=self.types[name]) for name in feeds]
+        given = [onnx.ValueInfoProto(name=name, type=self.types[name]) for name in outputs]
+        graph = helper.make_graph([node], "alone", taken, given)
+        alone = helper.make_model(graph, opset_imports=self._opsets, ir_version=self._ir_version)
         try:
             results = ReferenceEvaluator(alone).run(None, feeds)
         except (RuntimeError, ValueError, TypeError, NotImplementedError, IndexError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ..graph import with_inner
 from .shapes import inferred_types, sizes
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Shape = tuple[int | None, ...]
 
 
@@ -24,7 +25,9 @@ class GraphView:
         batch: size to assume for the first axis of inputs that leave it open; None leaves it open.
 
     Attributes:
+        opset: of ONNX's own operators.
         nodes: by name, in order.
+        typed: tensors whose type is known, sequences and such, too.
         elements: ONNX element type of every tensor whose type is known; sequences and such have none.
         shapes: None for an unknown axis; no entry for an unknown rank.
         constants: initializers and results of Constant nodes.
@@ -33,10 +36,13 @@ class GraphView:
     """
 
     def __init__(self, model: onnx.ModelProto, batch: int | None = None) -> None:
+        self.opset = next((item.version for item in model.opset_import if item.domain in ("", "ai.onnx")), 1)
         self.nodes = {node.name: node for node in model.graph.node}
         self.elements: dict[str, int] = {}
         self.shapes: dict[str, Shape] = {}
-        for name, kind in inferred_types(model, batch).items():
+        types = inferred_types(model, batch)
+        self.typed = set(types)
+        for name, kind in types.items():
             shape = sizes(kind)
             if kind.HasField("tensor_type"):
                 self.elements[name] = kind.tensor_type.elem_type
