@@ -47,7 +47,7 @@ setup(
     maintainer_email="seg-perception@users.noreply.github.com",
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed"]},
+    package_data={PACKAGE: ["py.typed", "*.schema.json"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
@@ -56,7 +56,7 @@ setup(
     zip_safe=False,
     # On a ROS distribution rosdep supplies these from package.xml; pip leaves
     # them alone when they are present.
-    install_requires=["setuptools", "numpy", "PyYAML"],
+    install_requires=["setuptools", "numpy", "PyYAML", "jsonschema"],
     extras_require={
         # What rosdep has no key for. One of the first two runs a model on a CPU.
         "openvino": ["openvino"],

@@ -23,6 +23,8 @@ from pathlib import Path
 
 from tools.environment import Interpreter, SetupError, check_wheels, dotted, sourced_distribution
 from tools.interfaces import DEFINITIONS, ROOT, generate
+from tools.stubs import REQUIREMENTS as STUBS
+from tools.stubs import install_stubs
 
 DISTRIBUTIONS = ("jazzy", "kilted")
 STATE = "set_up.json"
@@ -143,6 +145,13 @@ def call(command: list[str], env: Mapping[str, str] = os.environ) -> None:
         raise SetupError(f"`{' '.join(command)}` failed with exit code {done.returncode}; its message is above")
 
 
+def provide_stubs(python: str) -> None:
+    """Lets mypy see the types of TensorRT."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    install_stubs(Path(packages), lambda *arguments: pip(python, *arguments))
+
+
 def provide_interfaces(venv: Path, state: State, ros: str, distribution: str | None) -> None:
     """Makes `import vision_msgs` work; a real one is never replaced or shadowed.
 
@@ -187,6 +196,7 @@ def set_up(venv: Path, ros: str, python: str) -> None:
     inside = str(venv / "bin" / "python")
     files = requirement_files(ros, distribution)
     state.run("requirements", fingerprint(*files), lambda: install_requirements(inside, files, distribution))
+    state.run("stubs", fingerprint(STUBS, ROOT / "tools" / "stubs.py"), lambda: provide_stubs(inside))
     described = [ROOT / name for name in ("setup.py", "setup.cfg")]
     state.run("package", fingerprint(str(ROOT), *described), lambda: install_package(inside))
     provide_interfaces(venv, state, ros, distribution)

@@ -22,12 +22,13 @@ BACKENDS: dict[str, tuple[_Entry, ...]] = {
         _Entry("openvino", "seg_perception.backend.openvino"),
         _Entry("onnxruntime", "seg_perception.backend.ort"),
     ),
+    ".engine": (_Entry("tensorrt", "seg_perception.backend.tensorrt"),),
 }
 
 
-def backend_names() -> tuple[str, ...]:
-    """Every backend's name, once."""
-    return tuple(dict.fromkeys(entry.name for entries in BACKENDS.values() for entry in entries))
+def backend_names(suffix: str = ".onnx") -> tuple[str, ...]:
+    """Names of the backends that open files of a suffix, the default first."""
+    return tuple(entry.name for entry in BACKENDS[suffix])
 
 
 def open_model(path: Path, backend: str = "", options: RunOptions | None = None) -> Runner | Backend:
