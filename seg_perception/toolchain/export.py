@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +83,18 @@ class Export:
         With `port` it lets a family walk back from an output, to cut off what the canonical model does better.
         """
         return next((node for node in self.model.graph.node if tensor in node.output), None)
+
+    def ancestors(self, tensor: str) -> Iterator[onnx.NodeProto]:
+        """The nodes that a tensor depends on, nearest first."""
+        producers = {output: node for node in self.model.graph.node for output in node.output}
+        waiting, seen = deque([tensor]), {""}
+        while waiting:
+            node = producers.get(waiting.popleft())
+            if node is None or node.output[0] in seen:
+                continue
+            seen.add(node.output[0])
+            yield node
+            waiting.extend(node.input)
 
     def port(self, tensor: str) -> Port | None:
         """A tensor anywhere in the graph with its inferred shape; None where nothing could be inferred."""

@@ -171,6 +171,17 @@ def surviving_rows(
     return Rows(indices, (keys > 0.5).cast(np.float32))
 
 
+def best_rows(scores: Value, count: int) -> Rows:
+    """The best candidates of a network that needs no suppression.
+
+    Args:
+        scores: float32 `[B, N]`; candidates of 0 are not used. N is at most `LARGEST_TOP`.
+        count: K, at most N.
+    """
+    values, indices = scores.top(count)
+    return Rows(indices, (values > 0.0).cast(np.float32))
+
+
 def masks_of_prototypes(coefficients: Value, prototypes: Value, shape: tuple[int, int, int, int]) -> Value:
     """Mask logits as combinations of prototypes.
 
