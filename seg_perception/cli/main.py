@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": "seg_perception.cli.prepare",
     "inspect": "seg_perception.cli.inspect",
     "image": "seg_perception.cli.image",
+    "verify": "seg_perception.cli.verify",
 }
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..classes import name_key
 from ..errors import SourceError
 from ..frame import Frame
+from ..sources.base import FrameSource
 from ..sources.images import read_image
 
 _KEYS = ("images", "annotations", "categories")
@@ -90,29 +91,9 @@ class CocoSet:
         chosen = set(image_ids)
         return replace(self, images=tuple(image for image in self.images if image.image_id in chosen), missing=())
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def frames(self, failures: list[SourceError] | None = None) -> Iterator[tuple[str, Frame]]:
-        """Each image under its number as name; those that cannot be read go to `failures`.
-
-        Raises:
-            SourceError: an image cannot be read and there is no `failures`.
-        """
-        for image in self.images:
-            try:
-                frame = read_image(image.path)
-                if (frame.width, frame.height) != (image.width, image.height):
-                    raise SourceError(
-                        f"{image.path}: {self.path.name} says {image.width} x {image.height} pixels, the file has "
-                        f"{frame.width} x {frame.height}; the annotations are of another picture"
-                    )
-            except SourceError as error:
-                if failures is None:
-                    raise
-                failures.append(error)
-            else:
-                yield str(image.image_id), frame
+    def source(self) -> FrameSource:
+        """The images, each under its number as name."""
+        return _Images(self)
 
     def categories(self, class_names: Sequence[str]) -> NDArray[np.int64]:
         """The number that the set gives to each of a model's classes, int64 `[C]`; -1 for those that it lacks.
@@ -130,9 +111,33 @@ class CocoSet:
         return numbers
 
 
-def is_annotation_file(path: Path) -> bool:
-    """Whether a path is meant as a COCO annotation file, by its suffix."""
-    return path.suffix.lower() == ".json"
+class _Images(FrameSource):
+    """The images of a set; those that cannot be read, or are of another size than the set says, are failures."""
+
+    def __init__(self, labelled: CocoSet) -> None:
+        super().__init__()
+        self._set = labelled
+
+    def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        self.failures = []
+        for image in self._set.images:
+            try:
+                frame = read_image(image.path)
+            except SourceError as error:
+                self.failures.append(error)
+                continue
+            if (frame.width, frame.height) == (image.width, image.height):
+                yield str(image.image_id), frame
+            else:
+                self.failures.append(
+                    SourceError(
+                        f"{image.path}: {self._set.path.name} says {image.width} x {image.height} pixels, the file has "
+                        f"{frame.width} x {frame.height}; the annotations are of another picture"
+                    )
+                )
+
+    def __len__(self) -> int:
+        return len(self._set.images)
 
 
 def _read(path: Path) -> dict[str, Any]:

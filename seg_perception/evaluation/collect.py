@@ -47,12 +47,15 @@ def collect(
         ModelOutputError: the model produced NaN or infinity; the message names the frame.
     """
     for name, frame in frames:
-        try:
-            detections = segmenter.detect([frame])[0]
-            instances = frame_instances(segmenter, detections, lowest_score)
-        except ModelOutputError as error:
-            raise ModelOutputError(f"frame {name}: {error}") from error
-        yield CollectedFrame(name, frame.width, frame.height, instances)
+        yield CollectedFrame(name, frame.width, frame.height, find_instances(segmenter, name, frame, lowest_score))
+
+
+def find_instances(segmenter: Segmenter, name: str, frame: Frame, lowest_score: float) -> FrameInstances:
+    """What a model finds in one frame; arguments and errors as `collect`."""
+    try:
+        return frame_instances(segmenter, segmenter.detect([frame])[0], lowest_score)
+    except ModelOutputError as error:
+        raise ModelOutputError(f"frame {name}: {error}") from error
 
 
 def frame_instances(segmenter: Segmenter, detections: Detections, lowest_score: float) -> FrameInstances:

@@ -65,7 +65,7 @@ def labels(tmp_path: Path) -> Path:
 
 
 def test_everything_is_collected_with_whole_masks(segmenter: Segmenter, labels: Path) -> None:
-    collected = list(collect(segmenter, CocoSet.load(labels).frames()))
+    collected = list(collect(segmenter, CocoSet.load(labels).source()))
     assert [(frame.name, frame.width, frame.height) for frame in collected] == [(n, *SIZE) for n in ("7", "8", "9")]
     for frame, rectangles in zip(collected, SCENES, strict=True):
         scene, found = paint_scene(*SIZE, rectangles), frame.instances
@@ -78,10 +78,10 @@ def test_everything_is_collected_with_whole_masks(segmenter: Segmenter, labels: 
 
 
 def test_scores_below_the_lowest_are_left_out(segmenter: Segmenter, labels: Path) -> None:
-    frames = CocoSet.load(labels)
-    scores = [frame.instances.scores for frame in collect(segmenter, frames.frames())]
+    labelled = CocoSet.load(labels)
+    scores = [frame.instances.scores for frame in collect(segmenter, labelled.source())]
     limit = float(np.median(np.concatenate(scores)))
-    fewer = [frame.instances.scores for frame in collect(segmenter, frames.frames(), limit)]
+    fewer = [frame.instances.scores for frame in collect(segmenter, labelled.source(), limit)]
     for every, some in zip(scores, fewer, strict=True):
         np.testing.assert_array_equal(some, every[every >= np.float32(limit)])
 
@@ -89,7 +89,7 @@ def test_scores_below_the_lowest_are_left_out(segmenter: Segmenter, labels: Path
 def test_a_broken_model_is_reported_with_the_frame(segmenter: Segmenter, tmp_path: Path) -> None:
     scene = paint_scene(*SIZE, [])
     scene.picture[:32, :32] = FAULT_COLOUR
-    frames = CocoSet.load(write_set(tmp_path / "set", [paint_scene(*SIZE, []), scene])).frames()
+    frames = CocoSet.load(write_set(tmp_path / "set", [paint_scene(*SIZE, []), scene])).source()
     with pytest.raises(ModelOutputError, match=r"frame 8: .*NaN"):
         list(collect(segmenter, frames))
 
@@ -99,7 +99,7 @@ def test_results_are_those_of_the_data_set(segmenter: Segmenter, labels: Path) -
     categories = coco.categories(segmenter.spec.class_names)
     assert categories.tolist() == [10, 20, 30, 40]
     results = []
-    for frame in collect(segmenter, coco.frames()):
+    for frame in collect(segmenter, coco.source()):
         entries = coco_results(frame.instances, int(frame.name), categories)
         for entry, mask in zip(entries, frame.instances.masks, strict=True):
             np.testing.assert_array_equal(coco_mask.decode(entry["segmentation"]), mask.full())
@@ -117,7 +117,7 @@ def test_classes_that_the_set_lacks_have_no_results(segmenter: Segmenter, labels
     coco = CocoSet.load(labels)
     categories = coco.categories(NAMES)
     assert categories.tolist() == [-1, 20, -1, -1]
-    frames = list(collect(segmenter, coco.frames()))
+    frames = list(collect(segmenter, coco.source()))
     entries = [entry for frame in frames for entry in coco_results(frame.instances, int(frame.name), categories)]
     assert [entry["category_id"] for entry in entries] == [20, 20]
     with pytest.raises(SourceError, match=r"at least one of the model's classes \(zebra, ...\), got only 'car'"):
@@ -129,7 +129,7 @@ def test_parts_of_a_set(labels: Path) -> None:
     assert coco.image_ids == (7, 8, 9)
     part = coco.only([9, 7, 1000])
     assert part.image_ids == (7, 9)
-    assert [name for name, _ in part.frames()] == ["7", "9"]
+    assert [name for name, _ in part.source()] == ["7", "9"]
 
 
 def test_images_that_are_not_there_are_listed(labels: Path) -> None:
@@ -148,12 +148,12 @@ def test_images_that_cannot_be_used_are_listed(labels: Path) -> None:
     images = labels.parent / "images"
     (images / "street_7.png").write_bytes(b"no image")
     assert cv2.imwrite(str(images / "street_8.png"), np.zeros((10, 20, 3), np.uint8))
-    failures: list[SourceError] = []
-    assert [name for name, _ in CocoSet.load(labels).frames(failures)] == ["9"]
-    assert "street_7.png" in str(failures[0])
-    assert "says 320 x 192 pixels, the file has 20 x 10" in str(failures[1])
-    with pytest.raises(SourceError, match="street_7"):
-        list(CocoSet.load(labels).frames())
+    source = CocoSet.load(labels).source()
+    for _ in range(2):
+        assert [name for name, _ in source] == ["9"]
+        assert "street_7.png" in str(source.failures[0])
+        assert "says 320 x 192 pixels, the file has 20 x 10" in str(source.failures[1])
+        assert (len(source), len(source.failures)) == (3, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,183 @@
+"""`seg_perception verify`: a model against the one it was made from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ClassTableError, ConfigurationError
+
+if TYPE_CHECKING:
+    from ..classes import ClassTable
+    from ..evaluation.coco import CocoSet
+    from ..sources.base import FrameSource
+    from ..toolchain.verify.compare import Verification, VerifyOptions
+
+HELP = "compare a model with its reference, instance by instance, and write a report; 1 when it is over the budget"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", type=Path, metavar="MODEL", help="canonical model (.onnx) or engine to be tested")
+    parser.add_argument(
+        "--reference", type=Path, required=True, metavar="CANONICAL.onnx", help="the model that is taken for right"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="picture, folder of pictures, video, or a COCO annotation file (.json) with its pictures in `images` "
+        "beside it",
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="instances.json", help="COCO annotations of the pictures in the folder --data"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for report.html (default: no report)")
+    parser.add_argument(
+        "--score", type=float, default=0.25, help="an instance counts from this score on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.05,
+        help="below --score by no more than this, an instance may be a counterpart but need not have one "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-iou",
+        type=float,
+        metavar="IOU",
+        help="lowest mean IoU of the masks of matched instances (default: 0.97 without labels, with labels unjudged)",
+    )
+    parser.add_argument(
+        "--max-missed",
+        type=float,
+        metavar="SHARE",
+        help="most missed, extra and relabelled instances, as a share of the reference's (default: 0.02 without "
+        "labels, with labels unjudged)",
+    )
+    parser.add_argument(
+        "--max-loss", type=float, metavar="POINTS", help="largest loss of mask AP, with labels (default: 0.5)"
+    )
+    parser.add_argument("--classes", default="auto", help="class table for road groups: a name, a YAML file, or auto")
+    parser.add_argument("--backend", default="", help="backend of the tested model (default: by the model's suffix)")
+    parser.add_argument("--device", default="", help="its name of the device")
+    parser.add_argument("--reference-backend", default="", help="backend of the reference")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
+    parser.add_argument("--pictures", type=int, default=12, help="frames in the report (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare; 1 when the model is over the budget."""
+    from tqdm import tqdm
+
+    from ..backend.base import RunOptions
+    from ..pipeline.host import open_backend
+    from ..pipeline.segmenter import Segmenter
+    from ..toolchain.verify.compare import check_classes, verify
+
+    labels = _labels(arguments)
+    options = _options(arguments, labels is not None)
+    source, data = _source(arguments.data, labels)
+    with ExitStack() as opened:
+        own = RunOptions(arguments.device, arguments.threads)
+        tested = opened.enter_context(closing(open_backend(arguments.model, arguments.backend, own)))
+        plain = RunOptions(threads=arguments.threads)
+        reference = opened.enter_context(closing(open_backend(arguments.reference, arguments.reference_backend, plain)))
+        check_classes(reference.spec, tested.spec)
+        table = _table(arguments.classes, reference.spec.class_names)
+        frames = tqdm(source, total=_count(source), unit="frame", disable=None)
+        found = verify(Segmenter(reference, table), Segmenter(tested, table), frames, options, labels, table)
+    notes = [f"skipped: {failure}" for failure in source.failures]
+    if labels is not None and labels.missing:
+        notes.append(f"{len(labels.missing)} labelled pictures are not there, such as {labels.missing[0]}")
+    _report(found, arguments.output, data, notes)
+    return 1 if found.violations else 0
+
+
+def _labels(arguments: argparse.Namespace) -> CocoSet | None:
+    """The labelled set, if there is one."""
+    from ..evaluation.coco import CocoSet
+
+    if arguments.data.suffix.lower() == ".json":
+        if arguments.labels is not None:
+            raise ConfigurationError("--labels: expected none when --data is an annotation file itself, got both")
+        return CocoSet.load(arguments.data)
+    return None if arguments.labels is None else CocoSet.load(arguments.labels, arguments.data)
+
+
+def _options(arguments: argparse.Namespace, labelled: bool) -> VerifyOptions:
+    """With labels the loss of average precision is judged, without them agreement; both where both are asked for."""
+    from ..metrics.agreement import AgreementBudget, AgreementRule
+    from ..toolchain.verify.compare import VerifyOptions
+
+    if arguments.max_loss is not None and not labelled:
+        raise ConfigurationError("--max-loss: expected labelled pictures; give --labels or a COCO file as --data")
+    budget = None
+    if not labelled or arguments.min_iou is not None or arguments.max_missed is not None:
+        usual = AgreementBudget(0.0, float("inf")) if labelled else AgreementBudget()
+        budget = AgreementBudget(
+            usual.min_iou if arguments.min_iou is None else arguments.min_iou,
+            usual.max_faults if arguments.max_missed is None else arguments.max_missed,
+        )
+    loss = (0.5 if arguments.max_loss is None else arguments.max_loss) if labelled else None
+    return VerifyOptions(AgreementRule(arguments.score, arguments.margin), budget, loss, arguments.pictures)
+
+
+def _source(path: Path, labels: CocoSet | None) -> tuple[FrameSource, str]:
+    """The frames, and what they are for people."""
+    from ..sources.images import open_source
+
+    if labels is not None:
+        return labels.source(), f"labelled pictures of {labels.path}"
+    return open_source(path), str(path)
+
+
+def _table(name: str, class_names: Sequence[str]) -> ClassTable:
+    """The class table; an empty one where none is asked for and none fits, because road groups are a detail here."""
+    from ..classes import ClassTable
+    from ..sources.class_tables import AUTO, resolve_class_table
+
+    try:
+        return resolve_class_table(name, class_names)
+    except ClassTableError:
+        if name != AUTO:
+            raise
+        return ClassTable("none", tuple(class_names), {})
+
+
+def _count(source: FrameSource) -> int | None:
+    try:
+        return len(source)
+    except TypeError:
+        return None
+
+
+def _report(found: Verification, folder: Path | None, data: str, notes: Sequence[str]) -> None:
+    from ..toolchain.verify.report import agreement_rows, describe, precision_rows, write_report
+
+    print(f"tested     {_model(found.tested)}\nreference  {_model(found.reference)}")
+    for label, value in agreement_rows(found):
+        print(f"{label:52} {value}")
+    for pair in found.precision:
+        print(f"{f'{pair.reference.kind} AP':28} {'reference':>9} {'tested':>9}  difference in points")
+        for label, first, second, difference in precision_rows(pair, every_class=False):
+            print(f"  {label:26} {first:>9} {second:>9}  {difference}")
+    if found.violations:
+        for frame in found.worst:
+            print(f"differs: {frame.name}: {describe(frame, found.class_names)}")
+    for note in notes:
+        print(note)
+    if folder is not None:
+        print(f"report in {write_report(folder, found, data, notes)}")
+    print("within the budget" if not found.violations else "over the budget:")
+    for reason in found.violations:
+        print(f"  {reason}")
+
+
+def _model(identity: Mapping[str, str]) -> str:
+    return ", ".join(f"{key} {identity[key]}" for key in ("backend", "device", "precision", "model"))
