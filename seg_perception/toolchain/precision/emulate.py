@@ -1,0 +1,243 @@
+"""What a float16 graph computes, exactly rounded, on processors that would rather compute it in float32.
+
+ONNX Runtime and OpenVINO run float16 graphs on most CPUs in float32 and round where it suits them. Here every float16
+tensor is rounded: the graph is rewritten to float32 with a pair of Casts, to float16 and back, behind every operator
+whose result may need rounding. That is what hardware does that accumulates products in float32 and stores float16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ...backend.base import ModelOutputs
+from ...backend.batches import run_in_parts
+from ...contract import INPUT_NAME, ModelSpec
+from ...errors import BackendUnavailable, ModelError
+from ..canonical import prune
+from ..graph import GraphBuilder
+from .operators import EXACT
+from .view import GraphView, name_nodes
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise BackendUnavailable(
+        f"the emulation of float16 needs the Python package onnxruntime ({error}): pip install onnxruntime"
+    ) from error
+
+_LARGEST = 65504.0
+_SUMS = "precision/sums"
+_EXACT = "/exact"
+# Outputs fetched at once when looking for the tensor that left the range: they may be large.
+_AT_ONCE = 8
+
+
+class HalfRangeError(ModelError):
+    """A tensor left the range of float16, or became NaN.
+
+    Attributes:
+        node, operator, tensor: where, by their names in the float16 graph.
+        value: the number that has no float16.
+    """
+
+    def __init__(self, node: str, operator: str, tensor: str, value: float) -> None:
+        what = "is NaN" if np.isnan(value) else f"reaches {value:.5g}, beyond float16's {_LARGEST:.0f}"
+        super().__init__(
+            f"layer {node!r} ({operator}): its output {tensor!r} {what}; keep this layer in float32 "
+            f"(--keep-float32 {node}), or use --precision fp32"
+        )
+        self.node, self.operator, self.tensor, self.value = node, operator, tensor, value
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """One place where the emulation rounds.
+
+    Attributes:
+        node, operator: that make the tensor.
+        tensor: the float16 tensor; it has the same name in the emulation.
+        exact: what it is called before it is rounded.
+    """
+
+    node: str
+    operator: str
+    tensor: str
+    exact: str
+
+
+def emulated(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[Rounding, ...]]:
+    """A float16 graph as a float32 graph that rounds every tensor that is float16 in it.
+
+    Inputs and outputs keep names and types, so the emulation of a canonical model is a canonical model.
+
+    Args:
+        model: with float16 tensors, such as `to_half` returns; stays as it is.
+
+    Returns:
+        The emulation, and where it rounds, in order.
+
+    Raises:
+        ModelError: float16 tensors in graphs within nodes, or as inputs.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    name_nodes(result.graph)
+    emulation = _Emulation(result.graph, GraphView(result))
+    return result, emulation.run()
+
+
+class _Emulation:
+    def __init__(self, graph: onnx.GraphProto, view: GraphView) -> None:
+        self._graph = graph
+        self._half = {name for name, element in view.elements.items() if element == TensorProto.FLOAT16}
+        for value in graph.input:
+            if value.name in self._half:
+                raise ModelError(f"input {value.name!r}: expected none in float16; prepare the model first")
+        # The outputs of the graph keep their type, so what they are inside has another name.
+        self._inside = {value.name: f"{value.name}/rounded" for value in graph.output if value.name in self._half}
+        self._nodes: list[onnx.NodeProto] = []
+        self._roundings: list[Rounding] = []
+
+    def run(self) -> tuple[Rounding, ...]:
+        """Rewrite the graph."""
+        for tensor in self._graph.initializer:
+            if tensor.data_type == TensorProto.FLOAT16:
+                _to_float(tensor)
+        for node in self._graph.node:
+            self._write(node)
+        for name, inside in self._inside.items():
+            self._cast(inside, TensorProto.FLOAT16, name)
+        nodes = self._nodes
+        del self._graph.value_info[:]
+        del self._graph.node[:]
+        self._graph.node.extend(nodes)
+        return tuple(self._roundings)
+
+    def _write(self, node: onnx.NodeProto) -> None:
+        written = onnx.NodeProto()
+        written.CopyFrom(node)
+        made = [name for name in node.output if name in self._half]
+        if made and any(item.HasField("g") for item in node.attribute):
+            raise ModelError(f"node {node.name!r} ({node.op_type}): float16 within it cannot be emulated")
+        for item in written.attribute:
+            if item.name == "value" and item.t.data_type == TensorProto.FLOAT16:
+                _to_float(item.t)
+            if node.op_type == "Cast" and item.name == "to" and item.i == TensorProto.FLOAT16:
+                item.i = TensorProto.FLOAT
+        for place, name in enumerate(written.input):
+            written.input[place] = self._inside.get(name, name)
+        self._nodes.append(written)
+        for place, name in enumerate(node.output):
+            inside = self._inside.get(name, name)
+            written.output[place] = inside
+            if name in self._half and node.op_type not in EXACT and node.op_type != "Constant":
+                written.output[place] = f"{inside}{_EXACT}"
+                self._cast(f"{inside}{_EXACT}", TensorProto.FLOAT16, f"{inside}/float16")
+                self._cast(f"{inside}/float16", TensorProto.FLOAT, inside)
+                self._roundings.append(Rounding(node.name, node.op_type, name, f"{inside}{_EXACT}"))
+
+    def _cast(self, source: str, element: int, result: str) -> None:
+        self._nodes.append(helper.make_node("Cast", [source], [result], name=f"{result}/Round", to=element))
+
+
+class HalfEmulator:
+    """Runs a canonical float16 model as `emulated`, and watches every rounded tensor.
+
+    A `Runner`: it can stand wherever a model runs on host arrays.
+
+    Args:
+        model: canonical.
+        threads: CPU threads; 0 lets ONNX Runtime choose.
+
+    Raises:
+        ModelError: the model cannot be emulated.
+        NotCanonicalError: it is not canonical.
+    """
+
+    def __init__(self, model: onnx.ModelProto, threads: int = 0) -> None:
+        self.spec = ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, "model")
+        self._threads = threads
+        self._model, self._roundings = emulated(model)
+        self._session = self._open(_with_sums(self._model, self._roundings))
+        self.identity = {
+            "backend": f"onnxruntime {onnxruntime.__version__}",
+            "device": "cpu",
+            "precision": "float16, emulated",
+            "model": self.spec.family,
+        }
+
+    def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
+        """Run the model; see `Runner.run`.
+
+        Raises:
+            HalfRangeError: a tensor left the range of float16 or became NaN.
+        """
+        arrays = run_in_parts(images, self.spec.batch or len(images), self._infer)
+        return ModelOutputs.from_arrays(self.spec, arrays)
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+    def _infer(self, images: NDArray[np.uint8]) -> Sequence[NDArray[Any]]:
+        if self._session is None:
+            raise RuntimeError("the emulation was closed")
+        arrays: list[NDArray[Any]]
+        *arrays, sums = self._session.run([*self.spec.output_names, _SUMS], {INPUT_NAME: images})
+        suspects = [rounding for rounding, fine in zip(self._roundings, np.isfinite(sums), strict=True) if not fine]
+        for start in range(0, len(suspects), _AT_ONCE):
+            self._examine(suspects[start : start + _AT_ONCE], images)
+        return arrays
+
+    def _examine(self, suspects: Sequence[Rounding], images: NDArray[np.uint8]) -> None:
+        """Raise for the first tensor that rounding made infinite or that is NaN; a network's own infinities may be."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        del model.graph.output[:]
+        model.graph.output.extend(
+            helper.make_tensor_value_info(rounding.exact, TensorProto.FLOAT, None) for rounding in suspects
+        )
+        prune(model.graph)
+        names = [rounding.exact for rounding in suspects]
+        for rounding, exact in zip(suspects, self._open(model).run(names, {INPUT_NAME: images}), strict=True):
+            with np.errstate(over="ignore"):
+                lost = np.isnan(exact) | (np.isinf(exact.astype(np.float16)) & np.isfinite(exact))
+            if lost.any():
+                raise HalfRangeError(rounding.node, rounding.operator, rounding.tensor, float(exact[lost][0]))
+
+    def _open(self, model: onnx.ModelProto) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        # Beyond this level ONNX Runtime fuses nodes and changes layouts, around which Casts would come to stand.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _with_sums(model: onnx.ModelProto, roundings: Sequence[Rounding]) -> onnx.ModelProto:
+    """The emulation with one more output: the sum of each rounded tensor, which is finite exactly if all of it is.
+
+    In float32 no sum of finite float16 numbers overflows before there are 2^111 of them.
+    """
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    graph = GraphBuilder(watched.graph, "precision")
+    sums = [graph.node("ReduceSum", graph.value(_rounded(rounding)), keepdims=0).unsqueeze(0) for rounding in roundings]
+    total = graph.concat(0, *sums) if sums else graph.constant(np.zeros(0))
+    graph.publish(graph.node("Identity", total), _SUMS, np.float32, [len(sums)])
+    return watched
+
+
+def _rounded(rounding: Rounding) -> str:
+    return rounding.exact.removesuffix(_EXACT)
+
+
+def _to_float(tensor: onnx.TensorProto) -> None:
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
