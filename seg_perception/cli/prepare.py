@@ -70,6 +70,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="whether the network wants blue, green, red; --mean and --std are in its order (default: the family's)",
     )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        default="fp32",
+        help="fp16: the network in float16, box decoding and suppression in float32 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep-float32",
+        action="append",
+        default=[],
+        metavar="NODE",
+        help="with --precision fp16, a node of the graph that stays in float32; may be repeated",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -92,6 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.batch,
         PixelChange(arguments.mean, arguments.std, arguments.bgr),
         arguments.resize,
+        arguments.precision,
+        tuple(arguments.keep_float32),
     )
     spec = prepare(arguments.source, arguments.output, options, report=print)
     finds = [f"up to {spec.max_instances} instances"] * bool(spec.max_instances) + ["a class map"] * spec.class_map

@@ -16,6 +16,9 @@ from .families import Family, Match, PixelSpec, recognise
 from .files import write_atomically
 from .graph import GraphBuilder
 from .head import Head, HeadOptions, InstanceHead
+from .precision.half import to_half
+
+PRECISIONS = ("fp32", "fp16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class PrepareOptions:
         batch: the batch size, for a model that leaves it open; None leaves it open.
         pixels: what the network wants to see, where that is not what its family wants.
         resize: `letterbox` or `stretch`, where that is not what its family wants.
+        precision: `fp32`, or `fp16` for a network in float16 with what needs it in float32.
+        keep_float32: nodes that stay in float32 all the same.
     """
 
     head: HeadOptions = field(default_factory=HeadOptions)
@@ -65,6 +70,14 @@ class PrepareOptions:
     batch: int | None = None
     pixels: PixelChange = field(default_factory=PixelChange)
     resize: str | None = None
+    precision: str = "fp32"
+    keep_float32: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ConfigurationError(f"--precision: expected {' or '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.keep_float32 and self.precision == "fp32":
+            raise ConfigurationError("--keep-float32: expected together with --precision fp16; leave it out")
 
 
 def prepare(
@@ -105,6 +118,9 @@ def prepare(
     publish(graph, head, spec.batch)
     replace_input(model, match.image, match.pixels)
     finish(model, spec)
+    if options.precision == "fp16":
+        model, halved = to_half(model, options.keep_float32)
+        report("\n".join((f"precision  {halved.summary()}", *halved.notes)))
     write_atomically(destination, model.SerializeToString())
     return spec
 
@@ -120,9 +136,9 @@ def choose_class_names(export: Export, match: Match, table: ClassTable | None) -
     if names is None:
         raise ClassTableError(
             f"{export.origin}: the model carries no class names (no `names` in its metadata); "
-            f"give those of its {match.class_count} classes with --classes TABLE.yaml"
+            f"give those of its {match.class_count or ''} classes with --classes TABLE.yaml".replace("  ", " ")
         )
-    if len(names) != match.class_count:
+    if match.class_count and len(names) != match.class_count:
         origin = f"class table {table.name!r} has" if table else "its metadata has"
         raise ClassTableError(
             f"{export.origin}: the model has {match.class_count} classes, but {origin} {len(names)} names; "
