@@ -101,9 +101,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _labels(arguments: argparse.Namespace) -> CocoSet | None:
     """The labelled set, if there is one."""
-    from ..evaluation.coco import CocoSet
+    from ..evaluation.coco import CocoSet, is_annotation_file
 
-    if arguments.data.suffix.lower() == ".json":
+    if is_annotation_file(arguments.data):
         if arguments.labels is not None:
             raise ConfigurationError("--labels: expected none when --data is an annotation file itself, got both")
         return CocoSet.load(arguments.data)

@@ -95,6 +95,13 @@ class CocoSet:
         """The images, each under its number as name."""
         return _Images(self)
 
+    def frames(self, failures: list[SourceError] | None = None) -> Iterator[tuple[str, Frame]]:
+        """The same once; what cannot be read is added to `failures`."""
+        source = self.source()
+        yield from source
+        if failures is not None:
+            failures.extend(source.failures)
+
     def categories(self, class_names: Sequence[str]) -> NDArray[np.int64]:
         """The number that the set gives to each of a model's classes, int64 `[C]`; -1 for those that it lacks.
 
@@ -109,6 +116,11 @@ class CocoSet:
                 f"({', '.join(class_names[:8])}, ...), got only {', '.join(map(repr, list(known)[:8]))}"
             )
         return numbers
+
+
+def is_annotation_file(path: Path) -> bool:
+    """Whether a path is meant as a COCO annotation file, by its suffix."""
+    return path.suffix.lower() == ".json"
 
 
 class _Images(FrameSource):
