@@ -39,10 +39,12 @@ class Match:
     Attributes:
         image: the input, `[B, 3, H, W]`.
         outputs: by the family's own name for what they are.
-        class_count: number of classes.
+        class_count: number of classes; 0 where the model does not tell, so that the names that are given decide.
         pixels: what the network wants to see.
         resize: how a camera image becomes the network input.
         summary: for people, such as `80 classes, 8400 positions`.
+        spare_classes: how many of the last classes may go without a name; those that do are not looked at.
+        things: for each class, whether it comes as instances; empty until the class names are known.
     """
 
     image: Port
@@ -51,6 +53,8 @@ class Match:
     pixels: PixelSpec
     resize: ResizeSpec
     summary: str
+    spare_classes: int = 0
+    things: tuple[bool, ...] = ()
 
 
 class Family(Protocol):
@@ -75,7 +79,8 @@ class Family(Protocol):
 
         Args:
             graph: of the model in `contract.OPSET`, whose float outputs are float32.
-            match: what `recognise` returned; `graph.value(port.name)` are its outputs.
+            match: what `recognise` returned, with `things` and with as many classes as have names;
+                `graph.value(port.name)` are its outputs.
             options: the user's.
         """
 
@@ -125,6 +130,17 @@ def image_input(export: Export) -> Port | None:
         return None
     shape = export.inputs[0].shape
     return export.inputs[0] if shape is not None and len(shape) == 4 and shape[1] == 3 else None
+
+
+def sizes_of(port: Port) -> tuple[int, ...]:
+    """The sizes behind the batch axis, 0 for an unknown one."""
+    return tuple(0 if size is None else size for size in (port.shape or ())[1:])
+
+
+def by_rank(export: Export) -> dict[int, Port]:
+    """The float outputs by their number of axes, if there are no others and no two of one rank; else nothing."""
+    outputs = {port.rank: port for port in export.outputs if is_float(port)}
+    return outputs if len(outputs) == len(export.outputs) else {}
 
 
 def is_float(port: Port) -> bool:

@@ -1,29 +1,25 @@
-"""YOLOv8-seg and YOLO11-seg, as Ultralytics exports them.
+"""YOLOv8-seg, YOLOv9-seg, YOLO11-seg and YOLO12-seg as Ultralytics exports them, and YOLO26-seg with suppression.
 
     predictions  `[B, 4 + C + P, N]`  centre x, centre y, width, height in network pixels; C class scores after their
                                       sigmoid; P mask coefficients
     prototypes   `[B, P, h, w]`
 
 A position's class is its best one. A mask's logits are its coefficients times the prototypes.
+
+An export with `nms=True` has rows `[B, M, 6 + P]` in place of the predictions. Its suppression has data-dependent
+shapes, so it is cut off, and with it the export's own thresholds: the predictions are still there, inside the graph.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
 
 from ...geometry import ResizeSpec
 from ..export import Export, Port
 from ..graph import GraphBuilder
-from ..head import (
-    HeadOptions,
-    InstanceHead,
-    corners_of_centres,
-    masks_of_prototypes,
-    report_faults,
-    surviving_rows,
-    take,
-)
-from . import Match, PixelSpec, image_input, is_float
+from ..head import HeadOptions, InstanceHead, corners_of_centres, report_faults, take
+from ..prototypes import Candidates, prototype_instances
+from . import Match, PixelSpec, by_rank, image_input, sizes_of
 
 
 class YoloV8:
@@ -32,60 +28,45 @@ class YoloV8:
     name = "yolov8"
     expects = (
         "two float outputs: predictions [B, 4 + classes + P, N] with more positions N than rows, and "
-        "prototypes [B, P, h, w] (YOLOv8-seg, YOLO11-seg)"
+        "prototypes [B, P, h, w] (YOLOv8-seg, YOLO11-seg; YOLO26-seg exported with suppression)"
     )
 
     def recognise(self, export: Export) -> Match | None:
         """By the two outputs, whatever their names and order."""
-        image = image_input(export)
-        outputs = {port.rank: port for port in export.outputs if is_float(port)}
-        if image is None or len(export.outputs) != 2 or set(outputs) != {3, 4}:
+        image, outputs = image_input(export), by_rank(export)
+        if image is None or set(outputs) != {3, 4}:
             return None
-        predictions, prototypes = outputs[3], outputs[4]
-        if min(*_sizes(predictions), *_sizes(prototypes)) < 1:
+        prototypes = outputs[4]
+        predictions = before_suppression(export, outputs[3], prototypes) or outputs[3]
+        if not _fit(predictions, prototypes):
             return None
-        rows, positions = _sizes(predictions)
-        coefficients, height, width = _sizes(prototypes)
+        rows, positions = sizes_of(predictions)
+        coefficients, height, width = sizes_of(prototypes)
         classes = rows - 4 - coefficients
-        if classes < 1 or positions <= rows:
-            return None
+        cut = "" if predictions is outputs[3] else ", the export's own suppression cut off"
         return Match(
             image,
             {"predictions": predictions, "prototypes": prototypes},
             classes,
             PixelSpec(),
             ResizeSpec("letterbox", pad_value=114),
-            f"{classes} classes, {positions} positions, {coefficients} prototypes of {width} x {height}",
+            f"{classes} classes, {positions} positions, {coefficients} prototypes of {width} x {height}{cut}",
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
-        """Candidates, suppression, then coefficients and masks of the rows that remain."""
-        rows, positions = _sizes(match.outputs["predictions"])
-        count, height, width = _sizes(match.outputs["prototypes"])
+        """Candidates, suppression, then masks of the rows that remain."""
+        rows, positions = sizes_of(match.outputs["predictions"])
+        count, height, width = sizes_of(match.outputs["prototypes"])
         candidates = min(options.nms_candidates, positions)
-        instances = min(options.max_instances, candidates)
 
         predictions = graph.value(match.outputs["predictions"].name)
-        boxes, classes, coefficients = predictions.split(1, 4, rows - 4 - count, count)
+        _, classes, _ = predictions.split(1, 4, rows - 4 - count, count)
         scores, places = classes.max(1).top(candidates)
-        labels = take(classes, places, match.class_count).argmax(1).cast(np.float32)
-        corners = corners_of_centres(take(boxes, places, 4))
-        chosen = surviving_rows(graph, scores, places, labels, corners, candidates, options)
-
-        used = chosen.used.unsqueeze(1)
-        chosen_boxes = take(graph.concat(1, *corners), chosen.indices, 4) * used
-        chosen_coefficients = take(coefficients, places.pick(chosen.indices, 1), count) * used
+        boxes, classes, coefficients = take(predictions, places, rows).split(1, 4, rows - 4 - count, count)
+        found = Candidates(scores, places, corners_of_centres(boxes), classes, coefficients, candidates)
         prototypes = graph.value(match.outputs["prototypes"].name)
-        return InstanceHead(
-            boxes=chosen_boxes.transpose(0, 2, 1),
-            scores=report_faults(graph, chosen.of(scores), predictions),
-            labels=chosen.of(labels).cast(np.int32),
-            masks=masks_of_prototypes(chosen_coefficients, prototypes, (instances, count, height, width)),
-            max_instances=instances,
-            mask_height=height,
-            mask_width=width,
-            nms_candidates=candidates,
-        )
+        head = prototype_instances(graph, found, prototypes, (count, height, width), options)
+        return replace(head, scores=report_faults(graph, head.scores, predictions))
 
 
 def family() -> YoloV8:
@@ -93,6 +74,20 @@ def family() -> YoloV8:
     return YoloV8()
 
 
-def _sizes(port: Port) -> tuple[int, ...]:
-    """The sizes behind the batch axis, 0 for an unknown one."""
-    return tuple(0 if size is None else size for size in (port.shape or ())[1:])
+def before_suppression(export: Export, rows: Port, prototypes: Port) -> Port | None:
+    """The predictions that the rows of an export with `nms=True` were made of; None for any other export."""
+    if sizes_of(rows)[1] not in (0, 6 + sizes_of(prototypes)[0]):
+        return None
+    nodes = list(export.ancestors(rows.name))
+    if not any(node.op_type == "NonMaxSuppression" for node in nodes):
+        return None
+    inputs = (export.port(node.input[0]) for node in nodes if node.op_type == "Transpose")
+    return next((port for port in inputs if port and port.rank == 3 and _fit(port, prototypes)), None)
+
+
+def _fit(predictions: Port, prototypes: Port) -> bool:
+    """Whether there is at least one class, and more positions than rows."""
+    if min(*sizes_of(predictions), *sizes_of(prototypes)) < 1:
+        return False
+    rows, positions = sizes_of(predictions)
+    return rows > 4 + sizes_of(prototypes)[0] and positions > rows
