@@ -13,7 +13,7 @@ import onnx
 
 from ..contract import METADATA_KEY
 from ..errors import ModelError
-from .graph import element_name
+from .graph import element_name, with_inner
 
 # onnx.shape_inference and the checker serialise the model; protobuf cannot beyond this.
 _LARGEST_FILE = 2**31 - 1
@@ -50,7 +50,7 @@ class Export:
     Attributes:
         origin: the file, for messages.
         model: with inferred shapes.
-        inputs: without those that initializers fill.
+        inputs: without those that initializers fill or, beside one that is used, that nothing uses.
         outputs: in the order of the file.
         metadata: the file's own key-value pairs.
         sha256: of the file.
@@ -71,7 +71,7 @@ class Export:
         return cls(
             origin,
             model,
-            inputs=tuple(_port(value) for value in model.graph.input if value.name not in filled),
+            inputs=_used(model.graph, [_port(value) for value in model.graph.input if value.name not in filled]),
             outputs=tuple(_port(value) for value in model.graph.output),
             metadata={item.key: item.value for item in model.metadata_props},
             sha256=sha256,
@@ -185,6 +185,12 @@ def _load_weights(model: onnx.ModelProto, path: Path) -> None:
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"{path}: damaged or incomplete ONNX model ({reason}); copy or export it again") from error
+
+
+def _used(graph: onnx.GraphProto, inputs: list[Port]) -> tuple[Port, ...]:
+    """The inputs that count: exporters also write arguments of a model that it does not look at."""
+    taken = {name for outer in graph.node for node in with_inner(outer) for name in node.input}
+    return tuple(port for port in inputs if port.name in taken) or tuple(inputs)
 
 
 def _port(value: onnx.ValueInfoProto) -> Port:

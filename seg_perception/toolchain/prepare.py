@@ -20,6 +20,9 @@ from .precision.half import to_half
 
 PRECISIONS = ("fp32", "fp16")
 
+# Classes that are no objects in any data set, as `name_key` writes them.
+_BACKGROUND = frozenset({"background", "void", "unlabeled", "unlabelled"})
+
 
 @dataclass(frozen=True, slots=True)
 class PixelChange:
@@ -111,6 +114,7 @@ def prepare(
     match = replace(match, pixels=options.pixels.of(match.pixels), resize=_resize(match.resize, options.resize))
     report(f"recognised {family.name}: {match.summary}")
     names = choose_class_names(export, match, options.classes)
+    match = replace(match, class_count=len(names), things=things_of(names, options.classes))
     model, match = network_of(export, match)
     graph = GraphBuilder(model.graph, "head")
     head = family.write_head(graph, match, options.head)
@@ -138,7 +142,8 @@ def choose_class_names(export: Export, match: Match, table: ClassTable | None) -
             f"{export.origin}: the model carries no class names (no `names` in its metadata); "
             f"give those of its {match.class_count or ''} classes with --classes TABLE.yaml".replace("  ", " ")
         )
-    if match.class_count and len(names) != match.class_count:
+    fewest = match.class_count - match.spare_classes
+    if match.class_count and not fewest <= len(names) <= match.class_count:
         origin = f"class table {table.name!r} has" if table else "its metadata has"
         raise ClassTableError(
             f"{export.origin}: the model has {match.class_count} classes, but {origin} {len(names)} names; "
@@ -225,6 +230,7 @@ def _describe(
 
 
 def things_of(names: tuple[str, ...], table: ClassTable | None) -> tuple[bool, ...]:
-    """For each class, whether it comes as instances: all but those that the class table calls stuff."""
-    stuff = table.stuff if table else frozenset()
-    return tuple(name_key(name) not in stuff for name in names)
+    """For each class, whether it comes as instances: all but the background and what the class table calls stuff."""
+    stuff = _BACKGROUND | (table.stuff if table else frozenset())
+    # torchvision writes `__background__`.
+    return tuple(stuff.isdisjoint((name_key(name), name_key(name).strip())) for name in names)
