@@ -91,6 +91,10 @@ def to_half(model: onnx.ModelProto, keep: Keep | Collection[str] = ()) -> tuple[
     conversion = _Conversion(half.graph, view, float_nodes(view, _predicate(keep, view)))
     conversion.run()
     prune(half.graph)
+    try:
+        onnx.checker.check_model(half, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"the float16 model is not valid ONNX: {error}; please report this") from error
     return half, conversion.report()
 
 

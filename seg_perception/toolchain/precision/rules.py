@@ -64,7 +64,7 @@ def float_nodes(view: GraphView, keep: Keep) -> dict[str, str]:
     _trace_back(view, reasons)
     _grow(view, reasons)
     for node in view.nodes.values():
-        if node.op_type in ("Cast", "ConstantOfShape", "DequantizeLinear") and node.name not in reasons:
+        if node.op_type in ("Cast", "ConstantOfShape") and node.name not in reasons:
             readers = view.readers.get(node.output[0], [])
             if _from_integers(node, view) or (readers and all(name in reasons for name in readers)):
                 reasons[node.name] = NEIGHBOUR
