@@ -82,7 +82,9 @@ class SemanticHead:
     """The output of a family whose models have a class map and no instances.
 
     Attributes:
-        class_map: uint8 `[B, h, w]`, class index of each cell of the network input; `contract.NO_CLASS` for none.
+        class_map: uint8 `[B, h, w]`, class index of each cell of the network input; `contract.NO_CLASS` for none, and
+            `contract.FAULTY_CELL` throughout for a frame with NaN or infinity. Cast from float32: TensorRT has no
+            other way to uint8.
         mask_height, mask_width: h and w.
     """
 
@@ -124,6 +126,20 @@ def take(values: Value, indices: Value, rows: int) -> Value:
         `[B, rows, M]`.
     """
     return values.pick(indices.unsqueeze(1).expand(1, rows, 1), 2)
+
+
+def take_rows(values: Value, indices: Value) -> Value:
+    """Whole rows per picture, such as the masks of some queries.
+
+    Args:
+        values: `[B, N, ...]`.
+        indices: int64 `[B, M]`.
+
+    Returns:
+        `[B, M, ...]`.
+    """
+    # Unlike `take`, it needs no index for every element: of masks, those would be twice as large as the masks.
+    return values.graph.node("GatherND", values, indices.unsqueeze(2), batch_dims=1)
 
 
 def corners_of_centres(boxes: Value) -> tuple[Value, Value, Value, Value]:
@@ -211,10 +227,14 @@ def report_faults(graph: GraphBuilder, scores: Value, output: Value) -> Value:
     Returns:
         `scores`, all NaN for each picture in whose `output` any element is NaN or infinite.
     """
-    # The obvious `+ sum(output * 0)` invites a compiler to fold it away; this sum does depend on the elements. It is
-    # NaN or infinite if any of them is, and otherwise below 2^28 * R * N: finite elements cannot raise an alarm.
-    total = (output * _TINY).sum(1, 2, keep=False).unsqueeze(1)
-    return (total.abs() < _LARGE).where(scores, float("nan"))
+    return finite(output, 1, 2).unsqueeze(1).where(scores, float("nan"))
+
+
+def finite(values: Value, *axes: int) -> Value:
+    """Whether all elements along some axes are finite: bool, without those axes."""
+    # The obvious `+ sum(values * 0)` invites a compiler to fold it away; this sum does depend on the elements. It is
+    # NaN or infinite if any of them is, and otherwise below 2^28 times their number: finite ones raise no alarm.
+    return (values * _TINY).sum(*axes).abs() < _LARGE
 
 
 def boxes_of_masks(graph: GraphBuilder, masks: Value, grid: tuple[int, int], network: tuple[int, int]) -> Value:

@@ -32,6 +32,10 @@ class PixelSpec:
     bgr: bool = False
 
 
+# What networks want to see whose backbone was trained on ImageNet.
+IMAGENET = PixelSpec((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
 @dataclass(frozen=True, slots=True)
 class Match:
     """What a family saw in a model that it recognised.
