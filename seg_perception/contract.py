@@ -9,8 +9,9 @@ Outputs of a model with instances (all shapes fixed but for a batch axis that ma
     labels  int32   `[B, K]`         index into the class names
     masks   float32 or float16 `[B, K, h, w]`   logits; > 0 is inside
 
-and of a model with a class map: `class_map` uint8 `[B, h, w]`, index into the class names, `NO_CLASS` for none. Where
-a model has both, instances of things lie over the class map.
+and of a model with a class map: `class_map` uint8 `[B, h, w]`, index into the class names, `NO_CLASS` for none,
+`FAULTY_CELL` throughout where the network itself produced NaN or inf. Where a model has both, instances of things lie
+over the class map, and it is the scores that tell of faults.
 
 The specification travels as one JSON value under `METADATA_KEY`, in the ONNX file and in an engine's manifest.
 """
@@ -32,8 +33,9 @@ INPUT_NAME = "images"
 INSTANCE_OUTPUTS = ("boxes", "scores", "labels", "masks")
 CLASS_MAP_OUTPUT = "class_map"
 MASK_FRAMES = ("frame", "box")
-# Value of a cell of a class map that belongs to no class.
+# Values of the cells of a class map that are no class: the cell belongs to none; the network produced NaN or infinity.
 NO_CLASS = 255
+FAULTY_CELL = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,10 @@ class ModelSpec:
             )
         if self.mask_frame not in MASK_FRAMES:
             raise NotCanonicalError(f"mask_frame: expected {' or '.join(MASK_FRAMES)}, got {self.mask_frame!r}")
+        if self.class_map and len(self.class_names) > FAULTY_CELL:
+            raise NotCanonicalError(
+                f"class_map: expected at most {FAULTY_CELL} classes in its 8 bits, got {len(self.class_names)}"
+            )
         if not self.max_instances and not self.class_map:
             raise NotCanonicalError("max_instances, class_map: expected instances, a class map or both, got neither")
 

@@ -116,6 +116,7 @@ class Segmentation:
         instance_map: at the output size.
         areas: int64 `[N]`, visible pixels of each instance in the instance map.
         timings: seconds spent per stage.
+        semantic_map: uint8 `[height, width]`, class index + 1 of each pixel and 0 for none; None when not asked for.
     """
 
     frame: Frame
@@ -123,3 +124,4 @@ class Segmentation:
     instance_map: InstanceMap
     areas: NDArray[np.int64]
     timings: Mapping[str, float]
+    semantic_map: NDArray[np.uint8] | None = None

@@ -127,6 +127,18 @@ class Backend(Protocol):
             ModelOutputError: a mask that would be painted has NaN or infinity.
         """
 
+    def class_map(self, detections: Detections, output_size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """The class of each pixel, by the model's class map of the last `detect`.
+
+        Args:
+            detections: one of those that the last `detect` returned.
+            output_size: height and width of the result; it shows the whole camera image.
+
+        Returns:
+            uint8 `[height, width]`, index into the class names or `contract.NO_CLASS`; None for a model without a
+            class map.
+        """
+
     def close(self) -> None:
         """Release everything; calling it again does nothing."""
 

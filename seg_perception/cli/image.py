@@ -94,7 +94,7 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
         try:
             image_id = coco.image_id(name) if coco is not None else 0
             detections = segmenter.detect([frame])[0]
-            result = segmenter.finish(frame, detections, segmenter.options)
+            result = segmenter.finish(frame, detections, segmenter.options, segmenter.spec.class_map)
             if coco is not None:
                 coco.add(image_id, detections, result)
             files.add(source, name, result, sources[source].fps)

@@ -20,7 +20,10 @@ from ..sources.encodings import to_bgr
 
 
 class ResultFiles:
-    """Writes NAME.overlay.jpg, NAME.instances.png (16 bit, pixel = number) and NAME.json; an mp4 for each video."""
+    """Writes NAME.overlay.jpg, NAME.instances.png (16 bit, pixel = number) and NAME.json; an mp4 for each video.
+
+    Of a model with a class map also NAME.semantic.png (8 bit, pixel = class index + 1, 0 = none).
+    """
 
     def __init__(self, folder: Path, sources: Sequence[Path], class_names: Sequence[str]) -> None:
         """Begin; `sources` are what the frames come from, by number."""
@@ -48,6 +51,8 @@ class ResultFiles:
         overlay = draw_overlay(to_bgr(result.frame), result, self._class_names)
         self._write(f"{unique}.overlay.jpg", overlay)
         self._write(f"{unique}.instances.png", result.instance_map.pixels)
+        if result.semantic_map is not None:
+            self._write(f"{unique}.semantic.png", result.semantic_map)
         text = json.dumps({"source": str(self._sources[source]), "image": name, **self._description(result)}, indent=1)
         try:
             (self._folder / f"{unique}.json").write_text(text + "\n", encoding="utf-8")

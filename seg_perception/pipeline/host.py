@@ -18,20 +18,29 @@ from ..frame import Frame
 from ..geometry import ResizeGeometry
 from ..instances import Detections, InstanceMap
 from ..sources.encodings import view
+from .cells import at_output
+from .components import Components, check_class_map
 from .letterbox import letterbox
 from .paint import paint
 
 
 @dataclass(frozen=True, slots=True)
 class _HostMasks:
-    """Masks of one frame in the runner's output: which `detect` made them, and where."""
+    """Masks of one frame in the runner's output: which `detect` made them, and where.
+
+    Attributes:
+        outputs: of the whole batch.
+        index: of the frame in it.
+        components: the instances, for a model with a class map only.
+    """
 
     outputs: ModelOutputs
     index: int
+    components: Components | None = None
 
 
 class HostBackend:
-    """A `Backend` made of a `Runner` and the host's letterbox and paint."""
+    """A `Backend` made of a `Runner` and the host's letterbox, components and paint."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -68,16 +77,14 @@ class HostBackend:
         done = perf_counter()
         timings = {"decode": decoded - begin, "letterbox": boxed - decoded, "model": done - boxed}
         share = {stage: seconds / len(frames) for stage, seconds in timings.items()}
-        return [
-            _detections(outputs, index, geometry, share, len(spec.class_names))
-            for index, geometry in enumerate(geometries)
-        ]
+        found = _instances if spec.max_instances else _components
+        return [found(spec, outputs, index, geometry, share) for index, geometry in enumerate(geometries)]
 
     def paint(self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]) -> InstanceMap:
         """Paint the masks of the last `detect`; see `Backend.paint`."""
-        handle = detections.masks
-        if not isinstance(handle, _HostMasks) or handle.outputs is not self._latest:
-            raise ValueError("paint: expected detections of this backend's last detect, got older or foreign ones")
+        handle = self._handle(detections)
+        if handle.components is not None:
+            return handle.components.paint(numbers, detections.geometry, output_size)
         return paint(
             handle.outputs.masks[handle.index],
             detections.boxes_network,
@@ -87,10 +94,23 @@ class HostBackend:
             self.spec.mask_frame,
         )
 
+    def class_map(self, detections: Detections, output_size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """The class of each pixel; see `Backend.class_map`."""
+        handle = self._handle(detections)
+        if handle.outputs.class_map is None:
+            return None
+        return at_output(handle.outputs.class_map[handle.index], detections.geometry, output_size)
+
     def close(self) -> None:
         """Release the model."""
         self._latest = None
         self._runner.close()
+
+    def _handle(self, detections: Detections) -> _HostMasks:
+        handle = detections.masks
+        if not isinstance(handle, _HostMasks) or handle.outputs is not self._latest:
+            raise ValueError("masks: expected detections of this backend's last detect, got older or foreign ones")
+        return handle
 
 
 def open_backend(path: Path, backend: str = "", options: RunOptions | None = None) -> Backend:
@@ -99,10 +119,12 @@ def open_backend(path: Path, backend: str = "", options: RunOptions | None = Non
     return opened if isinstance(opened, Backend) else HostBackend(opened)
 
 
-def _detections(
-    outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float], classes: int
+def _instances(
+    spec: ModelSpec, outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float]
 ) -> Detections:
+    """What a model found in one frame of its batch."""
     boxes, scores, labels = outputs.boxes[index], outputs.scores[index], outputs.labels[index]
+    classes = len(spec.class_names)
     if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
         raise ModelOutputError(
             "model output: expected finite scores and boxes, got NaN or infinity; the model is broken or overflows in "
@@ -113,4 +135,20 @@ def _detections(
             f"model output: expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}; the model "
             "and its metadata do not fit: run `seg_perception prepare` again"
         )
+    if outputs.class_map is not None:
+        check_class_map(outputs.class_map[index], classes)
     return Detections(boxes, scores, labels, geometry, _HostMasks(outputs, index), timings)
+
+
+def _components(
+    spec: ModelSpec, outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float]
+) -> Detections:
+    """The components of the class map of one frame, for a model that has nothing else."""
+    begin = perf_counter()
+    if outputs.class_map is None:
+        raise ValueError("model outputs: expected instances or a class map, got neither")
+    check_class_map(outputs.class_map[index], len(spec.class_names))
+    found = Components.of(outputs.class_map[index], spec.things, geometry)
+    scores = np.ones(len(found.labels), np.float32)
+    timings = {**timings, "components": perf_counter() - begin}
+    return Detections(found.boxes_network, scores, found.labels, geometry, _HostMasks(outputs, index, found), timings)

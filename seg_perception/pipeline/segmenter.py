@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from ..backend.base import Backend
 from ..classes import ClassTable
 from ..contract import ModelSpec
-from ..errors import ConfigurationError, ModelError
+from ..errors import ConfigurationError
 from ..frame import Frame
 from ..instances import Detections, InstanceMap, Instances, Segmentation
 from .output_size import OutputSize
 from .select import IgnoreMask, SelectOptions, renumber, select
+from .semantic import semantic_map
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,7 @@ class Segmenter:
             table: sorts the model's classes into road groups.
             options: defaults for all.
             ignore_masks: by camera name.
-
-        Raises:
-            ModelError: the model has no instances.
         """
-        if not backend.spec.max_instances:
-            raise ModelError(
-                "model: expected one that finds instances, got one with a class map only; this version cannot make "
-                "instances of a class map"
-            )
         self.options = options or SegmenterOptions()
         self._backend = backend
         self._groups = table.groups(backend.spec.class_names)
@@ -82,21 +75,23 @@ class Segmenter:
         """What runs here, for people."""
         return self._backend.identity
 
-    def segment(self, frames: Sequence[Frame]) -> list[Segmentation]:
-        """Process one frame of each of several cameras.
+    def segment(self, frames: Sequence[Frame], semantic: bool = False) -> list[Segmentation]:
+        """Process one frame of each of several cameras; `semantic` asks for semantic maps, too.
 
         Raises:
             FrameError: a frame cannot be decoded.
             ModelOutputError: the model produced NaN or infinity.
         """
         options, detected = self.options, self.detect(frames)
-        return [self.finish(frame, found, options) for frame, found in zip(frames, detected, strict=True)]
+        return [self.finish(frame, found, options, semantic) for frame, found in zip(frames, detected, strict=True)]
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """The first half of `segment`: what the model found, before anything is left out."""
         return self._backend.detect(frames)
 
-    def finish(self, frame: Frame, detections: Detections, options: SegmenterOptions) -> Segmentation:
+    def finish(
+        self, frame: Frame, detections: Detections, options: SegmenterOptions, semantic: bool = False
+    ) -> Segmentation:
         """The second half of `segment`: select, number and paint what the last `detect` found in a frame."""
         begin = perf_counter()
         kept = select(detections, self._groups, options.select, self._ignore_masks.get(frame.camera))
@@ -108,8 +103,13 @@ class Segmenter:
             # Painted again without them, so that their pixels fall to the instances behind.
             instances = renumber(instances.where(visible))
             painted = self._paint(detections, instances, size)
-        timings = {**detections.timings, "select": selected - begin, "paint": perf_counter() - selected}
-        return Segmentation(frame, instances, painted, painted.areas[instances.rows], timings)
+        done = perf_counter()
+        timings = {**detections.timings, "select": selected - begin, "paint": done - selected}
+        classes = None
+        if semantic:
+            classes = semantic_map(self._backend.class_map(detections, size), instances, painted)
+            timings["semantic"] = perf_counter() - done
+        return Segmentation(frame, instances, painted, painted.areas[instances.rows], timings, classes)
 
     def mask(self, detections: Detections, row: int, size: tuple[int, int]) -> NDArray[np.bool_]:
         """The whole mask of one row of the last `detect`, bool `[height, width]`, whatever lies before it."""

@@ -18,10 +18,9 @@ from ..classes import group_name
 from ..errors import FrameError
 from ..frame import Frame
 from ..instances import Segmentation
+from ..pipeline.semantic import MAX_SEMANTIC_CLASSES
 
 BACKGROUND = "background"
-# `semantic_map` has 8 bits and 0 is background.
-MAX_SEMANTIC_CLASSES = 255
 _JPEG_QUALITY = 85
 
 
@@ -88,18 +87,6 @@ def label_info_message(header: Header, class_names: Sequence[str], threshold: fl
     names = [BACKGROUND, *class_names[:MAX_SEMANTIC_CLASSES]]
     classes = [VisionClass(class_id=number, class_name=name) for number, name in enumerate(names)]
     return LabelInfo(header=header, class_map=classes, threshold=threshold)
-
-
-def semantic_pixels(segmentation: Segmentation) -> NDArray[np.uint8]:
-    """Class index + 1 per pixel of the instance map, uint8 `[height, width]`; 0 is background.
-
-    Classes that do not fit into 8 bits are background.
-    """
-    instances = segmentation.instances
-    values = np.zeros(int(instances.numbers.max(initial=0)) + 1, np.uint8)
-    labels = instances.labels
-    values[instances.numbers] = np.where(labels < MAX_SEMANTIC_CLASSES, labels + 1, 0)
-    return values[segmentation.instance_map.pixels]
 
 
 def camera_info_message(info: CameraInfo, frame: Frame, width: int, height: int) -> CameraInfo | None:

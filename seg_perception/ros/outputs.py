@@ -69,6 +69,10 @@ class Outputs:
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._label_info.publish(messages.label_info_message(header, self._class_names, threshold))
 
+    def wants_semantic_map(self) -> bool:
+        """Whether anybody listens to the semantic map."""
+        return _watched(self._semantic_map)
+
     def publish(self, segmentation: Segmentation, info: CameraInfo | None) -> bool:
         """Publish everything about one frame, under the header of its image.
 
@@ -99,8 +103,8 @@ class Outputs:
     def _publish_watched(self, header: Header, segmentation: Segmentation) -> None:
         """What is made only while somebody subscribes to it."""
         pixels = segmentation.instance_map.pixels
-        if _watched(self._semantic_map):
-            self._semantic_map.publish(messages.image_message(header, "mono8", messages.semantic_pixels(segmentation)))
+        if segmentation.semantic_map is not None:
+            self._semantic_map.publish(messages.image_message(header, "mono8", segmentation.semantic_map))
         if _watched(self._colour):
             self._colour.publish(messages.image_message(header, "bgr8", colour_map(pixels)))
         raw, compressed = _watched(self._overlay), _watched(self._overlay_compressed)

@@ -11,9 +11,9 @@ from rclpy.node import Node
 from ..pipeline.host import open_backend
 from ..pipeline.segmenter import Segmenter
 from ..pipeline.select import IgnoreMask
+from ..pipeline.semantic import MAX_SEMANTIC_CLASSES
 from ..sources.class_tables import resolve_class_table
 from .camera import Camera, Doorbell
-from .messages import MAX_SEMANTIC_CLASSES
 from .outputs import Outputs
 from .parameters import Settings, model_path
 from .statistics import CameraStatistics, StageTimes

@@ -111,7 +111,7 @@ class Worker:
                 self._report_age(camera, age)
                 return
             read = perf_counter()
-            segmentation = self._segmenter.segment([frame])[0]
+            segmentation = self._segmenter.segment([frame], outputs.wants_semantic_map())[0]
             done = perf_counter()
         except FrameError as error:
             self._lose(camera, error.kind, str(error))

@@ -12,11 +12,12 @@ import onnx
 import pytest
 from colour_model import FAULT_COLOUR, NAMES, paint_scene, random_scene, save_canonical_colour_model, save_colour_model
 from numpy.typing import NDArray
+from panoptic_model import ROAD, SKY, save_panoptic_model, save_semantic_model
 
 from seg_perception.backend.base import Backend, Runner, RunOptions
 from seg_perception.backend.registry import backend_names, open_model
 from seg_perception.classes import ClassTable
-from seg_perception.contract import METADATA_KEY, OPSET, ModelSpec
+from seg_perception.contract import METADATA_KEY, ModelSpec
 from seg_perception.errors import ConfigurationError, ModelError, ModelOutputError, NotCanonicalError
 from seg_perception.frame import Frame
 from seg_perception.pipeline.host import open_backend
@@ -40,6 +41,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "nan_rows": save_canonical_colour_model(folder / "nan_rows.onnx", fault="predictions"),
         "nan_masks": save_canonical_colour_model(folder / "nan_masks.onnx", fault="prototypes"),
         "raw": save_colour_model(folder / "raw.onnx"),
+        "semantic": save_semantic_model(folder / "semantic.onnx"),
+        "panoptic": save_panoptic_model(folder / "panoptic.onnx"),
     }
 
 
@@ -295,23 +298,69 @@ def test_unreadable_metadata(name: str, text: str, models: dict[str, Path], tmp_
         open_model(path, name)
 
 
-def test_a_model_with_a_class_map_only_is_refused_for_now(name: str, models: dict[str, Path], tmp_path: Path) -> None:
-    """It runs, but nothing makes instances of a class map yet: empty maps for ever would be worse than an error."""
-    runner = open_model(models["fixed"], name)
-    spec = replace(runner.spec, max_instances=0, class_map=True, mask_height=192, mask_width=320)
-    runner.close()
-    tensor = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("ReduceMax", ["images", "axes"], ["class_map"], keepdims=0)],
-        "classes",
-        [tensor("images", onnx.TensorProto.UINT8, [1, 192, 320, 3])],
-        [tensor("class_map", onnx.TensorProto.UINT8, [1, 192, 320])],
-        [onnx.numpy_helper.from_array(np.array([3]), "axes")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=9)
-    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-    onnx.save(model, tmp_path / "classes.onnx")
-    backend = open_backend(tmp_path / "classes.onnx", name)
-    with pytest.raises(ModelError, match="class map only"):
-        Segmenter(backend, TABLE)
+def test_a_class_map_alone_becomes_instances(name: str, models: dict[str, Path]) -> None:
+    scene = paint_scene(640, 384, [(32, 64, 160, 256, 0), (240, 160, 560, 352, 1), (176, 16, 208, 48, 1)])
+    segmenter = Segmenter(open_backend(models["semantic"], name), TABLE)
+    (result,) = segmenter.segment([bgr_frame(scene.picture)], semantic=True)
+    # Largest first; a class map has no scores.
+    assert result.instances.labels.tolist() == [2, 1, 2]
+    assert result.instances.scores.tolist() == [1, 1, 1]
+    order = [1, 0, 2]
+    np.testing.assert_allclose(result.instances.boxes_camera, scene.boxes[order], atol=2)
+    assert iou(result.instance_map.pixels, np.array([0, 2, 1, 3])[scene.instance_map]) > 0.95
+    assert result.semantic_map is not None
+    # Values: 1 is the class `background`, then those of `NAMES`.
+    assert iou(result.semantic_map - 1, np.array([0, 1, 2, 2])[scene.instance_map]) > 0.95
+    assert result.timings["components"] > 0
+    assert result.timings["semantic"] > 0
+    segmenter.close()
+
+
+def test_a_class_map_lies_behind_the_instances(name: str, models: dict[str, Path]) -> None:
+    scene = paint_scene(640, 480, [(32, 64, 160, 256, 0), (240, 160, 560, 400, 1)])
+    segmenter = Segmenter(open_backend(models["panoptic"], name), TABLE)
+    (plain,) = segmenter.segment([bgr_frame(scene.picture)])
+    assert plain.semantic_map is None
+    (result,) = segmenter.segment([bgr_frame(scene.picture)], semantic=True)
+    np.testing.assert_array_equal(result.instance_map.pixels, plain.instance_map.pixels)
+    truth = np.where(np.arange(480)[:, None] < 240, SKY, ROAD) + 1
+    truth = np.where(scene.instance_map, np.array([0, 1, 2])[scene.instance_map], truth)
+    assert set(np.unique(result.semantic_map)) <= {0, 1, 2, ROAD + 1, SKY + 1}
+    assert (result.semantic_map == truth).mean() > 0.97
+    segmenter.close()
+
+
+def test_broken_numbers_in_a_class_map_are_reported(name: str, models: dict[str, Path]) -> None:
+    segmenter = Segmenter(open_backend(models["semantic"], name), TABLE)
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).picture
+    bad = good.copy()
+    bad[0:8, 0:8] = FAULT_COLOUR
+    with pytest.raises(ModelOutputError, match="NaN or infinity"):
+        segmenter.segment([bgr_frame(bad)])
+    assert len(segmenter.segment([bgr_frame(good)])[0].instances) == 1
+    segmenter.close()
+
+
+def test_a_class_map_of_an_earlier_detect_is_refused(name: str, models: dict[str, Path]) -> None:
+    backend = open_backend(models["semantic"], name)
+    (old,) = backend.detect([bgr_frame(scenes(1)[0])])
+    backend.detect([bgr_frame(scenes(1)[0])])
+    with pytest.raises(ValueError, match="last detect"):
+        backend.class_map(old, (192, 320))
     backend.close()
+
+
+def test_without_a_class_map_the_semantic_map_has_the_instances(backend: Backend) -> None:
+    scene = paint_scene(320, 192, [(16, 16, 80, 80, 0), (120, 40, 240, 160, 1)])
+    (result,) = Segmenter(backend, TABLE).segment([bgr_frame(scene.picture)], semantic=True)
+    expected = np.append(0, result.instances.labels + 1)[result.instance_map.pixels]
+    np.testing.assert_array_equal(result.semantic_map, expected)
+    assert backend.class_map(backend.detect([bgr_frame(scene.picture)])[0], (192, 320)) is None
+
+
+def iou(found: NDArray[np.integer], truth: NDArray[np.integer]) -> float:
+    """The smallest intersection over union of any value of either map."""
+    values = set(np.unique(found)) | set(np.unique(truth))
+    return min(
+        ((found == value) & (truth == value)).sum() / ((found == value) | (truth == value)).sum() for value in values
+    )

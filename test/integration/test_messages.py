@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,15 +59,6 @@ def test_detections_name_group_and_class() -> None:
     assert names == [["other", "person"], ["pedestrian", "dog"], ["vehicle", "car"]]
     box = message.detections[0].bbox
     assert (box.center.position.x, box.center.position.y, box.size_x, box.size_y) == (25, 50, 30, 60)
-
-
-def test_the_semantic_map_has_the_class_of_each_number() -> None:
-    found = segmentation(12, 6, 5)
-    semantic = messages.semantic_pixels(found)
-    expected = np.concatenate([[0], found.instances.labels + 1])[found.instance_map.pixels]
-    np.testing.assert_array_equal(semantic, expected)
-    assert semantic.dtype == np.uint8
-    assert not messages.semantic_pixels(segmentation(4, 4, 0)).any()
 
 
 sizes = st.integers(2, 60)
@@ -137,11 +129,24 @@ class FakeNode:
 ALWAYS = {"instance_map", "detections"}
 
 
-@pytest.mark.parametrize("picture", ["semantic_map", "instance_map/color", "overlay", "overlay/compressed"])
+@pytest.mark.parametrize("picture", ["instance_map/color", "overlay", "overlay/compressed"])
 def test_a_picture_is_published_while_it_is_watched(picture: str) -> None:
     node = FakeNode(picture)
     Outputs(node, "~", ["person", "dog", "car"]).publish(segmentation(64, 48, 3), None)
     assert node.topics() == ALWAYS | {picture}
+
+
+def test_a_semantic_map_is_asked_for_while_it_is_watched_and_published_when_made() -> None:
+    found = segmentation(64, 48, 3)
+    made = replace(found, semantic_map=np.zeros((48, 64), np.uint8))
+    for watched in (True, False):
+        node = FakeNode(*["semantic_map"] * watched)
+        outputs = Outputs(node, "~", ["person", "dog", "car"])
+        assert outputs.wants_semantic_map() == watched
+        outputs.publish(found, None)
+        assert node.topics() == ALWAYS
+        outputs.publish(made, None)
+        assert node.topics() == ALWAYS | {"semantic_map"}
 
 
 def test_pictures_that_nobody_watches_are_not_made() -> None:
