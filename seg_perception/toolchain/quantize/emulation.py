@@ -1,0 +1,66 @@
+"""A model under ONNX Runtime with every node computed as the graph states it.
+
+CPU runtimes fuse Q/DQ pairs into INT8 kernels whose arithmetic is not the graph's: products of unsigned and signed
+bytes saturate at 16 bits on CPUs without VNNI, and fused kernels round elsewhere. A gate must measure the model, not
+the machine, so all optimisations are off: each QuantizeLinear rounds half to even and saturates, each DequantizeLinear
+multiplies, and convolutions compute in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from ...backend.base import ModelOutputs
+from ...backend.batches import Arrays, run_in_parts
+from ...contract import INPUT_NAME, ModelSpec
+from ...errors import ModelError
+
+
+def exact_session(model: onnx.ModelProto, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Open a model so that it computes what its graph states.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run it.
+    """
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's errors have no common base class of their own.
+    except Exception as error:
+        raise ModelError(f"the model cannot be run by ONNX Runtime, which measures its accuracy: {error}") from error
+
+
+class ExactRunner:
+    """A canonical model in memory as a `Runner`."""
+
+    def __init__(self, model: onnx.ModelProto, origin: str = "model", threads: int = 0) -> None:
+        self._session: onnxruntime.InferenceSession | None = exact_session(model, threads)
+        self.spec = ModelSpec.from_metadata(_metadata(model), origin)
+        self.identity = {"backend": f"onnxruntime {onnxruntime.__version__}", "device": "cpu", "precision": "exact"}
+
+    def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
+        """Run the model; see `Runner.run`."""
+        return ModelOutputs.from_arrays(self.spec, run_in_parts(images, self.spec.batch or len(images), self._infer))
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+    def _infer(self, images: NDArray[np.uint8]) -> Arrays:
+        if self._session is None:
+            raise RuntimeError("the model was closed")
+        arrays: Arrays = self._session.run(list(self.spec.output_names), {INPUT_NAME: images})
+        return arrays
+
+
+def _metadata(model: onnx.ModelProto) -> Mapping[str, Any]:
+    return {item.key: item.value for item in model.metadata_props}

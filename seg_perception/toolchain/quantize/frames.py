@@ -1,0 +1,193 @@
+"""Calibration frames: gathered from any source, told apart, split into those that set scales and those held back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...contract import ModelSpec
+from ...errors import ConfigurationError, FrameError, SegPerceptionError
+from ...evaluation.coco import CocoSet, is_annotation_file
+from ...frame import Frame
+from ...geometry import ResizeGeometry
+from ...pipeline.letterbox import letterbox
+from ...sources.encodings import view
+from ...sources.images import open_source
+
+FEWEST = 32
+# Every second labelled and every fourth other frame is held back for the gate.
+_HELD_LABELLED, _HELD_OTHERS = 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One calibration frame, by where it can be read again.
+
+    Attributes:
+        source: number of the path it came from.
+        name: within that source.
+        digest: SHA-256 of its pixels, as hexadecimal text.
+        image_id: its number in the annotation file; None for a frame without labels.
+    """
+
+    source: int
+    name: str
+    digest: str
+    image_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSet:
+    """Frames for calibration and gate.
+
+    Attributes:
+        paths: where they come from.
+        labels: the annotation file among them, if there is one.
+        calibration: frames that scales are found on.
+        held_back: frames that only the gate sees.
+        failures: what could not be read.
+        duplicates: frames that are left out because another one is the same.
+    """
+
+    paths: tuple[Path, ...]
+    labels: CocoSet | None
+    calibration: tuple[Picture, ...]
+    held_back: tuple[Picture, ...]
+    failures: tuple[SegPerceptionError, ...] = ()
+    duplicates: int = 0
+    _sources: tuple[Iterable[tuple[str, Frame]], ...] = field(default=(), repr=False)
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All of them."""
+        return (*self.calibration, *self.held_back)
+
+    @property
+    def sha256(self) -> str:
+        """Of all frames together, whatever their order."""
+        return hashlib.sha256("".join(sorted(each.digest for each in self.pictures)).encode()).hexdigest()
+
+    def frames(self, chosen: Collection[Picture]) -> Iterator[tuple[Picture, Frame]]:
+        """Read frames again; order of the sources."""
+        for number, source in enumerate(self._sources):
+            wanted = {each.name: each for each in chosen if each.source == number}
+            if not wanted:
+                continue
+            for name, frame in source:
+                if name in wanted:
+                    yield wanted.pop(name), frame
+                if not wanted:
+                    break
+
+
+def gather(
+    paths: Sequence[Path], limit: int = 512, progress: Callable[[Iterable[Picture]], Iterable[Picture]] = iter
+) -> CalibrationSet:
+    """Look at every frame once.
+
+    Args:
+        paths: images, folders, videos, bags, and at most one COCO annotation file.
+        limit: of more frames than this, as many are taken, evenly spread.
+        progress: wraps the iterator over the frames.
+
+    Raises:
+        SourceError: a path has nothing to read.
+        ConfigurationError: there are not at least two different frames, or several annotation files.
+    """
+    if sum(map(is_annotation_file, paths)) > 1:
+        raise ConfigurationError("--calibration: expected at most one COCO annotation file; join them")
+    labels = next((CocoSet.load(path) for path in paths if is_annotation_file(path)), None)
+    failures: list[SegPerceptionError] = []
+    sources: list[Iterable[tuple[str, Frame]]] = []
+    for path in paths:
+        sources.append(_Labelled(labels, failures) if labels and path == labels.path else open_source(path))
+    found = list(progress(_look(sources, labels, failures)))
+    for source in sources:
+        failures.extend(getattr(source, "failures", ()))
+    distinct = list({each.digest: each for each in reversed(found)}.values())[::-1]
+    if len(distinct) < 2:
+        raise ConfigurationError(_too_few(found, failures))
+    if len(distinct) > limit:
+        distinct = [distinct[place] for place in np.linspace(0, len(distinct) - 1, limit).round().astype(int)]
+    held = _held_back(distinct)
+    return CalibrationSet(
+        tuple(paths),
+        labels,
+        tuple(each for each in distinct if each not in held),
+        tuple(each for each in distinct if each in held),
+        tuple(failures),
+        len(found) - len({each.digest for each in found}),
+        tuple(sources),
+    )
+
+
+def network_input(frame: Frame, spec: ModelSpec) -> NDArray[np.uint8]:
+    """A frame as the network sees it: uint8 `[1, H, W, 3]`, RGB, through the node's own letterbox.
+
+    Raises:
+        FrameError: it cannot be decoded.
+    """
+    image, order = view(frame)
+    out = np.empty((1, spec.network_height, spec.network_width, 3), np.uint8)
+    geometry = ResizeGeometry.fit(spec.resize, frame.width, frame.height, spec.network_width, spec.network_height)
+    letterbox(image, order, geometry, spec.resize.pad_value, out[0])
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """The images of an annotation file as something to iterate again and again."""
+
+    labels: CocoSet
+    failures: list[SegPerceptionError]
+
+    def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        return self.labels.frames([])
+
+
+def _look(
+    sources: Sequence[Iterable[tuple[str, Frame]]], labels: CocoSet | None, failures: list[SegPerceptionError]
+) -> Iterator[Picture]:
+    for number, source in enumerate(sources):
+        labelled = isinstance(source, _Labelled)
+        for name, frame in source:
+            try:
+                view(frame)
+            except FrameError as error:
+                failures.append(error)
+                continue
+            yield Picture(number, name, _digest(frame), int(name) if labelled else None)
+
+
+def _digest(frame: Frame) -> str:
+    digest = hashlib.sha256(f"{frame.encoding} {frame.width} {frame.height} {frame.step}".encode())
+    digest.update(np.ascontiguousarray(frame.data))
+    return digest.hexdigest()
+
+
+def _held_back(pictures: Sequence[Picture]) -> set[Picture]:
+    """Chosen by their pixels, so that neither names nor the order of the paths matter."""
+    held: set[Picture] = set()
+    for labelled, every in ((True, _HELD_LABELLED), (False, _HELD_OTHERS)):
+        kind = sorted((each for each in pictures if (each.image_id is not None) == labelled), key=lambda each: each.digest)
+        held.update(kind[::every])
+    if len(held) == len(pictures):
+        held.remove(max(held, key=lambda each: each.digest))
+    return held
+
+
+def _too_few(found: Sequence[Picture], failures: Sequence[SegPerceptionError]) -> str:
+    remedy = f"give {FEWEST} or more different frames from the cameras that the model will see"
+    if not found:
+        reasons = "".join(f"\n  {failure}" for failure in failures[:8])
+        return f"--calibration: no frame could be read; {remedy}{reasons}"
+    if len(found) == 1:
+        return f"--calibration: expected at least two frames, got one; {remedy}"
+    return (
+        f"--calibration: all {len(found)} frames are the same picture, so the scales would fit nothing else; {remedy}"
+    )

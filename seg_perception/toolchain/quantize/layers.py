@@ -1,0 +1,255 @@
+"""Which layers of a canonical model may be computed in INT8, and which tensors have to be quantized for that.
+
+The rules are those under which TensorRT fuses Q/DQ pairs into INT8 kernels and under which segmentation models keep
+their accuracy: Q/DQ at the inputs of convolutions and of products with weights, nowhere else; small convolutions, the
+last layers before the head and the upsampling of the prototypes stay in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import onnx
+from onnx import TensorProto
+
+from ..graph import with_inner
+
+# First parts of the names of nodes that this toolchain wrote; they stay as they are.
+OWN_SCOPES = ("head/", "input/")
+FEWEST_CHANNELS = 16
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_PRODUCTS = ("MatMul", "Gemm")
+# What a convolution is fused with before a residual sum; Mul because of SiLU, x * sigmoid(x).
+_ACTIVATIONS = (
+    "Relu",
+    "LeakyRelu",
+    "PRelu",
+    "Clip",
+    "Sigmoid",
+    "HardSigmoid",
+    "HardSwish",
+    "Mul",
+    "BatchNormalization",
+)
+# The output of these has the values of their first input, or some of them.
+_SAME_VALUES = ("Split", "Slice", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Identity")
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A convolution or a product with constant weights.
+
+    Attributes:
+        name: unique, for people and reports: the node's name, or else its output's.
+        operator: `Conv`, `ConvTranspose`, `MatMul` or `Gemm`.
+        output: the tensor it makes; identifies it in the graph.
+        activation: the tensor it takes.
+        weight: the initializer.
+        axis: of the weight's output channels.
+        kept: why it stays in float; empty for one that may be quantized.
+    """
+
+    name: str
+    operator: str
+    output: str
+    activation: str
+    weight: str
+    axis: int
+    kept: str = ""
+
+
+class Network:
+    """The graph of a canonical model, looked at in both directions.
+
+    Args:
+        model: canonical, with all weights as initializers (see `lift_constants`).
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.weights: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.producer: dict[str, onnx.NodeProto] = {}
+        self.consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            self.producer.update(dict.fromkeys(node.output, node))
+            for name in {name for inner in with_inner(node) for name in inner.input if name}:
+                self.consumers.setdefault(name, []).append(node)
+        self._outputs = {value.name for value in model.graph.output}
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer of the network in the order of the graph, with the reason for those that stay in float."""
+        found = [layer for node in self.model.graph.node if (layer := self._layer(node)) is not None]
+        inner = {layer.output for layer in found if not layer.kept}
+        reached = {layer.output: self._reach(layer.output, inner) for layer in found}
+        kept = []
+        for layer in found:
+            reason = layer.kept
+            if not reason and "" in reached[layer.output]:
+                reason = "last before the head"
+            elif not reason and self._upsamples_prototypes(layer, reached):
+                reason = "upsampling of the prototypes"
+            kept.append(Layer(*(getattr(layer, name) for name in Layer.__slots__[:-1]), kept=reason))
+        return tuple(kept)
+
+    def residual_skips(self, quantized: Collection[str]) -> tuple[tuple[str, int], ...]:
+        """The skip inputs of residual sums behind quantized convolutions.
+
+        Args:
+            quantized: outputs of the quantized layers.
+
+        Returns:
+            Output of the `Add`, and which of its inputs is the skip.
+        """
+        order = {name: place for place, node in enumerate(self.model.graph.node) for name in node.output}
+        skips = []
+        for node in self.model.graph.node:
+            if node.op_type != "Add" or _is_own(node) or any(name not in self.producer for name in node.input):
+                continue
+            behind = [self._convolution_behind(name) for name in node.input]
+            fused = [place for place in (0, 1) if behind[place] in quantized]
+            if fused:
+                # Of two convolutions the later one ends the longer way, the main branch.
+                main = max((order[behind[place]], place) for place in fused)[1]
+                skips.append((node.output[0], 1 - main))
+        return tuple(skips)
+
+    def shared_scales(self, tensors: Collection[str]) -> dict[str, str]:
+        """Which quantized tensors have a scale in common because they meet in a concatenation that is quantized, too.
+
+        Args:
+            tensors: that are quantized.
+
+        Returns:
+            For each of `tensors` the name of its group.
+        """
+        group = {name: name for name in tensors}
+        for name in tensors:
+            for source in self._sources(name):
+                if source in group:
+                    first, second = _root(group, name), _root(group, source)
+                    group[second] = first
+        return {name: _root(group, name) for name in tensors}
+
+    def _sources(self, name: str) -> Iterator[str]:
+        """Tensors whose values `name` has, as far as they go through concatenations and what keeps values."""
+        node = self.producer.get(name)
+        if node is None or _is_own(node):
+            return
+        inputs = node.input if node.op_type == "Concat" else node.input[:1] if _keeps_values(node) else ()
+        for each in inputs:
+            yield each
+            yield from self._sources(each)
+
+    def _layer(self, node: onnx.NodeProto) -> Layer | None:
+        if _is_own(node) or node.op_type not in (*_CONVOLUTIONS, *_PRODUCTS) or len(node.input) < 2:
+            return None
+        activation, weight = node.input[0], node.input[1]
+        tensor = self.weights.get(weight)
+        if tensor is None or activation in self.weights or tensor.data_type not in _FLOATS:
+            return None
+        axis = _output_axis(node, len(tensor.dims))
+        group = next((item.i for item in node.attribute if item.name == "group"), 1)
+        channels = (tensor.dims[1] * group, tensor.dims[0])
+        reason = ""
+        if node.op_type in _CONVOLUTIONS and min(channels) < FEWEST_CHANNELS:
+            reason = f"fewer than {FEWEST_CHANNELS} channels"
+        elif axis < 0:
+            reason = "weights of another layout"
+        return Layer(node.name or node.output[0], node.op_type, node.output[0], activation, weight, axis, reason)
+
+    def _reach(self, tensor: str, layers: Collection[str]) -> set[str]:
+        """Outputs of the next `layers` behind a tensor; the empty name stands for the head or the model's end."""
+        reached: set[str] = set()
+        seen, waiting = {tensor}, [tensor]
+        while waiting:
+            name = waiting.pop()
+            if name in self._outputs:
+                reached.add("")
+            for node in self.consumers.get(name, ()):
+                if _is_own(node):
+                    reached.add("")
+                elif node.output[0] in layers:
+                    reached.add(node.output[0])
+                elif node.op_type != "Shape":
+                    fresh = [out for out in node.output if out and out not in seen]
+                    seen.update(fresh)
+                    waiting.extend(fresh)
+        return reached
+
+    def _upsamples_prototypes(self, layer: Layer, reached: Mapping[str, set[str]]) -> bool:
+        """Whether nothing else joins between this transposed convolution and the head."""
+        if layer.operator != "ConvTranspose":
+            return False
+        seen, waiting = {layer.output}, [layer.output]
+        while waiting:
+            for node in self.consumers.get(waiting.pop(), ()):
+                if node.op_type in ("Concat", "ConvTranspose") and not _is_own(node):
+                    return False
+                fresh = [] if _is_own(node) else [out for out in node.output if out not in seen]
+                seen.update(fresh)
+                waiting.extend(fresh)
+        return True
+
+    def _convolution_behind(self, name: str) -> str:
+        """Output of the convolution that makes a tensor, activations apart; empty for another origin."""
+        node = self.producer.get(name)
+        if node is None or _is_own(node):
+            return ""
+        if node.op_type in _CONVOLUTIONS:
+            return node.output[0]
+        if node.op_type not in _ACTIVATIONS:
+            return ""
+        inputs = node.input if node.op_type == "Mul" else node.input[:1]
+        origins = {self._convolution_behind(each) for each in inputs}
+        return origins.pop() if len(origins) == 1 else ""
+
+
+def lift_constants(model: onnx.ModelProto) -> None:
+    """Turn `Constant` nodes of the graph into initializers, the one form in which weights are looked for."""
+    graph = model.graph
+    left = []
+    for node in graph.node:
+        value = next((item.t for item in node.attribute if item.name == "value"), None)
+        if node.op_type != "Constant" or value is None or _is_own(node):
+            left.append(node)
+            continue
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(value)
+        tensor.name = node.output[0]
+        graph.initializer.append(tensor)
+    del graph.node[:]
+    graph.node.extend(left)
+
+
+def _is_own(node: onnx.NodeProto) -> bool:
+    return bool(node.name.startswith(OWN_SCOPES))
+
+
+def _keeps_values(node: onnx.NodeProto) -> bool:
+    if node.op_type == "Resize":
+        mode = next((item.s for item in node.attribute if item.name == "mode"), b"nearest")
+        return bool(mode == b"nearest")
+    return bool(node.op_type in _SAME_VALUES)
+
+
+def _output_axis(node: onnx.NodeProto, rank: int) -> int:
+    """Axis of the output channels in the weights; -1 where there is none."""
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1
+    if node.op_type == "Gemm":
+        transposed = {item.name: item.i for item in node.attribute if item.name in ("transA", "transB")}
+        return 0 if transposed.get("transB", 0) else 1
+    return 1 if rank == 2 else -1
+
+
+def _root(group: dict[str, str], name: str) -> str:
+    while group[name] != name:
+        group[name] = group[group[name]]
+        name = group[name]
+    return name
