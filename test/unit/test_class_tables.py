@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seg_perception.classes import NO_GROUP, ROAD_GROUPS, ClassTable
+from seg_perception.classes import NO_GROUP, ROAD_GROUPS, ClassTable, name_key
 from seg_perception.errors import ClassTableError, ConfigurationError
 from seg_perception.sources import share
 from seg_perception.sources.class_tables import (
@@ -41,7 +41,10 @@ def group_names(table: ClassTable, *class_names: str) -> list[str]:
     return ["" if group == NO_GROUP else ROAD_GROUPS[group] for group in table.groups(class_names)]
 
 
-@pytest.mark.parametrize(("name", "count"), [("coco", 80), ("cityscapes", 19), ("bdd100k", 10)])
+TABLES = {"bdd100k": 10, "cityscapes": 19, "coco": 80, "coco91": 91, "coco_panoptic": 133}
+
+
+@pytest.mark.parametrize(("name", "count"), list(TABLES.items()))
 def test_the_tables_of_the_package(name, count):
     table = resolve_class_table(name, ())
     assert table.name == name
@@ -56,7 +59,7 @@ def test_groups_that_are_not_obvious():
     assert group_names(resolve_class_table("bdd100k", ()), "rider", "pedestrian") == ["pedestrian"] * 2
 
 
-@pytest.mark.parametrize("name", ["coco", "cityscapes", "bdd100k"])
+@pytest.mark.parametrize("name", TABLES)
 def test_auto_finds_the_table_of_the_models_classes(name):
     table = resolve_class_table(name, ())
     assert resolve_class_table("auto", table.class_names) == table
@@ -75,7 +78,7 @@ def test_a_path_is_a_path(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ClassTableError, match=r"bdd100k, cityscapes, coco; got 'kitti'"):
+    with pytest.raises(ClassTableError, match=", ".join(TABLES) + "; got 'kitti'"):
         find_class_table("kitti", ())
 
 
@@ -135,6 +138,21 @@ def test_category_ids_are_those_of_the_annotations():
     categories = json.loads(ANNOTATIONS.read_text())["categories"]
     ids = category_ids(path, [category["name"] for category in categories])
     assert ids.tolist() == [category["id"] for category in categories]
+
+
+def test_the_tables_of_coco_agree():
+    coco, numbered, panoptic = (find_class_table(name, ()) for name in ("coco", "coco91", "coco_panoptic"))
+    names = load_class_table(coco).class_names
+    # The number of a class is its place in the one table; the other begins with the same classes and adds the stuff.
+    assert [load_class_table(numbered).class_names[number] for number in category_ids(coco, names)] == list(names)
+    scene = load_class_table(panoptic)
+    assert scene.class_names[:80] == names
+    assert scene.stuff == {name_key(name) for name in scene.class_names[80:]}
+    for path in (numbered, panoptic):
+        assert category_ids(path, names).tolist() == category_ids(coco, names).tolist()
+        assert load_class_table(path).group_of == load_class_table(coco).group_of
+        ids = category_ids(path, load_class_table(path).class_names)
+        assert (np.diff(ids) > 0).all()
 
 
 def test_category_ids_that_are_not_there(tmp_path):
