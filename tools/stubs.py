@@ -13,10 +13,12 @@ from tools.interfaces import ROOT
 REQUIREMENTS = ROOT / "requirements" / "stubs.txt"
 PACKAGES = ("tensorrt", "tensorrt_bindings")
 
-# They were generated from the bindings, and two things came out as no Python. A keyword as the name of a parameter ...
+# They were generated from the bindings, and came out with a keyword as the name of a parameter, ...
 _KEYWORD = re.compile(r"\bin: ")
-# ... and a parameter without a default behind some that have one.
+# ... a parameter without a default behind some that have one, ...
 _NO_DEFAULT = re.compile(r"(= None, )(\w+: int)\)")
+# ... and TensorRT's constant `bool` for the type of everything that is called bool.
+_CONSTANT = re.compile(r"^bool: DataType.*$", re.MULTILINE)
 
 
 def install_stubs(packages: Path, pip: Callable[..., None]) -> None:
@@ -49,5 +51,5 @@ def install_stubs(packages: Path, pip: Callable[..., None]) -> None:
 
 
 def repaired(text: str) -> str:
-    """Returns the stubs without what Python refuses to read."""
-    return _NO_DEFAULT.sub(r"\1\2 = ...)", _KEYWORD.sub("in_: ", text))
+    """Returns the stubs without what Python or mypy cannot read."""
+    return _CONSTANT.sub("", _NO_DEFAULT.sub(r"\1\2 = ...)", _KEYWORD.sub("in_: ", text)))

@@ -36,10 +36,7 @@ def first_device() -> Device:
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError as error:
-        raise BackendUnavailable(
-            f"no NVIDIA driver on this machine ({_LIBRARY} cannot be loaded: {error}); install the driver of the GPU, "
-            "give the container access to it, or use a canonical model (.onnx), which needs no GPU"
-        ) from error
+        raise BackendUnavailable(f"no NVIDIA driver on this machine ({error})") from error
     _call(driver, "cuInit", 0)
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     name = ctypes.create_string_buffer(256)
@@ -57,6 +54,6 @@ def _call(driver: ctypes.CDLL, function: str, *arguments: object) -> None:
         driver["cuGetErrorString"](code, ctypes.byref(text))
         reason = (text.value or b"unknown error").decode(errors="replace")
         raise BackendUnavailable(
-            f"the NVIDIA driver finds no GPU to use ({function}: error {code}, {reason}); look at nvidia-smi and "
-            "CUDA_VISIBLE_DEVICES, or use a canonical model (.onnx), which needs no GPU"
+            f"the NVIDIA driver has no GPU to use here ({function}: error {code}, {reason}; see nvidia-smi and "
+            "CUDA_VISIBLE_DEVICES)"
         )

@@ -45,7 +45,8 @@ def check_engine(path: Path) -> EngineManifest:
         device = first_device()
     except BackendUnavailable as error:
         raise BackendUnavailable(
-            f"{path}: this engine needs an NVIDIA GPU ({', '.join(manifest.architectures)}): {error}"
+            f"{path}: this engine needs an NVIDIA GPU ({', '.join(manifest.architectures)}): {error}; install "
+            "its driver (or give the container access to it), or use the canonical model (.onnx), which needs no GPU"
         ) from error
     if device.architecture not in manifest.architectures:
         raise ModelError(

@@ -56,6 +56,7 @@ class _Module(Protocol):
     Builder: type[trt.Builder]
     BuilderFlag: type[trt.BuilderFlag]
     DeviceType: type[trt.DeviceType]
+    Dims: type[trt.Dims]
     ILogger: type[trt.ILogger]
     MemoryPoolType: type[trt.MemoryPoolType]
     NetworkDefinitionCreationFlag: type[trt.NetworkDefinitionCreationFlag]

@@ -15,6 +15,7 @@ from ..errors import SegPerceptionError
 # need when they run, so that --help needs none of it.
 COMMANDS = {
     "prepare": "seg_perception.cli.prepare",
+    "build": "seg_perception.cli.build",
     "inspect": "seg_perception.cli.inspect",
     "image": "seg_perception.cli.image",
     "verify": "seg_perception.cli.verify",

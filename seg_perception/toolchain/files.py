@@ -37,6 +37,22 @@ def write_atomically(path: Path, data: bytes) -> None:
             Path(partial).unlink(missing_ok=True)
 
 
+def writable_folder(folder: Path) -> None:
+    """Make a folder, or find that results can be written to the one that is there; before the work, not after it.
+
+    Raises:
+        ConfigurationError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"output folder {folder}: cannot be written ({error.strerror or error}); choose another with -o"
+        ) from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

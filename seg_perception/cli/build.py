@@ -1,0 +1,136 @@
+"""`seg_perception build`: from a model to an engine with a manifest."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import BackendUnavailable
+from ..manifest import PRECISIONS, BuildSettings, manifest_path
+
+HELP = "build a TensorRT or TensorRT-RTX engine, with a manifest, from a canonical model or an export (ONNX)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("source", type=Path, metavar="MODEL.onnx", help="canonical model, or what an exporter wrote")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the engine")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp16",
+        help="of the network; boxes stay in fp32 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=("tensorrt", "tensorrt-rtx"),
+        default="tensorrt",
+        help="tensorrt builds on the machine that will run the engine; tensorrt-rtx, for desktop GPUs, also elsewhere "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gpu",
+        nargs="+",
+        default=[],
+        metavar="sm_86",
+        help="with tensorrt-rtx, one or several architectures to build for without a GPU (default: the GPU here)",
+    )
+    parser.add_argument(
+        "--max-batch",
+        type=_at_least(1),
+        default=0,
+        metavar="N",
+        help="largest batch, for a model that leaves it open: the number of cameras (default: 1)",
+    )
+    _add_int8(parser)
+    _add_builder(parser)
+    _add_prepare(parser)
+    parser.add_argument("--rebuild", action="store_true", help="build also where the same engine is there already")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Build or reuse an engine, and say which."""
+    start = time.perf_counter()
+    try:
+        from ..toolchain.build.build import build_engine
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"`build` needs the Python packages onnx and onnxruntime ({error}): pip install onnx onnxruntime"
+        ) from error
+    settings = settings_of(arguments)
+    built = build_engine(arguments.source, arguments.output, settings, print, arguments.rebuild)
+    manifest = built.manifest
+    size = f"{manifest.engine_bytes / 1e6:.1f} MB"
+    if built.reused:
+        print(f"reusing    {built.path} ({size}), built {manifest.created} from the same; --rebuild builds it again")
+    else:
+        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in manifest.seconds.items())
+        print(f"wrote      {built.path} ({size}) in {time.perf_counter() - start:.1f} s ({stages})")
+        print(f"           {manifest_path(built.path)}")
+    return 0
+
+
+def settings_of(arguments: argparse.Namespace) -> BuildSettings:
+    """What the arguments ask for."""
+    return BuildSettings(
+        precision=arguments.precision,
+        target=arguments.target,
+        gpu=tuple(dict.fromkeys(arguments.gpu)),
+        max_batch=arguments.max_batch,
+        calibration=tuple(arguments.calibration),
+        max_loss=arguments.max_loss,
+        force=arguments.force,
+        workspace=arguments.workspace,
+        dla=arguments.dla,
+        timing_cache=arguments.timing_cache,
+        sparsity=arguments.sparsity,
+        classes=arguments.classes,
+        family=arguments.family,
+        input_size=arguments.input_size,
+    )
+
+
+def _add_int8(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("INT8")
+    group.add_argument(
+        "--calibration",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="pictures like the cameras' own: images, folders, videos, bags, a COCO file",
+    )
+    group.add_argument("--max-loss", type=float, metavar="POINTS", help="budget of the accuracy gate (default: 0.5)")
+    group.add_argument("--force", action="store_true", help="keep an engine that fails the gate; its manifest says so")
+
+
+def _add_builder(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("builder")
+    group.add_argument(
+        "--workspace", type=_at_least(1), default=0, metavar="MiB", help="limit of scratch memory (default: none)"
+    )
+    group.add_argument("--dla", type=_at_least(0), metavar="CORE", help="DLA core of a Jetson; fp16 only")
+    group.add_argument(
+        "--timing-cache",
+        default="",
+        metavar="FILE",
+        help="with tensorrt, keeps measured kernel times for the next build",
+    )
+    group.add_argument("--sparsity", action="store_true", help="use weights that are 2:4 sparse as such")
+
+
+def _add_prepare(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("raw exports", "more options: `seg_perception prepare`")
+    group.add_argument("--classes", default="", metavar="TABLE", help="class table whose names to use")
+    group.add_argument("--family", default="", metavar="NAME", help="take the model as one of this family")
+    group.add_argument("--input-size", default="", metavar="HxW", help="for a model that leaves its size open")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        if not (text.isdecimal() and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return whole_number
