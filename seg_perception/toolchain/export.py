@@ -103,6 +103,18 @@ class Export:
             (_port(value) for value in (*graph.input, *graph.output, *graph.value_info) if value.name == tensor), None
         )
 
+    def before_upsampling(self, port: Port) -> Port:
+        """Where a `[B, C, h, w]` tensor comes out of an interpolation of a coarser grid, that grid; else itself."""
+        node = self.producer(port.name)
+        while node is not None and node.op_type in ("Identity", "Cast", "Resize"):
+            source = self.port(node.input[0])
+            if node.op_type == "Resize":
+                if source is None or not _interpolates(node) or not _is_coarser(source, port):
+                    break
+                port = source
+            node = self.producer(node.input[0])
+        return port
+
     def class_names(self) -> tuple[str, ...] | None:
         """The class names in the metadata, if there are any.
 
@@ -191,6 +203,21 @@ def _used(graph: onnx.GraphProto, inputs: list[Port]) -> tuple[Port, ...]:
     """The inputs that count: exporters also write arguments of a model that it does not look at."""
     taken = {name for outer in graph.node for node in with_inner(outer) for name in node.input}
     return tuple(port for port in inputs if port.name in taken) or tuple(inputs)
+
+
+def _interpolates(resize: onnx.NodeProto) -> bool:
+    """Whether it keeps the centre of every cell where it is, as painting supposes."""
+    texts = {attribute.name: attribute.s.decode() for attribute in resize.attribute}
+    place = texts.get("coordinate_transformation_mode", "half_pixel")
+    return texts.get("mode") in ("linear", "cubic") and place in ("half_pixel", "pytorch_half_pixel")
+
+
+def _is_coarser(one: Port, other: Port) -> bool:
+    """Whether two grids `[B, C, h, w]` differ in nothing but how fine they are."""
+    sizes, finer = (one.shape or ())[1:], (other.shape or ())[1:]
+    if len(sizes) != 3 or None in sizes or sizes[0] != finer[0]:
+        return False
+    return all(size is None or (own or 0) <= size for own, size in zip(sizes[1:], finer[1:], strict=True))
 
 
 def _port(value: onnx.ValueInfoProto) -> Port:
