@@ -165,7 +165,7 @@ def _report(found: Verification, folder: Path | None, data: str, notes: Sequence
         print(f"{label:52} {value}")
     for pair in found.precision:
         print(f"{f'{pair.reference.kind} AP':28} {'reference':>9} {'tested':>9}  difference in points")
-        for label, first, second, difference in precision_rows(pair, every_class=False):
+        for label, first, second, difference in precision_rows(pair):
             print(f"  {label:26} {first:>9} {second:>9}  {difference}")
     if found.violations:
         for frame in found.worst:

@@ -206,7 +206,9 @@ def paired_bootstrap(
     weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), samples).astype(np.float64)
     differences = second.resampled(weights) - first.resampled(weights)
     once = np.ones((1, images))
-    low, high = np.nanpercentile(differences, [2.5, 97.5]).tolist()
+    # A resample may have no object of the classes in it.
+    usable = differences[~np.isnan(differences)]
+    low, high = np.percentile(usable, [2.5, 97.5]).tolist() if usable.size else (float("nan"), float("nan"))
     return Difference(float(second.resampled(once)[0] - first.resampled(once)[0]), low, high, samples)
 
 

@@ -246,7 +246,7 @@ def _loss(pairs: Sequence[PrecisionPair], most: float | None) -> tuple[str, ...]
     # Equal up to rounding is equal.
     if loss <= most + 1e-9:
         return ()
-    low, high = -100 * masks.difference.high, -100 * masks.difference.low
+    low, high = 0.0 - 100 * masks.difference.high, 0.0 - 100 * masks.difference.low
     return (
         f"mask AP: expected a loss of at most {most:g} points, got {loss:.2f} (95 % interval {low:.2f} to {high:.2f}): "
         f"{masks.tested.overall:.4f} against {masks.reference.overall:.4f}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import cv2
@@ -20,14 +21,16 @@ from .compare import ComparedFrame
 ONLY_REFERENCE = (60, 60, 235)
 ONLY_TESTED = (235, 140, 40)
 RELABELLED = (40, 210, 245)
-_WIDTH = 640
+_WIDTH = 800
 _QUALITY = 85
+_TEXT = 0.42  # scale of the font
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _Pixel = TypeVar("_Pixel", bound=np.generic)
 
 
 def side_by_side(frame: ComparedFrame, class_names: Sequence[str]) -> tuple[bytes, bytes, bytes]:
-    """Reference, tested model and difference, as JPEG files of at most 640 pixels width."""
+    """Reference, tested model and difference, as JPEG files of at most 800 pixels width."""
+    frame = _reduced(frame)
     agreement = frame.agreement
     common = [*agreement.pairs.tolist(), *agreement.switched.tolist()]
     ours, theirs = [row for row, _ in common] + agreement.missed.tolist(), [row for _, row in common]
@@ -39,6 +42,25 @@ def side_by_side(frame: ComparedFrame, class_names: Sequence[str]) -> tuple[byte
         _jpeg(_overlay(frame.image_bgr, frame.tested, theirs, numbers, class_names)),
         _jpeg(_difference(frame, class_names)),
     )
+
+
+def _reduced(frame: ComparedFrame) -> ComparedFrame:
+    """The frame at the width of the pictures, so that names drawn on it stay readable; smaller ones as they are."""
+    height, width = frame.image_bgr.shape[:2]
+    if width <= _WIDTH:
+        return frame
+    size = (_WIDTH, max(1, round(height * _WIDTH / width)))
+    image = cv2.resize(frame.image_bgr, size, interpolation=cv2.INTER_AREA).view(np.uint8)
+
+    def reduced(found: FrameInstances) -> FrameInstances:
+        scale = np.array([size[0] / width, size[1] / height] * 2)
+        masks = (
+            cv2.resize(mask.full().view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+            for mask in found.masks
+        )
+        return FrameInstances.of(found.boxes_camera * scale, found.scores, found.labels, masks)
+
+    return replace(frame, image_bgr=image, reference=reduced(frame.reference), tested=reduced(frame.tested))
 
 
 def _overlay(
@@ -89,12 +111,12 @@ def _mark(canvas: NDArray[np.uint8], found: FrameInstances, row: int, colour: tu
     inside = found.masks[row].region()
     region[inside] = (0.4 * region[inside] + 0.6 * np.array(colour)).astype(np.uint8)
     x1, y1, x2, y2 = found.boxes_camera[row].round().astype(int).tolist()
-    scale = max(0.4, canvas.shape[1] / 1400)
-    cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, max(1, round(2 * scale)))
-    (width, height), _ = cv2.getTextSize(text, _FONT, scale, max(1, round(scale * 1.5)))
-    place = (max(0, min(x1, canvas.shape[1] - width)), y1 - 4 if y1 > height + 4 else min(y2, canvas.shape[0] - 4))
-    for shade, thickness in (((0, 0, 0), round(5 * scale) + 1), (colour, max(1, round(scale * 1.5)))):
-        cv2.putText(canvas, text, place, _FONT, scale, shade, thickness, cv2.LINE_AA)
+    cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, 1)
+    (width, height), below = cv2.getTextSize(text, _FONT, _TEXT, 1)
+    left = max(0, min(x1, canvas.shape[1] - width - 4))
+    bottom = y1 if y1 > height + below + 2 else min(y2 + height + below + 2, canvas.shape[0])
+    cv2.rectangle(canvas, (left, bottom - height - below - 2), (left + width + 4, bottom), colour, cv2.FILLED)
+    cv2.putText(canvas, text, (left + 2, bottom - below), _FONT, _TEXT, (0, 0, 0), 1, cv2.LINE_AA)
 
 
 def _name(found: FrameInstances, row: int, class_names: Sequence[str]) -> str:
@@ -107,9 +129,5 @@ def _region(image: NDArray[_Pixel], mask: CompactMask) -> NDArray[_Pixel]:
 
 
 def _jpeg(image: NDArray[np.uint8]) -> bytes:
-    height, width = image.shape[:2]
-    if width > _WIDTH:
-        size = (_WIDTH, max(1, round(height * _WIDTH / width)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).view(np.uint8)
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return data.tobytes()

@@ -16,7 +16,7 @@ from .pictures import ONLY_REFERENCE, ONLY_TESTED, RELABELLED, side_by_side
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --bad: #c62828; --good: #2e7d32; }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff8a80; --good: #81c784; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1240px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1600px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0.3rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 0.3rem; overflow-wrap: anywhere; }
 .verdict { font-size: 1.1rem; border-left: 0.4rem solid; padding: 0.4rem 0.9rem; background: var(--soft); }
@@ -24,7 +24,7 @@ h3 { font-size: 1rem; margin: 1.6rem 0 0.3rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; }
 th, td { border-bottom: 1px solid var(--line); padding: 0.25rem 0.9rem 0.25rem 0; text-align: left; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: anywhere; } td:first-child { overflow-wrap: normal; }
 .side { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.5rem; }
 @media (max-width: 700px) { .side { grid-template-columns: 1fr; } }
 figure { margin: 0; } figure img { width: 100%; height: auto; display: block; } figcaption { font-size: 0.85rem; }
@@ -75,8 +75,12 @@ def _page(found: Verification, data: str, notes: Sequence[str]) -> Iterator[str]
     yield "<h2>Agreement, instance by instance</h2>"
     yield from _table(("", "value"), agreement_rows(found), numbers=1)
     for pair in found.precision:
-        yield f"<h2>Average precision of {pair.reference.kind}s</h2>"
-        yield from _table(("", "reference", "tested", "difference"), precision_rows(pair, every_class=True), numbers=1)
+        header = ("", "reference", "tested", "difference in points")
+        yield f"<h2>Average precision, {pair.reference.kind}</h2>"
+        yield from _table(header, precision_rows(pair), numbers=1)
+        yield "<details><summary>by class</summary>"
+        yield from _table(header, class_rows(pair), numbers=1)
+        yield "</details>"
     yield from _frames(found)
     yield "</body></html>"
 
@@ -131,19 +135,21 @@ def agreement_rows(found: Verification) -> list[tuple[str, str]]:
     ]
 
 
-def precision_rows(pair: PrecisionPair, every_class: bool) -> list[tuple[str, str, str, str]]:
-    """Label, reference, tested and difference in points, for each line about average precision."""
+def precision_rows(pair: PrecisionPair) -> list[tuple[str, str, str, str]]:
+    """Label, reference, tested and difference in points: overall and by road group."""
     first, second, difference = pair.reference, pair.tested, pair.difference
     interval = f"{100 * difference.value:+.2f} ({100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
-    rows = [
+    return [
         ("AP (95 % interval)", f"{first.overall:.4f}", f"{second.overall:.4f}", interval),
         ("AP at IoU 0.50", *_compared(first.at_50, second.at_50)),
         *((group, *_compared(value, second.per_group[group])) for group, value in first.per_group.items()),
     ]
-    if every_class:
-        classes = first.per_class.items()
-        rows += [(f"class {name}", *_compared(value, second.per_class[name])) for name, value in classes]
-    return rows
+
+
+def class_rows(pair: PrecisionPair) -> list[tuple[str, str, str, str]]:
+    """Label, reference, tested and difference in points: by class."""
+    second = pair.tested.per_class
+    return [(name, *_compared(value, second[name])) for name, value in pair.reference.per_class.items()]
 
 
 def _compared(first: float, second: float) -> tuple[str, str, str]:
