@@ -8,13 +8,14 @@ from pathlib import Path
 
 from ..contract import METADATA_KEY, ModelSpec
 from ..errors import BackendUnavailable, ClassTableError, ConfigurationError
+from .inspect_engine import describe_engine, engine_of
 
 HELP = "print what a model file is, what it takes and gives, and its classes with their road groups"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("model", type=Path, metavar="MODEL", help="canonical model or raw export (ONNX)")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="canonical model, raw export (ONNX), or engine")
     parser.add_argument(
         "--classes",
         default="auto",
@@ -25,29 +26,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the description of a canonical model, or what a raw export is and needs."""
+    """Print the description of an engine or a canonical model, or what a raw export is and needs."""
+    if arguments.model.is_dir():
+        raise ConfigurationError(f"{arguments.model}: is a folder; expected a model file (ONNX) or an engine")
+    engine = engine_of(arguments.model)
+    if engine is not None:
+        print("\n".join(_engine(engine, arguments.classes)))
+        return 0
     try:
         from ..toolchain.export import load_model
+        from ..toolchain.precision.cost import describe_precision
     except ImportError as error:
         raise BackendUnavailable(f"`inspect` needs the Python package onnx ({error}): pip install onnx") from error
-    if arguments.model.suffix not in ("", ".onnx"):
-        raise ConfigurationError(f"inspect: expected an ONNX model (*.onnx), got {arguments.model.name}")
     model, _ = load_model(arguments.model, weights=False)
     metadata = {item.key: item.value for item in model.metadata_props}
     if METADATA_KEY in metadata:
-        lines = _canonical(arguments.model, ModelSpec.from_metadata(metadata, str(arguments.model)), arguments.classes)
+        spec = ModelSpec.from_metadata(metadata, str(arguments.model))
+        lines = _canonical(arguments.model, spec, describe_precision(model), arguments.classes)
     else:
         lines = _raw(arguments.model)
     print("\n".join(lines))
     return 0
 
 
-def _canonical(path: Path, spec: ModelSpec, classes: str) -> list[str]:
+def _canonical(path: Path, spec: ModelSpec, precision: str, classes: str) -> list[str]:
+    origin = ("model", f"{path} (canonical, contract {spec.contract_version})")
     return [
-        *_aligned([("model", f"{path} (canonical, contract {spec.contract_version})"), *_facts(spec)]),
+        *_aligned([origin, *_facts(spec), ("precision", precision)]),
         "",
         *_class_table(spec, classes),
     ]
+
+
+def _engine(path: Path, classes: str) -> list[str]:
+    manifest, rows = describe_engine(path)
+    spec = manifest.spec
+    origin = ("model", f"{path} (engine, contract {spec.contract_version})")
+    return [*_aligned([origin, *rows, *_facts(spec)]), "", *_class_table(spec, classes)]
 
 
 def _facts(spec: ModelSpec) -> list[tuple[str, str]]:

@@ -83,6 +83,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NODE",
         help="with --precision fp16, a node of the graph that stays in float32; may be repeated",
     )
+    parser.add_argument(
+        "--check",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="with --precision fp16, pictures, folders or videos on which to compute as a GPU would round; if a value "
+        "is beyond float16, no model is written and the layer is named",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.resize,
         arguments.precision,
         tuple(arguments.keep_float32),
+        tuple(arguments.check),
     )
     spec = prepare(arguments.source, arguments.output, options, report=print)
     finds = [f"up to {spec.max_instances} instances"] * bool(spec.max_instances) + ["a class map"] * spec.class_map

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import onnx
+
 from ..classes import ClassTable, name_key
 from ..contract import ModelSpec
 from ..errors import ClassTableError, ConfigurationError, ModelError
@@ -64,6 +66,7 @@ class PrepareOptions:
         resize: `letterbox` or `stretch`, where that is not what its family wants.
         precision: `fp32`, or `fp16` for a network in float16 with what needs it in float32.
         keep_float32: nodes that stay in float32 all the same.
+        check: pictures, folders or videos on which a float16 model must stay within float16's range.
     """
 
     head: HeadOptions = field(default_factory=HeadOptions)
@@ -75,12 +78,14 @@ class PrepareOptions:
     resize: str | None = None
     precision: str = "fp32"
     keep_float32: tuple[str, ...] = ()
+    check: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigurationError(f"--precision: expected {' or '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.keep_float32 and self.precision == "fp32":
-            raise ConfigurationError("--keep-float32: expected together with --precision fp16; leave it out")
+        for option, value in (("--keep-float32", self.keep_float32), ("--check", self.check)):
+            if value and self.precision == "fp32":
+                raise ConfigurationError(f"{option}: expected together with --precision fp16; leave it out")
 
 
 def prepare(
@@ -123,10 +128,23 @@ def prepare(
     replace_input(model, match.image, match.pixels)
     finish(model, spec)
     if options.precision == "fp16":
-        model, halved = to_half(model, options.keep_float32)
-        report("\n".join((f"precision  {halved.summary()}", *halved.notes)))
+        model = _in_half(model, options, report)
     write_atomically(destination, model.SerializeToString())
     return spec
+
+
+def _in_half(model: onnx.ModelProto, options: PrepareOptions, report: Callable[[str], None]) -> onnx.ModelProto:
+    """The model in float16, checked on the frames that the user gave."""
+    half, halved = to_half(model, options.keep_float32)
+    report("\n".join((f"precision  {halved.summary()}", *halved.notes)))
+    if options.check:
+        from ..sources.images import open_source
+        from .precision.emulate import check_range
+
+        sources = [open_source(path) for path in options.check]
+        count = check_range(half, (frame for source in sources for _, frame in source))
+        report(f"checked    {count} frames with float16 rounding, all values within its range")
+    return half
 
 
 def choose_class_names(export: Export, match: Match, table: ClassTable | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from ...errors import ModelError
 from ..graph import element_name
 from .shapes import attribute
 from .view import GraphView, Shape, name_nodes
@@ -105,6 +106,14 @@ def precision_summary(model: onnx.ModelProto) -> PrecisionSummary:
         tuple(sorted(kept, key=lambda layer: -layer.macs)),
         tuple(layer.name for layer in layers if not layer.macs),
     )
+
+
+def describe_precision(model: onnx.ModelProto) -> str:
+    """One line for people, also about a model whose costs cannot be found."""
+    try:
+        return str(precision_summary(model))
+    except ModelError as error:
+        return f"unknown ({error})"
 
 
 def _elements(layers: tuple[LayerCost, ...]) -> list[str]:

@@ -7,7 +7,7 @@ whose result may need rounding. That is what hardware does that accumulates prod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from ...backend.base import ModelOutputs
 from ...backend.batches import run_in_parts
 from ...contract import INPUT_NAME, ModelSpec
 from ...errors import BackendUnavailable, ModelError
+from ...frame import Frame
+from ...pipeline.host import HostBackend
 from ..canonical import prune
 from ..graph import GraphBuilder
 from .operators import EXACT
@@ -216,9 +218,33 @@ class HalfEmulator:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
+        # It would quantize what the graph does not, and move what it does.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         # Beyond this level ONNX Runtime fuses nodes and changes layouts, around which Casts would come to stand.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def check_range(model: onnx.ModelProto, frames: Iterable[Frame]) -> int:
+    """Run a canonical float16 model on frames as a GPU would round, and see that nothing leaves its range.
+
+    Args:
+        model: canonical.
+        frames: of any size.
+
+    Returns:
+        How many frames there were.
+
+    Raises:
+        HalfRangeError: a tensor left the range of float16 or became NaN.
+        FrameError: a frame cannot be decoded.
+    """
+    backend = HostBackend(HalfEmulator(model))
+    count = 0
+    for frame in frames:
+        backend.detect([frame])
+        count += 1
+    return count
 
 
 def _with_sums(model: onnx.ModelProto, roundings: Sequence[Rounding]) -> onnx.ModelProto:
