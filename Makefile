@@ -7,7 +7,7 @@ OUT ?= out
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint bench demo clean
+.PHONY: help setup test lint bench bench-toolchain demo clean
 
 # Each process that speaks DDS stays on this machine and, with a domain of its
 # own, out of the way of others that run at the same time. Domains above 100 can
@@ -16,7 +16,7 @@ DDS = ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(shuf -i 1-100 -n 
 
 help: ## Show this text
 	@echo "Targets:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo "Variables: ROS=kilted|jazzy ($(ROS)), VENV=folder ($(VENV)), PYTHON=interpreter for setup ($(PYTHON)),"
 	@echo "           ARGS=more arguments for test, bench and demo; demo: MODEL=, INPUT=, OUT= ($(OUT))"
 
@@ -32,6 +32,9 @@ lint: setup ## Check style (ruff) and types (mypy, strict)
 
 bench: setup ## Measure; prints tables, passes no judgement
 	@$(DDS) $(PY) -m bench $(ARGS)
+
+bench-toolchain: setup ## Measure time and memory of prepare, quantize and build; takes minutes
+	@$(PY) -m bench toolchain $(ARGS)
 
 demo: setup ## Camera, node and viewer in processes of their own; results in OUT
 	@$(DDS) $(PY) -m demo $(if $(MODEL),--model "$(MODEL)") $(if $(INPUT),--input $(INPUT)) --out "$(OUT)" $(ARGS)

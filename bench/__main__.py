@@ -1,4 +1,4 @@
-"""Run the benchmarks, each in a process of its own: `python -m bench` all, `python -m bench model paint` some."""
+"""Run the benchmarks, each in a process of its own: `python -m bench`, or some by name: `python -m bench paint`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from bench.table import machine
 # Those that take --model and --input, and those that need neither.
 ON_A_MODEL = ("model", "head", "node")
 ALONE = ("paint", "transport", "subscription")
+# These take --model and --input too, and minutes: only on request.
+ON_REQUEST = ("toolchain",)
 
 
 def main() -> int:
     """Run them; the exit code is that of the first that failed."""
+    known = (*ON_A_MODEL, *ALONE, *ON_REQUEST)
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*ON_A_MODEL, *ALONE))}")
-    parser.add_argument("--model", help="canonical model or raw export (head: raw export)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
+    parser.add_argument("--model", help="canonical model or raw export (head, toolchain: raw export)")
     parser.add_argument("--input", nargs="+", help="pictures, folders or videos")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - {*ON_A_MODEL, *ALONE}
+    unknown = set(arguments.names) - {*known}
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     print(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC  {machine()}", flush=True)
     given = [*(["--model", arguments.model] if arguments.model else [])]
     given += ["--input", *arguments.input] if arguments.input else []
     for name in arguments.names or (*ON_A_MODEL, *ALONE):
-        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *(given if name in ON_A_MODEL else [])])
+        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *([] if name in ALONE else given)])
         if done.returncode:
             return done.returncode
     return 0
