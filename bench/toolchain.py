@@ -44,9 +44,9 @@ def measure(arguments: Sequence[str], log: Path) -> Measured:
         # Unlike RUSAGE_CHILDREN, this is of that process (and what it waited for) alone.
         _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    errors = [line for line in lines if "error: " in line] or [f"exit code {child.returncode}"]
-    failure = errors[-1] if child.returncode else ""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    reasons = [line for line in lines if "error: " in line] or lines or [f"exit code {child.returncode}"]
+    failure = reasons[-1] if child.returncode else ""
     return Measured(perf_counter() - begin, usage.ru_maxrss / 1024, failure)
 
 
