@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-from onnx import helper, version_converter
+from onnx import helper
 
-from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, INSTANCE_OUTPUTS, METADATA_KEY, OPSET, ModelSpec
+from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, INSTANCE_OUTPUTS, METADATA_KEY, ModelSpec
 from ..errors import ModelError
 from .export import Export, Port
 from .families import Match, PixelSpec
 from .graph import GraphBuilder, rename_tensors, with_inner
 from .head import Head, InstanceHead
+from .opset import in_contract_opset
+from .runtimes import split_what_is_gathered
 
 # What belongs to opset 19; TensorRT 10, ONNX Runtime 1.16, OpenVINO and all later ones read it.
 _IR_VERSION = 9
@@ -29,7 +31,8 @@ def network_of(export: Export, match: Match) -> tuple[onnx.ModelProto, Match]:
     Raises:
         ModelError: the opset cannot be converted.
     """
-    model = _in_contract_opset(export)
+    model = in_contract_opset(export.model, export.origin)
+    split_what_is_gathered(model.graph, export)
     names = {name: _free_name(model.graph, name) for name in _CONTRACT_NAMES}
     rename_tensors(model.graph, names)
     image = replace(match.image, name=names.get(match.image.name, match.image.name))
@@ -120,23 +123,6 @@ def prune(graph: onnx.GraphProto) -> None:
     inputs = [value for value in graph.input if value.name == INPUT_NAME or value.name not in filled]
     del graph.input[:]
     graph.input.extend(value for value in inputs if value.name == INPUT_NAME or value.name in needed)
-
-
-def _in_contract_opset(export: Export) -> onnx.ModelProto:
-    versions = {item.domain: item.version for item in export.model.opset_import}
-    version = versions.get("", versions.get("ai.onnx", OPSET))
-    if version == OPSET:
-        model = onnx.ModelProto()
-        model.CopyFrom(export.model)
-        return model
-    try:
-        converted: onnx.ModelProto = version_converter.convert_version(export.model, OPSET)
-    except (RuntimeError, ValueError, onnx.version_converter.ConvertError) as error:
-        raise ModelError(
-            f"{export.origin}: opset {version} cannot be converted to {OPSET} ({str(error).splitlines()[0]}); "
-            f"export the model again with opset {OPSET}"
-        ) from error
-    return converted
 
 
 def _free_name(graph: onnx.GraphProto, name: str) -> str:

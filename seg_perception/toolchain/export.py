@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from onnx.inliner import inline_local_functions
 
 from ..contract import METADATA_KEY
 from ..errors import ModelError
-from .graph import element_name, with_inner
+from .graph import element_name, sort_nodes, with_inner
+from .shapes import with_shapes
 
 # onnx.shape_inference and the checker serialise the model; protobuf cannot beyond this.
 _LARGEST_FILE = 2**31 - 1
@@ -66,7 +68,7 @@ class Export:
     @classmethod
     def of_model(cls, model: onnx.ModelProto, origin: str = "model", sha256: str = "") -> Export:
         """Describe a model in memory."""
-        model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        model = with_shapes(model)
         filled = {tensor.name for tensor in model.graph.initializer}
         return cls(
             origin,
@@ -94,7 +96,7 @@ class Export:
                 continue
             seen.add(node.output[0])
             yield node
-            waiting.extend(node.input)
+            waiting.extend(name for inner in with_inner(node) for name in inner.input)
 
     def port(self, tensor: str) -> Port | None:
         """A tensor anywhere in the graph with its inferred shape; None where nothing could be inferred."""
@@ -146,6 +148,8 @@ def load_export(path: Path) -> Export:
         ModelError: missing, truncated, not ONNX, without a graph, beyond 2 GB, or already canonical.
     """
     model, sha256 = load_model(path)
+    if model.functions:
+        model = inline_local_functions(model)
     if any(item.key == METADATA_KEY for item in model.metadata_props):
         raise ModelError(
             f"{path}: this is already a canonical model; it can be used as it is. To change its options, "
@@ -193,6 +197,7 @@ def _load_weights(model: onnx.ModelProto, path: Path) -> None:
         onnx.load_external_data_for_model(model, str(path.parent))
         if model.ByteSize() > _LARGEST_FILE:
             raise ModelError(f"{path}: {model.ByteSize() / 1e9:.1f} GB with its weights; at most 2 GB can be prepared")
+        sort_nodes(model.graph)
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

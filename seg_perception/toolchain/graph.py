@@ -213,6 +213,31 @@ def with_inner(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
                 yield from with_inner(inner)
 
 
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put nodes behind those whose outputs they read, and leave them where they are if they already do.
+
+    ONNX demands this order; converters to float16 are known to leave their casts at the end.
+    """
+    places = {output: place for place, node in enumerate(graph.node) for output in node.output}
+    needs = [
+        {places[name] for inner in with_inner(node) for name in inner.input if name in places} for node in graph.node
+    ]
+    order: dict[int, None] = {}
+    waiting = list(reversed(range(len(needs))))
+    while waiting:
+        place = waiting[-1]
+        missing = sorted(needs[place] - order.keys() - {place}, reverse=True)
+        needs[place] = set()  # What is in a circle cannot be sorted; the checker says so.
+        if missing:
+            waiting.extend(missing)
+        else:
+            order.setdefault(waiting.pop())
+    if list(order) != list(range(len(order))):
+        nodes = [graph.node[place] for place in order]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
 def element_name(element: int) -> str:
     """How an ONNX element type is called, in lower case: `float`, `uint8`, ..."""
     return str(TensorProto.DataType.Name(element)).lower()
