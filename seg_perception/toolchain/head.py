@@ -237,6 +237,13 @@ def finite(values: Value, *axes: int) -> Value:
     return (values * _TINY).sum(*axes).abs() < _LARGE
 
 
+def logits_of(probabilities: Value) -> Value:
+    """What a sigmoid would make them of, of any shape; beyond 1e-6 from 0 and 1 the distance no longer counts."""
+    graph = probabilities.graph
+    bounded = probabilities.maximum(1e-6).minimum(1.0 - 1e-6)
+    return graph.node("Log", bounded) - graph.node("Log", graph.constant(1.0) - bounded)
+
+
 def boxes_of_masks(graph: GraphBuilder, masks: Value, grid: tuple[int, int], network: tuple[int, int]) -> Value:
     """Boxes of instances that come as masks alone: each mask's support, one cell wider on all sides.
 

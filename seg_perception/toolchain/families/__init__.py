@@ -147,6 +147,16 @@ def by_rank(export: Export) -> dict[int, Port]:
     return outputs if len(outputs) == len(export.outputs) else {}
 
 
+def logits_behind(export: Export, port: Port) -> Port | None:
+    """The logits, before any upsampling, of masks `[B, C, h, w]` that a sigmoid and an upsampling made; None if not."""
+    coarse = export.before_upsampling(port)
+    node = export.producer(coarse.name)
+    while node is not None and node.op_type in ("Identity", "Cast"):
+        node = export.producer(node.input[0])
+    logits = export.port(node.input[0]) if node is not None and node.op_type == "Sigmoid" else None
+    return None if logits is None else export.before_upsampling(logits)
+
+
 def is_float(port: Port) -> bool:
     """Whether it is float32 or float16."""
     return port.element in (1, 10)  # TensorProto.FLOAT and FLOAT16
