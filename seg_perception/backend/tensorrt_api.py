@@ -30,8 +30,8 @@ BUILD_NAMES = {
     "ILogger": ("Severity", "log"),
     "IOptimizationProfile": ("set_shape",),
     "MemoryPoolType": ("WORKSPACE",),
-    "OnnxParser": ("get_error", "num_errors", "parse"),
-    "ParserError": ("desc", "node_name", "node_operator"),
+    "OnnxParser": ("get_error", "num_errors", "parse", "supports_operator"),
+    "ParserError": ("code", "desc", "node_name", "node_operator"),
 }
 RUN_NAMES = {
     "Runtime": ("deserialize_cuda_engine",),

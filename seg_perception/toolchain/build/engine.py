@@ -63,11 +63,16 @@ class EngineBuild:
         parser = self._library.module.OnnxParser(self._network, self._logger)
         if parser.parse(self._plan.model):
             return
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        lines = [f"  node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors]
+        lines = []
+        for error in map(parser.get_error, range(parser.num_errors)):
+            reason = error.desc()
+            if "UNSUPPORTED" in str(error.code()):
+                known = parser.supports_operator(error.node_operator())
+                reason = f"not supported ({reason})" if known else "not supported"
+            lines.append(f"  node {error.node_name()!r} ({error.node_operator()}): {reason}")
         raise ModelError(
             f"{self._plan.origin}: {self._name} cannot take this model of family {self._plan.spec.family!r}\n"
-            + "\n".join(_shortened(lines or [f"  {text}" for text in self._messages]))
+            + "\n".join(_shortened(lines or [f"  {text}" for text in self._said()]))
             + "\nexport the model without these operators, or prepare it with this version of seg_perception; until "
             "then it runs under OpenVINO and ONNX Runtime (.onnx)"
         )

@@ -1,0 +1,73 @@
+"""What `inspect` prints of an engine: its manifest, and whether it can be loaded here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import BackendUnavailable, ModelError
+from ..manifest import ENGINE_SUFFIX, EngineManifest, load_manifest, manifest_path
+
+# The first bytes of what TensorRT and TensorRT-RTX write.
+_MAGIC = (b"ftrt", b"ptrt", b"vtrt")
+_SHOWN = 5
+Rows = list[tuple[str, str]]
+
+
+def engine_of(path: Path) -> Path | None:
+    """The engine that a path means, by itself or by its manifest; None for any other file."""
+    if path.name.endswith(f"{ENGINE_SUFFIX}.json"):
+        return path.with_suffix("")
+    if path.suffix == ENGINE_SUFFIX or manifest_path(path).is_file():
+        return path
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return path if file.read(4) in _MAGIC else None
+
+
+def describe_engine(path: Path) -> tuple[EngineManifest, Rows]:
+    """The manifest of an engine, and what is not about its model as names and values.
+
+    Raises:
+        ModelError, NotCanonicalError, BackendUnavailable: see `load_manifest`.
+    """
+    manifest = load_manifest(path)
+    built = f"{manifest.created} by seg_perception {manifest.package_version}"
+    rows = [
+        ("engine", f"{manifest.engine_bytes / 1e6:.1f} MB, sha256 {manifest.engine_sha256}"),
+        ("TensorRT", f"{manifest.flavour} {manifest.version}"),
+        ("runs on", ", ".join(manifest.architectures)),
+        ("built", f"{built}, on {manifest.device}" if manifest.device else f"{built}, ahead of time"),
+        ("took", ", ".join(f"{stage} {seconds:g} s" for stage, seconds in manifest.seconds.items())),
+        ("from", f"{manifest.source}, sha256 {manifest.source_sha256}"),
+        *_precision(manifest),
+        *_quantization(manifest),
+        ("command", manifest.rebuild_command(path)),
+        ("here", _verdict(path)),
+    ]
+    return manifest, rows
+
+
+def _precision(manifest: EngineManifest) -> Rows:
+    shares = [f"{element} {share:.1%}" for element, share in manifest.precision["share"].items()]
+    rows = [("precision", f"{manifest.settings.precision}; multiply-accumulates: {', '.join(shares) or 'none'}")]
+    kept = manifest.precision["kept"]
+    names = [f"{layer['name']} ({layer['element']})" for layer in kept[:_SHOWN]]
+    if kept:
+        more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
+        rows.append(("wider", f"{len(kept)} layers: {', '.join(names)}{more}"))
+    return rows
+
+
+def _quantization(manifest: EngineManifest) -> Rows:
+    return []
+
+
+def _verdict(path: Path) -> str:
+    from ..backend.tensorrt import check_engine
+
+    try:
+        check_engine(path)
+    except (ModelError, BackendUnavailable) as error:
+        return f"cannot be loaded: {error}"
+    return "can be loaded"
