@@ -8,9 +8,11 @@ GroupNormalization are formulas of older operators.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import ArrayLike, NDArray
 from onnx import helper, numpy_helper, version_converter
 
 from ..contract import OPSET
@@ -74,19 +76,75 @@ def _put_back(model: onnx.ModelProto) -> None:
 
 
 def _expand(graph: onnx.GraphProto) -> None:
-    """Write operators as what they stand for."""
-    types = {value.name: value.type.tensor_type for value in (*graph.input, *graph.output, *graph.value_info)}
-    types.update({tensor.name: helper.make_tensor_type_proto(tensor.data_type, tensor.dims).tensor_type for tensor in graph.initializer})
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
+    """Write Gelu and GroupNormalization as the formulas that they stand for."""
+    elements = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 _expand(attribute.g)
-        if node.domain == "" and node.op_type == "Gelu":
-            nodes.extend(_gelu(node, types[node.input[0]].elem_type))
-        elif node.domain == "" and node.op_type == "GroupNormalization":
-            nodes.extend(_group_normalization(node, types[node.input[0]]))
-        else:
-            nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
+        formula = {"Gelu": _gelu, "GroupNormalization": _group_normalization}.get(node.op_type)
+        if formula is None or node.domain:
+            graph.node.append(node)
+            continue
+        # Inner graphs use tensors of those around them; what ONNX knows nothing of is taken for float32.
+        writer = _Writer(graph, node, helper.tensor_dtype_to_np_dtype(elements.get(node.input[0]) or 1))
+        formula(writer, node)
+
+
+class _Writer:
+    """Appends the nodes of a formula in place of a node."""
+
+    def __init__(self, graph: onnx.GraphProto, node: onnx.NodeProto, dtype: np.dtype[Any]) -> None:
+        self._graph = graph
+        self._name = node.output[0]
+        self._dtype = dtype
+        self._count = 0
+
+    def __call__(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        output = output or self._next()
+        self._graph.node.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def number(self, values: ArrayLike) -> str:
+        """A constant of the type that the node computes in."""
+        return self._constant(np.asarray(values, self._dtype))
+
+    def integers(self, *values: int) -> str:
+        return self._constant(np.array(values, np.int64))
+
+    def _constant(self, array: NDArray[Any]) -> str:
+        return self("Constant", value=numpy_helper.from_array(array))
+
+    def _next(self) -> str:
+        self._count += 1
+        return f"{self._name}/formula_{self._count}"
+
+
+def _gelu(write: _Writer, node: onnx.NodeProto) -> None:
+    """Half of x times (1 + erf(x / sqrt 2)), or what approximates that with tanh."""
+    x = node.input[0]
+    if any(attribute.name == "approximate" and attribute.s == b"tanh" for attribute in node.attribute):
+        cubed = write("Mul", write("Mul", x, x), write("Mul", x, write.number(0.044715)))
+        inner = write("Mul", write("Add", x, cubed), write.number(math.sqrt(2 / math.pi)))
+        bent = write("Tanh", inner)
+    else:
+        bent = write("Erf", write("Mul", x, write.number(math.sqrt(0.5))))
+    half = write("Mul", x, write.number(0.5))
+    write("Mul", half, write("Add", bent, write.number(1.0)), output=node.output[0])
+
+
+def _group_normalization(write: _Writer, node: onnx.NodeProto) -> None:
+    """Instance normalisation of groups of channels in a row, then scale and bias per channel, as of opset 21."""
+    x, scale, bias = node.input[:3]
+    own = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    groups = int(own["num_groups"])
+    flat = write("Reshape", x, write.integers(0, groups, -1))
+    ones, zeros = write.number(np.ones(groups)), write.number(np.zeros(groups))
+    normal = write("InstanceNormalization", flat, ones, zeros, epsilon=float(own.get("epsilon", 1e-5)))
+    # In three axes, as the number of those behind the channels may be any.
+    channels = write("Reshape", normal, write("Concat", write("Shape", x, start=0, end=2), write.integers(-1), axis=0))
+    factors, terms = (write("Unsqueeze", value, write.integers(1)) for value in (scale, bias))
+    scaled = write("Add", write("Mul", channels, factors), terms)
+    write("Reshape", scaled, write("Shape", x), output=node.output[0])
