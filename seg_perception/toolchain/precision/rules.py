@@ -18,6 +18,7 @@ from .operators import (
     NEUTRAL,
     POSITIONS,
     PRODUCTS,
+    REDUCTIONS,
     ROUNDING,
     SUMS,
     TYPED_BY_ATTRIBUTE,
@@ -185,7 +186,7 @@ def _trace_back(view: GraphView, reasons: dict[str, str]) -> None:
     seen: set[str] = set()
     while waiting:
         maker = view.maker(waiting.pop())
-        if maker is None or maker.name in seen or not (maker.op_type in CHEAP or _is_weighted_sum(maker, view)):
+        if maker is None or maker.name in seen or not (maker.op_type in CHEAP or _is_expectation(maker, view)):
             continue
         seen.add(maker.name)
         reasons.setdefault(maker.name, POSITION)
@@ -208,16 +209,18 @@ def _position_inputs(node: onnx.NodeProto, view: GraphView, reasons: dict[str, s
     return ()
 
 
-def _is_weighted_sum(node: onnx.NodeProto, view: GraphView) -> bool:
-    """Whether a convolution does no more than an expectation, as the last one of YOLOv8's distribution focal loss."""
-    shape = view.shapes.get(node.input[1]) if node.op_type == "Conv" else None
-    return shape is not None and shape[0] == 1 and all(size == 1 for size in shape[2:])
+def _is_expectation(node: onnx.NodeProto, view: GraphView) -> bool:
+    """Whether a convolution weighs probabilities, as the last one of YOLOv8's distribution focal loss."""
+    maker = view.maker(node.input[0]) if node.op_type == "Conv" else None
+    while maker is not None and maker.op_type in MOVES:
+        maker = view.maker(maker.input[0])
+    return maker is not None and maker.op_type == "Softmax"
 
 
 def _grow(view: GraphView, reasons: dict[str, str]) -> None:
     """Keep together what belongs together: the small numbers within a normalisation must not pass through float16."""
     for node in view.nodes.values():
-        if node.name in reasons or node.op_type not in ELEMENTWISE or node.name.startswith(_STAGES):
+        if node.name in reasons or node.op_type not in ELEMENTWISE | REDUCTIONS or node.name.startswith(_STAGES):
             continue
         makers = [maker for name in varying_floats(node, view) if (maker := view.maker(name)) is not None]
         kept = [maker.name in reasons for maker in makers]
