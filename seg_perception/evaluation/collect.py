@@ -47,15 +47,23 @@ def collect(
         ModelOutputError: the model produced NaN or infinity; the message names the frame.
     """
     for name, frame in frames:
-        yield CollectedFrame(name, frame.width, frame.height, find_instances(segmenter, name, frame, lowest_score))
+        yield CollectedFrame(name, frame.width, frame.height, find(segmenter, name, frame, lowest_score)[0])
 
 
-def find_instances(segmenter: Segmenter, name: str, frame: Frame, lowest_score: float) -> FrameInstances:
-    """What a model finds in one frame; arguments and errors as `collect`."""
+def find(
+    segmenter: Segmenter, name: str, frame: Frame, lowest_score: float
+) -> tuple[FrameInstances, NDArray[np.uint8] | None]:
+    """What a model finds in one frame; arguments and errors as `collect`.
+
+    Returns:
+        The instances, and the class map at camera size, uint8 `[height, width]`, if the model has one.
+    """
     try:
-        return frame_instances(segmenter, segmenter.detect([frame])[0], lowest_score)
+        detections = segmenter.detect([frame])[0]
+        instances = frame_instances(segmenter, detections, lowest_score)
     except ModelOutputError as error:
         raise ModelOutputError(f"frame {name}: {error}") from error
+    return instances, segmenter.class_map(detections, (frame.height, frame.width))
 
 
 def frame_instances(segmenter: Segmenter, detections: Detections, lowest_score: float) -> FrameInstances:

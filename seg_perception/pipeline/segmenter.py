@@ -117,6 +117,10 @@ class Segmenter:
         numbers[row] = 1
         return self._backend.paint(detections, numbers, size).pixels > 0
 
+    def class_map(self, detections: Detections, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """What the last `detect` says of each pixel, uint8 `[height, width]`; None for a model without a class map."""
+        return self._backend.class_map(detections, size)
+
     def warm_up(self, runs: int = 2) -> None:
         """Run grey pictures through, so that the first camera frame does not pay for memory and kernels."""
         grey = np.full((self.spec.network_height, self.spec.network_width, 3), 114, np.uint8)

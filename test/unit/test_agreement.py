@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from seg_perception.errors import ConfigurationError
 from seg_perception.metrics.agreement import Agreement, AgreementBudget, AgreementRule, compare
+from seg_perception.metrics.class_maps import ClassMapAgreement
 from seg_perception.metrics.compact import CompactMask, FrameInstances, compact_iou
 from seg_perception.metrics.masks import mask_iou
 
@@ -137,6 +138,22 @@ def test_frames_of_other_sizes_are_refused() -> None:
         compare(found((0, 0, 20, 20, 0, 0.9)), other)
     with pytest.raises(ValueError, match="expected shapes for 1 masks"):
         FrameInstances(np.zeros((1, 4), np.float32), np.zeros(2, np.float32), np.zeros(1, np.int32), other.masks)
+
+
+def test_class_maps_are_compared_pixel_by_pixel() -> None:
+    reference = np.array([[0, 0, 1, 1], [2, 2, 255, 255]], np.uint8)
+    tested = np.array([[0, 1, 1, 1], [2, 255, 255, 0]], np.uint8)
+    agreement = ClassMapAgreement.of(reference, tested)
+    assert agreement.pixels == 7  # of 8, one has no class in either
+    assert agreement.share == pytest.approx(4 / 7)
+    assert agreement.iou() == pytest.approx({0: 1 / 3, 1: 2 / 3, 2: 1 / 2})
+    same = ClassMapAgreement.of(reference, reference)
+    assert (same.share, set(same.iou().values())) == (1.0, {1.0})
+    both = ClassMapAgreement.sum([agreement, same])
+    assert (both.pixels, both.share) == (13, pytest.approx(10 / 13))
+    assert np.isnan(ClassMapAgreement.sum([]).share)
+    with pytest.raises(ValueError, match="one size"):
+        ClassMapAgreement.of(reference, tested[:1])
 
 
 rectangle = st.tuples(

@@ -17,6 +17,7 @@ import onnx
 import pytest
 from colour_model import FAULT_COLOUR, NAMES, Scene, colour_model, paint_scene, save_canonical_colour_model
 from onnx import helper, numpy_helper
+from panoptic_model import save_panoptic_model, save_semantic_model
 
 from seg_perception.cli.main import main
 from seg_perception.toolchain.prepare import prepare
@@ -262,6 +263,38 @@ def test_what_was_skipped_is_said(
         assert "square.png" in text
         assert "1 labelled pictures are not there, such as bridge.png" in text
     assert "1 frames" in page.text
+
+
+def test_class_maps_are_compared_too(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = save_panoptic_model(tmp_path / "good.onnx")
+    model = onnx.load(good)
+    (stuff,) = [tensor for tensor in model.graph.initializer if tensor.name == "stuff/stuff"]
+    moved = np.roll(numpy_helper.to_array(stuff), 6, axis=1)  # of 48 rows: two edges of 6 rows are wrong
+    stuff.CopyFrom(numpy_helper.from_array(moved, stuff.name))
+    broken, out = tmp_path / "broken.onnx", tmp_path / "out"
+    onnx.save(model, broken)
+    assert run(good, "--reference", good, "--data", pictures) == 0
+    assert "pixels of the same class                  100.00 %" in capsys.readouterr().out
+    assert run(broken, "--reference", good, "--data", pictures, "-o", out) == 1
+    (reason,) = capsys.readouterr().out.split("over the budget:\n")[1].splitlines()
+    assert reason.startswith("  class map: expected the same class in at least 97 % of the pixels")
+    assert sorted(Page(out / "report.html").headings) == sorted(SCENES)
+    # Frames with nothing but road and sky are something to compare.
+    empty = save(tmp_path / "empty", {"nothing": paint_scene(640, 384, [])})
+    assert run(good, "--reference", good, "--data", empty) == 0
+    assert run(broken, "--reference", good, "--data", empty) == 1
+    assert "got 75.00 %" in capsys.readouterr().out
+
+
+def test_a_model_with_a_class_map_only(
+    models: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = save_semantic_model(tmp_path / "unet.onnx")
+    assert run(model, "--reference", model, "--data", pictures) == 0
+    assert re.search(r"matched +7\n", capsys.readouterr().out)
+    panoptic = save_panoptic_model(tmp_path / "panoptic.onnx")
+    assert run(models["good"], "--reference", panoptic, "--data", pictures) == 1
+    assert "only the reference has one" in capsys.readouterr().err
 
 
 def test_names_are_text_and_not_markup(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from ...classes import ClassTable
 from ...contract import ModelSpec
 from ...errors import ConfigurationError
 from ...evaluation.coco import CocoSet
-from ...evaluation.collect import coco_results, find_instances
+from ...evaluation.collect import coco_results, find
 from ...frame import Frame
 from ...metrics.agreement import Agreement, AgreementBudget, AgreementRule, FrameAgreement, compare
 from ...metrics.average_precision import (
@@ -24,6 +24,7 @@ from ...metrics.average_precision import (
     match_results,
     paired_bootstrap,
 )
+from ...metrics.class_maps import ClassMapAgreement
 from ...metrics.compact import FrameInstances
 from ...pipeline.segmenter import Segmenter
 from ...sources.encodings import to_bgr
@@ -66,6 +67,7 @@ class ComparedFrame:
         image_bgr: uint8 `[H, W, 3]`.
         reference, tested: what the models found.
         agreement: rows in it are those of `reference` and `tested`.
+        relabelled: bool `[H, W]`, pixels whose class differs, for models with class maps.
     """
 
     name: str
@@ -73,6 +75,13 @@ class ComparedFrame:
     reference: FrameInstances
     tested: FrameInstances
     agreement: FrameAgreement
+    relabelled: NDArray[np.bool_] | None = None
+
+    @property
+    def disagreement(self) -> float:
+        """One number to sort frames by: that of the instances, and the part of the class map that differs."""
+        share = 0.0 if self.relabelled is None else float(np.mean(self.relabelled))
+        return self.agreement.disagreement + share
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,7 @@ class Verification:
         agreement: over all frames.
         worst: the frames that differ most, worst first; only frames that differ.
         differing: how many frames have a fault (missed, extra or relabelled instances).
+        class_maps: over all frames, for models with class maps.
         precision: for masks and for boxes; empty without labels.
         violations: what is over the budgets, in words; empty when the model is good enough.
     """
@@ -106,6 +116,7 @@ class Verification:
     agreement: Agreement
     worst: tuple[ComparedFrame, ...]
     differing: int
+    class_maps: ClassMapAgreement | None
     precision: tuple[PrecisionPair, ...]
     violations: tuple[str, ...]
 
@@ -136,15 +147,19 @@ def verify(
     check_classes(reference.spec, tested.spec)
     lowest = options.rule.lowest_score if labels is None else min(options.rule.lowest_score, _LOWEST_SCORE)
     agreements: list[FrameAgreement] = []
+    maps: list[ClassMapAgreement] = []
     worst = _Worst(options.pictures)
     precision = _Precision(labels, reference.spec.class_names) if labels is not None else None
     for name, frame in frames:
-        ours, theirs = (find_instances(each, name, frame, lowest) for each in (reference, tested))
-        agreement = compare(ours, theirs, options.rule)
-        agreements.append(agreement)
+        (ours, our_map), (theirs, their_map) = (find(each, name, frame, lowest) for each in (reference, tested))
+        agreements.append(compare(ours, theirs, options.rule))
+        relabelled = None
+        if our_map is not None and their_map is not None:
+            maps.append(ClassMapAgreement.of(our_map, their_map))
+            relabelled = our_map != their_map
         shown = name if precision is None else precision.add(int(name), ours, theirs)
-        worst.add(shown, frame, ours, theirs, agreement)
-    total = Agreement.of(agreements)
+        worst.add(ComparedFrame(shown, to_bgr(frame), ours, theirs, agreements[-1], relabelled))
+    total, class_maps = Agreement.of(agreements), ClassMapAgreement.sum(maps) if tested.spec.class_map else None
     pairs = precision.pairs(table, options.samples) if precision is not None else ()
     return Verification(
         reference.identity,
@@ -154,17 +169,24 @@ def verify(
         total,
         worst.frames(),
         sum(each.faults > 0 for each in agreements),
+        class_maps,
         pairs,
-        (*(options.budget.violations(total) if options.budget else ()), *_loss(pairs, options.max_loss)),
+        (*_disagreement(total, class_maps, options.budget), *_loss(pairs, options.max_loss)),
     )
 
 
 def check_classes(reference: ModelSpec, tested: ModelSpec) -> None:
-    """See that two models speak of the same classes.
+    """See that two models speak of the same classes, and in the same way.
 
     Raises:
         ConfigurationError: they do not.
     """
+    if reference.class_map != tested.class_map:
+        which = "the reference" if reference.class_map else "the model"
+        raise ConfigurationError(
+            f"verify: expected both models with a class map or both without, but only {which} has one; "
+            "give the canonical model that this one was made from as --reference"
+        )
     first, second = ([*zip(spec.class_names, spec.things, strict=True)] for spec in (reference, tested))
     if first == second:
         return
@@ -190,16 +212,14 @@ class _Worst:
         self._heap: list[tuple[float, int, ComparedFrame]] = []
         self._count = 0
 
-    def add(
-        self, name: str, frame: Frame, ours: FrameInstances, theirs: FrameInstances, agreement: FrameAgreement
-    ) -> None:
+    def add(self, frame: ComparedFrame) -> None:
         self._count += 1
-        rank = (agreement.disagreement, -self._count)
-        full = len(self._heap) >= self._most
-        if not self._most or not agreement.disagreement or (full and rank <= self._heap[0][:2]):
-            return
-        item = (*rank, ComparedFrame(name, to_bgr(frame).copy(), ours, theirs, agreement))
-        heapq.heapreplace(self._heap, item) if full else heapq.heappush(self._heap, item)
+        rank = (frame.disagreement, -self._count)
+        if self._most and frame.disagreement:
+            # A frame's pixels may be a view of a buffer that the source fills again.
+            heapq.heappush(self._heap, (*rank, replace(frame, image_bgr=frame.image_bgr.copy())))
+        if len(self._heap) > self._most:
+            heapq.heappop(self._heap)
 
     def frames(self) -> tuple[ComparedFrame, ...]:
         return tuple(frame for _, _, frame in sorted(self._heap, key=lambda each: each[:2], reverse=True))
@@ -233,6 +253,26 @@ class _Precision:
         return PrecisionPair(
             first.average_precision(table), second.average_precision(table), paired_bootstrap(first, second, samples)
         )
+
+
+def _disagreement(
+    total: Agreement, class_maps: ClassMapAgreement | None, budget: AgreementBudget | None
+) -> tuple[str, ...]:
+    """What agreement has to say against the model."""
+    if budget is None:
+        return ()
+    found = budget.violations(total)
+    if class_maps is None or not class_maps.pixels:
+        return found
+    if not total.reference and not total.tested:
+        found = ()  # Frames of nothing but road and sky are something to compare, too.
+    if class_maps.share >= budget.min_iou:
+        return found
+    return (
+        *found,
+        f"class map: expected the same class in at least {100 * budget.min_iou:g} % of the pixels, "
+        f"got {100 * class_maps.share:.2f} %",
+    )
 
 
 def _loss(pairs: Sequence[PrecisionPair], most: float | None) -> tuple[str, ...]:

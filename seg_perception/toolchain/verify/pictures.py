@@ -60,7 +60,16 @@ def _reduced(frame: ComparedFrame) -> ComparedFrame:
         )
         return FrameInstances.of(found.boxes_camera * scale, found.scores, found.labels, masks)
 
-    return replace(frame, image_bgr=image, reference=reduced(frame.reference), tested=reduced(frame.tested))
+    relabelled = frame.relabelled
+    if relabelled is not None:
+        relabelled = cv2.resize(relabelled.view(np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    return replace(
+        frame,
+        image_bgr=image,
+        reference=reduced(frame.reference),
+        tested=reduced(frame.tested),
+        relabelled=relabelled,
+    )
 
 
 def _overlay(
@@ -91,6 +100,8 @@ def _difference(frame: ComparedFrame, class_names: Sequence[str]) -> NDArray[np.
     agreement, ours, theirs = frame.agreement, frame.reference, frame.tested
     grey = cv2.cvtColor(frame.image_bgr, cv2.COLOR_BGR2GRAY)
     canvas = cv2.cvtColor((grey * 0.55).astype(np.uint8), cv2.COLOR_GRAY2BGR).view(np.uint8)
+    if frame.relabelled is not None:
+        canvas[frame.relabelled] = RELABELLED
     for row, column in agreement.pairs.tolist():
         first, second = ours.masks[row].full(), theirs.masks[column].full()
         canvas[first & ~second] = ONLY_REFERENCE

@@ -8,6 +8,8 @@ from html import escape
 from math import isfinite
 from pathlib import Path
 
+import numpy as np
+
 from ...errors import ConfigurationError
 from ...metrics.compact import FrameInstances
 from .compare import ComparedFrame, PrecisionPair, Verification
@@ -113,7 +115,7 @@ def agreement_rows(found: Verification) -> list[tuple[str, str]]:
     """Label and value of each line about agreement."""
     total = found.agreement
     low, five, ten, half = (f"{value:.4f}" for value in total.iou_percentiles)
-    return [
+    rows = [
         ("instances of the reference", f"{total.reference}"),
         ("instances of the tested model", f"{total.tested}"),
         ("matched", f"{total.matched}"),
@@ -133,6 +135,13 @@ def agreement_rows(found: Verification) -> list[tuple[str, str]]:
             f"{total.mean_score_difference:+.4f}, {total.score_difference_95:.4f}",
         ),
     ]
+    if found.class_maps is not None:
+        worst = sorted((value, found.class_names[label]) for label, value in found.class_maps.iou().items())
+        rows += [
+            ("class map: pixels of the same class", f"{100 * found.class_maps.share:.2f} %"),
+            ("class map: lowest IoU of a class", f"{worst[0][0]:.4f} ({worst[0][1]})" if worst else "-"),
+        ]
+    return rows
 
 
 def precision_rows(pair: PrecisionPair) -> list[tuple[str, str, str, str]]:
@@ -196,6 +205,8 @@ def describe(frame: ComparedFrame, class_names: Sequence[str]) -> str:
             f"{len(agreement.iou)} matched with a mask IoU of {agreement.iou.mean():.3f} on average and "
             f"{agreement.iou.min():.3f} at least"
         )
+    if frame.relabelled is not None:
+        parts.append(f"another class in {100 * np.mean(frame.relabelled):.2f} % of the class map")
     return "; ".join(parts)
 
 
