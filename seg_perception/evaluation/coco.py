@@ -95,13 +95,6 @@ class CocoSet:
         """The images, each under its number as name."""
         return _Images(self)
 
-    def frames(self, failures: list[SourceError] | None = None) -> Iterator[tuple[str, Frame]]:
-        """The same once; what cannot be read is added to `failures`."""
-        source = self.source()
-        yield from source
-        if failures is not None:
-            failures.extend(source.failures)
-
     def categories(self, class_names: Sequence[str]) -> NDArray[np.int64]:
         """The number that the set gives to each of a model's classes, int64 `[C]`; -1 for those that it lacks.
 

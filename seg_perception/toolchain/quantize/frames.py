@@ -103,12 +103,13 @@ def gather(
         raise ConfigurationError("--calibration: expected at most one COCO annotation file; join them")
     labels = next((CocoSet.load(path) for path in paths if is_annotation_file(path)), None)
     failures: list[SegPerceptionError] = []
-    sources: list[Iterable[tuple[str, Frame]]] = []
-    for path in paths:
-        sources.append(_Labelled(labels, failures) if labels and path == labels.path else open_source(path))
-    found = list(progress(_look(sources, labels, failures)))
+    labelled = [is_annotation_file(path) for path in paths]
+    sources = [
+        labels.source() if labels and own else open_source(path) for path, own in zip(paths, labelled, strict=True)
+    ]
+    found = list(progress(_look(sources, labelled, failures)))
     for source in sources:
-        failures.extend(getattr(source, "failures", ()))
+        failures.extend(source.failures)
     distinct = list({each.digest: each for each in reversed(found)}.values())[::-1]
     if len(distinct) < 2:
         raise ConfigurationError(_too_few(found, failures))
@@ -139,29 +140,17 @@ def network_input(frame: Frame, spec: ModelSpec) -> NDArray[np.uint8]:
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class _Labelled:
-    """The images of an annotation file as something to iterate again and again."""
-
-    labels: CocoSet
-    failures: list[SegPerceptionError]
-
-    def __iter__(self) -> Iterator[tuple[str, Frame]]:
-        return self.labels.frames([])
-
-
 def _look(
-    sources: Sequence[Iterable[tuple[str, Frame]]], labels: CocoSet | None, failures: list[SegPerceptionError]
+    sources: Sequence[Iterable[tuple[str, Frame]]], labelled: Sequence[bool], failures: list[SegPerceptionError]
 ) -> Iterator[Picture]:
     for number, source in enumerate(sources):
-        labelled = isinstance(source, _Labelled)
         for name, frame in source:
             try:
                 view(frame)
             except FrameError as error:
                 failures.append(error)
                 continue
-            yield Picture(number, name, _digest(frame), int(name) if labelled else None)
+            yield Picture(number, name, _digest(frame), int(name) if labelled[number] else None)
 
 
 def _digest(frame: Frame) -> str:
@@ -174,7 +163,9 @@ def _held_back(pictures: Sequence[Picture]) -> set[Picture]:
     """Chosen by their pixels, so that neither names nor the order of the paths matter."""
     held: set[Picture] = set()
     for labelled, every in ((True, _HELD_LABELLED), (False, _HELD_OTHERS)):
-        kind = sorted((each for each in pictures if (each.image_id is not None) == labelled), key=lambda each: each.digest)
+        kind = sorted(
+            (each for each in pictures if (each.image_id is not None) == labelled), key=lambda each: each.digest
+        )
         held.update(kind[::every])
     if len(held) == len(pictures):
         held.remove(max(held, key=lambda each: each.digest))
