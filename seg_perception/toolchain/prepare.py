@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 from ..classes import ClassTable, name_key
 from ..contract import ModelSpec
@@ -16,7 +18,7 @@ from .canonical import finish, network_of, publish, replace_input
 from .export import Export, Port, load_export
 from .families import Family, Match, PixelSpec, recognise
 from .files import write_atomically
-from .graph import GraphBuilder
+from .graph import GraphBuilder, rename_tensors
 from .head import Head, HeadOptions, InstanceHead
 from .precision.half import to_half
 
@@ -114,7 +116,7 @@ def prepare(
     options = options or PrepareOptions()
     if destination.exists() and source.exists() and destination.samefile(source):
         raise ConfigurationError(f"{destination}: this is the source itself; choose another name for the result")
-    export = with_input_shape(load_export(source), options.batch, options.input_size)
+    export = with_input_shape(with_batch_axis(load_export(source)), options.batch, options.input_size)
     family, match = recognise(export, options.family)
     match = replace(match, pixels=options.pixels.of(match.pixels), resize=_resize(match.resize, options.resize))
     report(f"recognised {family.name}: {match.summary}")
@@ -168,6 +170,24 @@ def choose_class_names(export: Export, match: Match, table: ClassTable | None) -
             "give a table with one name for each class, in the order of training, with --classes TABLE.yaml"
         )
     return names
+
+
+def with_batch_axis(export: Export) -> Export:
+    """The export with an input of one picture `[1, 3, H, W]` where its own is `[3, H, W]`, as torchvision's are."""
+    port = export.inputs[0] if len(export.inputs) == 1 else None
+    if port is None or port.rank != 3 or port.shape is None or port.shape[0] != 3:
+        return export
+    graph, picture = export.model.graph, f"{port.name}/picture"
+    rename_tensors(graph, {port.name: picture})
+    for value in graph.input:
+        if value.name == picture:
+            axes = [axis if size is None else size for axis, size in zip("chw", port.shape, strict=True)]
+            value.CopyFrom(helper.make_tensor_value_info(port.name, port.element, [1, *axes]))
+    first = numpy_helper.from_array(np.array(0, np.int64), f"{picture}/first")
+    graph.initializer.append(first)
+    # The same in every opset, unlike Squeeze.
+    graph.node.insert(0, helper.make_node("Gather", [port.name, first.name], [picture], name=picture, axis=0))
+    return Export.of_model(export.model, export.origin, export.sha256)
 
 
 def with_input_shape(export: Export, batch: int | None, size: tuple[int, int] | None) -> Export:

@@ -20,9 +20,8 @@ from ...geometry import ResizeSpec
 from ..export import Export, Port
 from ..graph import GraphBuilder, Value
 from ..head import HeadOptions, SemanticHead, finite
-from . import Match, PixelSpec, image_input, is_float
+from . import IMAGENET, Match, image_input, is_float
 
-IMAGENET = PixelSpec((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 # Nodes that keep the channel that is best, and whether it is above a half.
 _NEUTRAL = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Resize", "Upsample", "Dropout"}
 _SOFTMAX = {"Softmax", "LogSoftmax"}

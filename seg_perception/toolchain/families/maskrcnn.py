@@ -1,0 +1,134 @@
+"""Mask R-CNN, as torchvision exports it.
+
+    boxes   `[N, 4]`                           x1 y1 x2 y2 in pixels of the input
+    labels  `[N]`                              int64; 0 would be the background, so class tables begin with one
+    scores  `[N]`                              descending
+    masks   `[N, 1, H, W]` or `[N, 1, m, m]`   probabilities over the picture, or over each box
+
+N is whatever was found; here it becomes K rows. The masks are taken where they leave their Sigmoid, `[N, C, m, m]`
+over each box: pasting them on the picture is `paint`'s. Like torchvision's own pasting, `paint` interpolates the
+probabilities, so the "logits" are probabilities less a half.
+
+The network itself has shapes that depend on what it sees (its proposals). CPUs run that; TensorRT can neither put it
+into a CUDA graph nor, as a rule, build it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...geometry import ResizeSpec
+from ..export import Export, Port
+from ..graph import GraphBuilder, Value
+from ..head import HeadOptions, InstanceHead, finite, take_rows
+from . import Match, PixelSpec, image_input, is_float
+
+_CHECKED = "checked"
+
+
+class MaskRCNN:
+    """See the module."""
+
+    name = "maskrcnn"
+    expects = (
+        "four outputs: float boxes [N, 4], int64 labels [N], float scores [N], and masks [N, 1, H, W] or [N, 1, m, m] "
+        "out of a Sigmoid; input [3, H, W] or [1, 3, H, W] (torchvision's Mask R-CNN)"
+    )
+
+    def recognise(self, export: Export) -> Match | None:
+        """By the four outputs, whatever their names and order."""
+        image = image_input(export)
+        # Behind the loop that pastes, inference does not always see how many axes there are.
+        outputs = {(4 if port.rank < 0 else port.rank, is_float(port)): port for port in export.outputs}
+        if image is None or len(export.outputs) != 4 or set(outputs) != {(2, True), (1, False), (1, True), (4, True)}:
+            return None
+        boxes, masks = outputs[2, True], _masks(export, outputs[4, True])
+        if boxes.shape is None or boxes.shape[1] != 4 or masks is None:
+            return None
+        found = {"boxes": boxes, "labels": outputs[1, False], "scores": outputs[1, True], "masks": masks}
+        _, classes, height, width = masks.shape or ()
+        checked = {f"{_CHECKED} {place}": port for place, port in enumerate(_telling(export, boxes))}
+        return Match(
+            image,
+            found | checked,
+            classes or 0,
+            PixelSpec(),
+            ResizeSpec("letterbox", pad_value=114),
+            f"{classes} classes with the background, masks of {width} x {height} on each box",
+        )
+
+    def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
+        """Pad or cut what was found to K rows."""
+        ports = match.outputs
+        _, _, height, width = ports["masks"].shape or ()
+        rows, size = options.max_instances, (height or 0, width or 0)
+        boxes, labels, scores, masks = (graph.value(ports[key].name) for key in ("boxes", "labels", "scores", "masks"))
+        own = take_rows(masks, labels.cast(np.int64).reshape(-1, 1)).reshape(-1, *size) - 0.5
+
+        best, order = graph.concat(0, scores, graph.constant(np.zeros(rows))).top(rows)
+
+        def padded(values: Value, *shape: int) -> Value:
+            """The chosen rows of `[N, ...]`, 0 where there are not as many: `[1, K, ...]`."""
+            longer = graph.concat(0, values, graph.constant(np.zeros((rows, *shape))))
+            return graph.node("Gather", longer, order, axis=0).reshape(1, rows, *shape)
+
+        faultless = graph.constant([True], np.bool_)
+        for key, port in ports.items():
+            if key.startswith(_CHECKED):
+                axes = range(port.rank)
+                faultless = faultless & finite(graph.value(port.name), *axes).reshape(1)
+        return InstanceHead(
+            boxes=padded(boxes, 4),
+            scores=faultless.where(best, float("nan")).reshape(1, rows),
+            labels=padded(labels.cast(np.float32)).cast(np.int32),
+            masks=padded(own, *size),
+            max_instances=rows,
+            mask_height=size[0],
+            mask_width=size[1],
+            mask_frame="box",
+        )
+
+
+def family() -> MaskRCNN:
+    """What `known_families` asks for."""
+    return MaskRCNN()
+
+
+def _masks(export: Export, output: Port) -> Port | None:
+    """The probabilities `[N, C, m, m]` of every class, behind the choice of a class and the pasting."""
+    for node in export.ancestors(output.name):
+        port = export.port(node.output[0]) if node.op_type == "Sigmoid" else None
+        if port is not None and port.shape is not None and port.rank == 4 and port.shape[1]:
+            rows, classes, *sizes = port.shape
+            side = _side(export, port.name)
+            height, width = (size or side for size in sizes)
+            return Port(port.name, (rows, classes, height, width), port.element) if height and width else None
+    return None
+
+
+def _side(export: Export, masks: str) -> int:
+    """How many cells a mask has along a side, where inference lost it behind the sorting of boxes by their size.
+
+    Features are cut out at one size, and each transposed convolution enlarges them by its stride.
+    """
+    side = 1
+    for node in export.ancestors(masks):
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if node.op_type == "ConvTranspose" and "strides" in attributes:
+            side *= attributes["strides"].ints[0]
+        if node.op_type == "RoiAlign":
+            return side * (attributes["output_height"].i if "output_height" in attributes else 1)
+    return 0
+
+
+def _telling(export: Export, boxes: Port) -> list[Port]:
+    """Where NaN and infinity would show: in what is found they do not, as what they touch is not found.
+
+    That is what the proposals are chosen by, and everything that the head of boxes computes.
+    """
+    tensors = {}
+    for node in export.ancestors(boxes.name):
+        if node.op_type in ("TopK", "Softmax", "Gemm"):
+            name = node.output[0] if node.op_type == "Gemm" else node.input[0]
+            tensors[name] = export.port(name)
+    return [port for port in tensors.values() if port is not None and is_float(port) and port.rank > 0]
