@@ -15,7 +15,7 @@ from .families import Match, PixelSpec
 from .graph import GraphBuilder, rename_tensors, with_inner
 from .head import Head, InstanceHead
 from .opset import in_contract_opset
-from .runtimes import split_what_is_gathered
+from .runtimes import in_single_precision, split_what_is_gathered
 
 # What belongs to opset 19; TensorRT 10, ONNX Runtime 1.16, OpenVINO and all later ones read it.
 _IR_VERSION = 9
@@ -39,6 +39,7 @@ def network_of(export: Export, match: Match) -> tuple[onnx.ModelProto, Match]:
     outputs = {key: replace(port, name=names.get(port.name, port.name)) for key, port in match.outputs.items()}
     del model.graph.output[:]
     del model.graph.value_info[:]
+    in_single_precision(model.graph)
     cast = GraphBuilder(model.graph, "float32")
     for key, port in outputs.items():
         if port.element == onnx.TensorProto.FLOAT16:

@@ -39,6 +39,39 @@ def split_what_is_gathered(graph: onnx.GraphProto, export: Export) -> None:
             node.CopyFrom(split)
 
 
+def in_single_precision(graph: onnx.GraphProto) -> None:
+    """Compute in float32 what the exporter computes in float64.
+
+    Mask2Former's reference points come out of `torch.onnx.export` in float64, which ONNX Runtime's GridSample and all
+    of TensorRT refuse.
+
+    Args:
+        graph: without types of inner tensors (`value_info`).
+    """
+    for tensor in graph.initializer:
+        _halve(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name in ("to", "dtype") and attribute.i == onnx.TensorProto.DOUBLE:
+                attribute.i = onnx.TensorProto.FLOAT
+            if attribute.HasField("t"):
+                _halve(attribute.t)
+            if attribute.HasField("g"):
+                del attribute.g.value_info[:]
+                in_single_precision(attribute.g)
+                for value in (*attribute.g.input, *attribute.g.output):
+                    if value.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE:
+                        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+
+
+def _halve(tensor: onnx.TensorProto) -> None:
+    if tensor.data_type == onnx.TensorProto.DOUBLE:
+        largest = np.finfo(np.float32).max
+        # Exporters write the largest number where they mean infinity.
+        values = np.clip(numpy_helper.to_array(tensor), -largest, largest).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
 def _value(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return next((item.t for item in node.attribute if item.name == "value"), None)
 
