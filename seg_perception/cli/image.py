@@ -46,13 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
     from ..pipeline.segmenter import Segmenter
     from ..sources.class_tables import resolve_class_table
     from ..sources.images import open_source
+    from ..toolchain.files import writable_folder
 
     if any(path.is_dir() and path.resolve() == arguments.output.resolve() for path in arguments.paths):
         raise ConfigurationError(
             f"output folder {arguments.output}: it is a folder of input, where results would become input next time; "
             "choose another with -o"
         )
-    _make_folder(arguments.output)
+    writable_folder(arguments.output)
     sources = [open_source(path) for path in arguments.paths]
     if arguments.coco is not None and any(source.fps for source in sources):
         raise ConfigurationError("--coco: expected pictures with image ids in their names, got a video")
@@ -142,15 +143,3 @@ def _count(sources: list[FrameSource]) -> int | None:
         return sum(map(len, sources))
     except TypeError:
         return None
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ConfigurationError(
-            f"output folder {folder}: cannot be written ({error.strerror}); choose another with -o"
-        ) from error

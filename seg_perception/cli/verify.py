@@ -78,10 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ..backend.base import RunOptions
     from ..pipeline.host import open_backend
     from ..pipeline.segmenter import Segmenter
+    from ..toolchain.files import writable_folder
     from ..toolchain.verify.compare import check_classes, verify
 
     labels = _labels(arguments)
     options = _options(arguments, labels is not None)
+    if arguments.output is not None:
+        writable_folder(arguments.output)
     source, data = _source(arguments.data, labels)
     with ExitStack() as opened:
         own = RunOptions(arguments.device, arguments.threads)

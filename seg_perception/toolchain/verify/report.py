@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import ConfigurationError
 from ...metrics.compact import FrameInstances
+from ..files import write_atomically
 from .compare import ComparedFrame, PrecisionPair, Verification
 from .pictures import ONLY_REFERENCE, ONLY_TESTED, RELABELLED, side_by_side
 
@@ -38,7 +38,7 @@ def write_report(folder: Path, verification: Verification, data: str, notes: Seq
     """Write `report.html`.
 
     Args:
-        folder: is made if need be.
+        folder: exists.
         verification: what came out.
         data: what the frames were, for people.
         notes: what else should be known, such as frames that were skipped.
@@ -50,14 +50,7 @@ def write_report(folder: Path, verification: Verification, data: str, notes: Seq
         ConfigurationError: it cannot be written.
     """
     path = folder / "report.html"
-    text = "\n".join(_page(verification, data, notes))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder with -o"
-        ) from error
+    write_atomically(path, "\n".join(_page(verification, data, notes)).encode())
     return path
 
 
