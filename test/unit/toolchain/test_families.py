@@ -109,7 +109,12 @@ def test_the_command_line(layout, source, tmp_path, capsys):
     table = options_of(layout).classes
     words = ["prepare", str(source), "-o", str(tmp_path / "canonical.onnx"), "--family", family_of(layout)]
     if table is not None:
-        lines = [f"name: {table.name}", f"classes: {list(table.class_names)}", f"stuff: {sorted(table.stuff)}"]
+        lines = [
+            f"name: {table.name}",
+            "groups: {}",
+            f"classes: {list(table.class_names)}",
+            f"stuff: {sorted(table.stuff)}",
+        ]
         (tmp_path / "table.yaml").write_text("\n".join(lines))
         words += ["--classes", str(tmp_path / "table.yaml")]
     assert main(words) == 0
