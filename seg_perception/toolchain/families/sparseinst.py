@@ -8,8 +8,8 @@ it, which the head therefore does: a query's class is its best one, its score is
 the inside of its mask, and inside is what has a probability above 0.45.
 
 The sigmoid and the interpolation of the masks are cut off. Interpolated logits have their border elsewhere than
-interpolated probabilities, by a fraction of a cell. Where an export hides the logits, the probabilities are averaged
-over cells of 4 x 4 pixels and turned back.
+interpolated probabilities, by a fraction of a cell. Where an export hides the logits, the probabilities in the middle
+of each 4 x 4 pixels are turned back.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ def _mask_logits(graph: GraphBuilder, match: Match) -> tuple[Value, tuple[int, i
         port = match.outputs["logits"]
         return graph.value(port.name), (sizes_of(port)[1], sizes_of(port)[2])
     port = match.outputs["masks"]
-    cells = [_CELL, _CELL]
-    coarse = graph.node("AveragePool", graph.value(port.name), kernel_shape=cells, strides=cells)
+    # The two by two pixels around the centre of a cell; all of the cell's would blur the masks.
+    start, end = (graph.constant([place, place], np.int64) for place in (_CELL // 2 - 1, np.iinfo(np.int64).max))
+    shifted = graph.node("Slice", graph.value(port.name), start, end, graph.constant([2, 3], np.int64))
+    coarse = graph.node("AveragePool", shifted, kernel_shape=[2, 2], strides=[_CELL, _CELL])
     return logits_of(coarse), (sizes_of(port)[1] // _CELL, sizes_of(port)[2] // _CELL)
