@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,20 @@ class MatchedResults:
         return mean
 
 
+def require_pycocotools() -> None:
+    """See that average precision can be had; for those who compute long before they ask for it.
+
+    Raises:
+        BackendUnavailable: pycocotools is not installed.
+    """
+    try:
+        import_module("pycocotools.cocoeval")
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"average precision needs the Python package pycocotools ({error}): pip install pycocotools"
+        ) from error
+
+
 def match_results(
     annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int], kind: str = "mask"
 ) -> MatchedResults:
@@ -143,13 +158,10 @@ def match_results(
     Raises:
         BackendUnavailable: pycocotools is not installed.
     """
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"average precision needs the Python package pycocotools ({error}): pip install pycocotools"
-        ) from error
+    require_pycocotools()
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     wanted = sorted(set(image_ids))
     if not wanted:
         raise ValueError("image_ids: expected at least one image, got none")

@@ -23,6 +23,7 @@ from ...metrics.average_precision import (
     MatchedResults,
     match_results,
     paired_bootstrap,
+    require_pycocotools,
 )
 from ...metrics.class_maps import ClassMapAgreement
 from ...metrics.compact import FrameInstances
@@ -134,7 +135,7 @@ def verify(
     Args:
         reference: runs the model that is taken for right.
         tested: runs the other; its network size and precision may differ, its classes may not.
-        frames: with names; those of `labels.frames()` if there are labels.
+        frames: with names; those of `labels.source()` if there are labels.
         options: how.
         labels: ground truth, for average precision.
         table: road groups for average precision.
@@ -147,19 +148,19 @@ def verify(
     check_classes(reference.spec, tested.spec)
     lowest = options.rule.lowest_score if labels is None else min(options.rule.lowest_score, _LOWEST_SCORE)
     agreements: list[FrameAgreement] = []
-    maps: list[ClassMapAgreement] = []
+    class_maps = ClassMapAgreement.sum([]) if tested.spec.class_map else None
     worst = _Worst(options.pictures)
     precision = _Precision(labels, reference.spec.class_names) if labels is not None else None
     for name, frame in frames:
         (ours, our_map), (theirs, their_map) = (find(each, name, frame, lowest) for each in (reference, tested))
         agreements.append(compare(ours, theirs, options.rule))
         relabelled = None
-        if our_map is not None and their_map is not None:
-            maps.append(ClassMapAgreement.of(our_map, their_map))
+        if class_maps is not None and our_map is not None and their_map is not None:
+            class_maps = ClassMapAgreement.sum([class_maps, ClassMapAgreement.of(our_map, their_map)])
             relabelled = our_map != their_map
         shown = name if precision is None else precision.add(int(name), ours, theirs)
         worst.add(ComparedFrame(shown, to_bgr(frame), ours, theirs, agreements[-1], relabelled))
-    total, class_maps = Agreement.of(agreements), ClassMapAgreement.sum(maps) if tested.spec.class_map else None
+    total = Agreement.of(agreements)
     pairs = precision.pairs(table, options.samples) if precision is not None else ()
     return Verification(
         reference.identity,
@@ -229,6 +230,7 @@ class _Precision:
     """Collects the results of both models on labelled pictures."""
 
     def __init__(self, labels: CocoSet, class_names: Sequence[str]) -> None:
+        require_pycocotools()
         self._labels = labels
         self._categories = labels.categories(class_names)
         self._names = {image.image_id: image.path.name for image in labels.images}
