@@ -59,10 +59,10 @@ def float_nodes(view: GraphView, keep: Keep) -> dict[str, str]:
         for node in view.nodes.values()
         if touches_float(node, view) and (reason := _own(node, view, keep))
     }
-    for name in [*_counting(view), *_mask_products(view)]:
-        if reasons.get(name) == STAGE:
-            del reasons[name]
-    _trace_back(view, reasons)
+    released = {name for name in (*_counting(view), *_mask_nodes(view)) if reasons.get(name) == STAGE}
+    for name in released:
+        del reasons[name]
+    _trace_back(view, reasons, released)
     _grow(view, reasons)
     for node in view.nodes.values():
         if node.op_type in ("Cast", "ConstantOfShape") and node.name not in reasons:
@@ -133,13 +133,26 @@ def _from_integers(node: onnx.NodeProto, view: GraphView) -> bool:
     return view.elements.get(node.input[0]) not in kinds
 
 
-def _mask_products(view: GraphView) -> Iterator[str]:
-    """The product of the head whose elements are the mask logits."""
-    node = view.maker(_MASKS)
-    while node is not None and node.name.startswith(_STAGES) and node.op_type in MOVES:
-        node = view.maker(node.input[0])
-    if node is not None and node.op_type in PRODUCTS:
+def _mask_nodes(view: GraphView) -> Iterator[str]:
+    """The nodes of the head that make mask logits: a product with prototypes, and what empties unused rows."""
+    name = _MASKS
+    while (node := _origin(name, view)) is not None and node.name.startswith(_STAGES):
+        others = [other for other in node.input if not _is_truth(other, view)]
+        if node.op_type == "Mul" and len(others) == 1:
+            name = others[0]
+        elif node.op_type not in PRODUCTS:
+            return
+        else:
+            name = ""
         yield node.name
+
+
+def _origin(name: str, view: GraphView) -> onnx.NodeProto | None:
+    """The node whose result, only moved about, the tensor is."""
+    node = view.maker(name)
+    while node is not None and node.op_type in MOVES and node.input:
+        node = view.maker(node.input[0])
+    return node
 
 
 def _counting(view: GraphView) -> Iterator[str]:
@@ -164,8 +177,8 @@ def _is_truth(name: str, view: GraphView) -> bool:
     """Whether the tensor is made of zeros and ones."""
     if name in view.constants:
         return bool(np.isin(view.constants[name], (0, 1)).all())
-    maker = view.maker(name)
-    return maker is not None and maker.op_type == "Cast" and view.elements.get(maker.input[0]) == TensorProto.BOOL
+    origin = _origin(name, view)
+    return origin is not None and origin.op_type == "Cast" and view.elements.get(origin.input[0]) == TensorProto.BOOL
 
 
 def _compares(node: onnx.NodeProto, name: str, view: GraphView) -> bool:
@@ -177,13 +190,13 @@ def _compares(node: onnx.NodeProto, name: str, view: GraphView) -> bool:
     )
 
 
-def _trace_back(view: GraphView, reasons: dict[str, str]) -> None:
+def _trace_back(view: GraphView, reasons: dict[str, str], released: set[str]) -> None:
     """From positions, scores and decisions back through cheap operators to the last product that they come from.
 
     Exporters decode boxes within the graph: to network pixels, where float16 has steps of half a pixel.
     """
     waiting = [name for node in view.nodes.values() for name in _position_inputs(node, view, reasons)]
-    seen: set[str] = set()
+    seen = set(released)
     while waiting:
         maker = view.maker(waiting.pop())
         if maker is None or maker.name in seen or not (maker.op_type in CHEAP or _is_expectation(maker, view)):
@@ -211,10 +224,8 @@ def _position_inputs(node: onnx.NodeProto, view: GraphView, reasons: dict[str, s
 
 def _is_expectation(node: onnx.NodeProto, view: GraphView) -> bool:
     """Whether a convolution weighs probabilities, as the last one of YOLOv8's distribution focal loss."""
-    maker = view.maker(node.input[0]) if node.op_type == "Conv" else None
-    while maker is not None and maker.op_type in MOVES:
-        maker = view.maker(maker.input[0])
-    return maker is not None and maker.op_type == "Softmax"
+    origin = _origin(node.input[0], view) if node.op_type == "Conv" else None
+    return origin is not None and origin.op_type == "Softmax"
 
 
 def _grow(view: GraphView, reasons: dict[str, str]) -> None:

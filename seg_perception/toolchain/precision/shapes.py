@@ -74,7 +74,7 @@ class _Walk:
             found = onnx.shape_inference.infer_node_outputs(
                 schema, node, types, self._known, None, self._opsets, self._ir_version
             )
-        except onnx.shape_inference.InferenceError as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(f"node {node.name!r} ({node.op_type}): its types cannot be inferred ({reason})") from error
         self.types.update((name, found[name]) for name in node.output if name in found)
