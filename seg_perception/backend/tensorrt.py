@@ -30,7 +30,11 @@ def check_engine(path: Path) -> EngineManifest:
     """
     manifest = load_manifest(path)
     rebuild = f"build it again: {manifest.rebuild_command(path)}"
-    if file_sha256(path) != manifest.engine_sha256:
+    try:
+        sha256 = file_sha256(path)
+    except OSError as error:
+        raise ModelError(f"{path}: the engine cannot be read ({error.strerror}); {rebuild}") from error
+    if sha256 != manifest.engine_sha256:
         raise ModelError(
             f"{path}: not the engine that {manifest_path(path).name} describes (its SHA-256 differs: changed, "
             f"truncated, or the manifest of another build); copy both files again, or {rebuild}"

@@ -15,12 +15,12 @@ Rows = list[tuple[str, str]]
 
 def engine_of(path: Path) -> Path | None:
     """The engine that a path means, by itself or by its manifest; None for any other file."""
+    if not path.is_file():
+        return None
     if path.name.endswith(f"{ENGINE_SUFFIX}.json"):
         return path.with_suffix("")
     if path.suffix == ENGINE_SUFFIX or manifest_path(path).is_file():
         return path
-    if not path.is_file():
-        return None
     with path.open("rb") as file:
         return path if file.read(4) in _MAGIC else None
 
@@ -60,14 +60,27 @@ def _precision(manifest: EngineManifest) -> Rows:
 
 
 def _quantization(manifest: EngineManifest) -> Rows:
-    return []
+    from ..toolchain.quantize.report import Precision
+
+    values = manifest.quantization
+    if values is None:
+        return []
+    frames = f"{values['calibration_frames']} frames"
+    rows = [("calibrated", f"on {frames}, method {values['method']}, all frames sha256 {values['calibration_sha256']}")]
+    for step in values["steps"]:
+        fits = "within the budget" if step["fits"] else "over the budget"
+        cost = f"{step['int8_share']:.1%} INT8, {fits}; {Precision(**step['precision'])}"
+        rows.append(("accuracy", f"{step['action']}: {cost}"))
+    if manifest.forced:
+        rows.append(("FORCED", "this engine loses more than the budget, and was kept with --force"))
+    return rows
 
 
 def _verdict(path: Path) -> str:
-    from ..backend.tensorrt import check_engine
+    from ..backend.registry import open_model
 
     try:
-        check_engine(path)
+        open_model(path).close()
     except (ModelError, BackendUnavailable) as error:
-        return f"cannot be loaded: {error}"
+        return f"not loaded: {error}"
     return "can be loaded"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..precision.cost import PrecisionSummary, precision_summary
 from ..precision.half import to_half
 from ..prepare import PrepareOptions, prepare
 from ..quantize.frames import CalibrationSet
+from ..quantize.report import report_of
 
 Report = Callable[[str], None]
 _PRECISION_OF = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
@@ -54,7 +55,7 @@ class Source:
     @property
     def is_canonical(self) -> bool:
         """Whether it need not be prepared."""
-        return any(item.key == METADATA_KEY for item in self.model.metadata_props)
+        return METADATA_KEY in _metadata(self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def in_precision(
     if present == wanted:
         if frames:
             raise ConfigurationError(f"--calibration: {origin} is in {present} already, leave this out")
-        return Network(model, summary)
+        return _with_report(Network(model, summary), settings, origin, report)
     if present != "fp32":
         raise ConfigurationError(
             f"--precision {wanted}: {origin} is in {present} already; build it with --precision {present}, or begin "
@@ -137,7 +138,7 @@ def precision_of(model: onnx.ModelProto, summary: PrecisionSummary) -> str:
 
 def spec_of(model: onnx.ModelProto, origin: str) -> ModelSpec:
     """What a canonical model says of itself."""
-    return ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, origin)
+    return ModelSpec.from_metadata(_metadata(model), origin)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -150,6 +151,26 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise ConfigurationError(f"--input-size: expected HEIGHTxWIDTH such as 384x640, got {text!r}")
     return int(height), int(width)
+
+
+def _with_report(network: Network, settings: BuildSettings, origin: Path, report: Report) -> Network:
+    """A network that came in the precision asked for; one in INT8 with what `quantize` says of it."""
+    if settings.precision != "int8":
+        return network
+    done = report_of(_metadata(network.model), str(origin))
+    if done is None:
+        report(f"note: {origin} was quantized elsewhere; nothing is known of what that cost in accuracy")
+        return network
+    if done.forced and not settings.force:
+        raise ConfigurationError(
+            f"{origin}: lost more accuracy than its budget when it was quantized ({done.precision}); quantize it again "
+            "with more or better pictures, or build it all the same with --force"
+        )
+    return replace(network, quantization=done.to_dict(), forced=done.forced)
+
+
+def _metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {item.key: item.value for item in model.metadata_props}
 
 
 def _quantized(

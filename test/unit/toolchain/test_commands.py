@@ -111,8 +111,13 @@ def test_inspect_of_no_model(tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         call(inspect_command, tmp_path / "nothing.onnx")
     (tmp_path / "model.engine").write_bytes(b"engine")
-    with pytest.raises(ConfigurationError, match=r"expected an ONNX model"):
+    with pytest.raises(ModelError, match=r"expected its manifest model\.engine\.json beside it"):
         call(inspect_command, tmp_path / "model.engine")
+    (tmp_path / "model").write_bytes(b"neither")
+    with pytest.raises(ModelError, match=r"not an ONNX model"):
+        call(inspect_command, tmp_path / "model")
+    with pytest.raises(ConfigurationError, match=r"is a folder; expected a model file"):
+        call(inspect_command, tmp_path)
 
 
 def test_commands_import_without_onnx():
