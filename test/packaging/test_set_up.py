@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import seg_perception
-from tools import environment, interfaces, set_up
+from tools import environment, interfaces, set_up, stubs
 from tools.environment import Interpreter, SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,7 +127,7 @@ def test_distribution_keeps_its_own_packages() -> None:
 
 @pytest.mark.parametrize("ros", set_up.DISTRIBUTIONS)
 def test_requirement_files_exist_and_pin(ros: str) -> None:
-    for path in set_up.requirement_files(ros, None):
+    for path in (*set_up.requirement_files(ros, None), stubs.REQUIREMENTS):
         for line in path.read_text().splitlines():
             assert not line or line.startswith("#") or "==" in line, f"{path.name}: {line!r} is not pinned"
 
@@ -154,6 +155,40 @@ def test_fingerprint_tells_parts_apart(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     assert set_up.fingerprint(tmp_path / "file") == set_up.fingerprint("text")
     assert set_up.fingerprint("ab", "c") != set_up.fingerprint("a", "bc")
+
+
+# As the generator of the stubs wrote it.
+UNREADABLE_STUBS = """
+class Layer:
+    def get_size(self: Layer, in: list[int], out: list[int]) -> int:
+        ...
+    def add(self, shift: Weights = None, power: Weights = None, channel_axis: int) -> bool:
+        ...
+bool: DataType  # value = <DataType.BOOL: 4>
+"""
+
+
+def test_stubs_are_for_type_checkers_only(tmp_path: Path) -> None:
+    def pip(*arguments: str) -> None:
+        assert "--no-deps" in arguments  # They demand packages that PyPI does not have.
+        target = Path(arguments[arguments.index("--target") + 1])
+        for name in (*stubs.PACKAGES, "else"):
+            (target / name).mkdir(parents=True)
+            (target / name / "__init__.pyi").write_text(UNREADABLE_STUBS)
+
+    for _ in range(2):
+        stubs.install_stubs(tmp_path, pip)
+        assert {path.name for path in tmp_path.iterdir()} == {"tensorrt-stubs", "tensorrt_bindings-stubs"}
+    text = (tmp_path / "tensorrt-stubs" / "__init__.pyi").read_text()
+    ast.parse(text)
+    assert "in_: list[int], out: list[int]" in text
+    assert "DataType" not in text
+
+
+def test_stubs_without_the_packages(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"stubs\.txt has no package tensorrt; pin another version"):
+        stubs.install_stubs(tmp_path, lambda *arguments: None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_package_xml_agrees_with_the_package() -> None:
