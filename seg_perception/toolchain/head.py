@@ -142,6 +142,45 @@ def take_rows(values: Value, indices: Value) -> Value:
     return values.graph.node("GatherND", values, indices.unsqueeze(2), batch_dims=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The best pairs of a position and a class, where one position may be found as several classes.
+
+    Attributes:
+        scores: float32 `[B, K0]`, descending.
+        labels: float32 `[B, K0]`.
+        positions: int64 `[B, K0]`.
+        places: int64 `[B, K0]`, a number of its own for each pair of the network's output.
+        count: K0.
+    """
+
+    scores: Value
+    labels: Value
+    positions: Value
+    places: Value
+    count: int
+
+
+def best_pairs(classes: Value, class_count: int, positions: int, candidates: int) -> Pairs:
+    """Of all classes at all positions, the best.
+
+    Args:
+        classes: scores, float32 `[B, C, N]`. Not the output of a Slice, see `take`.
+        class_count: C.
+        positions: N.
+        candidates: K0, at most.
+    """
+    # A pair among the best K0 has its position among the best K0: no need to sort them all.
+    stage = min(candidates, positions)
+    _, places = classes.max(1).top(stage)
+    count = min(candidates, class_count * stage)
+    scores, flat = take(classes, places, class_count).reshape(0, class_count * stage).top(count)
+    labels = classes.graph.node("Div", flat, classes.graph.constant(stage, np.int64))
+    chosen = places.pick(flat - labels * classes.graph.constant(stage, np.int64), 1)
+    places = chosen * classes.graph.constant(class_count, np.int64) + labels
+    return Pairs(scores, labels.cast(np.float32), chosen, places, count)
+
+
 def corners_of_centres(boxes: Value) -> tuple[Value, Value, Value, Value]:
     """Boxes `[B, 4, M]` of rows centre x, centre y, width, height as x1, y1, x2, y2, each `[B, 1, M]`."""
     x, y, width, height = boxes.split(1, 1, 1, 1, 1)

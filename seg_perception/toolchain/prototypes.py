@@ -1,6 +1,6 @@
 """The head of dense networks whose masks are combinations of prototypes, behind each family's own decoding.
 
-Shapes: B batch, K0 candidates, C classes, P prototypes of h x w.
+Shapes: B batch, K0 candidates, P prototypes of h x w.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from .head import HeadOptions, InstanceHead, masks_of_prototypes, surviving_rows
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The best positions of a dense output, before suppression.
+    """The best of a dense output, before suppression.
 
     Attributes:
-        scores: float32 `[B, K0]`, of the best class.
-        places: int64 `[B, K0]`, where in the network's output each lies.
+        scores: float32 `[B, K0]`.
+        labels: float32 `[B, K0]`.
+        places: int64 `[B, K0]`, where in the network's output each lies; each different.
         corners: x1, y1, x2, y2 in network pixels, each float32 `[B, 1, K0]`.
-        classes: float32 `[B, C, K0]`; the largest is a candidate's class.
         coefficients: float32 `[B, P, K0]`.
         count: K0.
     """
 
     scores: Value
+    labels: Value
     places: Value
     corners: tuple[Value, Value, Value, Value]
-    classes: Value
     coefficients: Value
     count: int
 
@@ -48,15 +48,14 @@ def prototype_instances(
     """
     count, height, width = sizes
     instances = min(options.max_instances, found.count)
-    labels = found.classes.argmax(1).cast(np.float32)
-    chosen = surviving_rows(graph, found.scores, found.places, labels, found.corners, found.count, options)
+    chosen = surviving_rows(graph, found.scores, found.places, found.labels, found.corners, found.count, options)
     used = chosen.used.unsqueeze(1)
     boxes = take(graph.concat(1, *found.corners), chosen.indices, 4) * used
     coefficients = take(found.coefficients, chosen.indices, count) * used
     return InstanceHead(
         boxes=boxes.transpose(0, 2, 1),
         scores=chosen.of(found.scores),
-        labels=chosen.of(labels).cast(np.int32),
+        labels=chosen.of(found.labels).cast(np.int32),
         masks=masks_of_prototypes(coefficients, prototypes, (instances, count, height, width)),
         max_instances=instances,
         mask_height=height,

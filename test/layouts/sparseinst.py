@@ -9,6 +9,13 @@ import onnx
 from colour_model import MASK_STRIDE, NAMES
 from colour_queries import ROWS, colour_queries
 
+from seg_perception.toolchain.prepare import PrepareOptions
+
+# Boxes are a cell wider than masks, and masks up to a cell wider than rectangles.
+BOXES = 2.0 * MASK_STRIDE
+# Without the sigmoid in sight, which a fault at the very end hides, it could be a Mask2Former as well.
+OPTIONS = PrepareOptions(family="sparseinst")
+
 
 def export(path: Path) -> None:
     """Write `input_image` `[1, 3, 192, 320]`, RGB, to `scores` `[1, 100, 4]` and `masks` of the input's size."""

@@ -69,7 +69,8 @@ class SparseInst:
         """The best queries."""
         logits, (height, width) = _mask_logits(graph, match)
         scores = graph.value(match.outputs["scores"].name)
-        usable = finite(scores, 1, 2) & finite(logits, 1, 2, 3)
+        given = next(match.outputs[key] for key in ("logits", "masks") if key in match.outputs)
+        usable = finite(scores, 1, 2) & finite(graph.value(given.name), 1, 2, 3)
         inside = graph.node("Sigmoid", logits)
         support = (inside > _INSIDE).cast(np.float32)
         certainty = graph.node("Div", (inside * support).sum(2, 3), support.sum(2, 3) + _EPSILON)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from ...geometry import ResizeSpec
 from ..export import Export
 from ..graph import GraphBuilder
@@ -71,7 +73,8 @@ class YoloV5:
         scores, places = (classes.max(2) * objectness.reshape(0, positions)).top(candidates)
         rows = predictions.pick(places.unsqueeze(2).expand(1, 1, columns), 1)
         boxes, _, classes, coefficients = rows.transpose(0, 2, 1).split(1, *parts)
-        found = Candidates(scores, places, corners_of_centres(boxes), classes, coefficients, candidates)
+        labels = classes.argmax(1).cast(np.float32)
+        found = Candidates(scores, labels, places, corners_of_centres(boxes), coefficients, candidates)
         prototypes = graph.value(match.outputs["prototypes"].name)
         head = prototype_instances(graph, found, prototypes, (count, height, width), options)
         return replace(head, scores=report_faults(graph, head.scores, predictions))

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from ...geometry import ResizeSpec
 from ..export import Export, Port
 from ..graph import GraphBuilder
@@ -63,7 +65,8 @@ class YoloV8:
         _, classes, _ = predictions.split(1, 4, rows - 4 - count, count)
         scores, places = classes.max(1).top(candidates)
         boxes, classes, coefficients = take(predictions, places, rows).split(1, 4, rows - 4 - count, count)
-        found = Candidates(scores, places, corners_of_centres(boxes), classes, coefficients, candidates)
+        labels = classes.argmax(1).cast(np.float32)
+        found = Candidates(scores, labels, places, corners_of_centres(boxes), coefficients, candidates)
         prototypes = graph.value(match.outputs["prototypes"].name)
         head = prototype_instances(graph, found, prototypes, (count, height, width), options)
         return replace(head, scores=report_faults(graph, head.scores, predictions))
