@@ -195,7 +195,8 @@ def _trace_back(view: GraphView, reasons: dict[str, str], released: set[str]) ->
 
     Exporters decode boxes within the graph: to network pixels, where float16 has steps of half a pixel.
     """
-    waiting = [name for node in view.nodes.values() for name in _position_inputs(node, view, reasons)]
+    waiting = [name for name in view.outputs if view.is_float(name) and name != _MASKS]
+    waiting.extend(name for node in view.nodes.values() for name in _position_inputs(node, view, reasons))
     seen = set(released)
     while waiting:
         maker = view.maker(waiting.pop())
@@ -224,7 +225,9 @@ def _position_inputs(node: onnx.NodeProto, view: GraphView, reasons: dict[str, s
 
 def _is_expectation(node: onnx.NodeProto, view: GraphView) -> bool:
     """Whether a convolution weighs probabilities, as the last one of YOLOv8's distribution focal loss."""
-    origin = _origin(node.input[0], view) if node.op_type == "Conv" else None
+    if node.op_type != "Conv" or (view.shapes.get(node.input[1]) or (None,))[0] != 1:
+        return False
+    origin = _origin(node.input[0], view)
     return origin is not None and origin.op_type == "Softmax"
 
 

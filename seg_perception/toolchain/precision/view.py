@@ -27,6 +27,7 @@ class GraphView:
     Attributes:
         opset: of ONNX's own operators.
         nodes: by name, in order.
+        outputs: of the graph.
         typed: tensors whose type is known, sequences and such, too.
         elements: ONNX element type of every tensor whose type is known; sequences and such have none.
         shapes: None for an unknown axis; no entry for an unknown rank.
@@ -40,6 +41,7 @@ class GraphView:
         self.nodes = {node.name: node for node in model.graph.node}
         self.elements: dict[str, int] = {}
         self.shapes: dict[str, Shape] = {}
+        self.outputs = tuple(value.name for value in model.graph.output)
         types = inferred_types(model, batch)
         self.typed = set(types)
         for name, kind in types.items():
