@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from seg_perception.contract import CLASS_MAP_OUTPUT, INPUT_NAME, METADATA_KEY, NO_CLASS, ModelSpec
 
-ROAD, SKY = len(NAMES), len(NAMES) + 1
+GROUND, AIR = len(NAMES), len(NAMES) + 1
 
 
 def save_semantic_model(path: Path) -> Path:
@@ -28,12 +28,12 @@ def save_semantic_model(path: Path) -> Path:
 
 
 def save_panoptic_model(path: Path, width: int = 320, height: int = 192) -> Path:
-    """Instances of the rectangles, and a class map of the background: sky above, road below, `NO_CLASS` elsewhere."""
+    """Instances of the rectangles, and a class map of the background: air above, ground below, `NO_CLASS` elsewhere."""
     save_canonical_colour_model(path, width=width, height=height)
     model = onnx.load(path)
     rows, columns = height // MASK_STRIDE, width // MASK_STRIDE
     middle, stride, every = MASK_STRIDE // 2, MASK_STRIDE, np.iinfo(np.int64).max
-    stuff = np.where(np.arange(rows)[:, None] < rows // 2, SKY, ROAD) * np.ones((1, columns))
+    stuff = np.where(np.arange(rows)[:, None] < rows // 2, AIR, GROUND) * np.ones((1, columns))
     constants = {
         "starts": np.array([middle, middle]),
         "ends": np.array([every, every]),
@@ -66,7 +66,7 @@ def save_panoptic_model(path: Path, width: int = 320, height: int = 192) -> Path
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), f"stuff/{k}") for k, v in constants.items())
     model.graph.output.append(helper.make_tensor_value_info(before, TensorProto.UINT8, [1, rows, columns]))
     spec = ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, str(path))
-    names = (*spec.class_names, "road", "sky")
+    names = (*spec.class_names, "ground", "air")
     spec = replace(spec, class_names=names, things=(*spec.things, False, False), class_map=True)
     helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(model, full_check=True)

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from colour_model import FAULT_COLOUR, NAMES, paint_scene, random_scene, save_canonical_colour_model, save_colour_model
 from numpy.typing import NDArray
-from panoptic_model import ROAD, SKY, save_panoptic_model, save_semantic_model
+from panoptic_model import AIR, GROUND, save_panoptic_model, save_semantic_model
 
 from seg_perception.backend.base import Backend, Runner, RunOptions
 from seg_perception.backend.registry import backend_names, open_model
@@ -323,9 +323,9 @@ def test_a_class_map_lies_behind_the_instances(name: str, models: dict[str, Path
     assert plain.semantic_map is None
     (result,) = segmenter.segment([bgr_frame(scene.picture)], semantic=True)
     np.testing.assert_array_equal(result.instance_map.pixels, plain.instance_map.pixels)
-    truth = np.where(np.arange(480)[:, None] < 240, SKY, ROAD) + 1
+    truth = np.where(np.arange(480)[:, None] < 240, AIR, GROUND) + 1
     truth = np.where(scene.instance_map, np.array([0, 1, 2])[scene.instance_map], truth)
-    assert set(np.unique(result.semantic_map)) <= {0, 1, 2, ROAD + 1, SKY + 1}
+    assert set(np.unique(result.semantic_map)) <= {0, 1, 2, GROUND + 1, AIR + 1}
     assert (result.semantic_map == truth).mean() > 0.97
     segmenter.close()
 

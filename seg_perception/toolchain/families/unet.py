@@ -93,7 +93,7 @@ def _scores(export: Export, output: Port) -> Port | None:
         found = output
     if found is None or found.rank != 4 or not is_float(found) or min(_sizes(found)) < 1:
         return None
-    node = export.producer(found.name)
+    node = _behind(export, found.name, {"Identity", "Cast"})
     if node is not None and node.op_type in _SOFTMAX and _axis(node, -1) in (1, -3):
         # A Softmax over the only channel makes every score 1; only the logits mean anything.
         found = export.port(node.input[0]) or found
