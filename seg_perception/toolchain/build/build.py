@@ -111,7 +111,7 @@ def engine_name(source: Path, settings: BuildSettings) -> str:
 def engine_key(source: Source, settings: BuildSettings, target: Target, frames: str) -> str:
     """SHA-256 over everything that the engine depends on; where a file lies is not part of it, what it holds is."""
     values = asdict(settings)
-    for name in ("calibration", "timing_cache"):
+    for name in ("calibration", "gpu", "timing_cache"):
         del values[name]
     if settings.classes:
         values["classes"] = file_sha256(find_class_table(settings.classes, ()))
