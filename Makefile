@@ -7,7 +7,7 @@ OUT ?= out
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint bench bench-toolchain demo clean
+.PHONY: help setup test test-families lint bench bench-toolchain demo clean
 
 # Each process that speaks DDS stays on this machine and, with a domain of its
 # own, out of the way of others that run at the same time. Domains above 100 can
@@ -25,6 +25,10 @@ setup: ## Make or update the environment in VENV
 
 test: setup ## Run all tests; what is skipped says why
 	@$(DDS) $(PY) -m pytest -ra $(ARGS)
+
+test-families: ## Compare with the model families' own exporters and post-processing, in .venv-families (2 GB or more)
+	@$(PYTHON) -m tools.families --venv .venv-families --python $(PYTHON)
+	@.venv-families/bin/python -m pytest -ra test/families $(ARGS)
 
 lint: setup ## Check style (ruff) and types (mypy, strict)
 	@$(PY) -m ruff check .
