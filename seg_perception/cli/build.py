@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..errors import BackendUnavailable
@@ -60,7 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"`build` needs the Python packages onnx and onnxruntime ({error}): pip install onnx onnxruntime"
         ) from error
     settings = settings_of(arguments)
-    built = build_engine(arguments.source, arguments.output, settings, print, arguments.rebuild)
+    # At once also where nobody sits at a terminal: a build may take long.
+    report = partial(print, flush=True)
+    built = build_engine(arguments.source, arguments.output, settings, report, arguments.rebuild)
     manifest = built.manifest
     size = f"{manifest.engine_bytes / 1e6:.1f} MB"
     if built.reused:

@@ -154,7 +154,7 @@ class EngineBuild:
         if self._plan.settings.workspace and any("workspace" in line.lower() for line in said):
             remedy = f"raise --workspace from {self._plan.settings.workspace}, or leave it out"
         elif any("FP32 GEMM is not supported" in line for line in said):
-            remedy = "this TensorRT multiplies no float32 matrices on GPUs before sm_80: leave those out of --gpu"
+            remedy = "no float32 matrices on GPUs before sm_80: use --precision fp16, or leave those out of --gpu"
         what = f"{self._name} could not build this model of family {self._plan.spec.family!r}"
         lines = "\n".join(f"  {line}" for line in said[-_SHOWN:] or ["nothing"])
         return f"{self._plan.origin}: {what}; it says\n{lines}\n{remedy}"

@@ -303,9 +303,14 @@ def test_failure_of_the_builder_brings_its_words_and_a_remedy(model: Path, tmp_p
         ModelError, match=r"could not build .*; it says\n(.|\n)*workspace(.|\n)*raise --workspace from 1,"
     ):
         build_engine(model, tmp_path, replace(RTX, workspace=1))
-    with pytest.raises(ModelError, match=r"FP32 GEMM is not supported(.|\n)*leave those out of --gpu"):
-        build_engine(model, tmp_path, replace(RTX, gpu=("sm_75",)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_gpu_takes_float16_only(model: Path, tmp_path: Path) -> None:
+    turing = replace(RTX, gpu=("sm_75",))
+    with pytest.raises(ModelError, match=r"FP32 GEMM is not supported(.|\n)*use --precision fp16, or leave those out"):
+        build_engine(model, tmp_path, turing)
+    assert build_engine(model, tmp_path, replace(turing, precision="fp16")).manifest.architectures == ("sm_75",)
 
 
 def test_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:

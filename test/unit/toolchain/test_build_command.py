@@ -154,7 +154,7 @@ def test_a_gpu_that_is_there_is_built_for(model: Path, tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     # Large enough to be interrupted.
     model = save_canonical_colour_model(tmp_path / "large.onnx", batch=None)
-    call = [sys.executable, "-u", "-m", "seg_perception.cli", "build", str(model), "-o", str(tmp_path / "out"), *RTX]
+    call = [sys.executable, "-m", "seg_perception.cli", "build", str(model), "-o", str(tmp_path / "out"), *RTX]
     process = subprocess.Popen(
         [*call, "--max-batch", "4"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
