@@ -15,6 +15,7 @@ from ..errors import SegPerceptionError
 # need when they run, so that --help needs none of it.
 COMMANDS = {
     "prepare": "seg_perception.cli.prepare",
+    "quantize": "seg_perception.cli.quantize",
     "build": "seg_perception.cli.build",
     "inspect": "seg_perception.cli.inspect",
     "image": "seg_perception.cli.image",

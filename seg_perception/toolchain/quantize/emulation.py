@@ -8,9 +8,6 @@ multiplies, and convolutions compute in float32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -44,7 +41,7 @@ class ExactRunner:
 
     def __init__(self, model: onnx.ModelProto, origin: str = "model", threads: int = 0) -> None:
         self._session: onnxruntime.InferenceSession | None = exact_session(model, threads)
-        self.spec = ModelSpec.from_metadata(_metadata(model), origin)
+        self.spec = spec_of(model, origin)
         self.identity = {"backend": f"onnxruntime {onnxruntime.__version__}", "device": "cpu", "precision": "exact"}
 
     def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
@@ -62,5 +59,10 @@ class ExactRunner:
         return arrays
 
 
-def _metadata(model: onnx.ModelProto) -> Mapping[str, Any]:
-    return {item.key: item.value for item in model.metadata_props}
+def spec_of(model: onnx.ModelProto, origin: str = "model") -> ModelSpec:
+    """What a model says of itself.
+
+    Raises:
+        NotCanonicalError: it is a raw export.
+    """
+    return ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, origin)

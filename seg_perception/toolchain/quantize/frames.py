@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from ...geometry import ResizeGeometry
 from ...pipeline.letterbox import letterbox
 from ...sources.encodings import view
 from ...sources.images import open_source
+from .progress import Progress, silent
 
 FEWEST = 32
-# Every second labelled and every fourth other frame is held back for the gate.
-_HELD_LABELLED, _HELD_OTHERS = 2, 4
+# Of four frames with labels one sets scales and three are held back for the gate, where AP needs many; of those without
+# it is the other way round.
+_PART = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +87,13 @@ class CalibrationSet:
                     break
 
 
-def gather(
-    paths: Sequence[Path], limit: int = 512, progress: Callable[[Iterable[Picture]], Iterable[Picture]] = iter
-) -> CalibrationSet:
+def gather(paths: Sequence[Path], limit: int = 512, progress: Progress = silent) -> CalibrationSet:
     """Look at every frame once.
 
     Args:
         paths: images, folders, videos, bags, and at most one COCO annotation file.
         limit: of more frames than this, as many are taken, evenly spread.
-        progress: wraps the iterator over the frames.
+        progress: shows how many frames were looked at.
 
     Raises:
         SourceError: a path has nothing to read.
@@ -107,7 +107,7 @@ def gather(
     sources = [
         labels.source() if labels and own else open_source(path) for path, own in zip(paths, labelled, strict=True)
     ]
-    found = list(progress(_look(sources, labelled, failures)))
+    found = list(progress(_look(sources, labelled, failures), "frames", None))
     for source in sources:
         failures.extend(source.failures)
     distinct = list({each.digest: each for each in reversed(found)}.values())[::-1]
@@ -162,11 +162,10 @@ def _digest(frame: Frame) -> str:
 def _held_back(pictures: Sequence[Picture]) -> set[Picture]:
     """Chosen by their pixels, so that neither names nor the order of the paths matter."""
     held: set[Picture] = set()
-    for labelled, every in ((True, _HELD_LABELLED), (False, _HELD_OTHERS)):
-        kind = sorted(
-            (each for each in pictures if (each.image_id is not None) == labelled), key=lambda each: each.digest
-        )
-        held.update(kind[::every])
+    for labelled in (True, False):
+        kind = [each for each in pictures if (each.image_id is not None) == labelled]
+        kind.sort(key=lambda each: each.digest)
+        held.update(each for place, each in enumerate(kind) if (place % _PART == 0) != labelled)
     if len(held) == len(pictures):
         held.remove(max(held, key=lambda each: each.digest))
     return held

@@ -1,0 +1,123 @@
+"""`seg_perception quantize`: a canonical model in INT8 that keeps its accuracy."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ..errors import BackendUnavailable, ConfigurationError
+
+if TYPE_CHECKING:
+    from ..toolchain.quantize.report import QuantizationReport
+
+HELP = "make a canonical model INT8 and prove on held-back frames that it keeps its accuracy"
+_Item = TypeVar("_Item")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("model", type=Path, metavar="CANONICAL.onnx", help="what `prepare` wrote, in float32")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH",
+        help="pictures, folders, videos, bags, or a COCO annotation file (its images in `images` beside it), with which "
+        "the loss is measured as mask AP, too; about 500 frames of what the cameras see are best",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="INT8.onnx", help="quantized model to write"
+    )
+    parser.add_argument(
+        "--max-loss", type=float, default=0.5, metavar="POINTS", help="of mask AP, with labels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-iou",
+        type=float,
+        default=0.97,
+        metavar="IOU",
+        help="lowest mean mask IoU of matched instances, without labels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-faults",
+        type=float,
+        default=0.02,
+        metavar="SHARE",
+        help="highest share of missed, extra and relabelled instances, without labels (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--int8-share",
+        type=float,
+        default=0.8,
+        metavar="SHARE",
+        help="with labels, layers return to float16 until the instances agree as they must without, as long as this "
+        "share of the work stays in INT8 (default: %(default)s)",
+    )
+    parser.add_argument("--method", default="", metavar="M", help="calibration method (default: the best one measured)")
+    parser.add_argument("--max-frames", type=int, default=512, metavar="N", help="frames to use (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="write the model even if it loses more than it may")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Quantize a model and say what became of it."""
+    start = time.perf_counter()
+    try:
+        from ..toolchain.quantize.frames import gather
+        from ..toolchain.quantize.gate import Budget
+        from ..toolchain.quantize.quantize import QuantizeOptions, quantize
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"`quantize` needs the Python packages onnx and onnxruntime ({error}): pip install onnx onnxruntime"
+        ) from error
+    from ..metrics.agreement import AgreementBudget
+    from ..toolchain.export import load_model
+    from ..toolchain.files import writable_folder, write_atomically
+
+    options = QuantizeOptions(
+        Budget(arguments.max_loss, AgreementBudget(arguments.min_iou, arguments.max_faults)),
+        arguments.method,
+        arguments.int8_share,
+        arguments.force,
+    )
+    model, _ = load_model(arguments.model)
+    if arguments.output.exists() and arguments.output.samefile(arguments.model):
+        raise ConfigurationError(f"{arguments.output}: this is the source itself; choose another name for the result")
+    writable_folder(arguments.output.parent)
+    frames = gather(arguments.calibration, arguments.max_frames, _progress)
+    done = quantize(model, frames, options, print, _progress, str(arguments.model))
+    write_atomically(arguments.output, done.model.SerializeToString())
+    print(_table(done.report))
+    size = arguments.output.stat().st_size / 1e6
+    print(f"wrote {arguments.output} ({size:.1f} MB) in {time.perf_counter() - start:.0f} s")
+    return 0
+
+
+def _table(report: QuantizationReport) -> str:
+    """What was tried, what stays in float16 and what the result loses."""
+    lines = ["", "INT8     mask IoU  faults  lost mask AP  within budget"]
+    for step in report.steps:
+        iou = "-" if step.precision.mask_iou is None else f"{step.precision.mask_iou:.4f}"
+        loss = "-" if step.precision.mask_loss is None else f"{step.precision.mask_loss:+.2f}"
+        lines.append(
+            f"{100 * step.int8_share:5.1f} %  {iou:>8}  {100 * step.precision.fault_share:4.1f} %  {loss:>12}  "
+            f"{'yes' if step.fits else 'no'}"
+        )
+    lines.append("in float16:")
+    for layer in report.kept:
+        lines.append(f"  {100 * layer.share:5.2f} %  {layer.name} ({layer.operator}): {layer.reason}")
+    if report.forced:
+        lines.append("FORCED: this model loses more than its budget allows; its metadata say so")
+    lines.append(f"result: {100 * report.int8_share:.1f} % of the multiply-accumulates in INT8; {report.precision}")
+    return "\n".join(lines)
+
+
+def _progress(items: Iterable[_Item], title: str, count: int | None) -> Iterable[_Item]:
+    from tqdm import tqdm
+
+    bar: Iterable[_Item] = tqdm(items, desc=title, total=count, leave=False, disable=None)
+    return bar
