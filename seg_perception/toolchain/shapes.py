@@ -29,6 +29,8 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         if shared is None or name in known:
             continue
         if name in outputs:
+            if not shared.tensor_type.HasField("shape"):
+                continue  # What the exporter declared, such as the number of axes, is more.
             next(value for value in model.graph.output if value.name == name).type.CopyFrom(shared)
         else:
             model.graph.value_info.append(onnx.ValueInfoProto(name=name, type=shared))
