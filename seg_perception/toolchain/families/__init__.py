@@ -35,6 +35,9 @@ class PixelSpec:
 # What networks want to see whose backbone was trained on ImageNet.
 IMAGENET = PixelSpec((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
+# Pixels along a side of a cell of the masks of a model that has them in the size of the picture only.
+MASK_CELL = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -123,9 +126,17 @@ def recognise(export: Export, forced: str = "") -> tuple[Family, Match]:
     expected = "\n".join(f"  {family.name}: {family.expects}" for family in tried)
     raise UnknownFamilyError(
         f"{export.origin}: {'not a model of this family' if forced else 'no known family recognises this model'}\n"
-        f"{_seen(export)}\nexpected by\n{expected}\n"
-        "export the model in one of these forms, or add a family to seg_perception/toolchain/families"
+        f"{_seen(export)}\nexpected by\n{expected}\n{_remedy(export)}"
     )
+
+
+def _remedy(export: Export) -> str:
+    if any(node.op_type == "NonMaxSuppression" for node in export.model.graph.node):
+        return (
+            "the model suppresses duplicates itself (NonMaxSuppression), with shapes that depend on the picture; "
+            "export it without that (Ultralytics: leave out nms=True), the canonical model does it instead"
+        )
+    return "export the model in one of these forms, or add a family to seg_perception/toolchain/families"
 
 
 def image_input(export: Export) -> Port | None:

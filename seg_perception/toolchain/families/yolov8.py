@@ -5,9 +5,6 @@
     prototypes   `[B, P, h, w]`
 
 A position's class is its best one. A mask's logits are its coefficients times the prototypes.
-
-An export with `nms=True` has rows `[B, M, 6 + P]` in place of the predictions. Its suppression has data-dependent
-shapes, so it is cut off, and with it the export's own thresholds: the predictions are still there, inside the graph.
 """
 
 from __future__ import annotations
@@ -38,21 +35,19 @@ class YoloV8:
         image, outputs = image_input(export), by_rank(export)
         if image is None or set(outputs) != {3, 4}:
             return None
-        prototypes = outputs[4]
-        predictions = before_suppression(export, outputs[3], prototypes) or outputs[3]
+        predictions, prototypes = outputs[3], outputs[4]
         if not _fit(predictions, prototypes):
             return None
         rows, positions = sizes_of(predictions)
         coefficients, height, width = sizes_of(prototypes)
         classes = rows - 4 - coefficients
-        cut = "" if predictions is outputs[3] else ", the export's own suppression cut off"
         return Match(
             image,
             {"predictions": predictions, "prototypes": prototypes},
             classes,
             PixelSpec(),
             ResizeSpec("letterbox", pad_value=114),
-            f"{classes} classes, {positions} positions, {coefficients} prototypes of {width} x {height}{cut}",
+            f"{classes} classes, {positions} positions, {coefficients} prototypes of {width} x {height}",
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
@@ -75,17 +70,6 @@ class YoloV8:
 def family() -> YoloV8:
     """What `known_families` asks for."""
     return YoloV8()
-
-
-def before_suppression(export: Export, rows: Port, prototypes: Port) -> Port | None:
-    """The predictions that the rows of an export with `nms=True` were made of; None for any other export."""
-    if sizes_of(rows)[1] not in (0, 6 + sizes_of(prototypes)[0]):
-        return None
-    nodes = list(export.ancestors(rows.name))
-    if not any(node.op_type == "NonMaxSuppression" for node in nodes):
-        return None
-    inputs = (export.port(node.input[0]) for node in nodes if node.op_type == "Transpose")
-    return next((port for port in inputs if port and port.rank == 3 and _fit(port, prototypes)), None)
 
 
 def _fit(predictions: Port, prototypes: Port) -> bool:
