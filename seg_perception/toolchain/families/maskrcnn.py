@@ -1,12 +1,12 @@
 """Mask R-CNN, as torchvision exports it.
 
     boxes   `[N, 4]`                           x1 y1 x2 y2 in pixels of the input
-    labels  `[N]`                              int64; 0 would be the background, so class tables begin with one
+    labels  `[N]`                              int64; 0 is the background's, so class tables begin with one
     scores  `[N]`                              descending
     masks   `[N, 1, H, W]` or `[N, 1, m, m]`   probabilities over the picture, or over each box
 
 N is whatever was found; here it becomes K rows. The masks are taken where they leave their Sigmoid, `[N, C, m, m]`
-over each box: pasting them on the picture is `paint`'s. Like torchvision's own pasting, `paint` interpolates the
+over each box: pasting them on the picture is for `paint`. Like torchvision's own pasting, `paint` interpolates the
 probabilities, so the "logits" are probabilities less a half.
 
 The network itself has shapes that depend on what it sees (its proposals). CPUs run that; TensorRT can neither put it
@@ -16,14 +16,20 @@ into a CUDA graph nor, as a rule, build it.
 from __future__ import annotations
 
 import numpy as np
+import onnx
 
 from ...geometry import ResizeSpec
 from ..export import Export, Port
-from ..graph import GraphBuilder, Value
+from ..graph import GraphBuilder, Value, with_inner
 from ..head import HeadOptions, InstanceHead, finite, take_rows
 from . import Match, PixelSpec, image_input, is_float
 
 _CHECKED = "checked"
+# Nodes between the probabilities and the output that choose a class and paste, and compute nothing else.
+_MOVING = {"Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Identity", "Cast", "Gather", "GatherND",
+           "GatherElements", "Slice", "Concat", "Pad", "Expand", "Resize", "GridSample", "Loop"}  # fmt: skip
+# Cells along a side; 28 are usual. A mask of the picture that could not be traced back is larger.
+_LARGEST_SIDE = 128
 
 
 class MaskRCNN:
@@ -47,23 +53,28 @@ class MaskRCNN:
             return None
         found = {"boxes": boxes, "labels": outputs[1, False], "scores": outputs[1, True], "masks": masks}
         _, classes, height, width = masks.shape or ()
-        checked = {f"{_CHECKED} {place}": port for place, port in enumerate(_telling(export, boxes))}
+        checked = {
+            f"{_CHECKED} {place}": port for place, port in enumerate((*_telling(export, boxes), outputs[1, True]))
+        }
         return Match(
             image,
             found | checked,
-            classes or 0,
+            # Of masks without classes one cannot tell how many there are.
+            classes if classes and classes > 1 else 0,
             PixelSpec(),
             ResizeSpec("letterbox", pad_value=114),
-            f"{classes} classes with the background, masks of {width} x {height} on each box",
+            f"masks of {width} x {height} on each box" + (f", {classes} classes with the background" * (classes != 1)),
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
         """Pad or cut what was found to K rows."""
         ports = match.outputs
-        _, _, height, width = ports["masks"].shape or ()
+        _, classes, height, width = ports["masks"].shape or ()
         rows, size = options.max_instances, (height or 0, width or 0)
         boxes, labels, scores, masks = (graph.value(ports[key].name) for key in ("boxes", "labels", "scores", "masks"))
-        own = take_rows(masks, labels.cast(np.int64).reshape(-1, 1)).reshape(-1, *size) - 0.5
+        if classes != 1:
+            masks = take_rows(masks, labels.cast(np.int64).reshape(-1, 1))
+        own = masks.reshape(-1, *size) - 0.5
 
         best, order = graph.concat(0, scores, graph.constant(np.zeros(rows))).top(rows)
 
@@ -95,15 +106,25 @@ def family() -> MaskRCNN:
 
 
 def _masks(export: Export, output: Port) -> Port | None:
-    """The probabilities `[N, C, m, m]` of every class, behind the choice of a class and the pasting."""
-    for node in export.ancestors(output.name):
-        port = export.port(node.output[0]) if node.op_type == "Sigmoid" else None
-        if port is not None and port.shape is not None and port.rank == 4 and port.shape[1]:
-            rows, classes, *sizes = port.shape
-            side = _side(export, port.name)
-            height, width = (size or side for size in sizes)
-            return Port(port.name, (rows, classes, height, width), port.element) if height and width else None
-    return None
+    """Probabilities over each box: `[N, C, m, m]` of every class, or `[N, 1, m, m]`, which no class is chosen from."""
+    node = export.producer(output.name)
+    while node is not None and node.op_type in _MOVING:
+        node = export.producer(_moved(export, node))
+    found = export.port(node.output[0]) if node is not None and node.op_type == "Sigmoid" else output
+    if found is None or found.shape is None or found.rank != 4 or not found.shape[1]:
+        return None
+    rows, classes, *sizes = found.shape
+    height, width = (size or _side(export, found.name) for size in sizes)
+    square = height == width and height < _LARGEST_SIDE
+    return Port(found.name, (rows, classes, height, width), found.element) if square else None
+
+
+def _moved(export: Export, node: onnx.NodeProto) -> str:
+    """The tensor whose values a node hands on; a loop takes them from the graph around it."""
+    if node.op_type != "Loop":
+        return str(node.input[0])
+    taken = (export.port(name) for inner in with_inner(node) for name in inner.input)
+    return next((port.name for port in taken if port is not None and port.rank == 4 and is_float(port)), "")
 
 
 def _side(export: Export, masks: str) -> int:
