@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         required=True,
         metavar="PATH",
-        help="pictures, folders, videos, bags, or a COCO annotation file (its images in `images` beside it), with which "
-        "the loss is measured as mask AP, too; about 500 frames of what the cameras see are best",
+        help="pictures, folders, videos, bags, or a COCO annotation file (its images in `images` beside it), with "
+        "which the loss is measured as mask AP, too; about 500 frames of what the cameras see are best",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="INT8.onnx", help="quantized model to write"
@@ -108,8 +108,7 @@ def _table(report: QuantizationReport) -> str:
             f"{'yes' if step.fits else 'no'}"
         )
     lines.append("in float16:")
-    for layer in report.kept:
-        lines.append(f"  {100 * layer.share:5.2f} %  {layer.name} ({layer.operator}): {layer.reason}")
+    lines += [f"  {100 * layer.share:5.2f} %  {layer.name} ({layer.operator}): {layer.reason}" for layer in report.kept]
     if report.forced:
         lines.append("FORCED: this model loses more than its budget allows; its metadata say so")
     lines.append(f"result: {100 * report.int8_share:.1f} % of the multiply-accumulates in INT8; {report.precision}")

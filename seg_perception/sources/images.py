@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import FrameError, SourceError
 from ..frame import Frame, check_size
+from .bags import BAG_SUFFIXES, BagImages, is_bag
 from .base import FrameSource
 from .encodings import decode_compressed
 from .video import VIDEO_SUFFIXES, VideoFile
@@ -51,12 +52,14 @@ class ImageFiles(FrameSource):
 
 
 def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSource:
-    """Open an image, a folder of images (sorted by name, without its folders), or a video.
+    """Open an image, a folder of images (sorted by name, without its folders), a video, or a bag.
 
     Raises:
         SourceError: there is nothing of that kind.
     """
     suffix = path.suffix.lower()
+    if path.exists() and is_bag(path):
+        return BagImages(path, frame_id=frame_id, camera=camera)
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if each.is_file())
         images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES]
@@ -67,14 +70,14 @@ def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSou
         ignored = [each.name for each in files if each.suffix.lower() not in IMAGE_SUFFIXES]
         return ImageFiles(images, ignored=ignored, frame_id=frame_id, camera=camera)
     if not path.is_file():
-        raise SourceError(f"{path}: does not exist; expected an image, a folder of images or a video")
+        raise SourceError(f"{path}: does not exist; expected an image, a folder of images, a video or a bag")
     if suffix in IMAGE_SUFFIXES:
         return ImageFiles([path], frame_id=frame_id, camera=camera)
     if suffix in VIDEO_SUFFIXES:
         return VideoFile(path, frame_id=frame_id, camera=camera)
     raise SourceError(
-        f"{path}: expected a folder, an image ({', '.join(IMAGE_SUFFIXES)}) or a video "
-        f"({', '.join(VIDEO_SUFFIXES)}), got a file ending in {suffix!r}"
+        f"{path}: expected a folder, an image ({', '.join(IMAGE_SUFFIXES)}), a video "
+        f"({', '.join(VIDEO_SUFFIXES)}) or a bag ({', '.join(BAG_SUFFIXES)}), got a file ending in {suffix!r}"
     )
 
 

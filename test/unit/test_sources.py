@@ -97,7 +97,7 @@ def test_sources_that_cannot_be_opened(folder):
         open_source(folder / "empty")
     with pytest.raises(SourceError, match="does not exist"):
         open_source(folder / "none.png")
-    with pytest.raises(SourceError, match=r"expected a folder, an image .* or a video"):
+    with pytest.raises(SourceError, match=r"expected a folder, an image .* a video .* or a bag"):
         open_source(folder / "notes.txt")
     (folder / "junk.mp4").write_bytes(b"junk" * 100)
     with pytest.raises(SourceError, match=r"junk\.mp4"):

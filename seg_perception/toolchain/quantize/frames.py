@@ -155,7 +155,7 @@ def _look(
 
 def _digest(frame: Frame) -> str:
     digest = hashlib.sha256(f"{frame.encoding} {frame.width} {frame.height} {frame.step}".encode())
-    digest.update(np.ascontiguousarray(frame.data))
+    digest.update(np.ascontiguousarray(frame.data).data)
     return digest.hexdigest()
 
 

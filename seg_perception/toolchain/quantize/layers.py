@@ -8,7 +8,7 @@ last layers before the head and the upsampling of the prototypes stay in float.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import onnx
@@ -92,7 +92,7 @@ class Network:
                 reason = "last before the head"
             elif not reason and self._upsamples_prototypes(layer, reached):
                 reason = "upsampling of the prototypes"
-            kept.append(Layer(*(getattr(layer, name) for name in Layer.__slots__[:-1]), kept=reason))
+            kept.append(replace(layer, kept=reason))
         return tuple(kept)
 
     def residual_skips(self, quantized: Collection[str]) -> tuple[tuple[str, int], ...]:
@@ -200,7 +200,7 @@ class Network:
         if node is None or _is_own(node):
             return ""
         if node.op_type in _CONVOLUTIONS:
-            return node.output[0]
+            return str(node.output[0])
         if node.op_type not in _ACTIVATIONS:
             return ""
         inputs = node.input if node.op_type == "Mul" else node.input[:1]

@@ -198,8 +198,8 @@ def frames_summary(frames: CalibrationSet) -> str:
         lines += [f"  skipped: {failure}" for failure in frames.failures]
     if len(frames.pictures) < FEWEST:
         lines.append(
-            f"warning: only {len(frames.pictures)} frames; give {FEWEST} or more (500 are better) from the cameras that "
-            "the model will see, or the scales may fit nothing else"
+            f"warning: only {len(frames.pictures)} frames; give {FEWEST} or more (500 are better) from the cameras "
+            "that the model will see, or the scales may fit nothing else"
         )
     return "\n".join(lines)
 
@@ -208,13 +208,14 @@ def _finished(work: _Work, attempts: Sequence[_Attempt]) -> Quantized:
     """Choose among the attempts: the last that is within the budget."""
     fitting = [each for each in attempts if not each.verdict.over]
     if not fitting and not work.options.force:
+        last = attempts[-1]
         raise ModelError(
-            f"{work.origin}: the quantized model loses too much even with {len(work.layers) - len(attempts[-1].layers)} "
-            f"of {len(work.layers)} layers in float16: {'; '.join(attempts[-1].verdict.over)}; calibrate with more frames "
-            "of what the cameras see, allow more with --max-loss, --min-iou or --max-faults, use float16, or --force"
+            f"{work.origin}: the quantized model loses too much even with {len(work.layers) - len(last.layers)} of "
+            f"{len(work.layers)} layers in float16: {'; '.join(last.verdict.over)}; calibrate with more frames of what "
+            "the cameras see, allow more with --max-loss, --min-iou or --max-faults, use float16, or --force"
         )
     chosen = fitting[-1] if fitting else min(attempts, key=_badness)
-    steps = tuple(each.step for each in attempts if each is not chosen) + (chosen.step,)
+    steps = (*(each.step for each in attempts if each is not chosen), chosen.step)
     quantized = {layer.name for layer in chosen.layers}
     reasons = {
         layer.name: layer.kept or "hurts accuracy" for layer in work.network.layers if layer.name not in quantized
@@ -269,7 +270,7 @@ def _network(model: onnx.ModelProto, origin: str) -> Network:
         )
     if all(layer.kept for layer in network.layers):
         raise ModelError(
-            f"{origin}: no layer can be quantized: it has {len(network.layers)} convolutions and products with constant "
-            "weights, and INT8 suits none of them (the last ones before the head, or too few channels); use float16"
+            f"{origin}: no layer can be quantized: it has {len(network.layers)} convolutions and products with "
+            "constant weights, and INT8 suits none of them (the last before the head, or too few channels); use float16"
         )
     return network

@@ -16,7 +16,8 @@ _CLIPS = np.linspace(1.0, 0.6, 41)
 
 def representable(scale: NDArray[np.floating]) -> NDArray[np.float32]:
     """Scales rounded to what float16 holds, so that the float32 and the float16 graph quantize alike."""
-    return np.maximum(scale, SMALLEST).astype(np.float16).astype(np.float32)
+    rounded: NDArray[np.float32] = np.maximum(scale, SMALLEST).astype(np.float16).astype(np.float32)
+    return rounded
 
 
 def weight_scales(weight: NDArray[np.floating], axis: int) -> NDArray[np.float32]:
@@ -33,7 +34,7 @@ def weight_scales(weight: NDArray[np.floating], axis: int) -> NDArray[np.float32
     rows = rows.reshape(len(rows), -1)
     largest = np.abs(rows).max(axis=1)
     best = representable(largest / LEVELS)
-    least = np.full(len(rows), np.inf)
+    least: NDArray[np.floating] = np.full(len(rows), np.inf)
     for clip in _CLIPS:
         scale = representable(largest * clip / LEVELS)
         rounded = np.clip(np.rint(rows / scale[:, None]), -LEVELS, LEVELS) * scale[:, None]
@@ -48,7 +49,8 @@ def quantized_weight(weight: NDArray[np.floating], scales: NDArray[np.float32], 
     shape = [1] * weight.ndim
     shape[axis] = -1
     steps = np.rint(np.asarray(weight, np.float32) / scales.reshape(shape))
-    return np.clip(steps, -LEVELS, LEVELS).astype(np.int8)
+    whole: NDArray[np.int8] = np.clip(steps, -LEVELS, LEVELS).astype(np.int8)
+    return whole
 
 
 def activation_scales(limits: Mapping[str, float], groups: Mapping[str, str]) -> dict[str, float]:

@@ -1,0 +1,106 @@
+"""Frames out of bags: what was recorded comes back, and what cannot be read is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from seg_perception.errors import SourceError
+from seg_perception.sources.bags import BagImages
+from seg_perception.sources.encodings import to_bgr
+from seg_perception.sources.images import open_source
+
+TYPES = get_typestore(Stores.ROS2_HUMBLE)
+PLUGINS = pytest.mark.parametrize("plugin", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
+
+
+def pictures(count: int) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(3)
+    return [rng.integers(0, 256, (6, 8, 3), np.uint8) for _ in range(count)]
+
+
+def header(index: int):
+    stamp = TYPES.types["builtin_interfaces/msg/Time"](sec=7, nanosec=index)
+    return TYPES.types["std_msgs/msg/Header"](stamp=stamp, frame_id="front")
+
+
+def image(index: int, picture: NDArray[np.uint8], encoding: str = "bgr8"):
+    return TYPES.types["sensor_msgs/msg/Image"](
+        header=header(index), height=6, width=8, encoding=encoding, is_bigendian=0, step=24, data=picture.reshape(-1)
+    )
+
+
+def compressed(index: int, data: bytes):
+    kind = TYPES.types["sensor_msgs/msg/CompressedImage"]
+    return kind(header=header(index), format="png", data=np.frombuffer(data, np.uint8))
+
+
+def write_bag(path: Path, plugin: StoragePlugin, messages: list[object]) -> Path:
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        connections: dict[str, object] = {}
+        for index, message in enumerate(messages):
+            kind = message.__msgtype__
+            if kind not in connections:
+                connections[kind] = writer.add_connection(f"/topic{len(connections)}", kind, typestore=TYPES)
+            writer.write(connections[kind], index, TYPES.serialize_cdr(message, kind))
+    return path
+
+
+@PLUGINS
+def test_images_come_back_as_they_were_recorded(tmp_path: Path, plugin: StoragePlugin):
+    raw, packed, swapped = pictures(3)
+    png = cv2.imencode(".png", packed)[1].tobytes()
+    messages = [image(0, raw), compressed(1, png), image(2, swapped, "rgb8")]
+    source = open_source(write_bag(tmp_path / "drive", plugin, messages), camera="left")
+    for _ in range(2):  # again, from the start
+        names, frames = zip(*source, strict=True)
+        assert names == ("drive_000000", "drive_000001", "drive_000002")
+        for frame, expected in zip(frames, (raw, packed, swapped[..., ::-1]), strict=True):
+            np.testing.assert_array_equal(to_bgr(frame), expected)
+        assert [(frame.stamp_ns, frame.frame_id, frame.camera) for frame in frames] == [
+            (7_000_000_000 + index, "front", "left") for index in range(3)
+        ]
+    assert len(source) == 3
+    assert source.failures == []
+
+
+def test_a_single_file_of_a_bag_is_one_too(tmp_path: Path):
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [image(0, pictures(1)[0])])
+    (file,) = bag.glob("*.mcap")
+    assert len(list(open_source(file))) == 1
+
+
+def test_images_that_cannot_be_decoded_are_left_out_and_named(tmp_path: Path):
+    good, depth = pictures(2)
+    messages = [image(0, depth, "32FC1"), compressed(1, b"no picture"), image(2, good)]
+    source = open_source(write_bag(tmp_path / "drive", StoragePlugin.MCAP, messages))
+    assert [name for name, _ in source] == ["drive_000002"]
+    assert [str(failure).split(": ")[1] for failure in source.failures] == [
+        "drive_000000 on /topic0",
+        "drive_000001 on /topic1",
+    ]
+
+
+def test_a_bag_without_images_says_what_it_has(tmp_path: Path):
+    text = TYPES.types["std_msgs/msg/String"](data="hello")
+    bag = write_bag(tmp_path / "drive", StoragePlugin.SQLITE3, [text])
+    with pytest.raises(
+        SourceError, match=r"expected a topic of sensor_msgs/msg/Image .* /topic0 \(std_msgs/msg/String\)"
+    ):
+        open_source(bag)
+
+
+def test_a_damaged_bag_says_so(tmp_path: Path):
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [image(0, pictures(1)[0])])
+    (file,) = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(SourceError, match="cannot be read as a bag"):
+        open_source(bag)
+    with pytest.raises(SourceError, match="cannot be read as a bag"):
+        BagImages(file)
