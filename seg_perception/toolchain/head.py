@@ -283,6 +283,15 @@ def logits_of(probabilities: Value) -> Value:
     return graph.node("Log", bounded) - graph.node("Log", graph.constant(1.0) - bounded)
 
 
+def logits_of_pixels(probabilities: Value, cell: int) -> Value:
+    """Logits on a grid of cells `[B, K, H / cell, W / cell]` of the probabilities of pixels `[B, K, H, W]`."""
+    graph = probabilities.graph
+    # The two by two pixels around the middle of a cell; all of the cell's would blur the masks.
+    start, end = (graph.constant([place] * 2, np.int64) for place in (cell // 2 - 1, np.iinfo(np.int64).max))
+    shifted = graph.node("Slice", probabilities, start, end, graph.constant([2, 3], np.int64))
+    return logits_of(graph.node("AveragePool", shifted, kernel_shape=[2, 2], strides=[cell, cell]))
+
+
 def boxes_of_masks(graph: GraphBuilder, masks: Value, grid: tuple[int, int], network: tuple[int, int]) -> Value:
     """Boxes of instances that come as masks alone: each mask's support, one cell wider on all sides.
 

@@ -21,13 +21,12 @@ import numpy as np
 from ...geometry import ResizeSpec
 from ..export import Export
 from ..graph import GraphBuilder, Value
-from ..head import HeadOptions, InstanceHead, best_rows, boxes_of_masks, finite, logits_of, take_rows
-from . import Match, PixelSpec, by_rank, image_input, logits_behind, sizes_of
+from ..head import HeadOptions, InstanceHead, best_rows, boxes_of_masks, finite, logits_of_pixels, take_rows
+from . import MASK_CELL, Match, PixelSpec, by_rank, image_input, logits_behind, sizes_of
 
 # From the published configuration; see the module.
 _INSIDE = 0.45
 _EPSILON = 1e-6
-_CELL = 4
 
 
 class SparseInst:
@@ -107,8 +106,5 @@ def _mask_logits(graph: GraphBuilder, match: Match) -> tuple[Value, tuple[int, i
         port = match.outputs["logits"]
         return graph.value(port.name), (sizes_of(port)[1], sizes_of(port)[2])
     port = match.outputs["masks"]
-    # The two by two pixels around the centre of a cell; all of the cell's would blur the masks.
-    start, end = (graph.constant([place, place], np.int64) for place in (_CELL // 2 - 1, np.iinfo(np.int64).max))
-    shifted = graph.node("Slice", graph.value(port.name), start, end, graph.constant([2, 3], np.int64))
-    coarse = graph.node("AveragePool", shifted, kernel_shape=[2, 2], strides=[_CELL, _CELL])
-    return logits_of(coarse), (sizes_of(port)[1] // _CELL, sizes_of(port)[2] // _CELL)
+    logits = logits_of_pixels(graph.value(port.name), MASK_CELL)
+    return logits, (sizes_of(port)[1] // MASK_CELL, sizes_of(port)[2] // MASK_CELL)
