@@ -35,14 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     try:
         from ..toolchain.export import load_model
-        from ..toolchain.precision.cost import describe_precision
+        from ..toolchain.precision.cost import precision_summary
     except ImportError as error:
         raise BackendUnavailable(f"`inspect` needs the Python package onnx ({error}): pip install onnx") from error
     model, _ = load_model(arguments.model, weights=False)
     metadata = {item.key: item.value for item in model.metadata_props}
     if METADATA_KEY in metadata:
         spec = ModelSpec.from_metadata(metadata, str(arguments.model))
-        lines = _canonical(arguments.model, spec, describe_precision(model), arguments.classes)
+        lines = _canonical(arguments.model, spec, str(precision_summary(model)), arguments.classes)
     else:
         lines = _raw(arguments.model)
     print("\n".join(lines))

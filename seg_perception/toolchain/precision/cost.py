@@ -10,7 +10,6 @@ from typing import Any
 
 import onnx
 
-from ...errors import ModelError
 from ..graph import element_name
 from .shapes import attribute
 from .view import GraphView, Shape, name_nodes
@@ -75,11 +74,7 @@ class PrecisionSummary:
 
 
 def layer_costs(model: onnx.ModelProto) -> tuple[LayerCost, ...]:
-    """Every Conv, ConvTranspose, MatMul, Gemm and Einsum of the outermost graph, in order; batch 1 where it is open.
-
-    Raises:
-        ModelError: types cannot be inferred.
-    """
+    """Every Conv, ConvTranspose, MatMul, Gemm and Einsum of the outermost graph, in order; batch 1 where it is open."""
     named = onnx.ModelProto()
     named.CopyFrom(model)
     name_nodes(named.graph)
@@ -92,11 +87,7 @@ def layer_costs(model: onnx.ModelProto) -> tuple[LayerCost, ...]:
 
 
 def precision_summary(model: onnx.ModelProto) -> PrecisionSummary:
-    """Add up `layer_costs`.
-
-    Raises:
-        ModelError: types cannot be inferred.
-    """
+    """Add up `layer_costs`."""
     layers = layer_costs(model)
     macs = {element: sum(layer.macs for layer in layers if layer.element == element) for element in _elements(layers)}
     narrowest = next(iter(macs), "")
@@ -106,14 +97,6 @@ def precision_summary(model: onnx.ModelProto) -> PrecisionSummary:
         tuple(sorted(kept, key=lambda layer: -layer.macs)),
         tuple(layer.name for layer in layers if not layer.macs),
     )
-
-
-def describe_precision(model: onnx.ModelProto) -> str:
-    """One line for people, also about a model whose costs cannot be found."""
-    try:
-        return str(precision_summary(model))
-    except ModelError as error:
-        return f"unknown ({error})"
 
 
 def _elements(layers: tuple[LayerCost, ...]) -> list[str]:

@@ -80,7 +80,7 @@ def to_half(model: onnx.ModelProto, keep: Keep | Collection[str] = ()) -> tuple[
         keep: nodes to leave in float32 on top of those that need it: their names, or a predicate.
 
     Raises:
-        ModelError: a weight or a scale has no float16 value, the error names the layer; types cannot be inferred; or
+        ModelError: a weight or a scale has no float16 value, the error names the layer; a type is not known; or
             `keep` names a node that the model does not have.
     """
     half = onnx.ModelProto()

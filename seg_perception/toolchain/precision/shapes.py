@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ...errors import ModelError
-
 # Numbers that a shape may depend on are few; more elements than this are not followed.
 _FEW = 1024
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
@@ -30,29 +28,27 @@ def inferred_types(model: onnx.ModelProto, batch: int | None = None) -> Types:
         model: the model.
         batch: size to assume for the first axis of inputs that leave it open; None leaves it open.
 
-    Raises:
-        ModelError: the types contradict one another.
+    Returns:
+        By name; tensors whose type cannot be found are missing.
     """
-    graph = onnx.GraphProto()
-    graph.CopyFrom(model.graph)
-    if batch is not None:
-        for value in graph.input:
-            axes = value.type.tensor_type.shape.dim
-            if axes and not axes[0].HasField("dim_value"):
-                axes[0].dim_value = batch
-    walk = _Walk(model, graph)
-    for node in graph.node:
+    walk = _Walk(model, batch)
+    for node in model.graph.node:
         walk.step(node)
-    return walk.types
+    if all(name in walk.types for node in model.graph.node for name in node.output if name):
+        return walk.types
+    whole = onnx.shape_inference.infer_shapes(model).graph
+    return {value.name: value.type for value in whole.value_info} | walk.types
 
 
 class _Walk:
-    def __init__(self, model: onnx.ModelProto, graph: onnx.GraphProto) -> None:
+    def __init__(self, model: onnx.ModelProto, batch: int | None) -> None:
+        graph = model.graph
         self._opsets = list(model.opset_import)
         self._versions = {item.domain: item.version for item in model.opset_import}
         self._ir_version = model.ir_version
         self._known: dict[str, onnx.TensorProto] = {}
-        self.types: Types = {value.name: value.type for value in (*graph.value_info, *graph.output, *graph.input)}
+        self.types: Types = {value.name: value.type for value in (*graph.value_info, *graph.output)}
+        self.types.update((value.name, _with_batch(value.type, batch)) for value in graph.input)
         for tensor in graph.initializer:
             self.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
             if _is_small(self.types[tensor.name]):
@@ -74,9 +70,8 @@ class _Walk:
             found = onnx.shape_inference.infer_node_outputs(
                 schema, node, types, self._known, None, self._opsets, self._ir_version
             )
-        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"node {node.name!r} ({node.op_type}): its types cannot be inferred ({reason})") from error
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError):
+            return  # Here, too, knowledge is lost; what needs it says so, and the checker finds contradictions.
         self.types.update((name, found[name]) for name in node.output if name in found)
         if not inner and node.op_type != "DequantizeLinear":
             self._evaluate(node, inputs)
@@ -102,13 +97,23 @@ class _Walk:
         try:
             results = ReferenceEvaluator(alone).run(None, feeds)
         except (RuntimeError, ValueError, TypeError, NotImplementedError, IndexError):
-            return  # Only a loss of knowledge: what cannot be evaluated stays unknown.
+            return  # What cannot be evaluated stays unknown.
         for name, array in zip(outputs, results, strict=True):
             self._learn(name, np.asarray(array))
 
     def _learn(self, name: str, array: NDArray[np.generic]) -> None:
         self._known[name] = numpy_helper.from_array(array)
         self.types[name] = helper.make_tensor_type_proto(self._known[name].data_type, array.shape)
+
+
+def _with_batch(kind: onnx.TypeProto, batch: int | None) -> onnx.TypeProto:
+    """An input's type with the first axis fixed if it is open and `batch` is given."""
+    fixed = onnx.TypeProto()
+    fixed.CopyFrom(kind)
+    axes = fixed.tensor_type.shape.dim
+    if batch is not None and axes and not axes[0].HasField("dim_value"):
+        axes[0].dim_value = batch
+    return fixed
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
