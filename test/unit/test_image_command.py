@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from colour_model import FAULT_COLOUR, Scene, paint_scene, save_canonical_colour_model
+from panoptic_model import AIR, GROUND, save_panoptic_model, save_semantic_model
 from pycocotools import mask as coco_mask
 
 from seg_perception.cli.main import main
@@ -93,6 +94,46 @@ def test_score_threshold(model: Path, table: Path, scene: Scene, tmp_path: Path)
     picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
     assert run(picture, "--model", model, "--classes", table, "-o", out, "--score", 0.99) == 0
     assert json.loads((out / "street.json").read_text())["instances"] == []
+
+
+def test_a_class_map_alone(table: Path, scene: Scene, tmp_path: Path) -> None:
+    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    model = save_semantic_model(tmp_path / "semantic.onnx")
+    assert run(picture, "--model", model, "--classes", table, "-o", out) == 0
+    written = json.loads((out / "street.json").read_text())
+    # Largest first. The traffic light belongs to no road group of this table, and the background to no object.
+    assert [(each["class"], each["score"]) for each in written["instances"]] == [("car", 1.0), ("person", 1.0)]
+    pixels = cv2.imread(str(out / "street.instances.png"), cv2.IMREAD_UNCHANGED)
+    assert (pixels == np.array([0, 2, 1, 0])[scene.instance_map]).mean() > 0.99
+    semantic = cv2.imread(str(out / "street.semantic.png"), cv2.IMREAD_UNCHANGED)
+    assert semantic.dtype == np.uint8
+    # Class index + 1: `background` is the model's first class.
+    assert (semantic == np.array([1, 2, 3, 5])[scene.instance_map]).mean() > 0.99
+
+
+def test_a_class_map_beside_instances(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
+    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    panoptic = save_panoptic_model(tmp_path / "panoptic.onnx")
+    assert run(picture, "--model", panoptic, "--classes", table, "-o", out, "--keep-other") == 0
+    semantic = cv2.imread(str(out / "street.semantic.png"), cv2.IMREAD_UNCHANGED)
+    stuff = np.where(np.arange(384)[:, None] < 192, AIR + 1, GROUND + 1)
+    things = np.array([0, 1, 2, 4])[scene.instance_map]
+    assert (semantic == np.where(things, things, stuff)).mean() > 0.97
+    # A model without a class map has no such file.
+    assert run(picture, "--model", model, "--classes", table, "-o", tmp_path / "plain") == 0
+    assert not list((tmp_path / "plain").glob("*.semantic.png"))
+
+
+def test_coco_results_of_a_class_map(table: Path, scene: Scene, tmp_path: Path) -> None:
+    picture, results = save(scene, tmp_path / "7.png"), tmp_path / "out" / "results.json"
+    model = save_semantic_model(tmp_path / "semantic.onnx")
+    table.write_text(TABLE.replace("ids: {", "ids: {background: 0, "))
+    assert run(picture, "--model", model, "--classes", table, "-o", tmp_path / "out", "--coco", results) == 0
+    entries = json.loads(results.read_text())
+    assert [entry["category_id"] for entry in entries] == [3, 1, 10]
+    mask = coco_mask.decode(entries[0]["segmentation"]).astype(bool)
+    truth = scene.instance_map == 2
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.95
 
 
 def test_coco_results_have_every_class_and_whole_masks(
