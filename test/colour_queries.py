@@ -70,8 +70,7 @@ def colour_queries(width: int = 320, height: int = 192, batch: int | None = 1, n
     model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     first = [
         helper.make_node("Round", [name], ["found/whole"]),
-        helper.make_node("Cast", ["found/whole"], ["found/bytes"], to=TensorProto.UINT8),
-        helper.make_node("Transpose", ["found/bytes"], [f"found/{INPUT_NAME}"], perm=[0, 2, 3, 1]),
+        helper.make_node("Transpose", ["found/whole"], [f"found/{INPUT_NAME}"], perm=[0, 2, 3, 1]),
     ]
     nodes = [*first, *model.graph.node]
     for node in nodes:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import onnx
+
+from ...errors import ConfigurationError
 from ...manifest import BuildSettings, file_sha256
 from ..quantize.frames import CalibrationSet, gather
+from ..quantize.gate import Budget
+from ..quantize.progress import Item
+from ..quantize.quantize import Quantized, QuantizeOptions, quantize
 
 Report = Callable[[str], None]
 
@@ -16,9 +22,16 @@ def calibration_frames(settings: BuildSettings) -> CalibrationSet | None:
     """The frames that the settings name, each looked at; None where they name none.
 
     Raises:
-        SourceError, ConfigurationError: see `gather`.
+        ConfigurationError: not for INT8, or see `gather`.
+        SourceError: see `gather`.
     """
-    return gather([Path(name) for name in settings.calibration]) if settings.calibration else None
+    if not settings.calibration:
+        return None
+    if settings.precision != "int8":
+        raise ConfigurationError(
+            f"--calibration: for --precision int8, got {settings.precision}; leave one of the two options out"
+        )
+    return gather([Path(name) for name in settings.calibration], progress=_bar)
 
 
 def frames_sha256(frames: CalibrationSet | None) -> str:
@@ -27,3 +40,29 @@ def frames_sha256(frames: CalibrationSet | None) -> str:
         return ""
     labels = file_sha256(frames.labels.path) if frames.labels else ""
     return hashlib.sha256((frames.sha256 + labels).encode()).hexdigest()
+
+
+def quantized(
+    model: onnx.ModelProto, settings: BuildSettings, frames: CalibrationSet | None, origin: Path, report: Report
+) -> Quantized:
+    """A float32 canonical model in INT8, within the budget of the settings or forced.
+
+    Raises:
+        ConfigurationError: there are no frames to calibrate with, or see `quantize`.
+        ModelError: see `quantize`.
+    """
+    if frames is None:
+        raise ConfigurationError(
+            "--precision int8: needs pictures like those that the cameras will send: --calibration PATH (images, "
+            "folders, videos, bags or a COCO file); or give a model that `seg_perception quantize` made"
+        )
+    budget = Budget() if settings.max_loss is None else Budget(settings.max_loss)
+    options = QuantizeOptions(budget, force=settings.force)
+    return quantize(model, frames, options, report, _bar, str(origin))
+
+
+def _bar(items: Iterable[Item], title: str = "calibration frames", count: int | None = None) -> Iterable[Item]:
+    from tqdm import tqdm
+
+    bar: Iterable[Item] = tqdm(items, desc=title, total=count, leave=False, disable=None)
+    return bar

@@ -21,6 +21,7 @@ from ..precision.half import to_half
 from ..prepare import PrepareOptions, prepare
 from ..quantize.frames import CalibrationSet
 from ..quantize.report import report_of
+from .int8 import quantized
 
 Report = Callable[[str], None]
 _PRECISION_OF = {"float32": "fp32", "float16": "fp16", "int8": "int8"}
@@ -121,7 +122,8 @@ def in_precision(
             "from the float32 model that it was made from"
         )
     if wanted == "int8":
-        return _quantized(model, settings, frames, report)
+        result = quantized(model, settings, frames, origin, report)
+        return Network(result.model, precision_summary(result.model), result.report.to_dict(), result.report.forced)
     half, done = to_half(model)
     report(done.summary())
     for note in done.notes:
@@ -171,14 +173,3 @@ def _with_report(network: Network, settings: BuildSettings, origin: Path, report
 
 def _metadata(model: onnx.ModelProto) -> dict[str, str]:
     return {item.key: item.value for item in model.metadata_props}
-
-
-def _quantized(
-    model: onnx.ModelProto, settings: BuildSettings, frames: CalibrationSet | None, report: Report
-) -> Network:
-    if frames is None:
-        raise ConfigurationError(
-            "--precision int8: needs pictures like those that the cameras will send: --calibration PATH (images, "
-            "folders, videos, bags or a COCO file); or give a model that `seg_perception quantize` made"
-        )
-    raise NotImplementedError
