@@ -64,6 +64,8 @@ class OrtRunner:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.log_severity_level = 3
+        # For its integer kernels it would quantize biases, too, and in a float16 graph divide them in float16.
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             return onnxruntime.InferenceSession(str(path), settings, providers=[provider])
         # ONNX Runtime's errors have no common base class of their own.

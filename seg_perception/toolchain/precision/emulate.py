@@ -218,7 +218,7 @@ class HalfEmulator:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
-        # It would quantize what the graph does not, and move what it does.
+        # It would quantize biases, too, and move what the graph quantizes.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         # Beyond this level ONNX Runtime fuses nodes and changes layouts, around which Casts would come to stand.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -8,8 +8,10 @@ import onnx
 import pytest
 from colour_model import FAULT_COLOUR, colour_model, random_scene, save_colour_model
 from onnx import TensorProto, helper, numpy_helper
-from small_graphs import elements, model_of
+from small_graphs import elements, model_of, node_called
 
+from seg_perception.backend.base import RunOptions
+from seg_perception.backend.ort import open_model
 from seg_perception.cli.main import main
 from seg_perception.errors import NotCanonicalError
 from seg_perception.toolchain.precision.emulate import HalfEmulator, HalfRangeError, check_range, emulated
@@ -198,6 +200,41 @@ def test_infinities_of_the_network_itself_are_no_fault(tmp_path):
     assert any(node.name == "add" and node.op_type == "Add" for node in model.graph.node)
     outputs = HalfEmulator(model).run(scene()[1])
     assert np.isfinite(outputs.masks).all()
+
+
+def test_onnxruntime_runs_quantized_float16_as_the_graph_says(tmp_path):
+    # For its integer kernels ONNX Runtime would quantize the bias, in float16: it divides 8 by 1 / 127^2.
+    def quantize(graph):
+        insert_before_last(
+            graph,
+            helper.make_node("Mul", ["@in", "small"], ["even"], name="even"),
+            helper.make_node("QuantizeLinear", ["even", "scale", "zero"], ["steps"], name="steps"),
+            helper.make_node("DequantizeLinear", ["steps", "scale", "zero"], ["stepped"], name="stepped"),
+            helper.make_node("DequantizeLinear", ["weights", "fine", "zeros"], ["dequantized"], name="weights", axis=0),
+            helper.make_node("Conv", ["stepped", "dequantized", "bias"], ["mixed"], name="mixed"),
+            helper.make_node("QuantizeLinear", ["mixed", "coarse", "zero"], ["last"], name="last"),
+            helper.make_node("DequantizeLinear", ["last", "coarse", "zero"], ["done"], name="done"),
+            helper.make_node("Mul", ["done", "large"], ["@out"], name="restored"),
+            small=np.float32(1 / 16),
+            scale=np.float32(1 / 127),
+            zero=np.int8(0),
+            weights=(127 * np.eye(32, dtype=np.int8)).reshape(32, 32, 1, 1),
+            fine=np.full(32, 1 / 127, np.float32),
+            zeros=np.zeros(32, np.int8),
+            bias=np.full(32, 8, np.float32),
+            coarse=np.float32(10 / 127),
+            large=np.float32(16),
+        )
+
+    model = canonical(tmp_path, quantize)
+    assert node_called(model, "mixed").op_type == "Conv"
+    _, images = scene()
+    expected = HalfEmulator(model).run(images)
+    used = expected.scores > 0.5
+    found = open_model(tmp_path / "half.onnx", RunOptions()).run(images)
+    assert np.abs(expected.masks[used]).max() > 5
+    step = 16 * 10 / 127
+    np.testing.assert_allclose(found.masks[used], expected.masks[used], atol=1.01 * step)
 
 
 def test_only_canonical_models_are_run():
