@@ -6,8 +6,8 @@
 Instances are the best pairs of a query and a class of things; their score is the class's probability times the mean
 probability of the mask's inside. Nothing is suppressed: queries are trained not to find the same object twice. With
 stuff among the classes there is a class map, too: each cell's class is the one with the greatest sum, over all
-queries, of class probability times mask probability. Things take part in it, so that it is the whole scene even where
-no instance is sure enough to be reported.
+queries, of class probability times mask probability, or none where even that is below a tenth. Things take part in it,
+so that it is the whole scene even where no instance is sure enough to be reported.
 
 An export of the bare model has further outputs, inner states that its own nodes go on to use; they are dropped. An
 upsampling of the masks behind the network is cut off, as painting samples the masks anyway.
@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from ...contract import FAULTY_CELL
+from ...contract import FAULTY_CELL, NO_CLASS
 from ...geometry import ResizeSpec
 from ..export import Export, Port
 from ..graph import GraphBuilder, Value
@@ -30,6 +30,8 @@ from . import IMAGENET, Match, image_input, is_float, logits_behind, sizes_of
 _NAMES = ("class_queries_logits", "masks_queries_logits")
 # As in the image processors: keeps the mean over an empty mask finite.
 _EPSILON = 1e-6
+# Where no query claims a cell, its class would be a matter of how a runtime rounds small numbers.
+_LEAST_CLAIM = 0.1
 
 
 class Mask2Former:
@@ -123,7 +125,8 @@ def _class_map(graph: GraphBuilder, probabilities: Value, inside: Value, usable:
     """The class of each cell, uint8 `[B, h, w]`; arguments as for `_instances`, and bool `[B]`."""
     queries, height, width = sizes_of(match.outputs["masks"])
     totals = probabilities.transpose(0, 2, 1) @ inside.reshape(0, queries, height * width)
-    cells = totals.argmax(1).cast(np.float32).reshape(0, height, width)
+    best = (totals.max(1) > _LEAST_CLAIM).where(totals.argmax(1).cast(np.float32), float(NO_CLASS))
+    cells = best.reshape(0, height, width)
     return usable.reshape(-1, 1, 1).where(cells, float(FAULTY_CELL)).cast(np.uint8)
 
 
