@@ -179,15 +179,18 @@ def with_batch_axis(export: Export) -> Export:
         return export
     graph, picture = export.model.graph, f"{port.name}/picture"
     rename_tensors(graph, {port.name: picture})
+    batch = Port(port.name, (1, *port.shape), port.element)
     for value in graph.input:
         if value.name == picture:
-            axes = [axis if size is None else size for axis, size in zip("chw", port.shape, strict=True)]
-            value.CopyFrom(helper.make_tensor_value_info(port.name, port.element, [1, *axes]))
+            # Shapes that were inferred stay as they are: inferring those of a large model again takes seconds.
+            graph.value_info.append(value)
+            axes = [axis if size is None else size for axis, size in zip("bchw", batch.shape or (), strict=True)]
+            value.CopyFrom(helper.make_tensor_value_info(batch.name, batch.element, axes))
     first = numpy_helper.from_array(np.array(0, np.int64), f"{picture}/first")
     graph.initializer.append(first)
     # The same in every opset, unlike Squeeze.
-    graph.node.insert(0, helper.make_node("Gather", [port.name, first.name], [picture], name=picture, axis=0))
-    return Export.of_model(export.model, export.origin, export.sha256)
+    graph.node.insert(0, helper.make_node("Gather", [batch.name, first.name], [picture], name=picture, axis=0))
+    return replace(export, inputs=(batch,))
 
 
 def with_input_shape(export: Export, batch: int | None, size: tuple[int, int] | None) -> Export:
