@@ -1,8 +1,8 @@
 """Models of any opset in the contract's.
 
-ONNX's converter knows most of the way. Downwards, from opset 20 on, it lacks four operators, which exporters do write:
-ConstantOfShape has not changed but for new element types, GridSample calls its modes otherwise, and Gelu and
-GroupNormalization are formulas of older operators.
+ONNX's converter knows most of the way. It lacks four operators, which exporters do write: ConstantOfShape of opset 20
+has not changed but for new element types, GridSample of opset 20 calls its modes otherwise, and Gelu (opset 20) and
+GroupNormalization (18, withdrawn, and 21) are formulas of older operators.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def in_contract_opset(model: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     version = versions.get("", versions.get("ai.onnx", OPSET))
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    _expand(copy.graph, version)
     if version == OPSET:
         return copy
     if version > OPSET:
-        _expand(copy.graph)
         _set_aside(copy)
     try:
         converted: onnx.ModelProto = version_converter.convert_version(copy, OPSET)
@@ -75,22 +75,23 @@ def _put_back(model: onnx.ModelProto) -> None:
     model.opset_import.extend(imports)
 
 
-def _expand(graph: onnx.GraphProto) -> None:
-    """Write Gelu and GroupNormalization as the formulas that they stand for."""
+def _expand(graph: onnx.GraphProto, version: int) -> None:
+    """Write Gelu and GroupNormalization as the formulas that they stand for in an opset."""
     elements = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                _expand(attribute.g)
-        formula = {"Gelu": _gelu, "GroupNormalization": _group_normalization}.get(node.op_type)
-        if formula is None or node.domain:
-            graph.node.append(node)
-            continue
+                _expand(attribute.g, version)
         # Inner graphs use tensors of those around them; what ONNX knows nothing of is taken for float32.
         writer = _Writer(graph, node, helper.tensor_dtype_to_np_dtype(elements.get(node.input[0]) or 1))
-        formula(writer, node)
+        if node.op_type == "Gelu" and not node.domain:
+            _gelu(writer, node)
+        elif node.op_type == "GroupNormalization" and not node.domain:
+            _group_normalization(writer, node, by_group=version < 21)
+        else:
+            graph.node.append(node)
 
 
 class _Writer:
@@ -135,16 +136,17 @@ def _gelu(write: _Writer, node: onnx.NodeProto) -> None:
     write("Mul", half, write("Add", bent, write.number(1.0)), output=node.output[0])
 
 
-def _group_normalization(write: _Writer, node: onnx.NodeProto) -> None:
-    """Instance normalisation of groups of channels in a row, then scale and bias per channel, as of opset 21."""
+def _group_normalization(write: _Writer, node: onnx.NodeProto, by_group: bool) -> None:
+    """Instance normalisation of groups of channels in a row; scale and bias are one for each group or channel."""
     x, scale, bias = node.input[:3]
     own = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     groups = int(own["num_groups"])
-    flat = write("Reshape", x, write.integers(0, groups, -1))
+    values = write("Reshape", x, write.integers(0, groups, -1))
     ones, zeros = write.number(np.ones(groups)), write.number(np.zeros(groups))
-    normal = write("InstanceNormalization", flat, ones, zeros, epsilon=float(own.get("epsilon", 1e-5)))
-    # In three axes, as the number of those behind the channels may be any.
-    channels = write("Reshape", normal, write("Concat", write("Shape", x, start=0, end=2), write.integers(-1), axis=0))
+    values = write("InstanceNormalization", values, ones, zeros, epsilon=float(own.get("epsilon", 1e-5)))
+    if not by_group:
+        # In three axes, as the number of those behind the channels may be any.
+        values = write("Reshape", values, write("Concat", write("Shape", x, end=2), write.integers(-1), axis=0))
     factors, terms = (write("Unsqueeze", value, write.integers(1)) for value in (scale, bias))
-    scaled = write("Add", write("Mul", channels, factors), terms)
+    scaled = write("Add", write("Mul", values, factors), terms)
     write("Reshape", scaled, write("Shape", x), output=node.output[0])
