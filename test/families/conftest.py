@@ -11,6 +11,10 @@ import pytest
 
 # Exporters look for updates, fonts and weights; nothing here needs the network.
 os.environ.update(YOLO_OFFLINE="true", YOLO_AUTOINSTALL="false", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+INSTALLED = find_spec("torch") is not None
+if INSTALLED:
+    # Before any test module imports torchvision.
+    from families import torchvision_cpu  # noqa: F401
 
 
 class _LeftOut(pytest.Module):
@@ -23,12 +27,12 @@ class _LeftOut(pytest.Module):
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Leave the tests here out of an environment without torch."""
-    return None if find_spec("torch") else _LeftOut.from_parent(parent, path=module_path)
+    return None if INSTALLED else _LeftOut.from_parent(parent, path=module_path)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was measured, for the table in docs/families.md."""
-    if not find_spec("torch"):
+    if not INSTALLED:
         return
     from families.harness import MEASURED
 

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+# For all channels, or for each.
+Level = float | torch.Tensor
 
-def enliven(network: nn.Module, run: Callable[[], Any], spread: Mapping[nn.Module, tuple[float, float]]) -> None:
+
+def enliven(network: nn.Module, run: Callable[[], Any], spread: Mapping[nn.Module, tuple[Level, Level]]) -> None:
     """Set the statistics of batch normalisations from data, and the mean and spread of some layers' outputs.
 
     With random weights, signals die out on their way through a deep network, and all outputs are nearly equal.

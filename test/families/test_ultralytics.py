@@ -7,16 +7,17 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import onnx
+import numpy as np
+import onnxruntime
 import pytest
 import torch
-from families import torchvision_cpu  # noqa: F401 - before anything that imports torchvision
 from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_pictures
 from families.random_weights import as_input, enliven
 from ultralytics import YOLO
 from ultralytics.utils import ops
 from ultralytics.utils.nms import non_max_suppression
 
+from seg_perception.errors import UnknownFamilyError
 from seg_perception.toolchain.head import HeadOptions
 from seg_perception.toolchain.prepare import PrepareOptions, prepare
 
@@ -25,7 +26,7 @@ PICTURES = sharp_pictures(4, HEIGHT, WIDTH)
 YOLOV8, YOLO26 = "yolov8n-seg.yaml", "yolo26n-seg.yaml"
 SCALE = 2
 # Ultralytics cuts masks where the corners of pixels leave the box, we where their centres do. So a row and a column of
-# a mask may differ; the masks of boxes half a pixel to the left and above must not. With hundreds of pairs of boxes, the
+# a mask may differ; the masks of boxes half a pixel to the left and above must not. With hundreds of boxes, the
 # IoU of one or two may be so near the limit of the suppression that rounding decides.
 BOUNDS = Bounds(SCORE, min_pixels=400 * SCALE**2, faults=2)
 
@@ -58,14 +59,20 @@ def exported(config: str, folder: Path, **settings: object) -> Path:
 
 
 @cache
-def reference(config: str, end_to_end: bool, shift: float):
-    """By PyTorch, Ultralytics' NMS and its masks, cut by boxes moved by `shift` pixels."""
+def reference(config: str, end_to_end: bool = False):
+    """By PyTorch, and Ultralytics' own code; with the boxes that cut the masks as they are, and moved half a pixel."""
     model = network(config).model.eval()
     model.model[-1].end2end = end_to_end
     with torch.no_grad():
         (rows, prototypes), _ = model(as_input(PICTURES))
     model.model[-1].end2end = False
-    found = non_max_suppression(rows, SCORE / 2, IOU, nc=len(model.names), end2end=end_to_end, max_time_img=60)
+    return {shift: post_processed(rows, prototypes, end_to_end, shift) for shift in (0.0, 0.5)}
+
+
+def post_processed(rows, prototypes, end_to_end: bool, shift: float):
+    columns = prototypes.shape[1] + 4
+    classes = 0 if end_to_end else rows.shape[1] - columns
+    found = non_max_suppression(rows, SCORE / 2, IOU, nc=classes, end2end=end_to_end, max_time_img=60)
     size = (HEIGHT * SCALE, WIDTH * SCALE)
     masks = [
         ops.process_mask_native(each, row[:, 6:], row[:, :4] * SCALE - shift, size)
@@ -77,48 +84,54 @@ def reference(config: str, end_to_end: bool, shift: float):
     ]
 
 
-def check(subject: str, config: str, source: Path, end_to_end: bool = False, bounds: Bounds = BOUNDS) -> None:
+def check(subject: str, source: Path, expected, thorough: bool = False) -> None:
     canonical = source.with_name("canonical.onnx")
     prepare(source, canonical, PrepareOptions(HeadOptions(nms_iou=IOU, max_instances=300), input_size=(HEIGHT, WIDTH)))
-    lowest = bounds.score - bounds.margin
+    lowest = SCORE - BOUNDS.margin
     found = found_in(canonical, PICTURES, lowest, scale=SCALE)
-    assert_agreement(subject, reference(config, end_to_end, 0.5), found, bounds)
-    as_they_are = replace(bounds, min_iou=0.85, mean_iou=0.97)
-    assert_agreement(f"{subject}, border pixels as they are", reference(config, end_to_end, 0.0), found, as_they_are)
-    found = found_in(canonical, PICTURES, lowest, "openvino", SCALE)
-    assert_agreement(f"{subject}, OpenVINO", reference(config, end_to_end, 0.5), found, bounds)
+    assert_agreement(subject, expected[0.5], found, BOUNDS)
+    if thorough:
+        as_they_are = replace(BOUNDS, min_iou=0.85, mean_iou=0.95)
+        assert_agreement(f"{subject}, border pixels as they are", expected[0.0], found, as_they_are)
+        found = found_in(canonical, PICTURES, lowest, "openvino", SCALE)
+        assert_agreement(f"{subject}, OpenVINO", expected[0.5], found, BOUNDS)
 
 
 @pytest.mark.parametrize("config", ["yolov8n-seg.yaml", "yolo11n-seg.yaml", "yolo12n-seg.yaml", "yolo26n-seg.yaml"])
 def test_dense(config, tmp_path):
-    check(config.removesuffix(".yaml"), config, exported(config, tmp_path))
+    check(config.removesuffix(".yaml"), exported(config, tmp_path), reference(config), thorough=True)
 
 
 def test_end_to_end(tmp_path):
-    check("yolo26n-seg end to end", YOLO26, exported(YOLO26, tmp_path, nms=False), True)
+    check("yolo26n-seg end to end", exported(YOLO26, tmp_path, nms=False), reference(YOLO26, True), thorough=True)
 
 
 @pytest.mark.parametrize("opset", [11, 13, 17, 20, 21])
 @pytest.mark.parametrize(("config", "settings"), [(YOLOV8, {}), (YOLO26, {"nms": False, "dynamic": True})])
 def test_opsets(config, settings, opset, tmp_path):
-    subject = f"{config.removesuffix('.yaml')} opset {opset}{' dynamic' * bool(settings)}"
-    check(subject, config, exported(config, tmp_path, opset=opset, **settings), bool(settings))
+    subject = f"{config.removesuffix('.yaml')} opset {opset}{' end to end, dynamic' * bool(settings)}"
+    check(subject, exported(config, tmp_path, opset=opset, **settings), reference(config, bool(settings)))
 
 
 def test_dynamic_axes(tmp_path):
-    check("yolov8n-seg dynamic", YOLOV8, exported(YOLOV8, tmp_path, dynamic=True))
+    check("yolov8n-seg dynamic", exported(YOLOV8, tmp_path, dynamic=True), reference(YOLOV8))
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_suppression_in_the_export_is_cut_off(dynamic, tmp_path):
+def test_suppression_in_the_export_is_refused_with_a_remedy(dynamic, tmp_path):
     source = exported(YOLOV8, tmp_path, nms=True, dynamic=dynamic)
-    check(f"yolov8n-seg nms=True{' dynamic' * dynamic}", YOLOV8, source)
-    operators = {node.op_type for node in onnx.load(tmp_path / "canonical.onnx").graph.node}
-    assert not operators & {"NonMaxSuppression", "NonZero"}
+    with pytest.raises(UnknownFamilyError, match="leave out nms=True"):
+        prepare(source, tmp_path / "canonical.onnx", PrepareOptions(input_size=(HEIGHT, WIDTH)))
 
 
 @pytest.mark.parametrize(("config", "settings"), [(YOLOV8, {}), (YOLO26, {"nms": False})])
 def test_half(config, settings, tmp_path):
-    # Ten bits of a number above 256 leave a quarter of a pixel.
-    bounds = replace(BOUNDS, margin=0.05, box=3.0, score_difference=0.05, min_iou=0.9, faults=12)
-    check(f"{config} half", config, exported(config, tmp_path, half=True, **settings), bool(settings), bounds)
+    """Against the export itself under ONNX Runtime: what rounding changes in these restless networks is not ours."""
+    source = exported(config, tmp_path, half=True, **settings)
+    session = onnxruntime.InferenceSession(source)
+    # Multiplied as in the canonical graph: float16 rounds some of these differently from quotients.
+    feed = PICTURES.transpose(0, 3, 1, 2) * np.float32(1 / 255)
+    outputs = [session.run(None, {"images": feed[index : index + 1]}) for index in range(len(feed))]
+    rows, prototypes = (torch.from_numpy(np.concatenate(each)).float() for each in zip(*outputs, strict=True))
+    expected = {shift: post_processed(rows, prototypes, bool(settings), shift) for shift in (0.0, 0.5)}
+    check(f"{config.removesuffix('.yaml')} half{' end to end' * bool(settings)}", source, expected)
