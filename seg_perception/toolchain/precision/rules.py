@@ -59,9 +59,9 @@ def float_nodes(view: GraphView, keep: Keep) -> dict[str, str]:
         for node in view.nodes.values()
         if touches_float(node, view) and (reason := _own(node, view, keep))
     }
-    released = {name for name in (*_counting(view), *_mask_nodes(view)) if reasons.get(name) == STAGE}
+    released = {name for name in (*_counting(view), *_mask_nodes(view)) if reasons.get(name, STAGE) == STAGE}
     for name in released:
-        del reasons[name]
+        reasons.pop(name, None)
     _trace_back(view, reasons, released)
     _grow(view, reasons)
     for node in view.nodes.values():
@@ -134,17 +134,16 @@ def _from_integers(node: onnx.NodeProto, view: GraphView) -> bool:
 
 
 def _mask_nodes(view: GraphView) -> Iterator[str]:
-    """The nodes of the head that make mask logits: a product with prototypes, and what empties unused rows."""
+    """The nodes that make mask logits, back to the product they come from: scaling, and emptying unused rows."""
     name = _MASKS
-    while (node := _origin(name, view)) is not None and node.name.startswith(_STAGES):
-        others = [other for other in node.input if not _is_truth(other, view)]
-        if node.op_type == "Mul" and len(others) == 1:
-            name = others[0]
-        elif node.op_type not in PRODUCTS:
+    while (node := _origin(name, view)) is not None:
+        factors = [each for each in varying_floats(node, view) if not _is_truth(each, view)]
+        if node.op_type in PRODUCTS:
+            yield node.name
+        if node.op_type not in ("Add", "Div", "Mul", "Sub") or len(factors) != 1:
             return
-        else:
-            name = ""
         yield node.name
+        name = factors[0]
 
 
 def _origin(name: str, view: GraphView) -> onnx.NodeProto | None:
