@@ -256,6 +256,47 @@ def test_a_box_decoder_stays_in_float32(last):
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
+def positions_model(kind):
+    """A convolution whose result is scaled and then used as positions by an operator of this kind."""
+    nodes = [
+        helper.make_node("Conv", ["images", "w"], ["c"], name="last"),
+        helper.make_node("Tanh", ["c"], ["t"], name="bounded"),
+        helper.make_node("Reshape", ["t", "shape"], ["r"], name="moved"),
+        helper.make_node("Mul", ["r", "scale"], ["p"], name="positions"),
+    ]
+    constants = {"w": random(2, 3, 1, 1), "scale": np.float32(0.7)}
+    if kind == "GridSample":
+        constants["shape"] = np.array([1, 4, 4, 2])
+        nodes.append(helper.make_node(kind, ["images", "p"], ["y"], name="reader"))
+    elif kind == "RoiAlign":
+        constants |= {"shape": np.array([8, 4]), "of": np.zeros(8, np.int64)}
+        nodes.append(
+            helper.make_node(kind, ["images", "p", "of"], ["y"], name="reader", output_height=2, output_width=2)
+        )
+    elif kind == "Cast":
+        constants["shape"] = np.array([32])
+        nodes += [
+            helper.make_node(kind, ["p"], ["i"], name="reader", to=TensorProto.INT64),
+            helper.make_node("Gather", ["images", "i"], ["y"], name="gather", axis=3),
+        ]
+    model = model_of(nodes, {"images": [1, 3, 4, 4]}, {"y": 4}, constants)
+    model.graph.output[0].name = "masks"  # which is not traced back for its own sake
+    for each in model.graph.node:
+        each.output[0] = "masks" if each.output[0] == "y" else each.output[0]
+    return model
+
+
+@pytest.mark.parametrize("kind", ["GridSample", "RoiAlign", "Cast"])
+def test_positions_and_indices_are_made_in_float32(kind):
+    half, report = to_half(positions_model(kind))
+    kept = {layer.name: layer.reason for layer in report.kept}
+    assert kept["bounded"] == kept["positions"] == POSITION
+    kinds = elements(half)
+    assert kinds[node_called(half, "last").output[0]] == HALF
+    reader = node_called(half, "reader")
+    assert kinds[reader.input[0 if kind == "Cast" else 1]] == FLOAT
+
+
 def test_masks_are_float16_where_they_are_products_or_picked():
     # Of two queries, one is picked; rows that are not used become empty.
     nodes = [
