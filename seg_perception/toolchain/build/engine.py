@@ -92,7 +92,7 @@ class EngineBuild:
         )
         if engine is None:
             raise ModelError(self._failure())
-        for message in dict.fromkeys(_shortened(self._said())):
+        for message in _shortened(list(dict.fromkeys(self._said()))):
             self._report(f"TensorRT: {message}")
         if cache:
             data = config.get_timing_cache().serialize()

@@ -11,21 +11,29 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import onnx
 import pytest
-from colour_model import save_canonical_colour_model, save_colour_model
+from colour_model import random_scene, save_canonical_colour_model, save_colour_model
+from conv_model import save_canonical_conv_model
 from onnx import TensorProto, helper
 
 from seg_perception.backend.cuda_driver import first_device
 from seg_perception.backend.registry import open_model
 from seg_perception.errors import BackendUnavailable, ConfigurationError, ModelError, SegPerceptionError
 from seg_perception.manifest import BuildSettings, EngineManifest, file_sha256, load_manifest, manifest_path
+from seg_perception.metrics.agreement import AgreementBudget
+from seg_perception.toolchain.build import int8
 from seg_perception.toolchain.build.build import Built, build_engine, engine_key
 from seg_perception.toolchain.build.engine import EngineBuild, Plan
+from seg_perception.toolchain.build.int8 import calibration_frames, frames_sha256
 from seg_perception.toolchain.build.source import Source, spec_of
 from seg_perception.toolchain.build.target import Target
 from seg_perception.toolchain.precision.half import to_half
 from seg_perception.toolchain.prepare import prepare
+from seg_perception.toolchain.quantize.frames import gather
+from seg_perception.toolchain.quantize.gate import Budget
 from seg_perception.toolchain.quantize.report import REPORT_KEY, Precision, QuantizationReport, Step
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 has wheels for x86-64 and Python 3.10 to 3.13")
@@ -390,3 +398,43 @@ def test_a_changed_manifest_is_refused(engine: Path) -> None:
 def test_manifest_is_what_the_class_reads(built: Built) -> None:
     text = manifest_path(built.path).read_text()
     assert EngineManifest.from_json(text, "manifest").to_json() == text
+
+
+def write_pictures(folder: Path, count: int = 36, seed: int = 0) -> Path:
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    for index in range(count):
+        scene = random_scene(rng, 96, 64, 3, sides=(16, 40))
+        cv2.imwrite(str(folder / f"{index:03d}.png"), scene.picture[..., ::-1])
+    return folder
+
+
+def test_int8_is_calibrated_gated_and_described(tmp_path: Path) -> None:
+    source = save_canonical_conv_model(tmp_path / "road.onnx", width=96, height=64)
+    pictures = write_pictures(tmp_path / "pictures")
+    settings = replace(RTX, precision="int8", calibration=(str(pictures),))
+    lines: list[str] = []
+    result = build_engine(source, tmp_path, settings, lines.append)
+    manifest = load_manifest(result.path)
+    assert manifest.precision["share"]["int8"] > 0.5
+    assert not manifest.forced
+    values = manifest.quantization
+    assert values is not None
+    assert values["calibration_sha256"] == gather([pictures]).sha256
+    assert values["int8_share"] == pytest.approx(manifest.precision["share"]["int8"], abs=1e-3)
+    assert values["steps"][-1]["fits"]
+    assert build_engine(source, tmp_path, settings).reused
+    (pictures / "000.png").unlink()
+    fewer = frames_sha256(calibration_frames(settings))
+    assert engine_key(Source.load(source), settings, Target.choose(settings), fewer) != manifest.key
+    with pytest.raises(ConfigurationError, match=r"--calibration: for --precision int8, got fp16"):
+        build_engine(source, tmp_path, replace(settings, precision="fp16"))
+
+
+def test_int8_that_loses_too_much_is_forced_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    impossible = Budget(agreement=AgreementBudget(min_iou=1.0, max_faults=0.0))
+    monkeypatch.setattr(int8, "Budget", lambda: impossible)
+    source = save_canonical_conv_model(tmp_path / "road.onnx", width=96, height=64)
+    pictures = write_pictures(tmp_path / "pictures", count=8)
+    settings = replace(RTX, precision="int8", calibration=(str(pictures),), force=True)
+    assert load_manifest(build_engine(source, tmp_path, settings).path).forced
