@@ -92,6 +92,18 @@ def test_constant_of_shape_also_in_inner_graphs(open_session, opset):
     assert_same(open_session, model)
 
 
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize(("opset", "operator"), [(9, "Upsample"), (10, "Resize")])
+def test_resizing_before_opset_11(open_session, opset, operator, mode):
+    """Then the first cell of the coarse and of the fine grid had one centre."""
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "s")
+    model = model_of(opset, helper.make_node(operator, ["x", "s"], ["y"], mode=mode), {"x": [1, 1, 1, 4]}, [scales])
+    values = np.array([1, 3, 7, 4], np.float32).reshape(1, 1, 1, 4)
+    (found,) = open_session(in_contract_opset(model, "model"))({"x": values}).values()
+    expected = {"linear": [1, 2, 3, 5, 7, 5.5, 4, 4], "nearest": [1, 1, 3, 3, 7, 7, 4, 4]}[mode]
+    np.testing.assert_allclose(found[0, 0, 0], expected, atol=1e-6)
+
+
 def test_what_has_no_older_form_is_named():
     model = model_of(23, helper.make_node("Attention", ["x", "x", "x"], ["y"]), {"x": [1, 2, 4, 8]})
     with pytest.raises(ModelError, match=r"opset 23 cannot be converted .*Attention"):
