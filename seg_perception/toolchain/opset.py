@@ -2,9 +2,9 @@
 
 Upwards ONNX's own converter is right but for one thing: until opset 10, Resize and Upsample place their samples as
 later versions do with `asymmetric` coordinates. Downwards it gives up on most models. What came after opset 19 is
-nearly all further element types for operators that exist, so there the number is changed, what is new is written with
-older operators (operators that ONNX defines as functions, such as Gelu, by their definitions), and the checker has the
-last word. GroupNormalization (18, withdrawn in 19, and 21) is no operator for any runtime of opset 19.
+nearly all further element types for operators that exist, so there the number is changed and what is new is written
+with older operators: those that ONNX defines as functions, such as Gelu, by their definitions. GroupNormalization (18,
+withdrawn in 19, and 21) is an operator of no runtime in opset 19.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ _FAILURES = (
     RuntimeError,
     ValueError,
     version_converter.ConvertError,
-    onnx.checker.ValidationError,
     onnx.shape_inference.InferenceError,
 )
 
@@ -57,6 +56,7 @@ def in_contract_opset(model: onnx.ModelProto, origin: str) -> onnx.ModelProto:
             converted.CopyFrom(version_converter.convert_version(model, OPSET))
         else:
             converted.CopyFrom(model)
+        _write_out_normalization(converted.graph, by_group=version < _NORMALIZATION_BY_CHANNEL)
         if version > OPSET:
             _downgrade(converted, version)
     except _FAILURES as error:
@@ -69,9 +69,6 @@ def in_contract_opset(model: onnx.ModelProto, origin: str) -> onnx.ModelProto:
             if node.op_type == "Resize":
                 _set(node, "coordinate_transformation_mode", "asymmetric")
                 _set(node, "nearest_mode", "floor")
-    if any(node.op_type == "GroupNormalization" for node in _nodes(converted.graph)):
-        for graph in list(_graphs(converted.graph)):
-            _write_out_normalization(graph, by_group=version < _NORMALIZATION_BY_CHANNEL)
     return converted
 
 
@@ -85,12 +82,11 @@ def _downgrade(model: onnx.ModelProto, version: int) -> None:
             if node.op_type == "GridSample":
                 mode = next((item.s for item in node.attribute if item.name == "mode"), b"linear")
                 _set(node, "mode", _GRID_SAMPLE_MODES.get(mode, mode.decode()))
-            _drop_new_defaults(node, version)
+            _drop_new_attributes(node, version)
     for item in model.opset_import:
         if item.domain in ("", "ai.onnx"):
             item.version = OPSET
     model.ir_version = min(model.ir_version, _IR_VERSION)
-    onnx.checker.check_model(model)
     onnx.shape_inference.infer_shapes(model, check_type=True)
 
 
@@ -118,7 +114,7 @@ def _is_new(node: onnx.NodeProto) -> bool:
 
 
 def _types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    types = {}
+    types: dict[str, onnx.TypeProto] = {}
     for graph in _graphs(model.graph):
         types.update((value.name, value.type) for value in (*graph.value_info, *graph.input, *graph.output))
         for tensor in graph.initializer:
@@ -143,16 +139,21 @@ def _body(node: onnx.NodeProto, version: int, types: dict[str, onnx.TypeProto]) 
     return body
 
 
-def _drop_new_defaults(node: onnx.NodeProto, version: int) -> None:
-    """Drop attributes that the contract's opset does not know, where they say what it does anyway."""
+def _drop_new_attributes(node: onnx.NodeProto, version: int) -> None:
+    """Drop attributes that the contract's opset does not know, where they say what it does anyway.
+
+    Raises:
+        ValueError: they say something else.
+    """
     old = defs.get_schema(node.op_type, OPSET, "").attributes
     new = defs.get_schema(node.op_type, version, "").attributes
     for place in reversed(range(len(node.attribute))):
         item = node.attribute[place]
         if item.name in new and item.name not in old:
             default = helper.get_attribute_value(new[item.name].default_value)
-            if helper.get_attribute_value(item) == default:
-                del node.attribute[place]
+            if helper.get_attribute_value(item) != default:
+                raise ValueError(f"node {node.name!r}: opset {OPSET} has no {item.name} in {node.op_type}")
+            del node.attribute[place]
 
 
 def _write_out_normalization(graph: onnx.GraphProto, by_group: bool) -> None:
@@ -161,6 +162,9 @@ def _write_out_normalization(graph: onnx.GraphProto, by_group: bool) -> None:
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
+        for item in node.attribute:
+            if item.HasField("g"):
+                _write_out_normalization(item.g, by_group)
         if node.op_type == "GroupNormalization" and node.domain in ("", "ai.onnx"):
             element = next((elements[name] for name in node.input if elements.get(name)), onnx.TensorProto.FLOAT)
             write = _Writer(graph, node, helper.tensor_dtype_to_np_dtype(element))

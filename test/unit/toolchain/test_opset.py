@@ -56,6 +56,7 @@ def test_group_normalization(open_session, opset, count, shape):
     constants = [numpy_helper.from_array(RNG.normal(size=count).astype(np.float32), name) for name in ("s", "b")]
     node = helper.make_node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=3, epsilon=1e-3)
     model = model_of(opset, node, {"x": shape}, constants)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, shape))
     if opset < 21:
         # What ONNX's reference has is the later one, with each group's numbers for each of its channels.
         later = [numpy_helper.from_array(numpy_helper.to_array(each).repeat(2), each.name) for each in constants]
@@ -104,7 +105,50 @@ def test_resizing_before_opset_11(open_session, opset, operator, mode):
     np.testing.assert_allclose(found[0, 0, 0], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("opset", "operator", "attributes", "count"),
+    [
+        (23, "Attention", {}, 3),
+        (23, "RMSNormalization", {"axis": -1}, 2),
+        (24, "Swish", {"alpha": 1.5}, 1),
+    ],
+)
+def test_operators_that_are_functions(open_session, opset, operator, attributes, count):
+    shape = [1, 2, 4, 8] if operator != "RMSNormalization" else [8]
+    shapes = dict(zip("xyz"[:count], ([1, 2, 4, 8], shape, shape), strict=False))
+    shapes = {f"in_{name}": value for name, value in shapes.items()}
+    assert_same(open_session, model_of(opset, helper.make_node(operator, [*shapes], ["y"], **attributes), shapes))
+
+
+@pytest.mark.parametrize("operator", ["Resize", "Upsample"])
+def test_samples_of_old_resizes(open_session, operator):
+    """Until opset 10 sample i of the result lies at i / scale of the source."""
+    scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    opset = 10 if operator == "Resize" else 9
+    model = model_of(
+        opset, helper.make_node(operator, ["x", "scales"], ["y"], mode="linear"), {"x": [1, 1, 3, 3]}, [scales]
+    )
+    x = RNG.normal(size=(1, 1, 3, 3)).astype(np.float32)
+    (found,) = open_session(in_contract_opset(model, "model"))({"x": x}).values()
+    np.testing.assert_allclose(found[..., ::2, ::2], x, atol=1e-6)
+    np.testing.assert_allclose(found[..., 0, 1], x[..., 0, :2].mean(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("opset", [9, 11])
+@pytest.mark.parametrize("axis", [1, 3])
+def test_softmax_of_several_axes_at_once(open_session, opset, axis):
+    """Until opset 12 a softmax went over its axis and all behind it."""
+    model = model_of(opset, helper.make_node("Softmax", ["x"], ["y"], axis=axis), {"x": [2, 3, 4, 5]})
+    x = RNG.normal(size=(2, 3, 4, 5)).astype(np.float32)
+    (found,) = open_session(in_contract_opset(model, "model"))({"x": x}).values()
+    np.testing.assert_allclose(found.sum(tuple(range(axis, 4))), 1.0, atol=1e-5)
+
+
 def test_what_has_no_older_form_is_named():
-    model = model_of(23, helper.make_node("Attention", ["x", "x", "x"], ["y"]), {"x": [1, 2, 4, 8]})
-    with pytest.raises(ModelError, match=r"opset 23 cannot be converted .*Attention"):
+    node = helper.make_node("BitCast", ["x"], ["y"], name="odd", to=TensorProto.FLOAT)
+    with pytest.raises(ModelError, match=r"opset 26 cannot be converted .*'odd'.* no operator BitCast"):
+        in_contract_opset(model_of(26, node, {"x": [1, 2]}), "model")
+    model = model_of(21, helper.make_node("Identity", ["x"], ["y"]), {"x": [1, 2]})
+    model.opset_import[0].version = 99
+    with pytest.raises(ModelError, match="knows opsets up to"):
         in_contract_opset(model, "model")
