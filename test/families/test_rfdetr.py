@@ -15,7 +15,6 @@ from families.random_weights import enliven
 from seg_perception.classes import ClassTable
 from seg_perception.metrics.compact import FrameInstances
 from seg_perception.sources.class_tables import resolve_class_table
-from seg_perception.toolchain.head import HeadOptions
 from seg_perception.toolchain.prepare import PrepareOptions, prepare
 
 MEAN = torch.tensor([123.675, 116.28, 103.53]).reshape(1, 3, 1, 1)
@@ -81,7 +80,7 @@ def inside_of(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 def exported(model: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """The package's own export, and pictures of its size."""
     path = model.export(output_dir=str(tmp_path_factory.mktemp("rfdetr")), shape=request.param, verbose=False)
-    return Path(path), clear_pictures(model.model.model, sharp_pictures(16, *request.param, seed=1), 4)
+    return Path(path), clear_pictures(model.model.model, sharp_pictures(10, *request.param, seed=1), 4)
 
 
 def clear_pictures(network: Any, pictures: Any, count: int) -> Any:
@@ -119,8 +118,8 @@ def test_coco_checkpoint(model: Any, exported: tuple[Path, Any], tmp_path: Path,
 def test_fine_tuned_checkpoint_without_the_spare_column(model: Any, exported: tuple[Path, Any], tmp_path: Path) -> None:
     source, pictures = exported
     table = ClassTable("own", tuple(f"class {number}" for number in range(90)), {})
-    spec = prepare(source, tmp_path / "canonical.onnx", PrepareOptions(HeadOptions(max_instances=200), table))
-    assert (spec.max_instances, len(spec.class_names)) == (200, 90)
+    spec = prepare(source, tmp_path / "canonical.onnx", PrepareOptions(classes=table))
+    assert (spec.max_instances, len(spec.class_names)) == (100, 90)
     found = found_in(tmp_path / "canonical.onnx", pictures)
     assert_same("RF-DETR-Seg Nano, 90 classes", reference(model, pictures, spare=True), found)
 

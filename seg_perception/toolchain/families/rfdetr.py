@@ -74,7 +74,8 @@ class RfDetr:
         return InstanceHead(
             boxes=graph.concat(1, *map(_within, corners, limits)).transpose(0, 2, 1),
             scores=usable.unsqueeze(1).where(graph.node("Sigmoid", logits), float("nan")),
-            labels=(places - query * count).cast(np.int32),
+            # By way of float32: integers of 64 and 32 bits are the same to OpenVINO, which then has two names for them.
+            labels=(places - query * count).cast(np.float32).cast(np.int32),
             masks=take_rows(masks, query),
             max_instances=rows,
             mask_height=height,
