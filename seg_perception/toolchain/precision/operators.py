@@ -17,6 +17,8 @@ MOVES = _names(
     "Compress Concat DepthToSpace Expand Flatten Gather GatherElements GatherND Identity Pad Reshape ReverseSequence "
     "ScatterElements ScatterND Slice SpaceToDepth Split Squeeze Tile Transpose Trilu Unsqueeze Where"
 )
+# Of these, the ones whose elements come from more than the first input.
+JOINS = _names("Concat Pad ScatterElements ScatterND Where")
 # The result is the same for a float16 and for the equal float32: nothing is added or multiplied.
 EXACT = MOVES | _names(
     "Abs ArgMax ArgMin GlobalMaxPool IsInf IsNaN Max MaxPool Min Neg ReduceMax ReduceMin Relu Shape Sign Size"

@@ -14,6 +14,7 @@ from .operators import (
     DELICATE,
     ELEMENTWISE,
     EXACT,
+    JOINS,
     MOVES,
     NEUTRAL,
     POSITIONS,
@@ -149,7 +150,7 @@ def _mask_nodes(view: GraphView) -> Iterator[str]:
 def _origin(name: str, view: GraphView) -> onnx.NodeProto | None:
     """The node whose result, only moved about, the tensor is."""
     node = view.maker(name)
-    while node is not None and node.op_type in MOVES and node.input:
+    while node is not None and node.op_type in MOVES - JOINS:
         node = view.maker(node.input[0])
     return node
 
