@@ -48,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="class table whose names to use: a YAML file, or the name of one that comes with the package "
         "(default: the names that the model carries)",
     )
-    parser.add_argument("--family", default="", metavar="NAME", help="take the model as one of this family")
+    # Each module there is called as its family; importing them would need onnx.
+    modules = (Path(__file__).parents[1] / "toolchain" / "families").glob("[!_]*.py")
+    families = ", ".join(sorted(path.stem for path in modules))
+    parser.add_argument(
+        "--family", default="", metavar="NAME", help=f"take the model as one of this family, of {families}"
+    )
     parser.add_argument(
         "--input-size",
         type=_size,

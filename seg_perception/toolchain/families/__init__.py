@@ -126,7 +126,7 @@ def recognise(export: Export, forced: str = "") -> tuple[Family, Match]:
     expected = "\n".join(f"  {family.name}: {family.expects}" for family in tried)
     raise UnknownFamilyError(
         f"{export.origin}: {'not a model of this family' if forced else 'no known family recognises this model'}\n"
-        f"{_seen(export)}\nexpected by\n{expected}\n{_remedy(export)}"
+        f"{_seen(export)}\nexpected: one float input [B, 3, H, W], and by\n{expected}\n{_remedy(export)}"
     )
 
 
