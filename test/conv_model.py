@@ -112,7 +112,7 @@ class _Convolutions:
 
     def _with_outlier(self, value: str) -> str:
         """The same with one more channel, which is constant."""
-        plane = self._node("ReduceMax", [value, self._constant("axes", np.array([1]))], "plane", keepdims=1)
+        plane = self._node("ReduceSum", [value, self._constant("axes", np.array([1]))], "plane", keepdims=1)
         zero = self._node("Mul", [plane, self._constant("zero", np.float32(0))], "nothing")
         constant = self._node("Add", [zero, self._constant("large", np.float32(self._outlier))], "constant")
         return self._node("Concat", [value, constant], "with_outlier", axis=1)

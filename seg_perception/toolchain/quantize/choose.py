@@ -15,7 +15,7 @@ from .layers import Layer, Network
 from .progress import Progress
 from .scales import weight_scales
 
-_FEW = 12
+_FEW = 8
 
 
 def few_frames(frames: CalibrationSet) -> tuple[Picture, ...]:

@@ -3,8 +3,8 @@
 CPU runtimes fuse Q/DQ pairs into INT8 kernels whose arithmetic is not the graph's: products of unsigned and signed
 bytes saturate at 16 bits on CPUs without VNNI, and fused kernels round elsewhere. A gate must measure the model, not
 the machine, so all optimisations are off: each QuantizeLinear rounds half to even and saturates, each DequantizeLinear
-multiplies, and convolutions compute in float32. Tensors in float16 are rounded to it or not as ONNX Runtime puts its
-casts, as fused kernels on a GPU do, too; that is no more than one part in 2048.
+multiplies, and convolutions compute in float32. What is left in float16 ONNX Runtime rounds as it likes; the gate runs
+`precision.emulate.emulated`, which rounds all of it.
 """
 
 from __future__ import annotations

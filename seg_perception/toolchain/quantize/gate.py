@@ -23,6 +23,8 @@ from .report import Precision
 # COCO's AP counts weak instances, too; agreement only those that a user would see.
 _LOWEST_FOR_AP = 0.01
 _RULE = AgreementRule()
+# For ranking, where an instance that crosses the threshold must not outweigh what happens to all others.
+_SMOOTH = AgreementRule(margin=0.15)
 # Nothing is selected here, so that road groups play no part.
 _NO_GROUPS = ClassTable("none", (), {})
 
@@ -81,7 +83,7 @@ class Yardstick:
         reference: onnx.ModelProto,
         frames: CalibrationSet,
         pictures: Sequence[Picture],
-        lowest_score: float = _RULE.lowest_score,
+        lowest_score: float = _SMOOTH.lowest_score,
         progress: Progress = silent,
     ) -> None:
         self._frames, self._pictures = frames, pictures
@@ -98,10 +100,10 @@ class Yardstick:
         finally:
             segmenter.close()
 
-    def compared(self, found: Sequence[CollectedFrame]) -> list[FrameAgreement]:
+    def compared(self, found: Sequence[CollectedFrame], rule: AgreementRule = _RULE) -> list[FrameAgreement]:
         """Frame by frame against the reference."""
         return [
-            compare(ours.instances, theirs.instances, _RULE) for ours, theirs in zip(self.reference, found, strict=True)
+            compare(ours.instances, theirs.instances, rule) for ours, theirs in zip(self.reference, found, strict=True)
         ]
 
     def distortion(self, model: onnx.ModelProto) -> float:
@@ -110,7 +112,7 @@ class Yardstick:
         Mean over the reference's instances of the part of the masks' union that differs, where a lost, new or
         relabelled instance counts 1, and of the difference of the scores.
         """
-        parts = self.compared(self.found(model))
+        parts = self.compared(self.found(model), _SMOOTH)
         scores = sum(float(abs(part.score_difference).sum()) for part in parts)
         return (sum(part.disagreement for part in parts) + scores) / max(sum(part.reference for part in parts), 1)
 

@@ -10,6 +10,7 @@ import onnx
 from ...contract import METADATA_KEY
 from ...errors import ConfigurationError, ModelError, NotCanonicalError
 from ..precision.cost import layer_costs
+from ..precision.emulate import emulated
 from ..precision.half import to_half
 from ..precision.view import name_nodes
 from .choose import distortion_by_layer, distortion_by_method, few_frames, returned, scales_of_weights
@@ -158,7 +159,9 @@ class _Work:
         spec = spec_of(self.network.model, self.origin)
         chosen = self.frames.calibration
         found = self.progress(self.frames.frames(chosen), "calibration", len(chosen))
-        limits = calibrate(self.network, tensors, (network_input(frame, spec) for _, frame in found))
+        inputs = (network_input(frame, spec) for _, frame in found)
+        methods = (self.options.method,) if self.options.method else METHODS
+        limits = calibrate(self.network, tensors, inputs, methods)
         weights = scales_of_weights(self.network, self.layers)
         return {method: Scales(each, weights) for method, each in limits.items()}
 
@@ -169,7 +172,7 @@ class _Work:
 
     def _attempt(self, gate: Gate, layers: tuple[Layer, ...], scales: Mapping[str, Scales], action: str) -> _Attempt:
         model, _ = to_half(insert(self.network, layers, scales[self.method]))
-        verdict = gate.measure(model, "gate")
+        verdict = gate.measure(emulated(model)[0], "gate")
         step = Step(action, self._share(layers), verdict.precision, not verdict.over)
         self.report(
             f"INT8 {100 * step.int8_share:.1f} %, {action}\n  {'fits' if step.fits else 'over'}: {step.precision}"

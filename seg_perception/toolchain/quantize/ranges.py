@@ -29,13 +29,14 @@ MIN_MAX = "minmax"
 ENTROPY = "entropy"
 PERCENTILES = {"percentile 99.999": 99.999, "percentile 99.99": 99.99}
 METHODS = (MIN_MAX, ENTROPY, *PERCENTILES)
+_PERCENTILE = "percentile"
 # The histograms of the percentiles and of the entropy. ONNX Runtime's default of 128 for the entropy leaves it no
 # choice: with as many bins as quantized steps there is one candidate, the largest value.
-_PERCENTILE_BINS, _ENTROPY_BINS, _ENTROPY_STEPS = 2048, 1024, 128
+_PERCENTILE_BINS, _ENTROPY_BINS, _ENTROPY_STEPS = 2048, 512, 128
 
 
 def calibrate(
-    network: Network, tensors: Sequence[str], inputs: Iterable[NDArray[np.uint8]]
+    network: Network, tensors: Sequence[str], inputs: Iterable[NDArray[np.uint8]], methods: Sequence[str] = METHODS
 ) -> dict[str, dict[str, float]]:
     """Run frames through the network and find the range of tensors by each method.
 
@@ -45,6 +46,7 @@ def calibrate(
         network: the float32 canonical model.
         tensors: whose ranges are wanted.
         inputs: uint8 `[1, H, W, 3]` each, letterboxed, at least one.
+        methods: those that are wanted; the fewer the faster.
 
     Returns:
         By method and tensor the largest magnitude that the scale should hold.
@@ -52,14 +54,14 @@ def calibrate(
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "network.onnx")
         source.write_bytes(_ending_in(network.model, tensors).SerializeToString())
-        calibrators = _calibrators(source, tensors)
+        calibrators = _calibrators(source, tensors, methods)
         for image in inputs:
             # The calibrators print a line at every step.
             with redirect_stdout(io.StringIO()):
                 for calibrator in calibrators.values():
                     calibrator.collect_data(_Feed({INPUT_NAME: image}))
         with redirect_stdout(io.StringIO()):
-            return dict(_limits(calibrators, tensors))
+            return dict(_limits(calibrators, tensors, methods))
 
 
 class _Feed(CalibrationDataReader):  # type: ignore[misc]
@@ -87,38 +89,44 @@ class _LastRun:
         return self._result
 
 
-def _calibrators(source: Path, tensors: Sequence[str]) -> dict[str, Any]:
-    entropy = EntropyCalibrater(
-        source, symmetric=True, num_bins=_ENTROPY_BINS, num_quantized_bins=_ENTROPY_STEPS,
-        augmented_model_path=str(source.with_name("entropy.onnx")),
-    )  # fmt: skip
-    percentile = PercentileCalibrater(
-        source, symmetric=True, num_bins=_PERCENTILE_BINS,
-        augmented_model_path=str(source.with_name("percentile.onnx")),
-    )  # fmt: skip
-    minmax = MinMaxCalibrater(source, symmetric=True, augmented_model_path=str(source.with_name("minmax.onnx")))
+def _calibrators(source: Path, tensors: Sequence[str], methods: Sequence[str]) -> dict[str, Any]:
+    """Those that the methods need, ready to collect; all percentiles come from one."""
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        MIN_MAX: (MinMaxCalibrater, {}),
+        ENTROPY: (EntropyCalibrater, {"num_bins": _ENTROPY_BINS, "num_quantized_bins": _ENTROPY_STEPS}),
+        _PERCENTILE: (PercentileCalibrater, {"num_bins": _PERCENTILE_BINS}),
+    }
+    wanted = {_PERCENTILE if method in PERCENTILES else method for method in methods}
+    calibrators: dict[str, Any] = {}
     shared = None
-    for calibrator in (entropy, percentile, minmax):
+    for kind, (calibrater, options) in kinds.items():
+        if kind not in wanted:
+            continue
+        augmented = str(source.with_name(f"{kind}.onnx"))
+        calibrator = calibrater(source, symmetric=True, augmented_model_path=augmented, **options)
         infos = {value.name: value for value in calibrator.model.graph.output}
         # Of itself a calibrator takes every tensor of the graph.
         calibrator.select_tensors_to_calibrate = lambda model, infos=infos: (set(tensors), infos)
         calibrator.augment_graph()
-        if calibrator is percentile:
-            calibrator.infer_session = shared
-        else:
+        if kind == MIN_MAX:
             calibrator.create_inference_session()
-        if calibrator is entropy:
+        elif shared is None:
+            calibrator.create_inference_session()
             shared = calibrator.infer_session = _LastRun(calibrator.infer_session)
-    return {ENTROPY: entropy, "percentile": percentile, MIN_MAX: minmax}
+        else:
+            calibrator.infer_session = shared
+        calibrators[kind] = calibrator
+    return calibrators
 
 
-def _limits(calibrators: Mapping[str, Any], tensors: Sequence[str]) -> Iterator[tuple[str, dict[str, float]]]:
-    for method in (MIN_MAX, ENTROPY):
-        yield method, _largest(calibrators[method].compute_data(), tensors)
-    collected = calibrators["percentile"]
-    for method, share in PERCENTILES.items():
-        collected.collector.percentile = share
-        yield method, _largest(collected.compute_data(), tensors)
+def _limits(
+    calibrators: Mapping[str, Any], tensors: Sequence[str], methods: Sequence[str]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    for method in methods:
+        calibrator = calibrators[_PERCENTILE if method in PERCENTILES else method]
+        if method in PERCENTILES:
+            calibrator.collector.percentile = PERCENTILES[method]
+        yield method, _largest(calibrator.compute_data(), tensors)
 
 
 def _largest(ranges: Any, tensors: Sequence[str]) -> dict[str, float]:
