@@ -220,7 +220,7 @@ def _interpolates(resize: onnx.NodeProto) -> bool:
 def _is_coarser(one: Port, other: Port) -> bool:
     """Whether two grids `[B, C, h, w]` differ in nothing but how fine they are."""
     sizes, finer = (one.shape or ())[1:], (other.shape or ())[1:]
-    if len(sizes) != 3 or None in sizes or sizes[0] != finer[0]:
+    if len(sizes) != 3 or None in sizes[1:] or sizes[0] != finer[0]:
         return False
     return all(size is None or (own or 0) <= size for own, size in zip(sizes[1:], finer[1:], strict=True))
 

@@ -23,18 +23,31 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     outputs = {value.name for value in model.graph.output}
     known = {value.name for value in (*model.graph.input, *model.graph.initializer)}
+    before = {value.name: value.type for value in (*model.graph.value_info, *model.graph.output)}
     del model.graph.value_info[:]
     for name, kind in first.items():
         shared = _shared(kind, second.get(name, kind))
         if shared is None or name in known:
             continue
+        _complete(shared.tensor_type, before.get(name, shared).tensor_type)
         if name in outputs:
-            if not shared.tensor_type.HasField("shape"):
-                continue  # What the exporter declared, such as the number of axes, is more.
             next(value for value in model.graph.output if value.name == name).type.CopyFrom(shared)
         else:
             model.graph.value_info.append(onnx.ValueInfoProto(name=name, type=shared))
     return model
+
+
+def _complete(tensor: onnx.TypeProto.Tensor, before: onnx.TypeProto.Tensor) -> None:
+    """Add what ONNX's own inference or the exporter knew, as of what depends on the picture, such as its objects."""
+    if not before.HasField("shape"):
+        return
+    if not tensor.HasField("shape"):
+        tensor.shape.CopyFrom(before.shape)
+    elif len(tensor.shape.dim) == len(before.shape.dim):
+        # The first may be the batch, which is open whatever was declared.
+        for axis, declared in list(zip(tensor.shape.dim, before.shape.dim, strict=True))[1:]:
+            if not axis.dim_value and declared.dim_value > 0:
+                axis.dim_value = declared.dim_value
 
 
 def _is_closed(tensor: onnx.TypeProto.Tensor) -> bool:
