@@ -42,9 +42,12 @@ class RfDetr:
         queries, columns = sizes_of(classes)
         if min(*sizes_of(classes), *sizes_of(masks)) < 1 or sizes_of(boxes) != (queries, 4):
             return None
-        if sizes_of(masks)[0] != queries:
-            return None
         _, height, width = sizes_of(masks)
+        _, network_height, network_width = sizes_of(image)
+        # The package's models of keypoints have an output of four axes, too.
+        spans = abs(height * network_width - width * network_height) <= max(network_height, network_width)
+        if sizes_of(masks)[0] != queries or not spans:
+            return None
         return Match(
             image,
             {"boxes": boxes, "classes": classes, "masks": masks},

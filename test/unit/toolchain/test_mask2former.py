@@ -160,6 +160,20 @@ def test_upsampling_and_inner_states_are_cut_off(open_session, tmp_path, ending)
     assert "Resize" not in {node.op_type for node in onnx.load(tmp_path / "canonical.onnx").graph.node}
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("mode", "nearest"), ("coordinate_transformation_mode", "align_corners")]
+)
+def test_an_upsampling_unlike_that_of_painting_stays(tmp_path, attribute, value):
+    model = mask2former(ending="Resize")
+    (resize,) = (node for node in model.graph.node if node.op_type == "Resize")
+    kept = [each for each in resize.attribute if each.name != attribute]
+    del resize.attribute[:]
+    resize.attribute.extend((*kept, helper.make_attribute(attribute, value)))
+    onnx.save(model, tmp_path / "source.onnx")
+    spec = prepare(tmp_path / "source.onnx", tmp_path / "canonical.onnx", OPTIONS)
+    assert (spec.mask_height, spec.mask_width) == (192, 320)
+
+
 @pytest.mark.parametrize("dtype", [TensorProto.INT64, TensorProto.FLOAT])
 def test_an_input_that_nothing_uses_is_left_out(open_session, tmp_path, dtype):
     model = mask2former()

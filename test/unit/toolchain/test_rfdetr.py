@@ -16,7 +16,7 @@ from seg_perception.contract import OPSET
 from seg_perception.errors import ClassTableError
 from seg_perception.toolchain.canonical import publish
 from seg_perception.toolchain.export import Export
-from seg_perception.toolchain.families import recognise
+from seg_perception.toolchain.families import known_families, recognise
 from seg_perception.toolchain.graph import GraphBuilder
 from seg_perception.toolchain.head import HeadOptions
 from seg_perception.toolchain.prepare import PrepareOptions, prepare
@@ -99,6 +99,13 @@ def test_four_columns_of_classes_are_no_boxes():
     assert boxes_of(("b", "a", "c"), columns=4) == "b"
     assert boxes_of(("b", "a", "c"), order=(2, 1, 0)) == "b"
     assert boxes_of(("pred_boxes", "pred_logits", "c"), columns=4, order=(1, 0, 2)) == "pred_boxes"
+
+
+def test_keypoints_are_no_masks():
+    model, _ = shell()
+    for axis, length in zip(model.graph.output[2].type.tensor_type.shape.dim, (1, QUERIES, 17, 8), strict=True):
+        axis.dim_value = length
+    assert known_families()["rfdetr"].recognise(Export.of_model(model)) is None
 
 
 def test_names_are_needed_for_all_columns_or_all_but_the_last(tmp_path):
