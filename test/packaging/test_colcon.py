@@ -97,6 +97,13 @@ def test_package_comes_from_the_install_space(install: Path, sourced: list[str])
     assert Path(done.stdout.strip()).is_relative_to(install)
 
 
+def test_the_schema_of_manifests_comes_with_the_package(install: Path, sourced: list[str]) -> None:
+    code = f"from {PACKAGE}.manifest import SCHEMA; import json; json.loads(SCHEMA.read_text()); print(SCHEMA)"
+    done = run([*sourced, sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(install)
+
+
 def test_command_line_starts(install: Path, sourced: list[str]) -> None:
     done = run([*sourced, executable(install, PACKAGE), "--help"])
     assert done.returncode == 0, done.stderr

@@ -16,9 +16,10 @@ from ...errors import ConfigurationError, SegPerceptionError
 from ...manifest import ENGINE_SUFFIX, BuildSettings, EngineManifest, file_sha256, load_manifest, manifest_path
 from ...sources.class_tables import find_class_table
 from ..files import writable_folder, write_atomically
+from ..quantize.frames import CalibrationSet
 from .engine import EngineBuild, Plan
 from .int8 import calibration_frames, frames_sha256
-from .source import Source, canonical_model, in_precision, spec_of
+from .source import Network, Source, canonical_model, in_precision, spec_of
 from .target import Target
 
 Report = Callable[[str], None]
@@ -68,17 +69,10 @@ def build_engine(
         return Built(engine, found, reused=True)
 
     watch = _Stopwatch()
-    model = canonical_model(loaded, settings, report)
-    spec = spec_of(model, str(source))
-    check_batch(spec, settings, source)
-    watch.lap("prepare")
-    network = in_precision(model, settings, source, frames, report)
-    report(str(network.summary))
-    watch.lap("precision")
-    report(f"building for {target}")
-    data = _build(Plan(network.model.SerializeToString(), spec, str(source), settings), target, report, watch)
+    network = _network(loaded, settings, frames, report, watch)
+    data = _engine(network, source, settings, target, report, watch)
     manifest = EngineManifest(
-        spec=spec,
+        spec=spec_of(network.model, str(source)),
         engine_sha256=hashlib.sha256(data).hexdigest(),
         engine_bytes=len(data),
         source=str(source),
@@ -139,8 +133,26 @@ def check_batch(spec: ModelSpec, settings: BuildSettings, source: Path) -> None:
         )
 
 
-def _build(plan: Plan, target: Target, report: Report, watch: _Stopwatch) -> bytes:
-    build = EngineBuild(target, plan, report)
+def _network(
+    source: Source, settings: BuildSettings, frames: CalibrationSet | None, report: Report, watch: _Stopwatch
+) -> Network:
+    """The model that TensorRT gets."""
+    model = canonical_model(source, settings, report)
+    check_batch(spec_of(model, str(source.path)), settings, source.path)
+    watch.lap("prepare")
+    network = in_precision(model, settings, source.path, frames, report)
+    report(str(network.summary))
+    watch.lap("precision")
+    return network
+
+
+def _engine(
+    network: Network, source: Path, settings: BuildSettings, target: Target, report: Report, watch: _Stopwatch
+) -> bytes:
+    """What TensorRT makes of it."""
+    report(f"building for {target}")
+    spec = spec_of(network.model, str(source))
+    build = EngineBuild(target, Plan(network.model.SerializeToString(), spec, str(source), settings), report)
     build.parse()
     watch.lap("parse")
     data = build.build()
