@@ -38,7 +38,7 @@ def rows(width: int = 320, height: int = 192, batch: int | None = 1, ending: str
     dets = graph.concat(2, found.boxes, found.scores.unsqueeze(2))
     labels, masks = found.labels.cast(np.int64), found.masks
     if ending == "Open":
-        used = (found.scores > 0.0).cast(np.float32).sum(0, 1, keep=True).reshape(1).cast(np.int64)
+        used = (found.scores > 0.0).cast(np.float32).sum(0, 1, keep=False).cast(np.int64)
         dets, labels, masks = (_first(graph, value, used) for value in (dets, labels, masks))
         count = "count"
     nothing, scales = graph.node("Identity", graph.constant([])), graph.constant([1, 1, MASK_STRIDE, MASK_STRIDE])
@@ -87,9 +87,9 @@ def heads(width: int = 320, height: int = 192, batch: int | None = 1) -> onnx.Mo
 
 
 def _first(graph: GraphBuilder, value: Value, count: Value) -> Value:
-    """Its first `count` rows, int64 `[1]`."""
-    start, axis = graph.constant([0], np.int64), graph.constant([1], np.int64)
-    return graph.node("Slice", value, start, count, axis)
+    """Its first `count` rows, an int64 without axes."""
+    places = graph.node("Range", graph.constant(0, np.int64), count, graph.constant(1, np.int64))
+    return graph.node("Gather", value, places, axis=1)
 
 
 def _halved(value: Value) -> Value:

@@ -153,19 +153,15 @@ def _from_rows(graph: GraphBuilder, match: Match, options: HeadOptions) -> Insta
     values = {key: graph.value(port.name) for key, port in match.outputs.items()}
     values["labels"] = values["labels"].cast(np.float32)
     key = "logits" if "logits" in match.outputs else "masks"
-    height, width = sizes_of(match.outputs[key])[1:]
     usable = finite(values["dets"], 1, 2) & finite(values[key], 1, 2, 3)
-    masks = values[key]
-    if key == "masks":
-        masks, height, width = logits_of_pixels(masks, MASK_CELL), height // MASK_CELL, width // MASK_CELL
-
     given = sizes_of(match.outputs["dets"])[0]
     count = min(options.max_instances, given or options.max_instances)
-    dets, labels = values["dets"], values["labels"]
-    if not given:
-        dets, labels, masks = (
-            _padded(graph, value, rank, count) for value, rank in ((dets, 3), (labels, 2), (masks, 4))
-        )
+    parts = ((values["dets"], 3), (values["labels"], 2), (values[key], 4))
+    # There may be no rows at all, which not every operator takes.
+    dets, labels, masks = (value if given else _padded(graph, value, rank, count) for value, rank in parts)
+    height, width = sizes_of(match.outputs[key])[1:]
+    if key == "masks":
+        masks, height, width = logits_of_pixels(masks, MASK_CELL), height // MASK_CELL, width // MASK_CELL
     boxes, scores = dets.split(2, 4, 1)
     scores = scores.reshape(0, -1)
     rows = best_rows(scores, count)
@@ -237,6 +233,9 @@ def _heads_among(export: Export, image: Port, ports: Iterable[Port]) -> dict[str
         return None
     finest = [dict(zip((*_PARTS, "features"), order, strict=True)) for order in _orders(grids[levels[0]], 4)]
     found = [parts for parts in finest if _is_level(export, parts) and _width(parts["features"], parts["kernels"])]
+    # With as many classes as features, they differ in nothing but that features come last.
+    last = max((grids[levels[0]].index(parts["features"]) for parts in found), default=0)
+    found = [parts for parts in found if parts["features"] is grids[levels[0]][last]]
     if len(found) != 1:
         return None
     features = found[0].pop("features")
