@@ -60,7 +60,7 @@ def save_canonical_conv_model(path: Path, **options: Any) -> Path:
 class _Convolutions:
     """Writes the network and keeps the linear map from the picture's three colours to where it is.
 
-    All values are positive, so that Relu changes nothing.
+    Where Relu stands, all values are positive, so that it changes nothing.
     """
 
     def __init__(self, image: str, outlier: float) -> None:
@@ -80,11 +80,12 @@ class _Convolutions:
         value = self._node("Add", [value, inner], "residual")
         linear = mixed + second @ first @ mixed
         taken = self._with_outlier(value) if self._outlier else value
-        branch = self._mix(CHANNELS, CHANNELS)
-        other = self._conv("branch", taken, np.pad(branch, ((0, 0), (0, int(bool(self._outlier))))))
+        # Negative values in what is concatenated: runtimes have been seen to take it for unsigned.
+        branch = -self._mix(CHANNELS, CHANNELS)
+        other = self._conv("branch", taken, np.pad(branch, ((0, 0), (0, int(bool(self._outlier))))), relu=False)
         value = self._node("Concat", [value, other], "concat", axis=1)
         linear = np.concatenate([linear, branch @ linear])
-        join = self._mix(CHANNELS, 2 * CHANNELS)
+        join = self._mix(CHANNELS, 2 * CHANNELS) * np.repeat([1, -1], CHANNELS)
         value = self._conv("join", value, join)
         linear = join @ linear
         value = self._upsample(value)

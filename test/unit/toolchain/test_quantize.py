@@ -29,6 +29,8 @@ from seg_perception.toolchain.quantize.report import REPORT_KEY, QuantizationRep
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 WIDTH, HEIGHT = 160, 96
+# One of the calibration methods, where the choice among them is not the point.
+METHOD = "minmax"
 
 
 def scenes(count: int, seed: int = 0) -> list[Scene]:
@@ -166,7 +168,8 @@ def test_a_quantized_model_finds_the_same_and_says_what_was_done(
     tmp_path: Path, model_path: Path, pictures: Path, labels: Path, labelled: bool
 ):
     frames = gather([pictures, labels] if labelled else [pictures])
-    done = quantize(onnx.load(model_path), frames)
+    # The network blurs colours a little where rectangles end, which COCO's AP at an IoU of 0.95 takes for a loss.
+    done = quantize(onnx.load(model_path), frames, QuantizeOptions(Budget(max_loss=5.0), method=METHOD))
     report = done.report
     assert {layer.name for layer in report.kept} == {"stem", "wide", "narrow"}
     assert report.int8_share == pytest.approx(precision_summary(done.model).share("int8"), abs=1e-3)
@@ -179,7 +182,7 @@ def test_a_quantized_model_finds_the_same_and_says_what_was_done(
         assert report.precision.float_mask_ap is not None
         assert report.precision.float_mask_ap > 0.9
         assert report.precision.mask_loss is not None
-        assert abs(report.precision.mask_loss) < 0.5
+        assert abs(report.precision.mask_loss) <= 5.0
     assert report_of({item.key: item.value for item in done.model.metadata_props}) == report
 
     path = tmp_path / "int8.onnx"
@@ -193,9 +196,20 @@ def test_a_quantized_model_finds_the_same_and_says_what_was_done(
         assert found_rectangles(path, "openvino", scene) == truth
 
 
+def test_with_labels_layers_return_until_the_loss_of_average_precision_fits(model_path: Path, labels: Path):
+    done = quantize(onnx.load(model_path), gather([labels]), QuantizeOptions(method=METHOD))
+    losses = [step.precision.mask_loss for step in done.report.steps]
+    assert losses[0] is not None
+    assert losses[0] > 0.5
+    assert losses[-1] is not None
+    assert losses[-1] <= 0.5
+    assert [step.fits for step in done.report.steps] == [loss is not None and loss <= 0.5 for loss in losses]
+    assert done.report.steps[-1].int8_share < done.report.steps[0].int8_share
+
+
 def test_the_layer_that_hurts_returns_to_float16_and_the_others_do_not(outlier_path: Path, pictures: Path):
     lines: list[str] = []
-    done = quantize(onnx.load(outlier_path), gather([pictures]), report=lines.append)
+    done = quantize(onnx.load(outlier_path), gather([pictures]), QuantizeOptions(method=METHOD), lines.append)
     assert not done.report.steps[0].fits
     assert done.report.steps[-1].fits
     returned = {layer.name for layer in done.report.kept if layer.reason == "hurts accuracy"}
@@ -209,10 +223,10 @@ class TestBudget:
 
     def test_a_model_that_loses_too_much_does_not_leave(self, outlier_path: Path, pictures: Path):
         with pytest.raises(ModelError, match=r"loses too much even with 4 of 5 layers in float16: .*--force"):
-            quantize(onnx.load(outlier_path), gather([pictures]), QuantizeOptions(self.impossible))
+            quantize(onnx.load(outlier_path), gather([pictures]), QuantizeOptions(self.impossible, METHOD))
 
     def test_unless_it_is_forced_and_then_it_says_so(self, outlier_path: Path, pictures: Path):
-        options = QuantizeOptions(self.impossible, force=True)
+        options = QuantizeOptions(self.impossible, METHOD, force=True)
         done = quantize(onnx.load(outlier_path), gather([pictures]), options)
         assert done.report.forced
         assert not done.report.steps[-1].fits
@@ -237,7 +251,7 @@ class TestModelsThatCannotBe:
 
     def test_a_quantized_one(self, model_path: Path, pictures: Path):
         frames = gather([pictures])
-        done = quantize(onnx.load(model_path), frames)
+        done = quantize(onnx.load(model_path), frames, QuantizeOptions(method=METHOD))
         with pytest.raises(ModelError, match="quantized already"):
             quantize(done.model, frames)
 
@@ -257,7 +271,7 @@ class TestCommand:
         self, tmp_path: Path, model_path: Path, pictures: Path, labels: Path, capsys: pytest.CaptureFixture[str]
     ):
         result = tmp_path / "int8.onnx"
-        arguments = ["--calibration", str(pictures), "--calibration", str(labels), "-o", str(result)]
+        arguments = ["--calibration", str(pictures), "--calibration", str(labels), "--max-loss", "5", "-o", str(result)]
         assert main(["quantize", str(model_path), *arguments]) == 0
         printed = capsys.readouterr().out
         assert "64 frames: 36 for calibration, 28 held back for the gate (18 with labels)" in printed
@@ -276,7 +290,7 @@ class TestCommand:
 
         monkeypatch.setattr(command, "_progress", interrupted)
         folder = tmp_path / "results"
-        arguments = ["--calibration", str(pictures), "-o", str(folder / "int8.onnx")]
+        arguments = ["--calibration", str(pictures), "--method", METHOD, "-o", str(folder / "int8.onnx")]
         assert main(["quantize", str(model_path), *arguments]) == 130
         assert list(folder.iterdir()) == []
 
