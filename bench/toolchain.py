@@ -107,7 +107,7 @@ def run(model: Path, inputs: Sequence[Path], folder: Path) -> dict[str, Measured
         # Here it is about time: whether the model is good enough is another question.
         "verify, quantized model": [
             *("verify", quantized, "--reference", canonical, "--data", str(pictures)),
-            *("--min-iou", "0", "--max-missed", "1"),
+            *("--min-iou", "0", "--max-faults", "1"),
         ],
     }
     results = {}

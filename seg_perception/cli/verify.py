@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lowest mean IoU of the masks of matched instances (default: 0.97 without labels, with labels unjudged)",
     )
     parser.add_argument(
-        "--max-missed",
+        "--max-faults",
         type=float,
         metavar="SHARE",
         help="most missed, extra and relabelled instances, as a share of the reference's (default: 0.02 without "
@@ -121,11 +121,11 @@ def _options(arguments: argparse.Namespace, labelled: bool) -> VerifyOptions:
     if arguments.max_loss is not None and not labelled:
         raise ConfigurationError("--max-loss: expected labelled pictures; give --labels or a COCO file as --data")
     budget = None
-    if not labelled or arguments.min_iou is not None or arguments.max_missed is not None:
+    if not labelled or arguments.min_iou is not None or arguments.max_faults is not None:
         usual = AgreementBudget(0.0, float("inf")) if labelled else AgreementBudget()
         budget = AgreementBudget(
             usual.min_iou if arguments.min_iou is None else arguments.min_iou,
-            usual.max_faults if arguments.max_missed is None else arguments.max_missed,
+            usual.max_faults if arguments.max_faults is None else arguments.max_faults,
         )
     loss = (0.5 if arguments.max_loss is None else arguments.max_loss) if labelled else None
     return VerifyOptions(AgreementRule(arguments.score, arguments.margin), budget, loss, arguments.pictures)

@@ -228,7 +228,7 @@ def test_with_labels_agreement_is_judged_on_request(
 ) -> None:
     arguments = (models["blind"], "--reference", models["good"], "--data", labels, "--max-loss", 100)
     assert run(*arguments) == 0
-    assert run(*arguments, "--max-missed", 0.02) == 1
+    assert run(*arguments, "--max-faults", 0.02) == 1
     printed = capsys.readouterr().out
     assert "at most 2 %" in printed
     assert "expected at least" not in printed
