@@ -21,7 +21,7 @@ HEIGHT, WIDTH = 448, 640
 CLASSES = ("background", "person", "car", "bus", "stop sign", "traffic light")
 PICTURES = sharp_pictures(4, HEIGHT, WIDTH)
 # torchvision rounds boxes outwards to whole pixels before it pastes masks: each side gains half a pixel on average.
-LARGE = 30_000
+LARGE = 20_000
 
 
 @pytest.fixture(scope="module")
@@ -36,35 +36,38 @@ def model() -> Any:
         min_size=512,
         max_size=800,
         rpn_anchor_generator=AnchorGenerator(((128,), (192,), (256,), (320,), (384,)), ((0.5, 1.0, 2.0),) * 5),
-        rpn_post_nms_top_n_test=60,
-        rpn_pre_nms_top_n_test=100,
-        box_detections_per_img=40,
+        # Few: of thousands of overlaps of random boxes, some lie so near a threshold that rounding decides.
+        rpn_post_nms_top_n_test=30,
+        rpn_pre_nms_top_n_test=30,
+        box_detections_per_img=30,
     ).eval()
+    # Suppression adds hundreds of pixels per level to the boxes; of slivers at the border, rounding then decides.
+    model.rpn.min_size = 16.0
     heads = model.roi_heads
     # A trained network's masks are blobs. Of noise, a shift by part of a cell would turn every cell.
     for layer in (*(block[0] for block in heads.mask_head), heads.mask_predictor.conv5_mask):
         layer.weight.data[:] = layer.weight.data.mean((2, 3), keepdim=True)
     spreads = {
-        model.rpn.head.cls_logits: 2.0,
-        model.rpn.head.bbox_pred: 0.2,
-        heads.box_predictor.cls_score: 1.5,
-        heads.box_predictor.bbox_pred: 0.5,
-        heads.mask_predictor.mask_fcn_logits: 8.0,
+        model.rpn.head.cls_logits: (0.0, 2.0),
+        model.rpn.head.bbox_pred: (0.0, 0.2),
+        heads.box_predictor.cls_score: (0.0, 1.5),
+        heads.box_predictor.bbox_pred: (0.0, 0.5),
+        heads.mask_predictor.mask_fcn_logits: (6.0, 8.0),
     }
-    for layer, spread in spreads.items():
-        _scale_to(model, layer, spread)
+    for layer, (mean, spread) in spreads.items():
+        _scale_to(model, layer, mean, spread)
     return model
 
 
-def _scale_to(model: Any, layer: Any, spread: float) -> None:
-    """Scale a layer's weights so that its outputs on the first picture have this standard deviation, without bias."""
+def _scale_to(model: Any, layer: Any, mean: float, spread: float) -> None:
+    """Scale a layer's weights so that its outputs on the first picture have this mean and standard deviation."""
     outputs: list[Any] = []
     hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output.flatten()))
     with torch.no_grad():
         model([tensor_of(PICTURES[0])])
         values = torch.cat(outputs)
         layer.weight *= spread / values.std()
-        layer.bias -= values.mean() * spread / values.std()
+        layer.bias += mean - values.mean() * spread / values.std()
     hook.remove()
 
 
@@ -107,7 +110,7 @@ def test_large_instances_agree_with_torchvision(results: list[dict[str, Any]], c
         f"Mask R-CNN (torchvision), {backend}, masks of {LARGE} pixels or more",
         reference,
         found,
-        Bounds(score=0.1, min_pixels=LARGE),
+        Bounds(score=0.1, min_pixels=LARGE, min_iou=0.97),
     )
 
 
