@@ -256,3 +256,17 @@ def test_the_emulation_is_exact(half: bool):
     result = exact_session(model).run(None, {"x": x})[0]
     # What stands in float16 may be rounded to it or not, here as in TensorRT's fused kernels.
     np.testing.assert_allclose(result, expected, rtol=2.0**-11 if half else 0)
+
+
+def test_tensorrt_builds_an_engine_of_it(network: Network):
+    trt = pytest.importorskip("tensorrt_rtx", reason="needs the Python package tensorrt-rtx-cu12")
+    model, _ = to_half(insert(network, quantizable(network), scales_of(network)))
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    definition = builder.create_network(0)
+    parser = trt.OnnxParser(definition, logger)
+    assert parser.parse(model.SerializeToString()), [str(parser.get_error(i)) for i in range(parser.num_errors)]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(trt.ComputeCapability.SM86, 0)
+    assert builder.build_serialized_network(definition, config).nbytes > 0
