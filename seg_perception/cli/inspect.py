@@ -36,23 +36,30 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from ..toolchain.export import load_model
         from ..toolchain.precision.cost import precision_summary
+        from ..toolchain.quantize.report import report_of
     except ImportError as error:
         raise BackendUnavailable(f"`inspect` needs the Python package onnx ({error}): pip install onnx") from error
     model, _ = load_model(arguments.model, weights=False)
     metadata = {item.key: item.value for item in model.metadata_props}
     if METADATA_KEY in metadata:
         spec = ModelSpec.from_metadata(metadata, str(arguments.model))
-        lines = _canonical(arguments.model, spec, str(precision_summary(model)), arguments.classes)
+        rows = [("precision", str(precision_summary(model)))]
+        done = report_of(metadata, str(arguments.model))
+        if done is not None:
+            rows.append(("quantized", f"{done.method}, {done.calibration_frames} frames; {done.precision}"))
+        if done is not None and done.forced:
+            rows.append(("FORCED", "it loses more accuracy than its budget allowed"))
+        lines = _canonical(arguments.model, spec, rows, arguments.classes)
     else:
         lines = _raw(arguments.model)
     print("\n".join(lines))
     return 0
 
 
-def _canonical(path: Path, spec: ModelSpec, precision: str, classes: str) -> list[str]:
+def _canonical(path: Path, spec: ModelSpec, precision: list[tuple[str, str]], classes: str) -> list[str]:
     origin = ("model", f"{path} (canonical, contract {spec.contract_version})")
     return [
-        *_aligned([origin, *_facts(spec), ("precision", precision)]),
+        *_aligned([origin, *_facts(spec), *precision]),
         "",
         *_class_table(spec, classes),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx
 
 from ...contract import METADATA_KEY
@@ -159,7 +160,8 @@ class _Work:
         spec = spec_of(self.network.model, self.origin)
         chosen = self.frames.calibration
         found = self.progress(self.frames.frames(chosen), "calibration", len(chosen))
-        inputs = (network_input(frame, spec) for _, frame in found)
+        # A network of a fixed batch takes the frame as often as that.
+        inputs = (np.repeat(network_input(frame, spec), spec.batch or 1, axis=0) for _, frame in found)
         methods = (self.options.method,) if self.options.method else METHODS
         limits = calibrate(self.network, tensors, inputs, methods)
         weights = scales_of_weights(self.network, self.layers)

@@ -45,7 +45,7 @@ def calibrate(
     Args:
         network: the float32 canonical model.
         tensors: whose ranges are wanted.
-        inputs: uint8 `[1, H, W, 3]` each, letterboxed, at least one.
+        inputs: uint8 `[B, H, W, 3]` each, letterboxed, at least one.
         methods: those that are wanted; the fewer the faster.
 
     Returns:

@@ -278,6 +278,8 @@ class TestCommand:
         assert "stem (Conv): fewer than 16 channels" in printed
         assert "of the multiply-accumulates in INT8; mask AP" in printed
         assert REPORT_KEY in {item.key for item in onnx.load(result).metadata_props}
+        assert main(["inspect", str(result)]) == 0
+        assert "36 frames; mask AP" in capsys.readouterr().out
 
     def test_ctrl_c_leaves_nothing(
         self, tmp_path: Path, model_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
