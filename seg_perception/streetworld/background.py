@@ -1,0 +1,158 @@
+"""Everything that belongs to nobody: ground, house fronts and sky, found by following each pixel's ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from . import textures as t
+from .camera import Camera, Pose
+from .layout import Street
+from .light import Light, headlight
+
+_FAR = 400.0
+_CLOUDS = {"day": 0.15, "low_sun": 0.1, "night": 0.0, "dusk": 0.3}
+
+
+class Background:
+    """The empty street of one scene."""
+
+    def __init__(self, random: np.random.Generator, street: Street, light: Light, camera: Camera) -> None:
+        """Draw the textures."""
+        self._street, self._light = street, light
+        self._rays = camera.rays()
+        ground = t.ground_texture(random, street)
+        lit = np.asarray(light.sky) + np.asarray(light.sun) * light.to_sun[1]
+        if light.wet:
+            lit = lit * 0.72
+        self._ground = t.levels(np.clip(ground * lit, 0, 255).astype(np.uint8), 0)
+        self._ground_rows = len(ground)
+        self._raw_gain = np.float32(lit)
+        self._fronts = [self._front(random, side) for side in (-1, 1)]
+        self._sky = t.sky_texture(random, light.zenith, light.horizon, _CLOUDS.get(light.weather, 0.6))
+        self.trees = [self._lit_sprite(sprite) for sprite in t.tree_sprites(random, 8)]
+
+    def _front(self, random: np.random.Generator, side: int) -> NDArray[np.uint8]:
+        light = self._light
+        texture = t.grain(t.front_texture(random, self._street, light.lamps), random)
+        sun = max(0.0, -side * light.to_sun[0])
+        gain = np.asarray(light.sun) * sun + 0.75 * np.asarray(light.sky) + 0.3 * np.asarray(light.bounce)
+        glowing = texture[..., 2] > 225 if light.lamps else np.zeros(texture.shape[:2], bool)
+        kept = texture[glowing]
+        texture[..., :3] = np.clip(texture[..., :3] * gain, 0, 255)
+        texture[glowing] = kept
+        return t.levels(texture, 1)
+
+    def _lit_sprite(self, sprite: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        light = self._light
+        gain = 0.7 * np.asarray(light.sun) + 0.8 * np.asarray(light.sky)
+        sprite[..., :3] = np.clip(sprite[..., :3] * gain, 0, 255)
+        return sprite
+
+    def picture(self, pose: Pose) -> tuple[NDArray[np.uint8], int]:
+        """The empty street.
+
+        Returns:
+            bgr8 `[height, width, 3]`, and the first row in which there may be ground.
+        """
+        rays = cv2.transform(self._rays, pose.rotation().T)
+        down = rays[..., 1]
+        first = int(np.argmax((down < -0.002).any(1)))
+        last = len(down) - int(np.argmax((down[::-1] > -0.02).any(1)))
+        image = np.empty(rays.shape, np.uint8)
+        image[:last] = self._sky_part(rays[:last])
+        self._add_ground(image[first:], rays[first:], pose)
+        # House fronts reach below the horizon, down to where they stand.
+        for side in (-1, 1):
+            self._add_front(image, rays, pose, side)
+        return image, first
+
+    def _sky_part(self, rays: NDArray[np.float32]) -> NDArray[np.uint8]:
+        azimuth = rays[..., 0] / np.maximum(rays[..., 2], 0.1)
+        columns = 512 + azimuth * np.float32(57.3 * 4 * 0.8)
+        rows = (60 - rays[..., 1] * np.float32(52.0)) * 4
+        return cv2.remap(self._sky, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).view(np.uint8)
+
+    def _add_ground(self, image: NDArray[np.uint8], rays: NDArray[np.float32], pose: Pose) -> None:
+        down = rays[..., 1]
+        there = down < -0.002
+        scale = pose.y / np.maximum(-down, 0.002)
+        ahead = rays[..., 2] * scale
+        across = pose.x + rays[..., 0] * scale - np.float32(pose.bend / 2) * ahead * ahead
+        columns = np.clip((across + t.GROUND_HALF) * t.GROUND_X, 0, 2 * t.GROUND_HALF * t.GROUND_X - 1)
+        level = _level(scale * scale * np.float32(t.GROUND_Z / (pose.y * 520)))
+        rows = ((ahead + pose.z) * t.GROUND_Z) % (self._ground_rows - 1) + level * self._ground_rows
+        seen = cv2.remap(self._ground, columns, rows.astype(np.float32), cv2.INTER_LINEAR)
+        light = self._light
+        haze = np.exp(-light.fog * np.minimum(ahead, _FAR))
+        gain = haze
+        if light.weather in ("night", "dusk"):
+            relative = np.dstack([rays[..., 0] * scale, -scale * 0, ahead]).reshape(-1, 3)
+            own = headlight(light, relative).reshape(ahead.shape)
+            gain = haze * (1 + own / float(self._raw_gain.mean()) * 0.6)
+        mirror = np.clip(1 - np.abs(down) * 3.5, 0, 1) * (0.45 if light.wet else 0.06)
+        fade = (1 - haze) + haze * mirror
+        mixed = seen * (gain * (1 - mirror))[..., None] + np.float32(light.horizon) * fade[..., None]
+        np.copyto(image, np.clip(mixed, 0, 255).astype(np.uint8), where=there[..., None])
+
+    def _add_front(self, image: NDArray[np.uint8], rays: NDArray[np.float32], pose: Pose, side: int) -> None:
+        """Where the ray meets the wall at x = side * front, which bends with the road."""
+        reach = np.float32(side * self._street.front - pose.x)
+        across, forward = rays[..., 0], rays[..., 2]
+        root = across * across - np.float32(2 * pose.bend) * forward * forward * reach
+        bottom = across + side * np.sqrt(np.maximum(root, 0))
+        scale = np.where((root >= 0) & (bottom * side > 1e-4), 2 * reach / np.where(bottom == 0, 1, bottom), _FAR)
+        height = pose.y + rays[..., 1] * scale
+        ahead = forward * scale
+        there = (scale < _FAR / 2) & (height > 0) & (height < t.FRONT_HEIGHT) & (ahead > 0)
+        rows_there = np.flatnonzero(there.any(1))
+        if not len(rows_there):
+            return
+        part = slice(int(rows_there[0]), int(rows_there[-1]) + 1)
+        height, ahead, there = height[part], ahead[part], there[part]
+        texture = self._fronts[0 if side < 0 else 1]
+        tall = int(t.FRONT_HEIGHT * t.FRONT)
+        level = _level(ahead * ahead * np.float32(t.FRONT / (abs(float(reach)) * 520)))
+        columns = ((ahead + pose.z) * t.FRONT) % (texture.shape[1] - 1)
+        rows = np.clip(tall - 1 - height * t.FRONT, 0, tall - 1) + level * tall
+        seen = cv2.remap(texture, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR)
+        light = self._light
+        haze = np.exp(-light.fog * ahead)[..., None]
+        mixed = seen[..., :3] * haze + np.float32(light.horizon) * (1 - haze)
+        alpha = (seen[..., 3:] * there[..., None]) * np.float32(1 / 255)
+        region = image[part]
+        region[:] = (region + (mixed - region) * alpha).astype(np.uint8)
+
+
+def _level(footprint: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Which blurred copy of a texture has details of `footprint` pixels."""
+    return np.clip(np.floor(np.log2(np.maximum(footprint, 1))), 0, t.LEVELS - 1)
+
+
+def cast_shadows(image: NDArray[np.uint8], first: int, outlines: Sequence[tuple[NDArray[np.int32], float]]) -> None:
+    """Darken the ground.
+
+    Args:
+        image: bgr8 `[height, width, 3]`, changed in place.
+        first: row in which the ground begins.
+        outlines: convex polygons int32 `[N, 2]` in pixels and how dark each is, 0 to 1.
+    """
+    gain = np.full((image.shape[0] - first, image.shape[1]), 255, np.uint8)
+    layer = np.empty_like(gain)
+    for points, dark in outlines:
+        x, y, w, h = cv2.boundingRect(points)
+        y -= first
+        window = (slice(max(0, y), max(0, y + h)), slice(max(0, x), max(0, x + w)))
+        region, stamp = gain[window], layer[window]
+        if not region.size:
+            continue
+        stamp[:] = 255
+        origin = (max(0, x), max(0, y) + first)
+        cv2.fillConvexPoly(stamp, points - np.array(origin, np.int32), int(255 * (1 - dark)))
+        np.minimum(region, stamp, out=region)
+    soft = cv2.GaussianBlur(gain, (0, 0), image.shape[0] / 260)
+    ground = image[first:]
+    cv2.multiply(ground, cv2.cvtColor(soft, cv2.COLOR_GRAY2BGR), ground, 1 / 255)

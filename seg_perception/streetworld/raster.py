@@ -1,0 +1,159 @@
+"""Painting: faces from far to near, colour and owner in one stroke."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .camera import NEAR, Camera, Pose
+from .light import Light, shade
+from .mesh import Mesh
+
+# Everything is painted at twice the size of the image, and in sixteenths of such a pixel.
+SUPERSAMPLING = 2
+_SHIFT = 4
+# The sample of a pixel's 2 x 2 that says to whom it belongs.
+_SAMPLE = (slice(1, None, SUPERSAMPLING), slice(1, None, SUPERSAMPLING))
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a body stands: position of its origin in metres, and yaw in radians."""
+
+    x: float
+    y: float
+    z: float
+    yaw: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SeenBody:
+    """What the camera sees of one body.
+
+    Attributes:
+        polygons: int32 `[N, 1, 2]` each, in sixteenths of pixels of the enlarged image, far to near.
+        colours: blue, green, red of each.
+        box: x1 y1 x2 y2 in camera pixels, also outside the image; edges of pixels, not centres.
+        distance: from the camera to its nearest visible corner along the ground, in metres.
+    """
+
+    polygons: Sequence[NDArray[np.int32]]
+    colours: Sequence[Sequence[float]]
+    box: tuple[float, float, float, float]
+    distance: float
+
+
+def look_at(mesh: Mesh, placement: Placement, camera: Camera, pose: Pose, light: Light) -> SeenBody | None:
+    """Project and light a body; None when nothing of it is in front of the camera."""
+    sine, cosine = np.sin(placement.yaw), np.cos(placement.yaw)
+    turn = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
+    offset = np.array([placement.x, placement.y, placement.z], np.float32)
+    relative = pose.bent(mesh.vertices @ turn + offset)
+    points = relative @ pose.rotation().T
+    centres = pose.bent(mesh.centres @ turn + offset)
+    normals = mesh.normals @ turn
+    facing = (normals * centres).sum(1)
+    depth = points[:, 2]
+    seen = ((facing < 0) | mesh.two_sided) & (depth[mesh.faces] > NEAR).any(1)
+    rows = np.flatnonzero(seen)
+    if not len(rows):
+        return None
+    distance = (centres[rows] ** 2).sum(1)
+    parts = mesh.parts[rows]
+    weight = np.bincount(parts)
+    part_distance = np.bincount(parts, distance) / np.maximum(weight, 1)
+    rows = rows[np.lexsort((-distance, mesh.layers[rows], -part_distance[parts]))]
+    outward = np.where(facing[rows, None] < 0, normals[rows], -normals[rows])
+    colours = shade(light, mesh.colours[rows], outward, centres[rows], mesh.gloss[rows], mesh.glow[rows])
+    polygons, shown, box = _polygons(mesh, rows, points, camera)
+    if not polygons:
+        return None
+    values = np.clip(colours[shown], 0, 255).tolist()
+    return SeenBody(polygons, values, box, float(np.sqrt((centres[rows][:, [0, 2]] ** 2).sum(1)).min()))
+
+
+def _polygons(
+    mesh: Mesh, rows: NDArray[np.int64], points: NDArray[np.float32], camera: Camera
+) -> tuple[list[NDArray[np.int32]], list[int], tuple[float, float, float, float]]:
+    """Projected faces, which of the rows they are of, and the box around them."""
+    near = points[:, 2] <= NEAR
+    safe = points.copy()
+    safe[near, 2] = NEAR
+    corners = camera.pixels(safe)[mesh.faces[rows]]
+    counts = mesh.counts[rows].tolist()
+    cut = near[mesh.faces[rows]].any(1)
+    lowest, highest = corners[~cut].min((0, 1), initial=np.inf), corners[~cut].max((0, 1), initial=-np.inf)
+    fixed = _fixed(corners)
+    polygons, shown = [], []
+    for number, (count, is_cut) in enumerate(zip(counts, cut.tolist(), strict=True)):
+        if not is_cut:
+            polygons.append(fixed[number, :count])
+        else:
+            clipped = camera.pixels(_clip(points[mesh.faces[rows[number], :count]]))
+            lowest, highest = np.minimum(lowest, clipped.min(0)), np.maximum(highest, clipped.max(0))
+            polygons.append(_fixed(clipped))
+        shown.append(number)
+    x1, y1, x2, y2 = (float(v) for v in (*(lowest + 0.5), *(highest + 0.5)))
+    return polygons, shown, (x1, y1, x2, y2)
+
+
+def _fixed(pixels: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Camera pixels in sixteenths of enlarged pixels."""
+    enlarged = (pixels + 0.5) * SUPERSAMPLING - 0.5
+    return np.ascontiguousarray(np.rint(enlarged * (1 << _SHIFT)).astype(np.int32))
+
+
+def _clip(polygon: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The part of a polygon in camera coordinates that is beyond `NEAR`."""
+    result = []
+    for start, end in zip(polygon, np.roll(polygon, -1, 0), strict=True):
+        if start[2] > NEAR:
+            result.append(start)
+        if (start[2] > NEAR) != (end[2] > NEAR):
+            result.append(start + (end - start) * ((NEAR - start[2]) / (end[2] - start[2])))
+    return np.array(result, np.float32)
+
+
+def paint(canvas: NDArray[np.uint8], body: SeenBody, owner: int) -> None:
+    """Paint a body.
+
+    Args:
+        canvas: uint8 `[2 * height, 2 * width, 4]`: blue, green, red, owner.
+        body: to be painted.
+        owner: 1 to 255, or 0 for scenery.
+    """
+    for polygon, (blue, green, red) in zip(body.polygons, body.colours, strict=True):
+        cv2.fillConvexPoly(canvas, polygon, (blue, green, red, owner), cv2.LINE_8, _SHIFT)
+
+
+def owners(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Who owns each pixel of the image, uint8 `[height, width]`."""
+    return np.ascontiguousarray(canvas[_SAMPLE][..., 3])
+
+
+def colours(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image, uint8 `[height, width, 3]`."""
+    height, width = canvas.shape[0] // SUPERSAMPLING, canvas.shape[1] // SUPERSAMPLING
+    small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(small, cv2.COLOR_BGRA2BGR).view(np.uint8)
+
+
+def whole_mask(body: SeenBody, width: int, height: int) -> tuple[int, int, NDArray[np.bool_]]:
+    """The mask of a body as if nothing stood before it, within the image.
+
+    Returns:
+        Left and top of the region in camera pixels, and the region, bool `[h, w]`; empty outside the image.
+    """
+    x1, y1 = max(0, int(body.box[0]) - 1), max(0, int(body.box[1]) - 1)
+    x2, y2 = min(width, int(body.box[2]) + 2), min(height, int(body.box[3]) + 2)
+    if x1 >= x2 or y1 >= y2:
+        return 0, 0, np.zeros((0, 0), bool)
+    region = np.zeros(((y2 - y1) * SUPERSAMPLING, (x2 - x1) * SUPERSAMPLING), np.uint8)
+    shift = np.array([x1, y1], np.int32) * (SUPERSAMPLING << _SHIFT)
+    for polygon in body.polygons:
+        cv2.fillConvexPoly(region, polygon - shift, 1, cv2.LINE_8, _SHIFT)
+    return x1, y1, region[_SAMPLE].astype(bool)

@@ -1,0 +1,143 @@
+"""The street world as a stream of frames with their truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigurationError
+from ..frame import Frame
+from ..sources.base import FrameSource
+from .camera import Camera
+from .light import WEATHERS
+from .render import Renderer
+from .scene import random_scene
+from .truth import Truth
+
+FRAME_ID = "streetworld_camera"
+# The first frame's stamp: a round number of seconds, and not 0, which means "no time" to ROS.
+FIRST_STAMP_NS = 1_000_000_000_000_000_000
+# The track's number is a pixel value of 16 bits, and each scene may use this many.
+_TRACKS_PER_SCENE = 600
+
+
+@dataclass(frozen=True, slots=True)
+class WorldOptions:
+    """Which world.
+
+    Attributes:
+        frames: how many.
+        seed: everything follows from it.
+        width, height: of the pictures in pixels.
+        fps: frames per second.
+        weathers: scenes take them in turn, shuffled.
+        scene_frames: frames of one drive, after which another begins somewhere else; 0 for a single drive.
+        min_pixels: instances with fewer visible pixels are no part of the truth.
+
+    Raises:
+        ConfigurationError: one of them is impossible.
+    """
+
+    frames: int
+    seed: int = 0
+    width: int = 640
+    height: int = 384
+    fps: float = 10.0
+    weathers: tuple[str, ...] = WEATHERS
+    scene_frames: int = 40
+    min_pixels: int = 20
+
+    def __post_init__(self) -> None:
+        for name, low in (("frames", 1), ("seed", 0), ("width", 64), ("height", 64), ("scene_frames", 0)):
+            if getattr(self, name) < low:
+                raise ConfigurationError(f"streetworld {name}: expected at least {low}, got {getattr(self, name)}")
+        if not 0.1 <= self.fps <= 1000:
+            raise ConfigurationError(f"streetworld fps: expected 0.1 to 1000, got {self.fps}")
+        if not self.weathers or set(self.weathers) - set(WEATHERS):
+            raise ConfigurationError(f"weather: expected some of {', '.join(WEATHERS)}; got {', '.join(self.weathers)}")
+
+
+@dataclass(frozen=True, slots=True)
+class WorldFrame:
+    """One frame.
+
+    Attributes:
+        name: unique, fit for a file.
+        frame: the picture, bgr8, with its stamp.
+        truth: what is in it.
+        weather: of its scene.
+        scene: number of its drive.
+    """
+
+    name: str
+    frame: Frame
+    truth: Truth
+    weather: str
+    scene: int
+
+
+class StreetWorld(FrameSource):
+    """Frames of the street world; as a `FrameSource` without the truth, by `render` with it."""
+
+    def __init__(self, options: WorldOptions) -> None:
+        """Choose; nothing is rendered yet."""
+        super().__init__(options.fps)
+        self.options = options
+        random = np.random.default_rng((options.seed, 0))
+        self.camera = Camera(
+            options.width, options.height, options.width * float(random.uniform(0.72, 1.0)),
+            float(random.uniform(-0.16, -0.02)), float(random.uniform(0.0, 0.02)),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        """How many frames there are."""
+        return self.options.frames
+
+    def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        """The pictures."""
+        for index in range(len(self)):
+            shot = self.render(index)
+            yield shot.name, shot.frame
+
+    def shots(self) -> Iterator[WorldFrame]:
+        """The pictures and what is in them."""
+        for index in range(len(self)):
+            yield self.render(index)
+
+    def render(self, index: int) -> WorldFrame:
+        """One frame; the order of calls makes no difference."""
+        options = self.options
+        scene, moment = divmod(index, self._scene_frames)
+        weather = _weather(options.seed, scene, options.weathers)
+        image, truth = self._renderer(scene, weather).render(moment, options.fps)
+        stamp = FIRST_STAMP_NS + round(index * 1e9 / options.fps)
+        frame = Frame.from_bgr(image, stamp_ns=stamp, frame_id=FRAME_ID)
+        return WorldFrame(f"streetworld_{options.seed}_{index:06d}", frame, truth, weather, scene)
+
+    @property
+    def _scene_frames(self) -> int:
+        return self.options.scene_frames or self.options.frames
+
+    def _renderer(self, scene: int, weather: str) -> Renderer:
+        options = self.options
+        return _renderer(
+            options.seed, scene, weather, self.camera, self._scene_frames / options.fps, options.min_pixels
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def _renderer(seed: int, scene: int, weather: str, camera: Camera, seconds: float, min_pixels: int) -> Renderer:
+    first_track = 1 + scene * _TRACKS_PER_SCENE
+    made = random_scene(seed, scene, seconds, weather, first_track)
+    return Renderer(made, camera, (seed, scene), min_pixels)
+
+
+def _weather(seed: int, scene: int, weathers: Sequence[str]) -> str:
+    """Each weather once, in a new order, before any comes again."""
+    turn, place = divmod(scene, len(weathers))
+    order: NDArray[np.int64] = np.random.default_rng((seed, turn, 4)).permutation(len(weathers))
+    return weathers[int(order[place])]
