@@ -62,6 +62,8 @@ setup(
         "openvino": ["openvino"],
         "onnxruntime": ["onnxruntime"],
         "toolchain": ["onnx", "onnxruntime", "tqdm"],
+        # Bags as input of commands.
+        "bags": ["rosbags"],
         # Average precision on labelled pictures.
         "evaluation": ["pycocotools"],
         # For use without ROS; elsewhere python3-opencv comes through rosdep.
