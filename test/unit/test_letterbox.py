@@ -48,7 +48,7 @@ def run(
     anchor=st.sampled_from(["center", "top_left"]),
     seed=st.integers(0, 999),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_content_and_padding(
     width: int, height: int, network_width: int, network_height: int, mode: str, anchor: str, seed: int
 ) -> None:

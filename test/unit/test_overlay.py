@@ -220,7 +220,7 @@ def test_small_boxes_do_not_get_corners_larger_than_themselves() -> None:
     count=st.integers(0, 6),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_tiny_images_and_any_boxes(
     height: int, width: int, map_height: int, map_width: int, count: int, seed: int
 ) -> None:
@@ -257,7 +257,6 @@ def test_the_first_hundred_numbers_have_a_hundred_colours() -> None:
 
 
 @given(height=st.integers(1, 30), width=st.integers(1, 30), seed=st.integers(0, 2**32 - 1), way=st.sampled_from("CFTV"))
-@settings(deadline=None)
 def test_colour_map_depends_on_the_number_alone(height: int, width: int, seed: int, way: str) -> None:
     plain = np.random.default_rng(seed).integers(0, 65536, (height, width), dtype=np.uint16)
     pixels = {"C": plain, "F": np.asfortranarray(plain), "T": plain.T, "V": np.repeat(plain, 2, axis=1)[:, ::2]}[way]

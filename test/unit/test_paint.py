@@ -107,7 +107,7 @@ def random_scene(seed: int, count: int, mask_frame: str, dtype: type = np.float3
 
 @pytest.mark.parametrize("mask_frame", ["frame", "box"])
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equals_the_reference(mask_frame: str, seed: int, count: int) -> None:
     check(random_scene(seed, count, mask_frame))
 

@@ -210,7 +210,7 @@ def test_every_operator_is_type_correct_and_computes_the_same(name):
     np.testing.assert_allclose(found, expected, rtol=1e-2, atol=2e-2 + steps)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, derandomize=True)
 @given(st.lists(st.sampled_from(sorted(CASES)), min_size=2, max_size=5))
 def test_types_fit_in_any_sequence(names):
     model = chain(names)
