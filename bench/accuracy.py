@@ -89,7 +89,11 @@ def compare_models(labels: CocoSet, paths: list[Path]) -> None:
         [path.name, f"{100 * share:.1f} %", *(f"{100 * getattr(each[kind], which):.2f}" for kind, which in _COLUMNS)]
         for path, share, each in zip(paths, shares, averages, strict=True)
     ]
-    show(f"{len(labels.images)} images of {labels.path.name}", ["model", "INT8", *(f"{k} {w}" for k, w in _COLUMNS)], rows)
+    show(
+        f"{len(labels.images)} images of {labels.path.name}",
+        ["model", "INT8", *(f"{k} {w}" for k, w in _COLUMNS)],
+        rows,
+    )
     rows = []
     for path, each in zip(paths[1:], matched[1:], strict=True):
         for kind in KINDS:
