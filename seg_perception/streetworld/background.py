@@ -29,7 +29,7 @@ class Background:
         if light.wet:
             lit = lit * 0.72
         self._ground = t.levels(np.clip(ground * lit, 0, 255).astype(np.uint8), 0)
-        self._ground_rows = len(ground)
+        self._ground_columns = ground.shape[1]
         self._raw_gain = np.float32(lit)
         self._fronts = [self._front(random, side) for side in (-1, 1)]
         self._sky = t.sky_texture(random, light.zenith, light.horizon, _CLOUDS.get(light.weather, 0.6))
@@ -66,8 +66,11 @@ class Background:
         image[:last] = self._sky_part(rays[:last])
         self._add_ground(image[first:], rays[first:], pose)
         # House fronts reach below the horizon, down to where they stand.
-        for side in (-1, 1):
-            self._add_front(image, rays, pose, side)
+        straight = (self._rays @ pose.rotation()[:, 0])[len(image) // 2]
+        margin = round(image.shape[1] * (0.02 + 40 * abs(pose.bend))) + 2
+        middle = int(np.searchsorted(straight, 0.0))
+        for side, part in ((-1, slice(0, middle + margin)), (1, slice(max(0, middle - margin), None))):
+            self._add_front(image[:, part], rays[:, part], pose, side)
         return image, first
 
     def _sky_part(self, rays: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -83,20 +86,25 @@ class Background:
         ahead = rays[..., 2] * scale
         across = pose.x + rays[..., 0] * scale - np.float32(pose.bend / 2) * ahead * ahead
         columns = np.clip((across + t.GROUND_HALF) * t.GROUND_X, 0, 2 * t.GROUND_HALF * t.GROUND_X - 1)
-        level = _level(scale * scale * np.float32(t.GROUND_Z / (pose.y * 520)))
-        rows = ((ahead + pose.z) * t.GROUND_Z) % (self._ground_rows - 1) + level * self._ground_rows
-        seen = cv2.remap(self._ground, columns, rows.astype(np.float32), cv2.INTER_LINEAR)
+        columns += _level(scale * scale * np.float32(t.GROUND_Z / (pose.y * 520))) * np.float32(self._ground_columns)
+        rows = (ahead + np.float32(pose.z % self._street.period)) * np.float32(t.GROUND_Z)
+        seen = cv2.remap(self._ground, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         light = self._light
-        haze = np.exp(-light.fog * np.minimum(ahead, _FAR))
-        gain = haze
+        haze = np.exp(np.minimum(ahead, np.float32(_FAR)) * np.float32(-light.fog))
+        mirror = np.clip(1 - np.abs(down) * np.float32(3.5), 0, 1) * np.float32(0.45 if light.wet else 0.06)
+        kept = haze * (1 - mirror)
+        mixed = self._veiled(seen, kept)
         if light.weather in ("night", "dusk"):
             relative = np.dstack([rays[..., 0] * scale, -scale * 0, ahead]).reshape(-1, 3)
-            own = headlight(light, relative).reshape(ahead.shape)
-            gain = haze * (1 + own / float(self._raw_gain.mean()) * 0.6)
-        mirror = np.clip(1 - np.abs(down) * 3.5, 0, 1) * (0.45 if light.wet else 0.06)
-        fade = (1 - haze) + haze * mirror
-        mixed = seen * (gain * (1 - mirror))[..., None] + np.float32(light.horizon) * fade[..., None]
-        np.copyto(image, np.clip(mixed, 0, 255).astype(np.uint8), where=there[..., None])
+            own = headlight(light, relative).reshape(ahead.shape) * kept / np.float32(self._raw_gain.mean()) * 0.6
+            mixed = np.clip(mixed + seen * own[..., None], 0, 255).astype(np.uint8)
+        cv2.copyTo(mixed, there.view(np.uint8), image)
+
+    def _veiled(self, seen: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """A bgr8 picture of which only `share` `[height, width]` comes through the air; the rest is the horizon's light."""
+        veil = np.empty_like(seen)
+        veil[:] = self._light.horizon
+        return cv2.blendLinear(seen, veil, share, 1 - share).view(np.uint8)
 
     def _add_front(self, image: NDArray[np.uint8], rays: NDArray[np.float32], pose: Pose, side: int) -> None:
         """Where the ray meets the wall at x = side * front, which bends with the road."""
@@ -116,20 +124,20 @@ class Background:
         texture = self._fronts[0 if side < 0 else 1]
         tall = int(t.FRONT_HEIGHT * t.FRONT)
         level = _level(ahead * ahead * np.float32(t.FRONT / (abs(float(reach)) * 520)))
-        columns = ((ahead + pose.z) * t.FRONT) % (texture.shape[1] - 1)
-        rows = np.clip(tall - 1 - height * t.FRONT, 0, tall - 1) + level * tall
-        seen = cv2.remap(texture, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR)
-        light = self._light
-        haze = np.exp(-light.fog * ahead)[..., None]
-        mixed = seen[..., :3] * haze + np.float32(light.horizon) * (1 - haze)
-        alpha = (seen[..., 3:] * there[..., None]) * np.float32(1 / 255)
-        region = image[part]
-        region[:] = (region + (mixed - region) * alpha).astype(np.uint8)
+        columns = (np.clip(ahead, 0, _FAR) + np.float32(pose.z % (2 * self._street.period))) * np.float32(t.FRONT)
+        rows = np.clip(tall - 1 - height * np.float32(t.FRONT), 0, tall - 1) + level * np.float32(tall)
+        seen = cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        haze = np.exp(np.clip(ahead, 0, _FAR) * np.float32(-self._light.fog))
+        veiled = self._veiled(cv2.cvtColor(seen, cv2.COLOR_BGRA2BGR).view(np.uint8), haze)
+        cv2.copyTo(veiled, there.view(np.uint8) * (seen[..., 3] > 127), image[part])
 
 
 def _level(footprint: NDArray[np.float32]) -> NDArray[np.float32]:
     """Which blurred copy of a texture has details of `footprint` pixels."""
-    return np.clip(np.floor(np.log2(np.maximum(footprint, 1))), 0, t.LEVELS - 1)
+    level = (footprint > 2).astype(np.float32)
+    for step in range(2, t.LEVELS):
+        level += footprint > 2**step
+    return level
 
 
 def cast_shadows(image: NDArray[np.uint8], first: int, outlines: Sequence[tuple[NDArray[np.int32], float]]) -> None:

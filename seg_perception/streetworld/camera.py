@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -86,11 +87,7 @@ class Pose:
 
     def rotation(self) -> NDArray[np.float32]:
         """World to camera, float32 `[3, 3]`."""
-        (sy, sp, sr), (cy, cp, cr) = np.sin([self.yaw, self.pitch, self.roll]), np.cos([self.yaw, self.pitch, self.roll])
-        yaw = np.array([[cy, 0, -sy], [0, -1, 0], [sy, 0, cy]])
-        pitch = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-        roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-        return (roll @ pitch @ yaw).astype(np.float32)
+        return _rotation(self.yaw, self.pitch, self.roll)
 
     def position(self) -> NDArray[np.float32]:
         """Of the camera, float32 `[3]`."""
@@ -101,3 +98,12 @@ class Pose:
         relative: NDArray[np.float32] = points - self.position()
         relative[:, 0] += np.float32(self.bend / 2) * relative[:, 2] ** 2
         return relative
+
+
+@lru_cache(maxsize=4)
+def _rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float32]:
+    (sy, sp, sr), (cy, cp, cr) = np.sin([yaw, pitch, roll]), np.cos([yaw, pitch, roll])
+    turned = np.array([[cy, 0, -sy], [0, -1, 0], [sy, 0, cy]])
+    nodded = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    rolled = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return (rolled @ nodded @ turned).astype(np.float32)

@@ -56,4 +56,4 @@ def random_street(random: np.random.Generator) -> Street:
     parking, walk = float(random.choice((0.4, 2.3, 2.3))), float(random.uniform(2.2, 4.0))
     lane_width = float(random.uniform(3.1, 3.6))
     front = lanes * lane_width + parking + walk + float(random.choice((0.3, 2.0, 6.0)))
-    return Street(lanes, lane_width, parking, walk, front)
+    return Street(lanes, lane_width, parking, walk, front, crossing=float(random.uniform(14, 82)))

@@ -102,7 +102,9 @@ class MeshBuilder:
             inner = middles.mean(0).tolist()
             for s, near in ((0, 0), (stations - 1, stations - 2)):
                 corners = list(range(first + s * around, first + (s + 1) * around))
-                self._face(corners, inner, hues[min(s, near)].mean(0).tolist(), float(shine[min(s, near)].min()), glow, layer)
+                self._face(
+                    corners, inner, hues[min(s, near)].mean(0).tolist(), float(shine[min(s, near)].min()), glow, layer
+                )
 
     def box(self, centre: ArrayLike, size: ArrayLike, colour: Colour, gloss: float = 0.0, glow: float = 0.0) -> None:
         """An upright box; `centre` and `size` are x, y, z."""

@@ -38,7 +38,7 @@ class SeenBody:
         polygons: int32 `[N, 1, 2]` each, in sixteenths of pixels of the enlarged image, far to near.
         colours: blue, green, red of each.
         box: x1 y1 x2 y2 in camera pixels, also outside the image; edges of pixels, not centres.
-        distance: from the camera to its nearest visible corner along the ground, in metres.
+        distance: from the camera to the middle of its nearest visible face, in metres.
     """
 
     polygons: Sequence[NDArray[np.int32]]
@@ -62,43 +62,41 @@ def look_at(mesh: Mesh, placement: Placement, camera: Camera, pose: Pose, light:
     rows = np.flatnonzero(seen)
     if not len(rows):
         return None
+    corners, box = _corners(mesh, rows, points, camera)
+    if box[0] >= camera.width or box[1] >= camera.height or box[2] <= 0 or box[3] <= 0:
+        return None
     distance = (centres[rows] ** 2).sum(1)
     parts = mesh.parts[rows]
-    weight = np.bincount(parts)
-    part_distance = np.bincount(parts, distance) / np.maximum(weight, 1)
-    rows = rows[np.lexsort((-distance, mesh.layers[rows], -part_distance[parts]))]
+    part_distance = np.bincount(parts, distance) / np.maximum(np.bincount(parts), 1)
+    order = np.lexsort((-distance, mesh.layers[rows], -part_distance[parts]))
+    rows = rows[order]
     outward = np.where(facing[rows, None] < 0, normals[rows], -normals[rows])
     colours = shade(light, mesh.colours[rows], outward, centres[rows], mesh.gloss[rows], mesh.glow[rows])
-    polygons, shown, box = _polygons(mesh, rows, points, camera)
-    if not polygons:
-        return None
-    values = np.clip(colours[shown], 0, 255).tolist()
-    return SeenBody(polygons, values, box, float(np.sqrt((centres[rows][:, [0, 2]] ** 2).sum(1)).min()))
+    polygons = [corners[number] for number in order.tolist()]
+    return SeenBody(polygons, np.clip(colours, 0, 255).tolist(), box, float(np.sqrt(distance.min())))
 
 
-def _polygons(
+def _corners(
     mesh: Mesh, rows: NDArray[np.int64], points: NDArray[np.float32], camera: Camera
-) -> tuple[list[NDArray[np.int32]], list[int], tuple[float, float, float, float]]:
-    """Projected faces, which of the rows they are of, and the box around them."""
+) -> tuple[list[NDArray[np.int32]], tuple[float, float, float, float]]:
+    """Projected faces, and the box around them."""
+    faces = mesh.faces[rows]
     near = points[:, 2] <= NEAR
-    safe = points.copy()
-    safe[near, 2] = NEAR
-    corners = camera.pixels(safe)[mesh.faces[rows]]
-    counts = mesh.counts[rows].tolist()
-    cut = near[mesh.faces[rows]].any(1)
-    lowest, highest = corners[~cut].min((0, 1), initial=np.inf), corners[~cut].max((0, 1), initial=-np.inf)
-    fixed = _fixed(corners)
-    polygons, shown = [], []
-    for number, (count, is_cut) in enumerate(zip(counts, cut.tolist(), strict=True)):
-        if not is_cut:
-            polygons.append(fixed[number, :count])
-        else:
-            clipped = camera.pixels(_clip(points[mesh.faces[rows[number], :count]]))
-            lowest, highest = np.minimum(lowest, clipped.min(0)), np.maximum(highest, clipped.max(0))
-            polygons.append(_fixed(clipped))
-        shown.append(number)
-    x1, y1, x2, y2 = (float(v) for v in (*(lowest + 0.5), *(highest + 0.5)))
-    return polygons, shown, (x1, y1, x2, y2)
+    cut = near[faces].any(1)
+    safe = points
+    if cut.any():
+        safe = points.copy()
+        safe[near, 2] = NEAR
+    pixels = camera.pixels(safe)[faces]
+    fixed = _fixed(pixels)
+    polygons = [polygon[:count] for polygon, count in zip(fixed, mesh.counts[rows].tolist(), strict=True)]
+    kept = pixels[~cut].reshape(-1, 2)
+    for number in np.flatnonzero(cut).tolist():
+        clipped = camera.pixels(_clip(points[faces[number, : mesh.counts[rows[number]]]]))
+        kept = np.concatenate([kept, clipped])
+        polygons[number] = _fixed(clipped)
+    (x1, y1), (x2, y2) = (kept.min(0) + 0.5).tolist(), (kept.max(0) + 0.5).tolist()
+    return polygons, (x1, y1, x2, y2)
 
 
 def _fixed(pixels: NDArray[np.float32]) -> NDArray[np.int32]:

@@ -89,9 +89,10 @@ class Renderer:
     def _shadows(self, item: _Item, pose: Pose, second: float) -> list[tuple[NDArray[np.int32], float]]:
         """Outlines on the ground: where the sun does not reach, and right under the body."""
         light, actor = self._scene.light, item.actor
-        if isinstance(actor.design, TreeDesign) or item.place.y > 1 or not 1 < item.place.z - pose.z < 50:
+        if isinstance(actor.design, TreeDesign) or item.place.y > 1 or not 1 < item.place.z - pose.z < 40:
             return []
-        points = actor.mesh(second).vertices[::2]
+        vertices = actor.mesh(second).vertices
+        points = vertices[:: max(1, len(vertices) // 40)]
         sine, cosine = np.sin(item.place.yaw), np.cos(item.place.yaw)
         world = points @ np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
         world += np.float32([item.place.x, item.place.y, item.place.z])
@@ -143,15 +144,21 @@ class Renderer:
                 continue
             numbers[number] = actor.track
             left, top, region = whole_mask(body, width, height)
-            full = np.zeros((height, width), bool)
-            full[top : top + region.shape[0], left : left + region.shape[1]] = region
-            visible = CompactMask.of(owner == number)
-            whole = CompactMask.of(full)
+            whole = _placed(region, left, top, (height, width))
+            window = owner[top : top + region.shape[0], left : left + region.shape[1]]
+            visible = _placed(window == number, left, top, (height, width))
             box = (float(visible.left), float(visible.top), float(visible.right), float(visible.bottom))
             hidden = 1 - visible.area / max(whole.area, 1)
             instances.append(
                 TrueInstance(
-                    actor.track, CLASS_NAMES.index(actor.class_name), visible, whole, box, body.box, body.distance, hidden
+                    actor.track,
+                    CLASS_NAMES.index(actor.class_name),
+                    visible,
+                    whole,
+                    box,
+                    body.box,
+                    body.distance,
+                    hidden,
                 )
             )
         return Truth(numbers[owner], tuple(sorted(instances, key=lambda each: each.number)))
@@ -168,3 +175,11 @@ class Renderer:
         image = effects.expose(image, light)
         image = effects.sensor_noise(image, light, random, self._grain)
         return effects.jpeg(image, self._quality)
+
+
+def _placed(region: NDArray[np.bool_], left: int, top: int, size: tuple[int, int]) -> CompactMask:
+    """The mask of an image of which `region` is a part and the rest is empty."""
+    mask = CompactMask.of(region)
+    return CompactMask(
+        size, mask.top + top, mask.left + left, mask.bottom + top, mask.right + left, mask.area, mask.bits
+    )  # fmt: skip

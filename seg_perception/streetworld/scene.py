@@ -9,7 +9,16 @@ from itertools import count
 import numpy as np
 
 from .actors.cycles import BICYCLE_SEAT, MOTORCYCLE_SEAT, CycleDesign, cycle_mesh, random_cycle
-from .actors.people import CYCLING, GAIT_STEPS, MOTORCYCLING, STANDING, PersonDesign, person_mesh, random_person, walking
+from .actors.people import (
+    CYCLING,
+    GAIT_STEPS,
+    MOTORCYCLING,
+    STANDING,
+    PersonDesign,
+    person_mesh,
+    random_person,
+    walking,
+)
 from .actors.signals import (
     LIGHT_STATES, LightDesign, SignDesign, light_mesh, pole_mesh, random_sign, sign_mesh,
 )  # fmt: skip
@@ -242,7 +251,7 @@ class _Crowd:
         random, street = self._random, self._street
         if street.parking < 1:
             return
-        share = random.uniform(0.25, 0.8)
+        share = random.uniform(0.1, 0.65)
         for side in (-1, 1):
             for z in np.arange(-10, self._end, 6.4):
                 if street.in_crossing(z, 9) or random.random() > share:
@@ -257,7 +266,7 @@ class _Crowd:
         """Vehicles in the lanes: those ahead go as fast as we do, roughly; the others come towards us."""
         random, street = self._random, self._street
         for x in street.lane_centres():
-            gap = random.uniform(14, 45)
+            gap = random.uniform(16, 60)
             if x < 0:
                 speed = float(random.uniform(5, 13))
                 first, last = 5.0, VIEW + self._seconds * (speed + self._speed)
@@ -270,14 +279,16 @@ class _Crowd:
                 where = x + random.normal(0, 0.15)
                 yaw = np.pi if x < 0 else random.normal(0, 0.02)
                 if random.random() < 0.08:
-                    yield from self._cycle(Placement(where, 0, z, yaw), speed, str(random.choice(("motorcycle", "scooter"))))
+                    yield from self._cycle(
+                        Placement(where, 0, z, yaw), speed, str(random.choice(("motorcycle", "scooter")))
+                    )
                 else:
                     yield self._vehicle(Placement(where, 0, z, yaw), speed)
                 z += gap * random.uniform(0.6, 1.6) + 7
 
     def _walkers(self) -> Iterator[Actor]:
         random, street = self._random, self._street
-        per_metre = random.choice((0.03, 0.07, 0.14))
+        per_metre = random.choice((0.02, 0.04, 0.09))
         for side in (-1, 1):
             for _ in range(int(self._end * per_metre)):
                 x = side * (street.half_road + random.uniform(0.4, street.walk - 0.3))
@@ -307,10 +318,10 @@ class _Crowd:
                 speed = float(random.uniform(3, 6.5))
                 z = random.uniform(6, self._end + (self._seconds * speed if side < 0 else 0))
                 yield from self._cycle(Placement(side * edge, 0, z, 0 if side > 0 else np.pi), speed, "bicycle")
-            for _ in range(int(self._end / 50)):
+            for _ in range(int(self._end / 90)):
                 x, z = side * (street.half_road + street.walk * 0.8), random.uniform(0, self._end)
                 yaw = random.uniform(-np.pi, np.pi)
-                for k in range(int(random.integers(1, 4))):
+                for k in range(int(random.integers(1, 3))):
                     yield from self._cycle(Placement(x, 0, z + 0.7 * k, yaw), 0.0, rider=False)
 
     def _crossing(self, z: float) -> Iterator[Actor]:
@@ -350,7 +361,9 @@ class _Crowd:
         gantry = random.random() < 0.45
 
         def lamp(x: float, y: float, at: float, yaw: float, shift: float = 0.0) -> Actor:
-            return Actor(next(self._tracks), "traffic light", design, Placement(x, y, at, yaw), phase=(phase + shift) % 1)
+            return Actor(
+                next(self._tracks), "traffic light", design, Placement(x, y, at, yaw), phase=(phase + shift) % 1
+            )
 
         for side, yaw, far in ((1, 0.0, street.cross_half + 4.0), (-1, np.pi, -street.cross_half - 4.0)):
             x = side * (street.half_road + 0.6)
@@ -380,7 +393,7 @@ class _Crowd:
                         x - 0.06 * np.sin(yaw), height - 0.95 * k * (design.size / 0.4), z - 0.06 * np.cos(yaw), yaw
                     )
                     yield Actor(next(self._tracks), "traffic sign", design, front)
-                z += random.uniform(9, 32)
+                z += random.uniform(12, 45)
 
     def _green(self) -> Iterator[Actor]:
         random, street = self._random, self._street
@@ -396,5 +409,3 @@ class _Crowd:
             for z in np.arange(12, self._end, 30):
                 reach = -side * 1.8
                 yield Actor(0, "", PoleDesign(7.5, reach, 0.08), Placement(side * (street.half_road + 0.5), 0, z, 0))
-
-

@@ -30,13 +30,13 @@ def noise(random: np.random.Generator, height: int, width: int, coarse: int, dep
 
 
 def levels(texture: Texture, axis: int) -> Texture:
-    """The texture and copies blurred along an axis (0 rows, 1 columns), one below the other."""
+    """The texture and copies blurred along an axis, along which it repeats (0 rows, 1 columns), side by side across it."""
     result = [texture]
     for level in range(1, LEVELS):
         size = 2**level + 1
         kernel = (1, size) if axis == 0 else (size, 1)
         result.append(cv2.blur(texture, kernel, borderType=cv2.BORDER_REFLECT).view(np.uint8))
-    return np.concatenate(result)
+    return np.concatenate(result, 1 - axis)
 
 
 def ground_texture(random: np.random.Generator, street: Street) -> Texture:

@@ -48,7 +48,7 @@ class WorldOptions:
     height: int = 384
     fps: float = 10.0
     weathers: tuple[str, ...] = WEATHERS
-    scene_frames: int = 40
+    scene_frames: int = 60
     min_pixels: int = 20
 
     def __post_init__(self) -> None:

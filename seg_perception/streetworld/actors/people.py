@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import cos, pi, sin
 
@@ -13,7 +13,7 @@ from .. import colours as c
 from ..colours import Colour
 from ..mesh import Mesh, MeshBuilder, ring
 
-GAIT_STEPS = 12
+GAIT_STEPS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,46 +106,96 @@ def random_person(random: np.random.Generator, helmet: bool = False) -> PersonDe
     )
 
 
-@lru_cache(maxsize=4096)
+@dataclass(frozen=True, slots=True)
+class _Joint:
+    """Where a limb begins and how it is turned: forwards about x, then outwards."""
+
+    pivot: NDArray[np.float64]
+    angle: float = 0.0
+    spread: float = 0.0
+
+
+@lru_cache(maxsize=1024)
 def person_mesh(design: PersonDesign, pose: Pose, seat: float = 0.0) -> Mesh:
     """A body that stands on the origin, or sits with its hips at height `seat` in metres, and looks along +z."""
+    mesh, limbs = _upright(design)
+    joints = _joints(design, pose, seat)
+    turns = np.array([_turn(joint) for joint in joints], np.float32)
+    pivots = np.array([joint.pivot for joint in joints], np.float32)
+    origins = np.array([joint.pivot for joint in _joints(design, Pose(), 0.0)], np.float32)
+    faces = mesh.parts
+
+    def moved(points: NDArray[np.float32], of: NDArray[np.int32]) -> NDArray[np.float32]:
+        return np.einsum("nij,nj->ni", turns[of], points - origins[of]) + pivots[of]
+
+    normals = np.einsum("nij,nj->ni", turns[faces], mesh.normals)
+    return replace(mesh, vertices=moved(mesh.vertices, limbs), centres=moved(mesh.centres, faces), normals=normals)
+
+
+@lru_cache(maxsize=1024)
+def _upright(design: PersonDesign) -> tuple[Mesh, NDArray[np.int32]]:
+    """The body at attention, whose parts are numbered like its joints, and the part of each vertex."""
     b = MeshBuilder()
+    joints = iter(_joints(design, Pose(), 0.0))
     h, k = design.height, design.height * design.build
+    build = 0.55 + 0.45 * design.build
+    for side in (0, 1):
+        thigh, knee, ankle = next(joints).pivot, next(joints).pivot, next(joints).pivot
+        if side:
+            b.part()
+        b.tube(thigh, knee, (0.054 * h * build, 0.036 * h * build), design.trousers, 8)
+        b.part()
+        b.tube(knee, ankle, (0.036 * h * build, 0.024 * h), design.skin if design.skirt else design.trousers, 8)
+        b.part()
+        heel, toe = ankle - (0, 0.012 * h, 0.025 * h), ankle + (0, -0.012 * h, 0.085 * h)
+        b.tube(heel, toe, (0.024 * h, 0.018 * h), design.shoes, 6)
+    b.part()
+    hip = next(joints).pivot
+    _trunk(b, design, hip, h, k)
+    b.part()
+    back = next(joints).pivot + (0, 0.22 * h, -0.1 * h)
+    b.box(back, (0.15 * h, 0.22 * h, 0.08 * h) if design.bag else (0.01, 0.01, 0.01), design.bag or design.top)
+    for _ in (0, 1):
+        b.part()
+        _arm(b, design, next(joints).pivot, next(joints).pivot, h)
+    b.part()
+    _head(b, design, next(joints).pivot, h)
+    mesh = b.build()
+    limbs = np.zeros(len(mesh.vertices), np.int32)
+    limbs[mesh.faces] = mesh.parts[:, None]
+    return mesh, limbs
+
+
+def _joints(d: PersonDesign, pose: Pose, seat: float) -> list[_Joint]:
+    """Of thigh, shin and foot on the left and right, trunk, bag, upper and lower arm on the left and right, and head."""
+    h, k = d.height, d.height * d.build
     hip = np.array([0, seat if seat else (0.515 + pose.lift) * h, 0])
-    for side in (0, 1):
-        _leg(b, design, pose, side, hip, h)
-    b.part()
-    neck = _trunk(b, design, pose, hip, h, k)
-    for side in (0, 1):
-        _arm(b, design, pose, side, neck, h, k)
-    b.part()
-    _head(b, design, pose, neck, h)
-    return b.build()
-
-
-def _leg(b: MeshBuilder, d: PersonDesign, pose: Pose, side: int, hip: NDArray[np.float64], h: float) -> None:
-    sign = 1 if side else -1
-    build = 0.55 + 0.45 * d.build
-    top = hip + (sign * 0.05 * h * build, 0.0, 0.0)
-    thigh, shin = pose.hips[side], pose.hips[side] - pose.knees[side]
-    knee = top + 0.245 * h * np.array([sign * pose.spread, -cos(thigh), sin(thigh)])
-    ankle = knee + 0.235 * h * np.array([0.0, -cos(shin), sin(shin)])
-    bare = d.skirt
-    b.part()
-    b.tube(top, knee, (0.054 * h * build, 0.036 * h * build), d.trousers, 8)
-    b.part()
-    b.tube(knee, ankle, (0.036 * h * build, 0.024 * h), d.skin if bare else d.trousers, 8)
-    b.part()
-    toe = ankle + (0.0, -0.012 * h, 0.085 * h)
-    heel = ankle + (0.0, -0.012 * h, -0.025 * h)
-    b.tube(heel, toe, (0.024 * h, 0.018 * h), d.shoes, 6)
-
-
-def _trunk(
-    b: MeshBuilder, d: PersonDesign, pose: Pose, hip: NDArray[np.float64], h: float, k: float
-) -> NDArray[np.float64]:
-    """From the hips to the neck; returns where the neck is."""
+    joints = []
+    for side, sign in ((0, -1), (1, 1)):
+        top = hip + (sign * 0.05 * h * (0.55 + 0.45 * d.build), 0.0, 0.0)
+        thigh, shin = pose.hips[side], pose.hips[side] - pose.knees[side]
+        spread = sign * pose.spread
+        knee = top + 0.245 * h * np.array([spread, -cos(thigh), sin(thigh)])
+        ankle = knee + 0.235 * h * np.array([0.0, -cos(shin), sin(shin)])
+        joints += [_Joint(top, thigh, spread), _Joint(knee, shin), _Joint(ankle)]
+    joints += [_Joint(hip, -pose.lean), _Joint(hip, -pose.lean)]
     up = np.array([0.0, cos(pose.lean), sin(pose.lean)])
+    for side, sign in ((0, -1), (1, 1)):
+        shoulder = hip + up * (0.30 * h) + (sign * 0.102 * k, 0, 0)
+        upper = pose.shoulders[side] - 0.02
+        elbow = shoulder + 0.165 * h * np.array([sign * 0.12, -cos(upper), sin(upper)])
+        joints += [_Joint(shoulder, upper), _Joint(elbow, upper + pose.elbows[side])]
+    return [*joints, _Joint(hip + up * (0.335 * h))]
+
+
+def _turn(joint: _Joint) -> NDArray[np.float64]:
+    sine, cosine = sin(joint.angle), cos(joint.angle)
+    return np.array([[1, -joint.spread, 0], [0, cosine, sine], [0, -sine, cosine]])
+
+
+def _trunk(b: MeshBuilder, d: PersonDesign, hip: NDArray[np.float64], h: float, k: float) -> None:
+    """From the hips to the neck, with coat or skirt."""
+    up = np.array([0.0, 1.0, 0.0])
     # (height above the hips, half width, half depth)
     sections = ((-0.03, 0.088, 0.062), (0.06, 0.086, 0.062), (0.14, 0.090, 0.064), (0.23, 0.102, 0.068),
                 (0.295, 0.108, 0.058), (0.325, 0.066, 0.044), (0.345, 0.030, 0.030))  # fmt: skip
@@ -157,35 +207,23 @@ def _trunk(
     b.loft(rings, hues)
     if d.coat >= 0.1 or d.skirt:
         reach = max(0.2 * d.coat, 0.17 if d.skirt else 0.0) + 0.03
-        low, colour = hip - (0, reach * h, 0), d.top if d.coat >= 0.1 else d.trousers
-        b.loft([ring(low, (0, 1, 0), 0.11 * k, 0.105 * k, 10), ring(hip + up * (0.04 * h), up, 0.092 * k, 0.066 * k, 10)],
-               colour)  # fmt: skip
-    if d.bag is not None:
-        b.part()
-        back = hip + up * (0.22 * h) - np.array([0, 0, 0.1 * h])
-        b.box(back, (0.15 * h, 0.22 * h, 0.08 * h), d.bag)
-    neck: NDArray[np.float64] = hip + up * (0.335 * h)
-    return neck
+        low, colour = hip - up * (reach * h), d.top if d.coat >= 0.1 else d.trousers
+        b.loft(
+            [ring(low, up, 0.11 * k, 0.105 * k, 10), ring(hip + up * (0.04 * h), up, 0.092 * k, 0.066 * k, 10)], colour
+        )
 
 
-def _arm(
-    b: MeshBuilder, d: PersonDesign, pose: Pose, side: int, neck: NDArray[np.float64], h: float, k: float
-) -> None:
-    sign = 1 if side else -1
-    shoulder = neck + np.array([sign * 0.102 * k, -0.035 * h * cos(pose.lean), -0.035 * h * sin(pose.lean)])
-    upper = pose.shoulders[side] - 0.02
-    lower = upper + pose.elbows[side]
-    elbow = shoulder + 0.165 * h * np.array([sign * 0.12, -cos(upper), sin(upper)])
-    wrist = elbow + 0.14 * h * np.array([0.0, -cos(lower), sin(lower)])
+def _arm(b: MeshBuilder, d: PersonDesign, shoulder: NDArray[np.float64], elbow: NDArray[np.float64], h: float) -> None:
+    """Upper arm, and as another part lower arm and hand."""
     thick = 0.6 + 0.4 * d.build
-    b.part()
     b.tube(shoulder, elbow, (0.034 * h * thick, 0.025 * h * thick), d.top if d.sleeves > 0 else d.skin)
     b.part()
-    b.tube(elbow, wrist, (0.025 * h * thick, 0.018 * h), d.top if d.sleeves > 0.5 else d.skin)
-    b.tube(wrist, wrist + (wrist - elbow) * 0.4, (0.019 * h, 0.014 * h), d.skin)
+    down = np.array([0, -0.14 * h, 0])
+    b.tube(elbow, elbow + down, (0.025 * h * thick, 0.018 * h), d.top if d.sleeves > 0.5 else d.skin)
+    b.tube(elbow + down, elbow + down * 1.4, (0.019 * h, 0.014 * h), d.skin)
 
 
-def _head(b: MeshBuilder, d: PersonDesign, pose: Pose, neck: NDArray[np.float64], h: float) -> None:
+def _head(b: MeshBuilder, d: PersonDesign, neck: NDArray[np.float64], h: float) -> None:
     b.tube(neck - (0, 0.02 * h, 0), neck + (0, 0.05 * h, 0), (0.032 * h, 0.03 * h), d.skin)
     middle = neck + np.array([0, 0.095 * h, 0.012 * h])
     sections = ((-0.066, 0.02), (-0.045, 0.042), (-0.005, 0.052), (0.03, 0.05), (0.055, 0.034), (0.066, 0.012))
@@ -199,6 +237,5 @@ def _head(b: MeshBuilder, d: PersonDesign, pose: Pose, neck: NDArray[np.float64]
     hues[3:] = cover
     b.loft(rings, hues, 0.3 if d.helmet else 0.0)
     if d.long_hair:
-        b.part()
         back = middle - (0, 0, 0.03 * h)
         b.tube(back + (0, 0.02 * h, 0), back - (0, 0.12 * h, 0.01 * h), (0.05 * h, 0.035 * h), d.hair, 8)

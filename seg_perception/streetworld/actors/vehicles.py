@@ -203,7 +203,9 @@ def _lamps(b: MeshBuilder, d: VehicleDesign, side: int, front_y: float) -> None:
     rear = [(side * inner * x, y1, zr - 0.03), (side * 0.92 * x, y1, zr + 0.05), (side * 0.92 * x, y2, zr + 0.07),
             (side * inner * x, y2, zr - 0.02)]  # fmt: skip
     lit = d.lamps or d.braking
-    b.polygon(rear, (side * 0.3, 0.1, -1), c.LAMP_RED if lit else (30, 26, 130), 2, 0.3, 0.9 if d.braking else 0.4 * lit)
+    b.polygon(
+        rear, (side * 0.3, 0.1, -1), c.LAMP_RED if lit else (30, 26, 130), 2, 0.3, 0.9 if d.braking else 0.4 * lit
+    )
 
 
 def _wheels(b: MeshBuilder, x: float, z: float, radius: float, double: bool = False) -> None:

@@ -1,0 +1,168 @@
+"""The street world as a bag: what a camera would record, and the truth as the node would publish it.
+
+The topics and messages of the truth are those of the node: an instance map and detections under the image's header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BackendUnavailable, ConfigurationError
+from ..frame import Frame
+from .camera import Camera
+from .truth import TrueInstance
+from .world import WorldFrame
+
+IMAGE, CAMERA_INFO = "/camera/image_raw", "/camera/camera_info"
+INSTANCE_MAP, DETECTIONS = "/ground_truth/instance_map", "/ground_truth/detections"
+STORAGES = ("mcap", "sqlite3")
+TOPICS = {
+    IMAGE: "sensor_msgs/msg/Image",
+    CAMERA_INFO: "sensor_msgs/msg/CameraInfo",
+    INSTANCE_MAP: "sensor_msgs/msg/Image",
+    DETECTIONS: "vision_msgs/msg/Detection2DArray",
+}
+# vision_msgs is in no distribution's base set; fields as in its release 4.
+_VISION_MESSAGES = {
+    "Point2D": "float64 x\nfloat64 y\n",
+    "Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
+    "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n",
+    "ObjectHypothesis": "string class_id\nfloat64 score\n",
+    "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n",
+    "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
+    "vision_msgs/BoundingBox2D bbox\nstring id\n",
+    "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections\n",
+}
+
+
+def write_bag(folder: Path, camera: Camera, shots: Iterable[WorldFrame], storage: str = "mcap") -> dict[str, int]:
+    """Write a bag.
+
+    Args:
+        folder: of the bag; must not exist.
+        camera: that the pictures are of.
+        shots: frames with their truth.
+        storage: one of `STORAGES`.
+
+    Returns:
+        How many `images` and `detections` were written.
+
+    Raises:
+        ConfigurationError: the folder exists or cannot be written, or the storage is unknown.
+        BackendUnavailable: rosbags is not installed.
+    """
+    try:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+    except ImportError as error:
+        message = f"{folder}: bags need the Python package rosbags ({error}): pip install rosbags"
+        raise BackendUnavailable(message) from error
+    if storage not in STORAGES:
+        raise ConfigurationError(f"storage of a bag: expected one of {', '.join(STORAGES)}; got {storage!r}")
+    if folder.exists():
+        raise ConfigurationError(f"--bag {folder}: exists already; remove it or choose another name")
+    store = message_store()
+    plugin = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}[storage]
+    written = {"images": 0, "detections": 0}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with Writer(folder, version=9, storage_plugin=plugin) as writer:
+            connections = {topic: writer.add_connection(topic, kind, typestore=store) for topic, kind in TOPICS.items()}
+            for shot in shots:
+                for topic, message in messages(store.types, camera, shot).items():
+                    writer.write(connections[topic], shot.frame.stamp_ns, store.serialize_cdr(message, TOPICS[topic]))
+                written["images"] += 1
+                written["detections"] += len(shot.truth.instances)
+    except OSError as error:
+        raise ConfigurationError(f"--bag {folder}: cannot be written ({error.strerror or error})") from error
+    return written
+
+
+def message_store() -> Any:
+    """A type store of rosbags that knows the messages of `TOPICS`."""
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    store = get_typestore(Stores.LATEST)
+    types: dict[str, Any] = {}
+    for name, fields in _VISION_MESSAGES.items():
+        types.update(get_types_from_msg(fields, f"vision_msgs/msg/{name}"))
+    store.register(types)
+    return store
+
+
+def messages(types: Mapping[str, Any], camera: Camera, shot: WorldFrame) -> dict[str, Any]:
+    """The messages of one frame by topic; `types` are those of a store."""
+    header = _header(types, shot.frame)
+    frame = shot.frame
+    instance_map = shot.truth.instance_map.astype("<u2")
+    height, width = instance_map.shape
+    array = types["vision_msgs/msg/Detection2DArray"]
+    return {
+        IMAGE: _image(types, header, frame.height, frame.width, frame.encoding, frame.step, frame.data),
+        CAMERA_INFO: _camera_info(types, header, camera),
+        INSTANCE_MAP: _image(
+            types, header, height, width, "mono16", 2 * width, instance_map.view(np.uint8).reshape(-1)
+        ),
+        DETECTIONS: array(
+            header=header, detections=[_detection(types, header, instance) for instance in shot.truth.instances]
+        ),
+    }
+
+
+def _header(types: Mapping[str, Any], frame: Frame) -> Any:
+    seconds, nanoseconds = divmod(frame.stamp_ns, 10**9)
+    stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame.frame_id)
+
+
+def _image(
+    types: Mapping[str, Any], header: Any, height: int, width: int, encoding: str, step: int, data: NDArray[np.uint8]
+) -> Any:
+    return types["sensor_msgs/msg/Image"](
+        header=header, height=height, width=width, encoding=encoding, is_bigendian=0, step=step, data=data
+    )
+
+
+def _camera_info(types: Mapping[str, Any], header: Any, camera: Camera) -> Any:
+    matrix = camera.matrix()
+    region = types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    return types["sensor_msgs/msg/CameraInfo"](
+        header=header,
+        height=camera.height,
+        width=camera.width,
+        distortion_model="plumb_bob",
+        d=camera.distortion(),
+        k=matrix.reshape(-1),
+        r=np.eye(3).reshape(-1),
+        p=np.hstack([matrix, np.zeros((3, 1))]).reshape(-1),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
+
+
+def _detection(types: Mapping[str, Any], header: Any, instance: TrueInstance) -> Any:
+    x1, y1, x2, y2 = instance.box
+    point = types["vision_msgs/msg/Point2D"](x=(x1 + x2) / 2, y=(y1 + y2) / 2)
+    centre = types["vision_msgs/msg/Pose2D"](position=point, theta=0.0)
+    return types["vision_msgs/msg/Detection2D"](
+        header=header,
+        results=[_hypothesis(types, name) for name in (instance.group, instance.class_name)],
+        bbox=types["vision_msgs/msg/BoundingBox2D"](center=centre, size_x=x2 - x1, size_y=y2 - y1),
+        id=str(instance.number),
+    )
+
+
+def _hypothesis(types: Mapping[str, Any], name: str) -> Any:
+    pose = types["geometry_msgs/msg/Pose"](
+        position=types["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
+        orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+    )
+    return types["vision_msgs/msg/ObjectHypothesisWithPose"](
+        hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=name, score=1.0),
+        pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36)),
+    )
