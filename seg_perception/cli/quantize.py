@@ -87,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
     model, _ = load_model(arguments.model)
     if arguments.output.exists() and arguments.output.samefile(arguments.model):
         raise ConfigurationError(f"{arguments.output}: this is the source itself; choose another name for the result")
+    if arguments.output.is_dir():
+        raise ConfigurationError(f"{arguments.output}: is a folder; expected the name of a file with -o")
     writable_folder(arguments.output.parent)
     frames = gather(arguments.calibration, arguments.max_frames, _progress)
     done = quantize(model, frames, options, print, _progress, str(arguments.model))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ModelOutputError
 from ..frame import Frame
 from ..instances import Detections
+from ..metrics.class_maps import CompactClassMap
 from ..metrics.compact import CompactMask, FrameInstances
 from ..metrics.masks import encode_rle
 from ..pipeline.segmenter import Segmenter
@@ -25,12 +26,14 @@ class CollectedFrame:
         name: of the frame in its source.
         width, height: of the camera image in pixels.
         instances: every class and no selection, best first.
+        class_map: at camera size; None of a model without.
     """
 
     name: str
     width: int
     height: int
     instances: FrameInstances
+    class_map: CompactClassMap | None = None
 
 
 def collect(
@@ -47,7 +50,9 @@ def collect(
         ModelOutputError: the model produced NaN or infinity; the message names the frame.
     """
     for name, frame in frames:
-        yield CollectedFrame(name, frame.width, frame.height, find(segmenter, name, frame, lowest_score)[0])
+        instances, class_map = find(segmenter, name, frame, lowest_score)
+        kept = None if class_map is None else CompactClassMap.of(class_map)
+        yield CollectedFrame(name, frame.width, frame.height, instances, kept)
 
 
 def find(

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigurationError
+from .class_maps import ClassMapAgreement
 from .compact import FrameInstances, compact_iou
 
 
@@ -153,7 +154,7 @@ class AgreementBudget:
     """How far a model may be from its reference.
 
     Attributes:
-        min_iou: lowest mean IoU of the masks of counterparts.
+        min_iou: lowest mean IoU of the masks of counterparts, and lowest share of pixels whose class is the same.
         max_faults: highest share of missed and extra instances and switched labels.
     """
 
@@ -163,12 +164,21 @@ class AgreementBudget:
     def __post_init__(self) -> None:
         if not 0 <= self.min_iou <= 1:
             raise ConfigurationError(f"lowest mean mask IoU: expected 0 to 1, got {self.min_iou}")
-        if self.max_faults < 0:
+        # Not `< 0`: NaN would allow everything.
+        if not self.max_faults >= 0:
             raise ConfigurationError(f"highest share of missed and extra instances: expected 0 or more, got {self}")
 
-    def violations(self, agreement: Agreement) -> tuple[str, ...]:
-        """What is over the budget, in words; nothing where the models agree well enough."""
+    def violations(self, agreement: Agreement, class_maps: ClassMapAgreement | None = None) -> tuple[str, ...]:
+        """What is over the budget, in words; nothing where the models agree well enough.
+
+        Args:
+            agreement: of the instances.
+            class_maps: of models that have class maps.
+        """
+        in_maps = self.map_violations(class_maps)
         if not agreement.reference and not agreement.tested:
+            if class_maps is not None and class_maps.pixels:
+                return in_maps  # Frames of nothing but road and sky are something to compare, too.
             return (f"nothing to compare: neither model found an instance in {agreement.frames} frames",)
         found = []
         # Also true of NaN: with not a single pair nothing agrees.
@@ -183,7 +193,16 @@ class AgreementBudget:
                 f"reference's {agreement.reference}, got {100 * agreement.fault_share:.2f} % ({agreement.missed} "
                 f"missed, {agreement.extra} extra, {agreement.switched} relabelled)"
             )
-        return tuple(found)
+        return (*found, *in_maps)
+
+    def map_violations(self, class_maps: ClassMapAgreement | None) -> tuple[str, ...]:
+        """The same of class maps alone; nothing without any."""
+        if class_maps is None or not class_maps.pixels or class_maps.share >= self.min_iou:
+            return ()
+        return (
+            f"class map: expected the same class in at least {100 * self.min_iou:g} % of the pixels, "
+            f"got {100 * class_maps.share:.2f} %",
+        )
 
 
 def compare(reference: FrameInstances, tested: FrameInstances, rule: AgreementRule | None = None) -> FrameAgreement:

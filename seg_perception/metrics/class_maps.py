@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +12,29 @@ from numpy.typing import NDArray
 from ..contract import NO_CLASS
 
 _VALUES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class CompactClassMap:
+    """A class map, compressed: those of many frames are kept at once.
+
+    Attributes:
+        data: compressed pixels.
+        shape: rows and columns.
+    """
+
+    data: bytes
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, class_map: NDArray[np.uint8]) -> CompactClassMap:
+        """Compress a class map, uint8 `[H, W]`."""
+        rows, columns = class_map.shape
+        return cls(zlib.compress(np.ascontiguousarray(class_map).data, level=1), (rows, columns))
+
+    def full(self) -> NDArray[np.uint8]:
+        """The class map again, read-only."""
+        return np.frombuffer(zlib.decompress(self.data), np.uint8).reshape(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

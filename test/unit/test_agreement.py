@@ -126,6 +126,12 @@ def test_two_models_that_find_nothing_prove_nothing() -> None:
     assert "4 frames" in reason
 
 
+@pytest.mark.parametrize("options", [{"min_iou": float("nan")}, {"max_faults": float("nan")}, {"max_faults": -1.0}])
+def test_a_budget_that_would_allow_everything_by_mistake_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="expected 0"):
+        AgreementBudget(**options)
+
+
 @pytest.mark.parametrize("options", [{"score": 1.5}, {"margin": -0.1}, {"iou": 2}, {"min_pixels": 0}])
 def test_impossible_rules_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(options))):

@@ -99,6 +99,10 @@ def gather(paths: Sequence[Path], limit: int = 512, progress: Progress = silent)
         SourceError: a path has nothing to read.
         ConfigurationError: there are not at least two different frames, or several annotation files.
     """
+    if limit < 2:
+        raise ConfigurationError(
+            f"--max-frames: expected at least 2, one to calibrate and one for the gate, got {limit}"
+        )
     if sum(map(is_annotation_file, paths)) > 1:
         raise ConfigurationError("--calibration: expected at most one COCO annotation file; join them")
     labels = next((CocoSet.load(path) for path in paths if is_annotation_file(path)), None)

@@ -13,6 +13,7 @@ from ...errors import ConfigurationError
 from ...evaluation.collect import CollectedFrame, coco_results, collect
 from ...metrics.agreement import Agreement, AgreementBudget, AgreementRule, FrameAgreement, compare
 from ...metrics.average_precision import MatchedResults, match_results, paired_bootstrap
+from ...metrics.class_maps import ClassMapAgreement
 from ...pipeline.host import HostBackend
 from ...pipeline.segmenter import Segmenter
 from .emulation import ExactRunner, spec_of
@@ -35,7 +36,7 @@ class Budget:
 
     Attributes:
         max_loss: points of mask AP (hundredths), where there are labels.
-        agreement: where there are none.
+        agreement: where there are none; of class maps always, since labels have instances only.
     """
 
     max_loss: float = 0.5
@@ -106,15 +107,24 @@ class Yardstick:
             compare(ours.instances, theirs.instances, rule) for ours, theirs in zip(self.reference, found, strict=True)
         ]
 
+    def compared_maps(self, found: Sequence[CollectedFrame]) -> ClassMapAgreement | None:
+        """Class maps of all frames against the reference; None for models without."""
+        pairs = [(ours.class_map, theirs.class_map) for ours, theirs in zip(self.reference, found, strict=True)]
+        maps = [ClassMapAgreement.of(ours.full(), theirs.full()) for ours, theirs in pairs if ours and theirs]
+        return ClassMapAgreement.sum(maps) if maps else None
+
     def distortion(self, model: onnx.ModelProto) -> float:
         """How far a model is from the reference; 0 for the same. Smoother than AP, so that layers can be ranked by it.
 
         Mean over the reference's instances of the part of the masks' union that differs, where a lost, new or
-        relabelled instance counts 1, and of the difference of the scores.
+        relabelled instance counts 1, and of the difference of the scores; and the part of the class maps that differs.
         """
-        parts = self.compared(self.found(model), _SMOOTH)
+        found = self.found(model)
+        parts, maps = self.compared(found, _SMOOTH), self.compared_maps(found)
         scores = sum(float(abs(part.score_difference).sum()) for part in parts)
-        return (sum(part.disagreement for part in parts) + scores) / max(sum(part.reference for part in parts), 1)
+        differing = 1 - maps.share if maps is not None and maps.pixels else 0.0
+        instances = max(sum(part.reference for part in parts), 1)
+        return (sum(part.disagreement for part in parts) + scores) / instances + differing
 
 
 class Gate:
@@ -144,7 +154,8 @@ class Gate:
         """What a model loses, and whether that is too much."""
         found = self._yardstick.found(model, title)
         agreement = Agreement.of(self._yardstick.compared(found))
-        differs = self._budget.agreement.violations(agreement)
+        maps = self._yardstick.compared_maps(found)
+        differs = self._budget.agreement.violations(agreement, maps)
         precision = Precision(
             frames=agreement.frames,
             instances=agreement.reference,
@@ -152,6 +163,7 @@ class Gate:
             missed=agreement.missed,
             extra=agreement.extra,
             switched=agreement.switched,
+            class_map_share=None if maps is None else _number(maps.share),
         )
         if not self._truth:
             return Verdict(precision, over=differs, differs=differs)
@@ -160,7 +172,7 @@ class Gate:
         if loss is None:
             return Verdict(precision, (most + "none, for the labelled frames have no object of the classes",), differs)
         over = () if loss <= self._budget.max_loss else (f"{most}{loss:.2f}",)
-        return Verdict(precision, over, differs)
+        return Verdict(precision, (*over, *self._budget.agreement.map_violations(maps)), differs)
 
     def _matched(self, found: Sequence[CollectedFrame]) -> dict[str, MatchedResults]:
         """Results of the labelled frames, matched with their labels; nothing without labels."""

@@ -201,6 +201,9 @@ def frames_summary(frames: CalibrationSet) -> str:
     if frames.failures:
         lines.append(f"{len(frames.failures)} could not be read:")
         lines += [f"  skipped: {failure}" for failure in frames.failures]
+    if frames.labels is not None and frames.labels.missing:
+        absent = frames.labels.missing
+        lines.append(f"{len(absent)} labelled pictures are not there, such as {absent[0]}")
     if len(frames.pictures) < FEWEST:
         lines.append(
             f"warning: only {len(frames.pictures)} frames; give {FEWEST} or more (500 are better) from the cameras "
@@ -247,7 +250,8 @@ def _finished(work: _Work, attempts: Sequence[_Attempt]) -> Quantized:
 
 def _badness(attempt: _Attempt) -> float:
     precision = attempt.step.precision
-    return precision.fault_share - (precision.mask_iou or 0.0) if precision.mask_loss is None else precision.mask_loss
+    lost = precision.fault_share - (precision.mask_iou or 0.0) if precision.mask_loss is None else precision.mask_loss
+    return lost - (precision.class_map_share or 0.0)
 
 
 def _network(model: onnx.ModelProto, origin: str) -> Network:

@@ -21,6 +21,8 @@ class Precision:
         frames: held-back frames.
         instances: that the float model found in them.
         mask_iou: mean over matched instances; None without any.
+        class_map_share: part of the pixels whose class is the same in both models' class maps, 0 to 1; None for models
+            without, or without a pixel of a class.
         missed, extra, switched: instances that only the float model has, only the quantized one, or that changed label.
         labelled_frames: those with ground truth.
         float_mask_ap, mask_ap, float_box_ap, box_ap: COCO's AP, 0 to 1, of the float and the quantized model on the
@@ -43,6 +45,7 @@ class Precision:
     mask_loss: float | None = None
     mask_loss_low: float | None = None
     mask_loss_high: float | None = None
+    class_map_share: float | None = None
 
     @property
     def fault_share(self) -> float:
@@ -54,6 +57,8 @@ class Precision:
             f"mask IoU {'-' if self.mask_iou is None else format(self.mask_iou, '.4f')}, "
             f"{self.missed} missed, {self.extra} extra, {self.switched} relabelled of {self.instances}"
         )
+        if self.class_map_share is not None:
+            found += f", class map {100 * self.class_map_share:.2f} % the same"
         if self.mask_loss is None:
             return found
         return (

@@ -162,6 +162,7 @@ def verify(
         worst.add(ComparedFrame(shown, to_bgr(frame), ours, theirs, agreements[-1], relabelled))
     total = Agreement.of(agreements)
     pairs = precision.pairs(table, options.samples) if precision is not None else ()
+    disagreement = () if options.budget is None else options.budget.violations(total, class_maps)
     return Verification(
         reference.identity,
         tested.identity,
@@ -172,7 +173,7 @@ def verify(
         sum(each.faults > 0 for each in agreements),
         class_maps,
         pairs,
-        (*_disagreement(total, class_maps, options.budget), *_loss(pairs, options.max_loss)),
+        (*disagreement, *_loss(pairs, options.max_loss)),
     )
 
 
@@ -255,26 +256,6 @@ class _Precision:
         return PrecisionPair(
             first.average_precision(table), second.average_precision(table), paired_bootstrap(first, second, samples)
         )
-
-
-def _disagreement(
-    total: Agreement, class_maps: ClassMapAgreement | None, budget: AgreementBudget | None
-) -> tuple[str, ...]:
-    """What agreement has to say against the model."""
-    if budget is None:
-        return ()
-    found = budget.violations(total)
-    if class_maps is None or not class_maps.pixels:
-        return found
-    if not total.reference and not total.tested:
-        found = ()  # Frames of nothing but road and sky are something to compare, too.
-    if class_maps.share >= budget.min_iou:
-        return found
-    return (
-        *found,
-        f"class map: expected the same class in at least {100 * budget.min_iou:g} % of the pixels, "
-        f"got {100 * class_maps.share:.2f} %",
-    )
 
 
 def _loss(pairs: Sequence[PrecisionPair], most: float | None) -> tuple[str, ...]:

@@ -138,6 +138,16 @@ class TestFrames:
     def test_enough_frames_need_no_warning(self, pictures: Path):
         assert "warning" not in frames_summary(gather([pictures]))
 
+    def test_labelled_pictures_that_are_not_there_are_counted(self, tmp_path: Path):
+        path = write_labels(tmp_path / "set", scenes(4))
+        (path.parent / "images" / "002.png").unlink()
+        assert "1 labelled pictures are not there, such as 002.png" in frames_summary(gather([path]))
+
+    @pytest.mark.parametrize("limit", [1, 0, -3])
+    def test_too_few_frames_wanted(self, pictures: Path, limit: int):
+        with pytest.raises(ConfigurationError, match="--max-frames: expected at least 2"):
+            gather([pictures], limit)
+
     def test_frames_that_are_all_the_same(self, tmp_path: Path):
         folder = write_pictures(tmp_path / "same", scenes(1) * 40)
         with pytest.raises(ConfigurationError, match="all 40 frames are the same picture"):
@@ -310,6 +320,12 @@ class TestCommand:
         assert main(["quantize", str(model_path), *arguments]) == 1
         assert message in capsys.readouterr().err
         assert not (tmp_path / "int8.onnx").exists()
+
+    def test_a_folder_is_no_name_for_the_result(
+        self, tmp_path: Path, model_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        assert main(["quantize", str(model_path), "--calibration", str(pictures), "-o", str(tmp_path)]) == 1
+        assert f"{tmp_path}: is a folder" in capsys.readouterr().err
 
     def test_the_result_may_not_replace_the_source(
         self, model_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
