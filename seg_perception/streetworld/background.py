@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import textures as t
 from .camera import Camera, Pose
+from .colours import floats
 from .layout import Street
 from .light import Light, headlight
 
@@ -30,7 +31,7 @@ class Background:
             lit = lit * 0.72
         self._ground = t.levels(np.clip(ground * lit, 0, 255).astype(np.uint8), 0)
         self._ground_columns = ground.shape[1]
-        self._raw_gain = np.float32(lit)
+        self._raw_gain = floats(lit)
         self._fronts = [self._front(random, side) for side in (-1, 1)]
         self._sky = t.sky_texture(random, light.zenith, light.horizon, _CLOUDS.get(light.weather, 0.6))
         self.trees = [self._lit_sprite(sprite) for sprite in t.tree_sprites(random, 8)]
@@ -58,7 +59,7 @@ class Background:
         Returns:
             bgr8 `[height, width, 3]`, and the first row in which there may be ground.
         """
-        rays = cv2.transform(self._rays, pose.rotation().T)
+        rays = floats(cv2.transform(self._rays, pose.rotation().T))
         down = rays[..., 1]
         first = int(np.argmax((down < -0.002).any(1)))
         last = len(down) - int(np.argmax((down[::-1] > -0.02).any(1)))
@@ -66,7 +67,7 @@ class Background:
         image[:last] = self._sky_part(rays[:last])
         self._add_ground(image[first:], rays[first:], pose)
         # House fronts reach below the horizon, down to where they stand.
-        straight = (self._rays @ pose.rotation()[:, 0])[len(image) // 2]
+        straight = rays[len(image) // 2, :, 0]
         margin = round(image.shape[1] * (0.02 + 40 * abs(pose.bend))) + 2
         middle = int(np.searchsorted(straight, 0.0))
         for side, part in ((-1, slice(0, middle + margin)), (1, slice(max(0, middle - margin), None))):
@@ -86,22 +87,24 @@ class Background:
         ahead = rays[..., 2] * scale
         across = pose.x + rays[..., 0] * scale - np.float32(pose.bend / 2) * ahead * ahead
         columns = np.clip((across + t.GROUND_HALF) * t.GROUND_X, 0, 2 * t.GROUND_HALF * t.GROUND_X - 1)
-        columns += _level(scale * scale * np.float32(t.GROUND_Z / (pose.y * 520))) * np.float32(self._ground_columns)
+        columns += _level(floats(scale * scale * np.float32(t.GROUND_Z / (pose.y * 520)))) * np.float32(
+            self._ground_columns
+        )
         rows = (ahead + np.float32(pose.z % self._street.period)) * np.float32(t.GROUND_Z)
-        seen = cv2.remap(self._ground, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        seen = cv2.remap(self._ground, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).view(np.uint8)
         light = self._light
         haze = np.exp(np.minimum(ahead, np.float32(_FAR)) * np.float32(-light.fog))
         mirror = np.clip(1 - np.abs(down) * np.float32(3.5), 0, 1) * np.float32(0.45 if light.wet else 0.06)
         kept = haze * (1 - mirror)
-        mixed = self._veiled(seen, kept)
+        mixed = self._veiled(seen, floats(kept))
         if light.weather in ("night", "dusk"):
-            relative = np.dstack([rays[..., 0] * scale, -scale * 0, ahead]).reshape(-1, 3)
+            relative = floats(np.dstack([rays[..., 0] * scale, -scale * 0, ahead]).reshape(-1, 3))
             own = headlight(light, relative).reshape(ahead.shape) * kept / np.float32(self._raw_gain.mean()) * 0.6
             mixed = np.clip(mixed + seen * own[..., None], 0, 255).astype(np.uint8)
         cv2.copyTo(mixed, there.view(np.uint8), image)
 
     def _veiled(self, seen: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """A bgr8 picture of which only `share` `[height, width]` comes through the air; the rest is the horizon's light."""
+        """A bgr8 picture of which `share` `[height, width]` comes through the air; the rest is light of the horizon."""
         veil = np.empty_like(seen)
         veil[:] = self._light.horizon
         return cv2.blendLinear(seen, veil, share, 1 - share).view(np.uint8)

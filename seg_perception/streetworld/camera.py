@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .colours import floats
+
 NEAR = 0.35
 # Beyond this radius (as tangent of the angle) the lens is not modelled: its polynomial would fold back.
 _MAX_RADIUS = 1.3
@@ -57,7 +59,7 @@ class Camera:
         flat = points_camera[..., :2] / points_camera[..., 2:]
         radius = np.minimum((flat * flat).sum(-1, keepdims=True), _MAX_RADIUS**2)
         flat = flat * ((1 + radius * (self.k1 + radius * self.k2)) * self.focal)
-        return np.clip(flat + np.float32(self.centre), -_MAX_PIXEL, _MAX_PIXEL).astype(np.float32)
+        return floats(np.clip(flat + floats(self.centre), -_MAX_PIXEL, _MAX_PIXEL))
 
     def rays(self) -> NDArray[np.float32]:
         """Where each pixel looks, float32 `[height, width, 3]` in camera coordinates, z = 1."""
@@ -106,4 +108,4 @@ def _rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float32]:
     turned = np.array([[cy, 0, -sy], [0, -1, 0], [sy, 0, cy]])
     nodded = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     rolled = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return (rolled @ nodded @ turned).astype(np.float32)
+    return floats(rolled @ nodded @ turned)

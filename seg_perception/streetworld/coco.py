@@ -20,8 +20,8 @@ _JPEG_QUALITY = 95
 def write_coco(folder: Path, shots: Iterable[WorldFrame]) -> dict[str, int]:
     """Write `instances.json` and the pictures in `images` beside it.
 
-    Beside the usual fields an annotation has `track_id`, `full_segmentation` and `full_bbox` (as if nothing stood before
-    the object; the box also outside the image), `distance` in metres, `occlusion` and `truncation` (shares, 0 to 1).
+    Beside the usual fields an annotation has `track_id`, `full_segmentation` and `full_bbox` (as if nothing stood
+    before the object; the box also outside the image), `distance` in metres, `occlusion` and `truncation` (shares).
 
     Args:
         folder: made if it is not there.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 Colour = tuple[float, float, float]
 
@@ -53,3 +54,8 @@ def pick(random: np.random.Generator, colours: Sequence[Colour], spread: float =
 def darker(colour: Colour, share: float) -> Colour:
     """A colour times `share`."""
     return colour[0] * share, colour[1] * share, colour[2] * share
+
+
+def floats(values: ArrayLike) -> NDArray[np.float32]:
+    """A colour, a gain or a point as an array, float32."""
+    return np.asarray(values, np.float32)

@@ -57,9 +57,9 @@ def rain(image: Image, random: np.random.Generator) -> Image:
         cv2.line(layer, (int(x), int(y)), (int(x) + length // 8, int(y) + length), int(random.integers(20, 60)), 1)
     streaked = cv2.add(image, cv2.cvtColor(cv2.blur(layer, (1, 3)), cv2.COLOR_GRAY2BGR)).view(np.uint8)
     for _ in range(int(random.integers(0, 6))):
-        x, y = int(random.integers(0, width)), int(random.integers(0, height))
+        left, top = int(random.integers(0, width)), int(random.integers(0, height))
         r = int(random.integers(3, 9) * height / 384)
-        spot = streaked[max(0, y - r) : y + r, max(0, x - r) : x + r]
+        spot = streaked[max(0, top - r) : top + r, max(0, left - r) : left + r]
         if spot.size:
             spot[:] = cv2.blur(spot, (2 * r + 1, 2 * r + 1))
     return streaked
@@ -94,4 +94,4 @@ def grain_field(random: np.random.Generator, width: int, height: int) -> NDArray
 def jpeg(image: Image, quality: int) -> Image:
     """Through JPEG and back."""
     data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return cv2.imdecode(data, cv2.IMREAD_COLOR).view(np.uint8)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)

@@ -37,12 +37,12 @@ class Street:
         return self.lanes * self.lane_width + self.parking
 
     def lane_centres(self) -> tuple[float, ...]:
-        """x of all lanes."""
+        """X of all lanes."""
         own = [(k + 0.5) * self.lane_width for k in range(self.lanes)]
         return (*(-x for x in own), *own)
 
     def lane_borders(self) -> tuple[float, ...]:
-        """x of the lines between lanes."""
+        """X of the lines between lanes."""
         return tuple(k * self.lane_width for k in range(-self.lanes + 1, self.lanes))
 
     def in_crossing(self, z: float, margin: float) -> bool:

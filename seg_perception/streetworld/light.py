@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigurationError
+from .colours import floats
 
 WEATHERS = ("day", "overcast", "low_sun", "dusk", "night", "rain", "fog")
 Gain = tuple[float, float, float]
@@ -52,21 +53,91 @@ class Light:
 
 # sun, sky, bounce, zenith, horizon, fog, shadow, noise, blur, elevation of the sun in degrees
 _LOOKS: dict[str, tuple[Gain, Gain, Gain, Gain, Gain, float, float, float, float, tuple[float, float]]] = {
-    "day": ((0.62, 0.66, 0.70), (0.52, 0.48, 0.45), (0.22, 0.22, 0.23), (215, 165, 110), (235, 222, 205), 0.0012, 0.5,
-            2.5, 0.05, (35, 65)),
-    "overcast": ((0.10, 0.10, 0.10), (0.80, 0.79, 0.78), (0.30, 0.30, 0.30), (205, 200, 195), (225, 222, 220), 0.002,
-                 0.18, 3.0, 0.08, (40, 70)),
-    "low_sun": ((0.42, 0.62, 0.85), (0.48, 0.42, 0.40), (0.20, 0.21, 0.24), (205, 160, 120), (150, 205, 245), 0.003, 0.5,
-                3.0, 0.06, (7, 16)),
-    "dusk": ((0.08, 0.08, 0.10), (0.46, 0.40, 0.38), (0.15, 0.14, 0.14), (130, 90, 65), (120, 140, 190), 0.003, 0.12, 5.0,
-             0.15, (20, 40)),
-    "night": ((0.05, 0.05, 0.05), (0.17, 0.18, 0.20), (0.07, 0.08, 0.09), (30, 20, 16), (52, 46, 48), 0.002, 0.08, 7.0,
-              0.25, (50, 70)),
-    "rain": ((0.05, 0.05, 0.05), (0.60, 0.58, 0.56), (0.26, 0.26, 0.26), (160, 155, 150), (185, 182, 178), 0.008, 0.1, 4.5,
-             0.12, (40, 70)),
-    "fog": ((0.05, 0.05, 0.05), (0.72, 0.71, 0.70), (0.34, 0.34, 0.34), (200, 198, 196), (208, 206, 204), 0.028, 0.08, 4.0,
-            0.1, (40, 70)),
-}  # fmt: skip
+    "day": (
+        (0.62, 0.66, 0.70),
+        (0.52, 0.48, 0.45),
+        (0.22, 0.22, 0.23),
+        (215, 165, 110),
+        (235, 222, 205),
+        0.0012,
+        0.5,
+        2.5,
+        0.05,
+        (35, 65),
+    ),
+    "overcast": (
+        (0.10, 0.10, 0.10),
+        (0.80, 0.79, 0.78),
+        (0.30, 0.30, 0.30),
+        (205, 200, 195),
+        (225, 222, 220),
+        0.002,
+        0.18,
+        3.0,
+        0.08,
+        (40, 70),
+    ),
+    "low_sun": (
+        (0.42, 0.62, 0.85),
+        (0.48, 0.42, 0.40),
+        (0.20, 0.21, 0.24),
+        (205, 160, 120),
+        (150, 205, 245),
+        0.003,
+        0.5,
+        3.0,
+        0.06,
+        (7, 16),
+    ),
+    "dusk": (
+        (0.08, 0.08, 0.10),
+        (0.46, 0.40, 0.38),
+        (0.15, 0.14, 0.14),
+        (130, 90, 65),
+        (120, 140, 190),
+        0.003,
+        0.12,
+        5.0,
+        0.15,
+        (20, 40),
+    ),
+    "night": (
+        (0.05, 0.05, 0.05),
+        (0.17, 0.18, 0.20),
+        (0.07, 0.08, 0.09),
+        (30, 20, 16),
+        (52, 46, 48),
+        0.002,
+        0.08,
+        7.0,
+        0.25,
+        (50, 70),
+    ),
+    "rain": (
+        (0.05, 0.05, 0.05),
+        (0.60, 0.58, 0.56),
+        (0.26, 0.26, 0.26),
+        (160, 155, 150),
+        (185, 182, 178),
+        0.008,
+        0.1,
+        4.5,
+        0.12,
+        (40, 70),
+    ),
+    "fog": (
+        (0.05, 0.05, 0.05),
+        (0.72, 0.71, 0.70),
+        (0.34, 0.34, 0.34),
+        (200, 198, 196),
+        (208, 206, 204),
+        0.028,
+        0.08,
+        4.0,
+        0.1,
+        (40, 70),
+    ),
+}
 
 
 def random_light(random: np.random.Generator, weather: str) -> Light:
@@ -117,18 +188,18 @@ def shade(
     """
     distance = np.sqrt((relative * relative).sum(1))
     view = relative / -distance[:, None]
-    sun = np.float32(light.to_sun)
+    sun = floats(light.to_sun)
     facing = np.maximum((normals * view).sum(1), 0.0)
     direct = np.maximum(normals @ sun, 0.0)
     above = 0.5 + 0.5 * normals[:, 1]
-    gain = direct[:, None] * np.float32(light.sun) + above[:, None] * np.float32(light.sky)
-    gain += (1 - above)[:, None] * np.float32(light.bounce)
+    gain = direct[:, None] * floats(light.sun) + above[:, None] * floats(light.sky)
+    gain += (1 - above)[:, None] * floats(light.bounce)
     gain += (headlight(light, relative) * (0.25 + 0.75 * facing))[:, None]
     seen = colours * gain
     mirrored = 2 * facing[:, None] * normals - view
     height = mirrored[:, 1:2]
-    sky = np.float32(light.horizon) + (np.float32(light.zenith) - np.float32(light.horizon)) * np.clip(height, 0, 1)
-    ground = np.float32(62.0) * np.float32(light.sky)
+    sky = floats(light.horizon) + (floats(light.zenith) - floats(light.horizon)) * np.clip(height, 0, 1)
+    ground = np.float32(62.0) * floats(light.sky)
     image = np.where(height > 0.02, sky, ground)
     share = gloss * (0.10 + 0.75 * (1 - facing) ** 3)
     seen = seen * (1 - share)[:, None] + image * share[:, None]
@@ -136,4 +207,4 @@ def shade(
     seen += (spark * 230)[:, None]
     seen = seen * (1 - glow)[:, None] + colours * (glow * 1.05)[:, None]
     haze = np.exp(-light.fog * distance)[:, None]
-    return np.asarray(seen * haze + np.float32(light.horizon) * (1 - haze), np.float32)
+    return np.asarray(seen * haze + floats(light.horizon) * (1 - haze), np.float32)

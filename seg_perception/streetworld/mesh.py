@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .colours import Colour
+from .colours import Colour, floats
 
 Points = NDArray[np.float32]
 
@@ -213,4 +213,4 @@ def ring(
     v = (b * u[2] - c * u[1], c * u[0] - a * u[2], a * u[1] - b * u[0])
     angles = turn + np.arange(corners) * (2 * np.pi / corners)
     points = np.outer(np.cos(angles) * wide, u) + np.outer(np.sin(angles) * deep, v) + np.asarray(centre, float)
-    return points.astype(np.float32)
+    return floats(points)

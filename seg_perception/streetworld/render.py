@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from ..metrics.compact import CompactMask
 from . import effects
+from .actors.actor import Actor, TreeDesign
 from .background import Background, cast_shadows
 from .camera import NEAR, Camera, Pose
+from .colours import floats
+from .crowd import VIEW
 from .raster import SUPERSAMPLING, Placement, SeenBody, colours, look_at, owners, paint, whole_mask
-from .scene import VIEW, Actor, Scene, TreeDesign
+from .scene import Scene
 from .truth import CLASS_NAMES, TrueInstance, Truth
 
 # Owners are kept in 8 bits while painting.
@@ -95,16 +98,16 @@ class Renderer:
         points = vertices[:: max(1, len(vertices) // 40)]
         sine, cosine = np.sin(item.place.yaw), np.cos(item.place.yaw)
         world = points @ np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
-        world += np.float32([item.place.x, item.place.y, item.place.z])
-        result = []
+        world = floats(world + floats([item.place.x, item.place.y, item.place.z]))
+        result: list[tuple[NDArray[np.int32], float]] = []
         reach = np.minimum(world[:, 1:2], 4.0) / max(light.to_sun[1], 0.12)
-        cast = world - np.float32([light.to_sun[0], 0, light.to_sun[2]]) * reach
+        cast = world - floats([light.to_sun[0], 0, light.to_sun[2]]) * reach
         below = world.copy()
         low = world[:, 1] < 0.9 if actor.track else np.zeros(len(world), bool)
         for ground, dark in ((cast, light.shadow), (below[low], 0.35 + 0.3 * light.shadow)):
             if len(ground) < 3 or dark < 0.1:
                 continue
-            flat = ground.copy()
+            flat = floats(ground.copy())
             flat[:, 1] = 0
             seen = pose.bent(flat) @ pose.rotation().T
             if (seen[:, 2] > NEAR).all():

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .colours import floats
 from .layout import Street
 
 Texture = NDArray[np.uint8]
@@ -30,7 +31,7 @@ def noise(random: np.random.Generator, height: int, width: int, coarse: int, dep
 
 
 def levels(texture: Texture, axis: int) -> Texture:
-    """The texture and copies blurred along an axis, along which it repeats (0 rows, 1 columns), side by side across it."""
+    """The texture and copies blurred along an axis, along which it repeats (0 rows, 1 columns), side by side."""
     result = [texture]
     for level in range(1, LEVELS):
         size = 2**level + 1
@@ -46,7 +47,7 @@ def ground_texture(random: np.random.Generator, street: Street) -> Texture:
     image[:] = (78, 98, 88) if random.random() < 0.5 else (120, 122, 124)
     walk, edge = street.half_road + street.walk, street.half_road
     _area(image, -walk, walk, None, (138, 142, 146))
-    for x in np.arange(-walk, walk, 0.9):
+    for x in np.arange(-walk, walk, 0.9).tolist():
         _area(image, x, x + 0.05, None, (120, 124, 128))
     image[:: int(0.9 * GROUND_Z)] *= 0.94
     _area(image, -edge - 0.25, edge + 0.25, None, (160, 162, 164))
@@ -91,20 +92,20 @@ def _markings(image: NDArray[np.float32], street: Street) -> None:
                 for shift in (-0.15, 0.15):
                     _area(image, shift - 0.06, shift + 0.06, (start, end), white)
                 continue
-            for z in np.arange(start, end - 3, 7.5):
+            for z in np.arange(start, end - 3, 7.5).tolist():
                 _area(image, x - 0.07, x + 0.07, (z, z + 3), white)
         for side in (-1, 1):
             edge = side * (street.lanes * street.lane_width + 0.1)
             _area(image, edge - 0.07, edge + 0.07, (start, end), white)
     for z in (low - 4.0, high + 1.0):
-        for x in np.arange(-street.half_road + 0.3, street.half_road - 0.3, 1.0):
+        for x in np.arange(-street.half_road + 0.3, street.half_road - 0.3, 1.0).tolist():
             _area(image, x, x + 0.5, (z, z + 3), white)
     _area(image, 0.2, street.half_road, (low - 5.0, low - 4.6), white)
     _area(image, -street.half_road, -0.2, (high + 4.6, high + 5.0), white)
 
 
 def front_texture(random: np.random.Generator, street: Street, lit: bool) -> NDArray[np.uint8]:
-    """House fronts along one side, uint8 `[FRONT_HEIGHT, 2 periods, 4]` in pixels, with alpha; the last row is y = 0."""
+    """House fronts along one side with alpha, uint8 `[FRONT_HEIGHT, 2 periods, 4]` in pixels; the last row is y = 0."""
     rows, columns = int(FRONT_HEIGHT * FRONT), int(2 * street.period * FRONT)
     image = np.zeros((rows, columns, 4), np.uint8)
     for period in range(2):
@@ -197,11 +198,11 @@ def sky_texture(
     height, width = 256, 1024
     elevation = np.linspace(60, -4, height, dtype=np.float32)[:, None, None]
     share = np.clip(elevation / 45, 0, 1) ** 0.7
-    image = np.float32(horizon) * (1 - share) + np.float32(zenith) * share
+    image = floats(horizon) * (1 - share) + floats(zenith) * share
     image = np.repeat(image, width, 1)
     cover = sum(noise(random, height, width, size, 1.0) * size for size in (96, 48, 24, 12)) / 100
     cover = np.clip((np.asarray(cover) + clouds) * 1.6, 0, 1)[..., None] * 0.75
-    image = image * (1 - cover) + np.float32(horizon) * cover * 1.04
+    image = image * (1 - cover) + floats(horizon) * cover * 1.04
     rows = 256 * 60 / 64
     columns = np.arange(width)
     for depth, tall in ((0.75, 2.2), (0.55, 1.2)):
@@ -209,7 +210,7 @@ def sky_texture(
         outline += random.choice([0, 4, 8], width // 16, p=[0.6, 0.25, 0.15]).repeat(16)
         top = np.clip(rows - outline, 0, height - 1)
         below = np.arange(height)[:, None] > top[None, columns]
-        far = np.float32(horizon) * depth + np.float32((58, 74, 64)) * (1 - depth) * np.float32(horizon).mean() / 220
+        far = floats(horizon) * depth + floats((58, 74, 64)) * (1 - depth) * floats(horizon).mean() / 220
         image[below] = far
     return np.clip(image, 0, 255).astype(np.uint8)
 

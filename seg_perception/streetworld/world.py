@@ -55,6 +55,12 @@ class WorldOptions:
         for name, low in (("frames", 1), ("seed", 0), ("width", 64), ("height", 64), ("scene_frames", 0)):
             if getattr(self, name) < low:
                 raise ConfigurationError(f"streetworld {name}: expected at least {low}, got {getattr(self, name)}")
+        scenes = -(-self.frames // (self.scene_frames or self.frames))
+        if scenes * _TRACKS_PER_SCENE > 0xFFFF:
+            raise ConfigurationError(
+                f"streetworld frames: expected at most {0xFFFF // _TRACKS_PER_SCENE} drives, because each object has a "
+                f"number of 16 bits of its own; got {scenes} drives; make several worlds with different seeds"
+            )
         if not 0.1 <= self.fps <= 1000:
             raise ConfigurationError(f"streetworld fps: expected 0.1 to 1000, got {self.fps}")
         if not self.weathers or set(self.weathers) - set(WEATHERS):

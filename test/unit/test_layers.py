@@ -42,7 +42,7 @@ HOMES = {
     "onnxruntime": {"backend", "toolchain"},
     "onnx": {"toolchain"},
     "jsonschema": {"manifest"},
-    "rosbags": {"sources"},
+    "rosbags": {"sources", "streetworld"},
     "pycocotools": {"metrics"},
 }
 

@@ -126,7 +126,7 @@ def person_mesh(design: PersonDesign, pose: Pose, seat: float = 0.0) -> Mesh:
     faces = mesh.parts
 
     def moved(points: NDArray[np.float32], of: NDArray[np.int32]) -> NDArray[np.float32]:
-        return np.einsum("nij,nj->ni", turns[of], points - origins[of]) + pivots[of]
+        return c.floats(np.einsum("nij,nj->ni", turns[of], points - origins[of]) + pivots[of])
 
     normals = np.einsum("nij,nj->ni", turns[faces], mesh.normals)
     return replace(mesh, vertices=moved(mesh.vertices, limbs), centres=moved(mesh.centres, faces), normals=normals)
@@ -147,13 +147,13 @@ def _upright(design: PersonDesign) -> tuple[Mesh, NDArray[np.int32]]:
         b.part()
         b.tube(knee, ankle, (0.036 * h * build, 0.024 * h), design.skin if design.skirt else design.trousers, 8)
         b.part()
-        heel, toe = ankle - (0, 0.012 * h, 0.025 * h), ankle + (0, -0.012 * h, 0.085 * h)
+        heel, toe = ankle - (0, 0.012 * h, 0.025 * h), np.add(ankle, (0, -0.012 * h, 0.085 * h))
         b.tube(heel, toe, (0.024 * h, 0.018 * h), design.shoes, 6)
     b.part()
     hip = next(joints).pivot
     _trunk(b, design, hip, h, k)
     b.part()
-    back = next(joints).pivot + (0, 0.22 * h, -0.1 * h)
+    back = np.add(next(joints).pivot, (0, 0.22 * h, -0.1 * h))
     b.box(back, (0.15 * h, 0.22 * h, 0.08 * h) if design.bag else (0.01, 0.01, 0.01), design.bag or design.top)
     for _ in (0, 1):
         b.part()
@@ -167,12 +167,12 @@ def _upright(design: PersonDesign) -> tuple[Mesh, NDArray[np.int32]]:
 
 
 def _joints(d: PersonDesign, pose: Pose, seat: float) -> list[_Joint]:
-    """Of thigh, shin and foot on the left and right, trunk, bag, upper and lower arm on the left and right, and head."""
+    """Of left and right thigh, shin and foot, of trunk and bag, left and right upper and lower arm, and head."""
     h, k = d.height, d.height * d.build
     hip = np.array([0, seat if seat else (0.515 + pose.lift) * h, 0])
     joints = []
     for side, sign in ((0, -1), (1, 1)):
-        top = hip + (sign * 0.05 * h * (0.55 + 0.45 * d.build), 0.0, 0.0)
+        top = np.add(hip, (sign * 0.05 * h * (0.55 + 0.45 * d.build), 0.0, 0.0))
         thigh, shin = pose.hips[side], pose.hips[side] - pose.knees[side]
         spread = sign * pose.spread
         knee = top + 0.245 * h * np.array([spread, -cos(thigh), sin(thigh)])
@@ -224,11 +224,11 @@ def _arm(b: MeshBuilder, d: PersonDesign, shoulder: NDArray[np.float64], elbow: 
 
 
 def _head(b: MeshBuilder, d: PersonDesign, neck: NDArray[np.float64], h: float) -> None:
-    b.tube(neck - (0, 0.02 * h, 0), neck + (0, 0.05 * h, 0), (0.032 * h, 0.03 * h), d.skin)
+    b.tube(neck - (0, 0.02 * h, 0), np.add(neck, (0, 0.05 * h, 0)), (0.032 * h, 0.03 * h), d.skin)
     middle = neck + np.array([0, 0.095 * h, 0.012 * h])
     sections = ((-0.066, 0.02), (-0.045, 0.042), (-0.005, 0.052), (0.03, 0.05), (0.055, 0.034), (0.066, 0.012))
     grow = 1.18 if d.helmet else 1.0
-    rings = [ring(middle + (0, y * h, 0), (0, 1, 0), w * h * grow, 1.16 * w * h * grow, 10) for y, w in sections]
+    rings = [ring(np.add(middle, (0, y * h, 0)), (0, 1, 0), w * h * grow, 1.16 * w * h * grow, 10) for y, w in sections]
     hues = np.empty((len(rings) - 1, 10, 3), np.float32)
     cover = d.helmet or d.hair
     hues[:] = d.skin
@@ -238,4 +238,4 @@ def _head(b: MeshBuilder, d: PersonDesign, neck: NDArray[np.float64], h: float) 
     b.loft(rings, hues, 0.3 if d.helmet else 0.0)
     if d.long_hair:
         back = middle - (0, 0, 0.03 * h)
-        b.tube(back + (0, 0.02 * h, 0), back - (0, 0.12 * h, 0.01 * h), (0.05 * h, 0.035 * h), d.hair, 8)
+        b.tube(np.add(back, (0, 0.02 * h, 0)), back - (0, 0.12 * h, 0.01 * h), (0.05 * h, 0.035 * h), d.hair, 8)

@@ -7,6 +7,7 @@ from functools import lru_cache
 from math import pi
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import colours as c
 from ..colours import Colour
@@ -31,8 +32,16 @@ _SHAPES: dict[str, tuple[int, float, Colour, Colour]] = {
     "diamond": (4, 0, c.BLACK, c.YELLOW),
 }
 # Strokes of signs and digits in a square from -1 to 1: (x, y, half width, half height).
-_SEGMENTS = {"a": (0, 1, 1, 0.2), "b": (0.8, 0.5, 0.2, 0.5), "c": (0.8, -0.5, 0.2, 0.5), "d": (0, -1, 1, 0.2),
-             "e": (-0.8, -0.5, 0.2, 0.5), "f": (-0.8, 0.5, 0.2, 0.5), "g": (0, 0, 1, 0.2), "i": (0, 0, 0.2, 1)}  # fmt: skip
+_SEGMENTS = {
+    "a": (0, 1, 1, 0.2),
+    "b": (0.8, 0.5, 0.2, 0.5),
+    "c": (0.8, -0.5, 0.2, 0.5),
+    "d": (0, -1, 1, 0.2),
+    "e": (-0.8, -0.5, 0.2, 0.5),
+    "f": (-0.8, 0.5, 0.2, 0.5),
+    "g": (0, 0, 1, 0.2),
+    "i": (0, 0, 0.2, 1),
+}
 _GLYPHS = {"0": "abcdef", "3": "abgcd", "4": "fgbc", "5": "afgcd", "6": "afedcg", "8": "abcdefg", "S": "afgcd",
            "T": "ai", "O": "abcdef", "P": "abfge"}  # fmt: skip
 
@@ -89,7 +98,7 @@ def sign_mesh(design: SignDesign) -> Mesh:
     return b.build()
 
 
-def _outline(corners: int, turn: float, radius: float, wide: float, z: float) -> np.ndarray:
+def _outline(corners: int, turn: float, radius: float, wide: float, z: float) -> NDArray[np.float64]:
     angles = turn + np.arange(corners) * 2 * pi / corners
     return np.stack([wide * radius * np.cos(angles), radius * np.sin(angles), np.full(corners, z)], -1)
 
@@ -136,7 +145,7 @@ def _figure(b: MeshBuilder, size: float, y: float) -> None:
     _bar(b, 0, y + 0.05 * size, 0.08 * size, 0.2 * size, c.BLACK)
     for side in (-1, 1):
         leg = np.array([(-0.05, 0), (0.05, 0), (side * 0.25 + 0.05, -0.42), (side * 0.25 - 0.05, -0.42)]) * size
-        b.polygon(np.c_[leg + (0, y - 0.1 * size), np.full(4, -0.008)], (0, 0, -1), c.BLACK, 3)
+        b.polygon(np.c_[np.add(leg, (0, y - 0.1 * size)), np.full(4, -0.008)], (0, 0, -1), c.BLACK, 3)
     b.disc((0, y + 0.34 * size, -0.009), (0, 0, -1), 0.09 * size, c.BLACK, 3, corners=8)
 
 

@@ -178,11 +178,16 @@ def _side_lines(b: MeshBuilder, d: VehicleDesign, side: int) -> None:
             strip = [(u, belt, z * length - 0.04), (u, belt, z * length + 0.04), (v, top, z * length + 0.04),
                      (v, top, z * length - 0.04)]  # fmt: skip
             b.polygon(strip, (side, 0.2, 0), c.darker(d.paint, 0.5), gloss=0.2)
-        line = [(side * (x + 0.006), low, z * length - 0.012), (side * (x + 0.006), low, z * length + 0.012),
-                (side * (x + 0.003), belt, z * length + 0.012), (side * (x + 0.003), belt, z * length - 0.012)]  # fmt: skip
+        line = [
+            (side * (x + 0.006), low, z * length - 0.012),
+            (side * (x + 0.006), low, z * length + 0.012),
+            (side * (x + 0.003), belt, z * length + 0.012),
+            (side * (x + 0.003), belt, z * length - 0.012),
+        ]
         b.polygon(line, (side, 0, 0), c.darker(d.paint, 0.35))
         handle = np.array([(0, -0.02, 0), (0, -0.02, -0.16), (0, 0.02, -0.16), (0, 0.02, 0)])
-        b.polygon(handle + (side * (x + 0.01), 0.55 * height, (z - 0.015) * length), (side, 0, 0),
+        grip = np.add(handle, (side * (x + 0.01), 0.55 * height, (z - 0.015) * length))
+        b.polygon(grip, (side, 0, 0),
                   c.darker(d.paint, 0.45))  # fmt: skip
     b.part()
     b.box((side * (x + 0.09), 0.67 * height, 0.2 * length), (0.17, 0.13, 0.09), c.darker(d.paint, 0.8), 0.3)

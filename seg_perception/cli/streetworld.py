@@ -1,0 +1,81 @@
+"""`seg_perception streetworld`: a made-up street with exact ground truth, as pictures or as a bag."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..streetworld.world import StreetWorld, WorldFrame
+
+HELP = "make a camera's drive through a made-up street, with exact ground truth, as pictures or as a bag"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--frames", type=int, required=True, metavar="N", help="how many frames")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="everything follows from it (default: 0)")
+    parser.add_argument("--size", default="640x384", metavar="WxH", help="of the pictures (default: %(default)s)")
+    parser.add_argument("--fps", type=float, default=10.0, help="frames per second (default: %(default)s)")
+    parser.add_argument(
+        "--weather", default="", metavar="W,...", help="only these, such as day,rain (default: all of them in turn)"
+    )
+    parser.add_argument(
+        "--scene-frames", type=int, default=60, metavar="N",
+        help="frames of one drive, after which another begins elsewhere in other weather; 0 for a single drive "
+        "(default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-pixels", type=int, default=20, metavar="N",
+        help="what has fewer visible pixels is left out of the ground truth (default: %(default)s)",
+    )  # fmt: skip
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--coco", type=Path, metavar="OUT", help="folder for pictures and COCO annotations")
+    where.add_argument("--bag", type=Path, metavar="OUT", help="folder for a bag of ROS 2; must not exist")
+    parser.add_argument("--storage", default="mcap", help="of the bag: mcap or sqlite3 (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Make the world and write it."""
+    from ..streetworld.light import WEATHERS
+    from ..streetworld.world import StreetWorld, WorldOptions
+
+    width, height = _size(arguments.size)
+    weathers = tuple(filter(None, arguments.weather.split(","))) or WEATHERS
+    world = StreetWorld(
+        WorldOptions(
+            arguments.frames, arguments.seed, width, height, arguments.fps, weathers, arguments.scene_frames,
+            arguments.min_pixels,
+        )
+    )  # fmt: skip
+    if arguments.coco is not None:
+        from ..streetworld.coco import write_coco
+
+        written, where = write_coco(arguments.coco, _shots(world)), arguments.coco / "instances.json"
+    else:
+        from ..streetworld.bag import write_bag
+
+        written = write_bag(arguments.bag, world.camera, _shots(world), arguments.storage)
+        where = arguments.bag
+    print(f"wrote {where}: {', '.join(f'{number} {name}' for name, number in written.items())}")
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Width and height of a text like 640x384."""
+    try:
+        width, height = (int(side) for side in text.lower().split("x"))
+    except ValueError as error:
+        raise ConfigurationError(f"--size: expected WIDTHxHEIGHT such as 640x384, got {text!r}") from error
+    return width, height
+
+
+def _shots(world: StreetWorld) -> Iterator[WorldFrame]:
+    """All frames; a progress bar where output goes to a terminal."""
+    from tqdm import tqdm
+
+    yield from tqdm(world.shots(), total=len(world), unit="frame", disable=None)

@@ -1,0 +1,232 @@
+"""Who is in the street, and what they do there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .actors.actor import Actor, PoleDesign, TreeDesign
+from .actors.cycles import BICYCLE_SEAT, MOTORCYCLE_SEAT, random_cycle
+from .actors.people import (
+    random_person,
+)
+from .actors.signals import (
+    LightDesign,
+    random_sign,
+)  # fmt: skip
+from .actors.vehicles import random_vehicle
+from .layout import Street
+from .light import Light
+from .raster import Placement
+
+# How far the camera sees, in metres.
+VIEW = 85.0
+
+
+class Crowd:
+    """Puts actors into the street."""
+
+    def __init__(
+        self, random: np.random.Generator, street: Street, light: Light, lane: float, speed: float, seconds: float,
+        tracks: Iterator[int],
+    ) -> None:  # fmt: skip
+        self._random, self._street, self._light = random, street, light
+        self._lane, self._speed, self._seconds, self._tracks = lane, speed, seconds, tracks
+        self._end = speed * seconds + VIEW
+
+    def everybody(self) -> Iterator[Actor]:
+        """All actors of a drive, scenery included."""
+        yield from self._parked()
+        yield from self._traffic()
+        yield from self._walkers()
+        yield from self._cyclists()
+        for start in np.arange(-self._street.period, self._end, self._street.period):
+            yield from self._crossing(float(start) + self._street.crossing)
+        yield from self._signs()
+        yield from self._green()
+
+    def _vehicle(self, place: Placement, speed: float = 0.0, style: str = "", **more: float) -> Actor:
+        lamps = self._light.lamps and speed != 0
+        design = random_vehicle(self._random, lamps, style)
+        return Actor(next(self._tracks), design.class_name, design, place, speed, **more)
+
+    def _walker(self, place: Placement, speed: float, **more: float) -> Actor:
+        phase = float(self._random.random())
+        return Actor(next(self._tracks), "pedestrian", random_person(self._random), place, speed, phase=phase, **more)
+
+    def _cycle(self, place: Placement, speed: float, style: str = "", rider: bool = True) -> Iterator[Actor]:
+        design = random_cycle(self._random, self._light.lamps and rider, style)
+        yield Actor(next(self._tracks), design.class_name, design, place, speed)
+        if rider:
+            bicycle = design.style == "bicycle"
+            person = random_person(self._random, helmet=not bicycle or bool(self._random.random() < 0.5))
+            seat = BICYCLE_SEAT if bicycle else MOTORCYCLE_SEAT
+            back = 0.22
+            seated = Placement(
+                place.x - back * np.sin(place.yaw), 0, place.z - back * np.cos(place.yaw), place.yaw
+            )  # fmt: skip
+            yield Actor(next(self._tracks), "rider", person, seated, speed, phase=0.5, seat=seat)
+
+    def _parked(self) -> Iterator[Actor]:
+        random, street = self._random, self._street
+        if street.parking < 1:
+            return
+        share = random.uniform(0.1, 0.65)
+        for side in (-1, 1):
+            for z in np.arange(-10, self._end, 6.4).tolist():
+                if street.in_crossing(z, 9) or random.random() > share:
+                    continue
+                x = side * (street.half_road - 1.15 + random.normal(0, 0.07))
+                yaw = (0.0 if side > 0 else np.pi) + random.normal(0, 0.03) + (np.pi if random.random() < 0.08 else 0)
+                style = str(random.choice(("", "van", "truck"), p=(0.93, 0.05, 0.02)))
+                style = style or str(random.choice(("sedan", "hatchback", "suv")))
+                yield self._vehicle(Placement(x, 0, z + random.normal(0, 0.3), yaw), style=style)
+
+    def _traffic(self) -> Iterator[Actor]:
+        """Vehicles in the lanes: those ahead go as fast as we do, roughly; the others come towards us."""
+        random, street = self._random, self._street
+        for x in street.lane_centres():
+            gap = random.uniform(16, 60)
+            if x < 0:
+                speed = float(random.uniform(5, 13))
+                first, last = 5.0, VIEW + self._seconds * (speed + self._speed)
+            else:
+                own = x == self._lane
+                speed = self._speed * float(random.uniform(0.97, 1.03) if own else random.uniform(0.75, 1.25))
+                first, last = (9.0 if own else -15.0) + random.uniform(0, 15), VIEW
+            z = first
+            while z < last:
+                where = x + random.normal(0, 0.15)
+                yaw = np.pi if x < 0 else random.normal(0, 0.02)
+                if random.random() < 0.08:
+                    yield from self._cycle(
+                        Placement(where, 0, z, yaw), speed, str(random.choice(("motorcycle", "scooter")))
+                    )
+                else:
+                    yield self._vehicle(Placement(where, 0, z, yaw), speed)
+                z += gap * random.uniform(0.6, 1.6) + 7
+
+    def _walkers(self) -> Iterator[Actor]:
+        random, street = self._random, self._street
+        per_metre = random.choice((0.02, 0.04, 0.09))
+        for side in (-1, 1):
+            for _ in range(int(self._end * per_metre)):
+                x = side * (street.half_road + random.uniform(0.4, street.walk - 0.3))
+                z, ahead = random.uniform(3, self._end), random.random() < 0.5
+                yaw, speed = (0.0 if ahead else np.pi) + random.normal(0, 0.06), float(random.uniform(0.9, 1.7))
+                if random.random() < 0.2:
+                    yaw, speed = random.uniform(-np.pi, np.pi), 0.0
+                for k in range(int(random.choice((1, 2, 3), p=(0.7, 0.22, 0.08)))):
+                    yield self._walker(Placement(x + side * 0.1 * k, 0, z + 0.65 * k * (k % 2 or -1), yaw), speed)
+        for _ in range(int(self._seconds / 8) + 2):
+            yield from self._crosser(random.uniform(8, self._end), 3.0)
+
+    def _crosser(self, z: float, spread: float) -> Iterator[Actor]:
+        """Somebody who crosses the road while we come near."""
+        random, street = self._random, self._street
+        speed, side = float(random.uniform(1.0, 1.8)), int(random.choice((-1, 1)))
+        when = max(0.0, (z - random.uniform(9, 35)) / self._speed)
+        start = side * (random.uniform(-1, 1) * street.half_road + when * speed)
+        yaw = -side * np.pi / 2 + random.normal(0, 0.15)
+        yield self._walker(Placement(start, 0, z + random.normal(0, spread), yaw), speed)
+
+    def _cyclists(self) -> Iterator[Actor]:
+        random, street = self._random, self._street
+        edge = street.lanes * street.lane_width - 0.55
+        for side in (-1, 1):
+            for _ in range(int(self._end / 60) + 1):
+                speed = float(random.uniform(3, 6.5))
+                z = random.uniform(6, self._end + (self._seconds * speed if side < 0 else 0))
+                yield from self._cycle(Placement(side * edge, 0, z, 0 if side > 0 else np.pi), speed, "bicycle")
+            for _ in range(int(self._end / 90)):
+                x, z = side * (street.half_road + street.walk * 0.8), random.uniform(0, self._end)
+                yaw = random.uniform(-np.pi, np.pi)
+                for k in range(int(random.integers(1, 3))):
+                    yield from self._cycle(Placement(x, 0, z + 0.7 * k, yaw), 0.0, rider=False)
+
+    def _crossing(self, z: float) -> Iterator[Actor]:
+        """Traffic, lights and people of one crossing street."""
+        random, street = self._random, self._street
+        near = street.half_road
+        if random.random() < 0.8:
+            yield from self._lights(z)
+        for _ in range(int(random.integers(0, 4))):
+            yield from self._crosser(z + float(random.choice((-1, 1))) * (street.cross_half + 2.5), 0.8)
+        for side in (-1, 1):
+            for k in range(int(random.integers(0, 4))):
+                # They wait at their line, cross far ahead of us, or turn.
+                lane = z - side * street.cross_half / 2
+                x, yaw = side * (near + 4 + 6.5 * k), -side * np.pi / 2
+                way = random.random()
+                if way < 0.4:
+                    yield self._vehicle(Placement(x, 0, lane, yaw))
+                    continue
+                speed = float(random.uniform(4, 8))
+                when = max(0.0, (z - random.uniform(22, 60)) / self._speed)
+                x += side * when * speed
+                if way < 0.75:
+                    yield self._vehicle(Placement(x, 0, lane, yaw), speed)
+                else:
+                    turn_at = (abs(x) - street.lane_width * 0.5 - 5) / speed
+                    yield self._vehicle(Placement(x, 0, lane, yaw), speed, turn_at=turn_at, turn=np.pi / 2, radius=5.0)
+        if random.random() < 0.5:
+            x = float(random.choice((-1, 1))) * random.uniform(near - 1, near + 5)
+            yield self._vehicle(Placement(x, 0, z + random.uniform(-3, 3), random.uniform(-np.pi, np.pi)))
+
+    def _lights(self, z: float) -> Iterator[Actor]:
+        random, street = self._random, self._street
+        phase, state = float(random.random()), "off" if random.random() < 0.06 else "red"
+        housing = (24.0, 24.0, 24.0) if random.random() < 0.7 else (40.0, 150.0, 190.0)
+        design = LightDesign(state, housing, bool(random.random() < 0.4), float(random.uniform(0.85, 1.2)))
+        gantry = random.random() < 0.45
+
+        def lamp(x: float, y: float, at: float, yaw: float, shift: float = 0.0) -> Actor:
+            return Actor(
+                next(self._tracks), "traffic light", design, Placement(x, y, at, yaw), phase=(phase + shift) % 1
+            )
+
+        for side, yaw, far in ((1, 0.0, street.cross_half + 4.0), (-1, np.pi, -street.cross_half - 4.0)):
+            x = side * (street.half_road + 0.6)
+            for place in (z - far, z + far - 1.5):
+                yield Actor(0, "", PoleDesign(3.4, 0, 0.06), Placement(x, 0, place, 0))
+                yield lamp(x, 2.9, place - 0.2 * np.cos(yaw), yaw)
+            if gantry:
+                reach = -side * (street.half_road - 0.4)
+                at = z + far - 1.5
+                yield Actor(0, "", PoleDesign(6.0, reach, 0.11), Placement(x, 0, at, 0))
+                for lane in street.lane_centres()[street.lanes :]:
+                    yield lamp(side * lane, 5.5, at - 0.2 * np.cos(yaw), yaw)
+            yield lamp(x + 0.35 * side, 2.8, z + far - 1.5, side * np.pi / 2, 0.5)
+
+    def _signs(self) -> Iterator[Actor]:
+        random, street = self._random, self._street
+        for side in (-1, 1):
+            z = random.uniform(2, 15)
+            while z < self._end:
+                x = side * (street.half_road + random.uniform(0.35, 0.8))
+                facing = 0.0 if random.random() < (0.85 if side > 0 else 0.45) else np.pi
+                yaw, height = facing + random.normal(0, 0.12), random.uniform(2.1, 2.8)
+                yield Actor(0, "", PoleDesign(height + 0.35), Placement(x, 0, z, 0))
+                for k in range(1 + int(random.random() < 0.25)):
+                    design = random_sign(random)
+                    front = Placement(
+                        x - 0.06 * np.sin(yaw), height - 0.95 * k * (design.size / 0.4), z - 0.06 * np.cos(yaw), yaw
+                    )
+                    yield Actor(next(self._tracks), "traffic sign", design, front)
+                z += random.uniform(12, 45)
+
+    def _green(self) -> Iterator[Actor]:
+        random, street = self._random, self._street
+        spacing = random.uniform(7, 22)
+        for side in (-1, 1):
+            for z in np.arange(0, self._end, spacing).tolist():
+                if street.in_crossing(z, 4) or random.random() < 0.3:
+                    continue
+                number = int(random.integers(8))
+                height = float(random.uniform(0.9, 1.8) if number % 4 == 3 else random.uniform(4.5, 8.5))
+                x = side * (street.half_road + random.uniform(0.9, street.walk + 0.5))
+                yield Actor(0, "", TreeDesign(number, height), Placement(x, 0, z + random.normal(0, 1), 0))
+            for z in np.arange(12, self._end, 30).tolist():
+                reach = -side * 1.8
+                yield Actor(0, "", PoleDesign(7.5, reach, 0.08), Placement(side * (street.half_road + 0.5), 0, z, 0))

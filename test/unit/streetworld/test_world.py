@@ -1,0 +1,143 @@
+"""The street world: one seed is one world, and its truth is what the pixels show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+
+from seg_perception.classes import ROAD_GROUPS
+from seg_perception.errors import ConfigurationError
+from seg_perception.streetworld.light import WEATHERS
+from seg_perception.streetworld.truth import CLASS_NAMES, CLASS_TABLE
+from seg_perception.streetworld.world import StreetWorld, WorldFrame, WorldOptions
+
+OPTIONS = WorldOptions(28, seed=11, width=320, height=192, scene_frames=4)
+
+
+@pytest.fixture(scope="module")
+def shots() -> list[WorldFrame]:
+    """Four frames in each of seven weathers."""
+    return list(StreetWorld(OPTIONS).shots())
+
+
+def test_the_same_seed_makes_the_same_world(shots: list[WorldFrame]):
+    again = StreetWorld(OPTIONS)
+    # Backwards, because what was asked for before must not matter.
+    for index in (25, 13, 2):
+        shot = again.render(index)
+        assert np.array_equal(shot.frame.data, shots[index].frame.data)
+        assert np.array_equal(shot.truth.instance_map, shots[index].truth.instance_map)
+        assert shot.frame.stamp_ns == shots[index].frame.stamp_ns
+
+
+def test_another_seed_makes_another_world(shots: list[WorldFrame]):
+    other = StreetWorld(replace(OPTIONS, seed=12)).render(0)
+    assert not np.array_equal(other.frame.data, shots[0].frame.data)
+    assert not np.array_equal(other.truth.instance_map, shots[0].truth.instance_map)
+
+
+def test_the_map_agrees_with_masks_boxes_and_counts(shots: list[WorldFrame]):
+    for shot in shots:
+        truth = shot.truth
+        numbers = [each.number for each in truth.instances]
+        assert sorted(set(np.unique(truth.instance_map).tolist()) - {0}) == numbers
+        for instance in truth.instances:
+            mask = truth.instance_map == instance.number
+            assert np.array_equal(instance.visible.full(), mask)
+            assert instance.visible.area == mask.sum() >= OPTIONS.min_pixels
+            x1, y1, x2, y2 = (int(v) for v in instance.box)
+            assert mask[y1:y2, x1:x2].sum() == mask.sum()
+            assert mask[y1].any()
+            assert mask[y2 - 1].any()
+            assert mask[:, x1].any()
+            assert mask[:, x2 - 1].any()
+
+
+def test_full_masks_hold_the_visible_ones_and_say_how_much_is_hidden(shots: list[WorldFrame]):
+    hidden = []
+    for instance in (each for shot in shots for each in shot.truth.instances):
+        full, visible = instance.full.full(), instance.visible.full()
+        assert not (visible & ~full).any()
+        assert instance.occlusion == pytest.approx(1 - visible.sum() / full.sum())
+        x1, y1, x2, y2 = instance.full_box
+        assert x1 - 1 <= instance.full.left
+        assert instance.full.right <= x2 + 1
+        assert y1 - 1 <= instance.full.top
+        assert instance.full.bottom <= y2 + 1
+        hidden.append(instance.occlusion)
+    assert min(hidden) == 0
+    assert max(hidden) > 0.3
+
+
+def test_some_are_cut_off_by_the_image(shots: list[WorldFrame]):
+    shares = [each.truncation for shot in shots for each in shot.truth.instances]
+    assert min(shares) == 0
+    assert max(shares) > 0.2
+    assert all(0 <= share < 1 for share in shares)
+
+
+def test_tracks_keep_number_class_and_place(shots: list[WorldFrame]):
+    """From one frame to the next of a drive the same number is the same thing, not far away."""
+    for first, second in pairwise(shots):
+        before = {each.number: each for each in first.truth.instances}
+        after = {each.number: each for each in second.truth.instances}
+        shared = set(before) & set(after)
+        if first.scene != second.scene:
+            assert not shared
+            continue
+        assert len(shared) >= 0.5 * len(before)
+        for number in shared:
+            assert before[number].label == after[number].label
+            assert abs(before[number].distance - after[number].distance) < 4.5
+
+
+def test_every_weather_and_class_occurs(shots: list[WorldFrame]):
+    assert {shot.weather for shot in shots} == set(WEATHERS)
+    # Some frames of other drives, since seven need not have a bus.
+    more = StreetWorld(WorldOptions(60, seed=5, width=320, height=192, scene_frames=4))
+    found = {each.class_name for index in range(0, 60, 4) for each in more.render(index).truth.instances}
+    assert found | {each.class_name for shot in shots for each in shot.truth.instances} == set(CLASS_NAMES)
+
+
+def test_instances_differ_from_what_is_around_them(shots: list[WorldFrame]):
+    """Masks lie where something is painted: colours change across the outlines of masks, more than elsewhere."""
+    day = [shot for shot in shots if shot.weather in ("day", "overcast")]
+    edges, elsewhere = [], []
+    for shot in day:
+        grey = cv2.cvtColor(shot.frame.data.reshape(192, 320, 3), cv2.COLOR_BGR2GRAY).astype(float)
+        step = np.abs(np.diff(grey, axis=1))
+        outline = np.diff(shot.truth.instance_map.astype(int), axis=1) != 0
+        edges.append(step[outline].mean())
+        elsewhere.append(step[~outline].mean())
+    assert np.mean(edges) > 2.5 * np.mean(elsewhere)
+
+
+def test_frames_come_as_from_a_camera(shots: list[WorldFrame]):
+    world = StreetWorld(OPTIONS)
+    assert len(world) == len(shots) == 28
+    name, frame = next(iter(world))
+    assert name == shots[0].name
+    assert (frame.width, frame.height, frame.encoding) == (320, 192, "bgr8")
+    stamps = np.diff([shot.frame.stamp_ns for shot in shots])
+    assert set(stamps.tolist()) == {100_000_000}
+    assert len({shot.name for shot in shots}) == 28
+    assert len({shot.frame.frame_id for shot in shots}) == 1
+
+
+def test_every_class_has_a_road_group():
+    assert (CLASS_TABLE.groups(CLASS_NAMES) >= 0).all()
+    assert set(CLASS_TABLE.group_of.values()) == set(ROAD_GROUPS)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"frames": 0}, {"seed": -1}, {"width": 10}, {"fps": 0}, {"fps": float("nan")}, {"weathers": ("snow",)},
+     {"weathers": ()}, {"scene_frames": -1}, {"frames": 10**6, "scene_frames": 1}],
+)  # fmt: skip
+def test_impossible_worlds_are_refused(wrong: dict[str, object]):
+    with pytest.raises(ConfigurationError):
+        replace(OPTIONS, **wrong)  # type: ignore[arg-type]
