@@ -25,12 +25,13 @@ def calibration_frames(settings: BuildSettings) -> CalibrationSet | None:
         ConfigurationError: not for INT8, or see `gather`.
         SourceError: see `gather`.
     """
+    given = "--calibration" if settings.calibration else "--max-loss" if settings.max_loss is not None else ""
+    if given and settings.precision != "int8":
+        raise ConfigurationError(
+            f"{given}: for --precision int8, got {settings.precision}; leave one of the two options out"
+        )
     if not settings.calibration:
         return None
-    if settings.precision != "int8":
-        raise ConfigurationError(
-            f"--calibration: for --precision int8, got {settings.precision}; leave one of the two options out"
-        )
     return gather([Path(name) for name in settings.calibration], progress=_bar)
 
 

@@ -113,8 +113,9 @@ def in_precision(
     summary = precision_summary(model)
     present, wanted = precision_of(model, summary), settings.precision
     if present == wanted:
-        if frames:
-            raise ConfigurationError(f"--calibration: {origin} is in {present} already, leave this out")
+        if frames or settings.max_loss is not None:
+            given = "--calibration" if frames else "--max-loss"
+            raise ConfigurationError(f"{given}: {origin} is in {present} already, leave this out")
         return _with_report(Network(model, summary), settings, origin, report)
     if present != "fp32":
         raise ConfigurationError(

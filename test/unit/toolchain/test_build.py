@@ -268,6 +268,8 @@ def test_a_model_quantized_elsewhere_is_noted(street_model: Path, tmp_path: Path
     result = build_engine(source, tmp_path, replace(RTX, precision="int8"), lines.append)
     assert result.manifest.quantization is None
     assert any("quantized elsewhere" in line for line in lines)
+    with pytest.raises(ConfigurationError, match=r"--max-loss: .* is in int8 already"):
+        build_engine(source, tmp_path, replace(RTX, precision="int8", max_loss=0.1))
 
 
 @pytest.mark.parametrize(
@@ -278,6 +280,7 @@ def test_a_model_quantized_elsewhere_is_noted(street_model: Path, tmp_path: Path
         ({"dla": 1, "precision": "fp16"}, r"--dla 1: tensorrt-rtx 1\..* has 0 DLA cores"),
         ({"timing_cache": "times"}, r"--timing-cache: tensorrt-rtx 1\..* has none"),
         ({"family": "yolov8", "input_size": "64x64"}, r"--family, --input-size: for raw exports; .* is canonical"),
+        ({"max_loss": 0.1}, r"--max-loss: for --precision int8, got fp32"),
         ({"precision": "int8"}, r"--precision int8: needs pictures .* --calibration PATH"),
     ],
 )
