@@ -21,7 +21,7 @@ from .light import Light
 from .raster import Placement
 
 # How far the camera sees, in metres.
-VIEW = 85.0
+VIEW = 70.0
 
 
 class Crowd:
@@ -72,7 +72,7 @@ class Crowd:
         random, street = self._random, self._street
         if street.parking < 1:
             return
-        share = random.uniform(0.1, 0.65)
+        share = random.uniform(0.05, 0.6)
         for side in (-1, 1):
             for z in np.arange(-10, self._end, 6.4).tolist():
                 if street.in_crossing(z, 9) or random.random() > share:
@@ -87,7 +87,7 @@ class Crowd:
         """Vehicles in the lanes: those ahead go as fast as we do, roughly; the others come towards us."""
         random, street = self._random, self._street
         for x in street.lane_centres():
-            gap = random.uniform(16, 60)
+            gap = random.uniform(18, 80)
             if x < 0:
                 speed = float(random.uniform(5, 13))
                 first, last = 5.0, VIEW + self._seconds * (speed + self._speed)
@@ -109,7 +109,7 @@ class Crowd:
 
     def _walkers(self) -> Iterator[Actor]:
         random, street = self._random, self._street
-        per_metre = random.choice((0.02, 0.04, 0.09))
+        per_metre = random.choice((0.015, 0.03, 0.07))
         for side in (-1, 1):
             for _ in range(int(self._end * per_metre)):
                 x = side * (street.half_road + random.uniform(0.4, street.walk - 0.3))
@@ -214,7 +214,7 @@ class Crowd:
                         x - 0.06 * np.sin(yaw), height - 0.95 * k * (design.size / 0.4), z - 0.06 * np.cos(yaw), yaw
                     )
                     yield Actor(next(self._tracks), "traffic sign", design, front)
-                z += random.uniform(12, 45)
+                z += random.uniform(16, 55)
 
     def _green(self) -> Iterator[Actor]:
         random, street = self._random, self._street

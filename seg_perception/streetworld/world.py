@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ from .truth import Truth
 FRAME_ID = "streetworld_camera"
 # The first frame's stamp: a round number of seconds, and not 0, which means "no time" to ROS.
 FIRST_STAMP_NS = 1_000_000_000_000_000_000
-# The track's number is a pixel value of 16 bits, and each scene may use this many.
-_TRACKS_PER_SCENE = 600
+_MOST_TRACKS = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +55,27 @@ class WorldOptions:
         for name, low in (("frames", 1), ("seed", 0), ("width", 64), ("height", 64), ("scene_frames", 0)):
             if getattr(self, name) < low:
                 raise ConfigurationError(f"streetworld {name}: expected at least {low}, got {getattr(self, name)}")
-        scenes = -(-self.frames // (self.scene_frames or self.frames))
-        if scenes * _TRACKS_PER_SCENE > 0xFFFF:
-            raise ConfigurationError(
-                f"streetworld frames: expected at most {0xFFFF // _TRACKS_PER_SCENE} drives, because each object has a "
-                f"number of 16 bits of its own; got {scenes} drives; make several worlds with different seeds"
-            )
         if not 0.1 <= self.fps <= 1000:
             raise ConfigurationError(f"streetworld fps: expected 0.1 to 1000, got {self.fps}")
         if not self.weathers or set(self.weathers) - set(WEATHERS):
             raise ConfigurationError(f"weather: expected some of {', '.join(WEATHERS)}; got {', '.join(self.weathers)}")
+        drives = -(-self.frames // (self.scene_frames or self.frames))
+        if drives * self.tracks_per_drive > _MOST_TRACKS:
+            raise ConfigurationError(
+                f"streetworld frames: expected at most {_MOST_TRACKS // self.tracks_per_drive} drives of this length, "
+                f"because every object has a number of 16 bits of its own; got {drives}; make several worlds with "
+                "different seeds"
+            )
+
+    @property
+    def drive_seconds(self) -> float:
+        """How long one drive is."""
+        return (self.scene_frames or self.frames) / self.fps
+
+    @property
+    def tracks_per_drive(self) -> int:
+        """How many numbers of tracks are set aside for each drive; the fullest of many had half as many objects."""
+        return 300 + 20 * ceil(self.drive_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,29 +128,26 @@ class StreetWorld(FrameSource):
     def render(self, index: int) -> WorldFrame:
         """One frame; the order of calls makes no difference."""
         options = self.options
-        scene, moment = divmod(index, self._scene_frames)
+        scene, moment = divmod(index, options.scene_frames or options.frames)
         weather = _weather(options.seed, scene, options.weathers)
-        image, truth = self._renderer(scene, weather).render(moment, options.fps)
+        renderer = _renderer(options, self.camera, scene, weather)
+        image, truth = renderer.render(moment, options.fps)
         stamp = FIRST_STAMP_NS + round(index * 1e9 / options.fps)
         frame = Frame.from_bgr(image, stamp_ns=stamp, frame_id=FRAME_ID)
         return WorldFrame(f"streetworld_{options.seed}_{index:06d}", frame, truth, weather, scene)
 
-    @property
-    def _scene_frames(self) -> int:
-        return self.options.scene_frames or self.options.frames
-
-    def _renderer(self, scene: int, weather: str) -> Renderer:
-        options = self.options
-        return _renderer(
-            options.seed, scene, weather, self.camera, self._scene_frames / options.fps, options.min_pixels
-        )  # fmt: skip
-
 
 @lru_cache(maxsize=2)
-def _renderer(seed: int, scene: int, weather: str, camera: Camera, seconds: float, min_pixels: int) -> Renderer:
-    first_track = 1 + scene * _TRACKS_PER_SCENE
-    made = random_scene(seed, scene, seconds, weather, first_track)
-    return Renderer(made, camera, (seed, scene), min_pixels)
+def _renderer(options: WorldOptions, camera: Camera, scene: int, weather: str) -> Renderer:
+    tracks = options.tracks_per_drive
+    made = random_scene(options.seed, scene, options.drive_seconds, weather, 1 + scene * tracks)
+    objects = sum(actor.track > 0 for actor in made.actors)
+    if objects > tracks:
+        raise ConfigurationError(
+            f"streetworld: drive {scene} of seed {options.seed} has {objects} objects, expected at most {tracks}; "
+            "choose another seed or shorter drives"
+        )
+    return Renderer(made, camera, (options.seed, scene), options.min_pixels)
 
 
 def _weather(seed: int, scene: int, weathers: Sequence[str]) -> str:

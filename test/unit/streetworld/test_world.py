@@ -12,6 +12,7 @@ import pytest
 from seg_perception.classes import ROAD_GROUPS
 from seg_perception.errors import ConfigurationError
 from seg_perception.streetworld.light import WEATHERS
+from seg_perception.streetworld.scene import random_scene
 from seg_perception.streetworld.truth import CLASS_NAMES, CLASS_TABLE
 from seg_perception.streetworld.world import StreetWorld, WorldFrame, WorldOptions
 
@@ -97,10 +98,17 @@ def test_tracks_keep_number_class_and_place(shots: list[WorldFrame]):
 
 def test_every_weather_and_class_occurs(shots: list[WorldFrame]):
     assert {shot.weather for shot in shots} == set(WEATHERS)
-    # Some frames of other drives, since seven need not have a bus.
-    more = StreetWorld(WorldOptions(60, seed=5, width=320, height=192, scene_frames=4))
-    found = {each.class_name for index in range(0, 60, 4) for each in more.render(index).truth.instances}
-    assert found | {each.class_name for shot in shots for each in shot.truth.instances} == set(CLASS_NAMES)
+    seen = {each.group for shot in shots for each in shot.truth.instances}
+    assert seen == set(ROAD_GROUPS)
+    # Seven drives need not pass a bus, but drives enough have everybody.
+    drives = [random_scene(5, number, 6.0, "day", 1) for number in range(20)]
+    assert {actor.class_name for drive in drives for actor in drive.actors} == {"", *CLASS_NAMES}
+
+
+def test_every_object_has_a_number_of_its_own():
+    drive = random_scene(5, 0, 30.0, "rain", 101)
+    tracks = [actor.track for actor in drive.actors if actor.track]
+    assert sorted(tracks) == list(range(101, 101 + len(tracks)))
 
 
 def test_instances_differ_from_what_is_around_them(shots: list[WorldFrame]):
