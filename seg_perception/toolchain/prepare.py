@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,8 +43,10 @@ class PixelChange:
     bgr: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.std and not all(value > 0 for value in self.std):
-            raise ConfigurationError(f"--std: expected numbers above 0, got {self.std}")
+        if self.mean and not all(math.isfinite(value) for value in self.mean):
+            raise ConfigurationError(f"--mean: expected finite numbers, got {self.mean}")
+        if self.std and not all(0 < value < math.inf for value in self.std):
+            raise ConfigurationError(f"--std: expected finite numbers above 0, got {self.std}")
 
     def of(self, own: PixelSpec) -> PixelSpec:
         """What the model wants, given what its family wants."""

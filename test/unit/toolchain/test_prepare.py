@@ -20,7 +20,7 @@ from seg_perception.toolchain.canonical import prune
 from seg_perception.toolchain.export import Export, load_export
 from seg_perception.toolchain.families import PixelSpec, known_families, recognise
 from seg_perception.toolchain.head import HeadOptions
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.toolchain.prepare import PixelChange, PrepareOptions, prepare
 
 
 @pytest.fixture
@@ -205,6 +205,15 @@ def test_names_may_be_a_list(tmp_path):
     model = colour_model()
     helper.set_model_props(model, {"names": repr(list(NAMES))})
     assert prepare(save(model, tmp_path), tmp_path / "canonical.onnx").class_names == NAMES
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mean": (float("nan"), 0.0, 0.0)}, {"std": (float("inf"), 1.0, 1.0)}, {"std": (0.0, 1.0, 1.0)}],
+)
+def test_a_normalisation_that_leaves_no_picture_is_refused(change):
+    with pytest.raises(ConfigurationError, match="expected finite numbers"):
+        PixelChange(**change)
 
 
 def test_missing_file(tmp_path):
