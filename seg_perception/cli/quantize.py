@@ -67,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Quantize a model and say what became of it."""
     start = time.perf_counter()
     try:
-        from ..toolchain.quantize.frames import gather
+        from ..toolchain.quantize.frames import gather, labels_among
         from ..toolchain.quantize.gate import Budget
-        from ..toolchain.quantize.quantize import QuantizeOptions, quantize
+        from ..toolchain.quantize.quantize import QuantizeOptions, check_source, quantize
     except ImportError as error:
         raise BackendUnavailable(
             f"`quantize` needs the Python packages onnx and onnxruntime ({error}): pip install onnx onnxruntime"
@@ -90,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output.is_dir():
         raise ConfigurationError(f"{arguments.output}: is a folder; expected the name of a file with -o")
     writable_folder(arguments.output.parent)
+    check_source(model, labels_among(arguments.calibration), str(arguments.model))
     frames = gather(arguments.calibration, arguments.max_frames, _progress)
     done = quantize(model, frames, options, print, _progress, str(arguments.model))
     write_atomically(arguments.output, done.model.SerializeToString())

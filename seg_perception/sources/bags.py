@@ -38,7 +38,7 @@ class BagImages(FrameSource):
             SourceError: it cannot be read or has no images.
             BackendUnavailable: rosbags is not installed.
         """
-        super().__init__()
+        super().__init__(sequence=True)
         self._path, self._frame_id, self._camera = path, frame_id, camera
         with _open(path) as reader:
             topics = {each.topic: each.msgtype for each in reader.connections}

@@ -16,10 +16,12 @@ class FrameSource(ABC):
         fps: frames per second of a video; None for pictures that have no time.
         failures: what could not be read since the last iteration began; such pictures are left out.
         ignored: names of the files of a folder that are no pictures.
+        sequence: whether each frame follows the one before in time and so resembles it (videos, bags).
     """
 
-    def __init__(self, fps: float | None = None, ignored: Sequence[str] = ()) -> None:
+    def __init__(self, fps: float | None = None, ignored: Sequence[str] = (), sequence: bool = False) -> None:
         self.fps = fps
+        self.sequence = sequence
         self.failures: list[SourceError] = []
         self.ignored = tuple(ignored)
 

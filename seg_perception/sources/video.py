@@ -34,7 +34,8 @@ class VideoFile(FrameSource):
         capture.release()
         if not readable:
             raise SourceError(f"{path}: expected a video with at least one frame, none can be decoded; check the file")
-        super().__init__(stated_fps if _PLAUSIBLE_FPS[0] <= stated_fps <= _PLAUSIBLE_FPS[1] else _ASSUMED_FPS)
+        plausible = _PLAUSIBLE_FPS[0] <= stated_fps <= _PLAUSIBLE_FPS[1]
+        super().__init__(stated_fps if plausible else _ASSUMED_FPS, sequence=True)
         self._count = int(stated_count) if stated_count > 0 else None
         self._path = path
         self._frame_id = frame_id

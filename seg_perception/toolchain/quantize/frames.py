@@ -21,8 +21,8 @@ from ...sources.images import open_source
 from .progress import Progress, silent
 
 FEWEST = 32
-# Of four frames with labels one sets scales and three are held back for the gate, where AP needs many; of those without
-# it is the other way round.
+# Of four pictures with labels one sets scales and three are held back for the gate, where AP needs many; of those
+# without, and of videos and bags, it is the other way round.
 _PART = 4
 
 
@@ -103,9 +103,7 @@ def gather(paths: Sequence[Path], limit: int = 512, progress: Progress = silent)
         raise ConfigurationError(
             f"--max-frames: expected at least 2, one to calibrate and one for the gate, got {limit}"
         )
-    if sum(map(is_annotation_file, paths)) > 1:
-        raise ConfigurationError("--calibration: expected at most one COCO annotation file; join them")
-    labels = next((CocoSet.load(path) for path in paths if is_annotation_file(path)), None)
+    labels = labels_among(paths)
     failures: list[SegPerceptionError] = []
     labelled = [is_annotation_file(path) for path in paths]
     sources = [
@@ -119,7 +117,7 @@ def gather(paths: Sequence[Path], limit: int = 512, progress: Progress = silent)
         raise ConfigurationError(_too_few(found, failures))
     if len(distinct) > limit:
         distinct = [distinct[place] for place in np.linspace(0, len(distinct) - 1, limit).round().astype(int)]
-    held = _held_back(distinct)
+    held = _held_back(distinct, {number for number, source in enumerate(sources) if source.sequence})
     return CalibrationSet(
         tuple(paths),
         labels,
@@ -129,6 +127,19 @@ def gather(paths: Sequence[Path], limit: int = 512, progress: Progress = silent)
         len(found) - len({each.digest for each in found}),
         tuple(sources),
     )
+
+
+def labels_among(paths: Sequence[Path]) -> CocoSet | None:
+    """The annotation file among paths; None without one.
+
+    Raises:
+        SourceError: it cannot be read.
+        ConfigurationError: there are several.
+    """
+    files = [path for path in paths if is_annotation_file(path)]
+    if len(files) > 1:
+        raise ConfigurationError("--calibration: expected at most one COCO annotation file; join them")
+    return CocoSet.load(files[0]) if files else None
 
 
 def network_input(frame: Frame, spec: ModelSpec) -> NDArray[np.uint8]:
@@ -163,13 +174,22 @@ def _digest(frame: Frame) -> str:
     return digest.hexdigest()
 
 
-def _held_back(pictures: Sequence[Picture]) -> set[Picture]:
-    """Chosen by their pixels, so that neither names nor the order of the paths matter."""
+def _held_back(pictures: Sequence[Picture], sequences: Collection[int]) -> set[Picture]:
+    """Pictures by their pixels, so that neither names nor the order of the paths matter; the end of each sequence.
+
+    Args:
+        pictures: all of them.
+        sequences: the sources whose frames resemble their neighbours. The gate must not see neighbours of those that
+            set the scales.
+    """
     held: set[Picture] = set()
     for labelled in (True, False):
-        kind = [each for each in pictures if (each.image_id is not None) == labelled]
+        kind = [each for each in pictures if (each.image_id is not None) == labelled and each.source not in sequences]
         kind.sort(key=lambda each: each.digest)
         held.update(each for place, each in enumerate(kind) if (place % _PART == 0) != labelled)
+    for number in sequences:
+        kind = [each for each in pictures if each.source == number]
+        held.update(kind[len(kind) - len(kind) // _PART :])
     if len(held) == len(pictures):
         held.remove(max(held, key=lambda each: each.digest))
     return held

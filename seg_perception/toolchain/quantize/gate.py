@@ -21,6 +21,8 @@ from .frames import CalibrationSet, Picture
 from .progress import Progress, silent
 from .report import Precision
 
+# The AP of fewer pictures than this says little: then instances have to agree, too.
+_FEWEST_LABELLED = 16
 # COCO's AP counts weak instances, too; agreement only those that a user would see.
 _LOWEST_FOR_AP = 0.01
 _RULE = AgreementRule()
@@ -36,7 +38,7 @@ class Budget:
 
     Attributes:
         max_loss: points of mask AP (hundredths), where there are labels.
-        agreement: where there are none; of class maps always, since labels have instances only.
+        agreement: where there are none or few; of class maps always, since labels have instances only.
     """
 
     max_loss: float = 0.5
@@ -172,7 +174,8 @@ class Gate:
         if loss is None:
             return Verdict(precision, (most + "none, for the labelled frames have no object of the classes",), differs)
         over = () if loss <= self._budget.max_loss else (f"{most}{loss:.2f}",)
-        return Verdict(precision, (*over, *self._budget.agreement.map_violations(maps)), differs)
+        few = len(self._ids) < _FEWEST_LABELLED
+        return Verdict(precision, (*over, *(differs if few else self._budget.agreement.map_violations(maps))), differs)
 
     def _matched(self, found: Sequence[CollectedFrame]) -> dict[str, MatchedResults]:
         """Results of the labelled frames, matched with their labels; nothing without labels."""

@@ -10,6 +10,8 @@ import onnx
 
 from ...contract import METADATA_KEY
 from ...errors import ConfigurationError, ModelError, NotCanonicalError
+from ...evaluation.coco import CocoSet
+from ...metrics.average_precision import require_pycocotools
 from ..precision.cost import layer_costs
 from ..precision.emulate import emulated
 from ..precision.half import to_half
@@ -94,6 +96,20 @@ def quantize(
     work = _Work(network, frames, options, report, progress, origin)
     steps = work.run()
     return _finished(work, steps)
+
+
+def check_source(model: onnx.ModelProto, labels: CocoSet | None, origin: str = "model") -> None:
+    """See that a model can be quantized and measured, before the frames are read.
+
+    Raises:
+        NotCanonicalError, ModelError: see `quantize`.
+        ConfigurationError: the labels are of other classes.
+        BackendUnavailable: labels need pycocotools, which is not installed.
+    """
+    _network(model, origin)
+    if labels is not None:
+        require_pycocotools()
+        labels.categories(spec_of(model, origin).class_names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class QuantizationReport:
         int8_share: of the multiply-accumulates, 0 to 1.
         kept: layers in float16.
         budget: `max_loss` in points of mask AP, `min_iou` and `max_faults`.
-        steps: what was tried, in order; the last one is the result.
+        steps: what was tried, in order, but for the result, which stands last.
         forced: whether the result is over the budget and left all the same.
         version: of this description.
     """

@@ -22,8 +22,9 @@ from seg_perception.metrics.agreement import AgreementBudget
 from seg_perception.metrics.masks import encode_rle
 from seg_perception.pipeline.host import open_backend
 from seg_perception.toolchain.precision.cost import precision_summary
+from seg_perception.toolchain.precision.emulate import emulated
 from seg_perception.toolchain.quantize.frames import CalibrationSet, gather
-from seg_perception.toolchain.quantize.gate import Budget
+from seg_perception.toolchain.quantize.gate import Budget, Gate
 from seg_perception.toolchain.quantize.quantize import QuantizeOptions, frames_summary, quantize
 from seg_perception.toolchain.quantize.report import REPORT_KEY, QuantizationReport, report_of
 
@@ -112,6 +113,16 @@ class TestFrames:
         assert kinds.count(("calibration", False)) == 30
         assert kinds.count(("held_back", False)) == 10
 
+    def test_the_gate_sees_the_end_of_a_video_and_no_neighbours_of_what_set_the_scales(self, tmp_path: Path):
+        writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (WIDTH, HEIGHT))
+        for scene in scenes(20):
+            writer.write(np.ascontiguousarray(scene.picture[..., ::-1]))
+        writer.release()
+        frames = gather([tmp_path / "clip.avi"])
+        last = max(each.name for each in frames.calibration)
+        assert len(frames.held_back) == 5
+        assert all(each.name > last for each in frames.held_back)
+
     def test_frames_can_be_read_again(self, pictures: Path, labels: Path):
         frames = gather([pictures, labels])
         for _ in range(2):
@@ -171,6 +182,18 @@ def found_rectangles(path: Path, backend: str, scene: Scene) -> list[list[int]]:
     rows = np.column_stack([np.rint(detections.boxes_network[kept]), detections.labels[kept]])
     runner.close()
     return sorted(rows.astype(int).tolist())
+
+
+def test_few_labels_do_not_decide_alone(tmp_path: Path, model_path: Path, pictures: Path, labels: Path):
+    model = onnx.load(model_path)
+    done = quantize(model, gather([pictures]), QuantizeOptions(Budget(), method=METHOD, force=True)).model
+    # No two precisions agree to the last pixel, and no AP can be lost beyond a hundred points.
+    budget = Budget(100.0, AgreementBudget(min_iou=1.0, max_faults=0.0))
+    few = gather([write_labels(tmp_path / "few", scenes(6, seed=2))])
+    for frames, decided in ((gather([labels]), True), (few, False)):
+        verdict = Gate(model, frames, budget).measure(emulated(done)[0], "")
+        assert verdict.differs
+        assert (verdict.over == ()) == decided
 
 
 @pytest.mark.parametrize("labelled", [True, False])
