@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--coco", type=Path, metavar="OUT", help="folder for pictures and COCO annotations")
     where.add_argument("--bag", type=Path, metavar="OUT", help="folder for a bag of ROS 2; must not exist")
+    where.add_argument("--sheet", type=Path, metavar="OUT.jpg", help="one picture of all frames and their truth")
     parser.add_argument("--storage", default="mcap", help="of the bag: mcap or sqlite3 (default: %(default)s)")
 
 
@@ -56,6 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
         from ..streetworld.coco import write_coco
 
         written, where = write_coco(arguments.coco, _shots(world)), arguments.coco / "instances.json"
+    elif arguments.sheet is not None:
+        from ..streetworld.sheet import write_sheet
+
+        written, where = {"frames": write_sheet(arguments.sheet, _shots(world))}, arguments.sheet
     else:
         from ..streetworld.bag import write_bag
 
