@@ -84,7 +84,7 @@ class Crowd:
                 yield self._vehicle(Placement(x, 0, z + random.normal(0, 0.3), yaw), style=style)
 
     def _traffic(self) -> Iterator[Actor]:
-        """Vehicles in the lanes: those ahead go as fast as we do, roughly; the others come towards us."""
+        """Vehicles in the lanes: those ahead are hardly faster and never slower than we; others come towards us."""
         random, street = self._random, self._street
         for x in street.lane_centres():
             gap = random.uniform(18, 80)
@@ -93,7 +93,7 @@ class Crowd:
                 first, last = 5.0, VIEW + self._seconds * (speed + self._speed)
             else:
                 own = x == self._lane
-                speed = self._speed * float(random.uniform(0.97, 1.03) if own else random.uniform(0.75, 1.25))
+                speed = self._speed * float(random.uniform(1.0, 1.03) if own else random.uniform(0.75, 1.25))
                 first, last = (9.0 if own else -15.0) + random.uniform(0, 15), VIEW
             z = first
             while z < last:

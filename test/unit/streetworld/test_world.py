@@ -111,6 +111,22 @@ def test_every_object_has_a_number_of_its_own():
     assert sorted(tracks) == list(range(101, 101 + len(tracks)))
 
 
+@pytest.mark.parametrize("number", range(5))
+def test_nobody_ahead_in_our_lane_is_run_over(number: int):
+    drive = random_scene(9, number, 60.0, "day", 1)
+    ahead = [
+        actor
+        for actor in drive.actors
+        if actor.class_name in ("car", "truck", "bus")
+        and abs(actor.start.x - drive.lane) < 0.8
+        and abs(actor.start.yaw) < 0.2
+        and actor.speed
+    ]
+    assert ahead
+    for second in range(0, 60, 5):
+        assert all(actor.at(second).z > drive.pose(second).z + 6 for actor in ahead)
+
+
 def test_instances_differ_from_what_is_around_them(shots: list[WorldFrame]):
     """Masks lie where something is painted: colours change across the outlines of masks, more than elsewhere."""
     day = [shot for shot in shots if shot.weather in ("day", "overcast")]
