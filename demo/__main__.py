@@ -16,7 +16,7 @@ from seg_perception.sources.images import open_source
 def main() -> int:
     """Run the demo; exit code 2 when there is no model or no picture to run on."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--model", type=Path, help="canonical model or YOLOv8/YOLO11-seg export (.onnx)")
+    parser.add_argument("--model", type=Path, help="canonical model, or an export that carries its class names (.onnx)")
     parser.add_argument("--input", type=Path, nargs="+", help="pictures, folders or videos")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
     parser.add_argument("--rate", type=float, default=8.0, help="camera frames per second")

@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         done = report_of(metadata, str(arguments.model))
         if done is not None:
             rows.append(("quantized", f"{done.method}, {done.calibration_frames} frames; {done.precision}"))
+            rows += [("", done.precision.caution)] * bool(done.precision.caution)
         if done is not None and done.forced:
             rows.append(("FORCED", "it loses more accuracy than its budget allowed"))
         lines = _canonical(arguments.model, spec, rows, arguments.classes)

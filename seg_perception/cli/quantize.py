@@ -115,6 +115,8 @@ def _table(report: QuantizationReport) -> str:
     if report.forced:
         lines.append("FORCED: this model loses more than its budget allows; its metadata say so")
     lines.append(f"result: {100 * report.int8_share:.1f} % of the multiply-accumulates in INT8; {report.precision}")
+    if report.precision.caution:
+        lines.append(report.precision.caution)
     return "\n".join(lines)
 
 

@@ -131,6 +131,11 @@ def recognise(export: Export, forced: str = "") -> tuple[Family, Match]:
 
 
 def _remedy(export: Export) -> str:
+    if len(export.outputs) == 1 and export.outputs[0].rank == 3:
+        return (
+            "a single output of three axes is that of a detection model, which has boxes and no masks: export the "
+            "segmentation model (`yolo11n-seg`, not `yolo11n`)"
+        )
     if any(node.op_type == "NonMaxSuppression" for node in export.model.graph.node):
         return (
             "the model suppresses duplicates itself (NonMaxSuppression), with shapes that depend on the picture; "

@@ -11,6 +11,8 @@ from ...errors import ModelError
 
 REPORT_KEY = "seg_perception_quantization"
 REPORT_VERSION = 1
+# Fewer than these on the gate's side, and its verdict is a matter of chance.
+ENOUGH_FRAMES, ENOUGH_INSTANCES = 16, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,21 @@ class Precision:
         """Missed, extra and relabelled instances per instance of the float model."""
         return (self.missed + self.extra + self.switched) / max(self.instances, 1)
 
+    @property
+    def caution(self) -> str:
+        """What to say where so little was held back that the verdict proves little; empty where it is enough."""
+        if self.frames >= ENOUGH_FRAMES and (self.instances >= ENOUGH_INSTANCES or self.class_map_share is not None):
+            return ""
+        return (
+            f"weak proof: {self.instances} instances in {self.frames} held-back frames (better {ENOUGH_INSTANCES} in "
+            f"{ENOUGH_FRAMES}); give more frames, or let `seg_perception verify` see others"
+        )
+
     def __str__(self) -> str:
         found = (
             f"mask IoU {'-' if self.mask_iou is None else format(self.mask_iou, '.4f')}, "
-            f"{self.missed} missed, {self.extra} extra, {self.switched} relabelled of {self.instances}"
+            f"{self.missed} missed, {self.extra} extra, {self.switched} relabelled of {self.instances} in "
+            f"{self.frames} frames"
         )
         if self.class_map_share is not None:
             found += f", class map {100 * self.class_map_share:.2f} % the same"

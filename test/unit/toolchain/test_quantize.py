@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from seg_perception.toolchain.precision.emulate import emulated
 from seg_perception.toolchain.quantize.frames import CalibrationSet, gather
 from seg_perception.toolchain.quantize.gate import Budget, Gate
 from seg_perception.toolchain.quantize.quantize import QuantizeOptions, frames_summary, quantize
-from seg_perception.toolchain.quantize.report import REPORT_KEY, QuantizationReport, report_of
+from seg_perception.toolchain.quantize.report import REPORT_KEY, Precision, QuantizationReport, report_of
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 WIDTH, HEIGHT = 160, 96
@@ -369,3 +370,9 @@ def test_the_real_model_has_nearly_all_of_its_work_in_int8(tmp_path: Path):
     assert len(done.model.SerializeToString()) < 0.4 * canonical.stat().st_size
     assert done.report.precision.mask_iou is not None
     assert done.report.precision.mask_iou > 0.85
+
+
+def test_a_verdict_on_few_frames_is_called_weak():
+    few = Precision(frames=10, instances=42, mask_iou=0.99, missed=0, extra=0, switched=0)
+    assert "weak proof: 42 instances in 10 held-back frames" in few.caution
+    assert not replace(few, frames=40, instances=400).caution
