@@ -53,3 +53,17 @@ class UnknownFamilyError(ModelError):
 
 class ModelOutputError(SegPerceptionError):
     """The model produced NaN or infinity for a frame; nothing of that frame is published."""
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether an error comes of Ctrl-C: what interrupts the import of a C extension surfaces as an ImportError."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, KeyboardInterrupt):
+            return True
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            waiting += (each.__cause__, each.__context__)
+    return False

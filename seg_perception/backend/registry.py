@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from ..errors import BackendUnavailable, ConfigurationError, ModelError
+from ..errors import BackendUnavailable, ConfigurationError, ModelError, interrupted
 from .base import Backend, Runner, RunOptions
 
 
@@ -40,6 +40,8 @@ def open_model(path: Path, backend: str = "", options: RunOptions | None = None)
         ConfigurationError: `backend` does not exist for this suffix.
         BackendUnavailable: the backend's library is not installed and no other opens the file.
     """
+    if path.is_dir():
+        raise ModelError(f"model file: {path}: is a folder; expected a file ending in {', '.join(BACKENDS)}")
     if not path.is_file():
         raise ModelError(f"model file: {path} does not exist or is not a file; check parameter `model` or --model")
     entries = BACKENDS.get(path.suffix)
@@ -58,6 +60,8 @@ def open_model(path: Path, backend: str = "", options: RunOptions | None = None)
         try:
             return _opener(entry)(path, options or RunOptions())
         except BackendUnavailable as error:
+            if interrupted(error):
+                raise
             missing.append(str(error))
     raise BackendUnavailable("; or ".join(missing))
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ..errors import BackendUnavailable, ModelError
 from ..manifest import ENGINE_SUFFIX, EngineManifest, load_manifest, manifest_path
+from ..toolchain.precision.listing import listed, uncounted
 
 # The first bytes of what TensorRT and TensorRT-RTX write.
 _MAGIC = (b"ftrt", b"ptrt", b"vtrt")
-_SHOWN = 5
 Rows = list[tuple[str, str]]
 
 
@@ -51,11 +51,11 @@ def describe_engine(path: Path) -> tuple[EngineManifest, Rows]:
 def _precision(manifest: EngineManifest) -> Rows:
     shares = [f"{element} {share:.1%}" for element, share in manifest.precision["share"].items()]
     rows = [("precision", f"{manifest.settings.precision}; multiply-accumulates: {', '.join(shares) or 'none'}")]
-    kept = manifest.precision["kept"]
-    names = [f"{layer['name']} ({layer['element']})" for layer in kept[:_SHOWN]]
+    kept = [f"{layer['name']} ({layer['element']})" for layer in manifest.precision["kept"]]
     if kept:
-        more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
-        rows.append(("wider", f"{len(kept)} layers: {', '.join(names)}{more}"))
+        rows.append(("wider", f"{len(kept)} layers: {listed(kept)}"))
+    if manifest.precision["unknown"]:
+        rows.append(("uncounted", uncounted(manifest.precision["unknown"])))
     return rows
 
 

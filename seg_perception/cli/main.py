@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from .. import __version__
-from ..errors import SegPerceptionError
+from ..errors import SegPerceptionError, interrupted
 
 # A command is a module with HELP, add_arguments(parser) and run(arguments) -> exit code. Commands import what they
 # need when they run, so that --help needs none of it.
@@ -26,6 +26,28 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (0 done, 1 failed, 2 wrong usage, 130 interrupted)."""
+    arguments = argparse.Namespace(command="")
+    try:
+        _parser().parse_args(argv, arguments)
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if interrupted(error):
+            return 130
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output, such as `head`, has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        elif isinstance(error, SegPerceptionError):
+            print(f"error: {error}", file=sys.stderr)
+        elif isinstance(error, ImportError):
+            print(f"error: {_missing(arguments.command, error)}", file=sys.stderr)
+        else:
+            raise
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="seg_perception", description="Per-instance masks of road users, signs and lights from camera images."
     )
@@ -36,26 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    arguments = parser.parse_args(argv)
-    try:
-        return int(arguments.run(arguments))
-    except SegPerceptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except ImportError as error:
-        package = {"cv2": "opencv-python", "yaml": "PyYAML"}.get(error.name or "", error.name)
-        print(
-            f"error: `seg_perception {arguments.command}` needs the Python package {package}, which cannot be imported "
-            f"({error}); install it with pip or, on a ROS distribution, with rosdep",
-            file=sys.stderr,
-        )
-        return 1
-    except BrokenPipeError:
-        # The reader of our output, such as `head`, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return parser
+
+
+def _missing(command: str, error: ImportError) -> str:
+    package = {"cv2": "opencv-python", "yaml": "PyYAML"}.get(error.name or "", error.name)
+    return (
+        f"`{f'seg_perception {command}'.strip()}` needs the Python package {package}, which cannot be "
+        f"imported ({error}); install it with pip or, on a ROS distribution, with rosdep"
+    )
 
 
 if __name__ == "__main__":

@@ -171,6 +171,8 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
     Raises:
         ModelError: missing, truncated, not ONNX, without a graph, or beyond 2 GB.
     """
+    if path.is_dir():
+        raise ModelError(f"{path}: is a folder; expected an ONNX model (*.onnx), such as one in it")
     if not path.is_file():
         raise ModelError(f"{path}: no such file; expected an ONNX model (*.onnx)")
     try:

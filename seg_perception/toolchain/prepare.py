@@ -147,7 +147,7 @@ def _in_half(model: onnx.ModelProto, options: PrepareOptions, report: Callable[[
         from .precision.emulate import check_range
 
         sources = [open_source(path) for path in options.check]
-        count = check_range(half, (frame for source in sources for _, frame in source))
+        count = check_range(half, model, (named for source in sources for named in source))
         report(f"checked    {count} frames with float16 rounding, all values within its range")
     return half
 

@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 
 from ..graph import element_name
+from .listing import uncounted
 from .shapes import attribute
 from .view import GraphView, Shape, name_nodes
 
@@ -70,7 +71,8 @@ class PrecisionSummary:
 
     def __str__(self) -> str:
         shares = ", ".join(f"{element} {self.share(element):.1%}" for element in self.macs)
-        return f"{self.total / 1e9:.2f} G multiply-accumulates: {shares or 'none'}"
+        rest = f"; {uncounted(self.unknown)}" if self.unknown else ""
+        return f"{self.total / 1e9:.2f} G multiply-accumulates: {shares or 'none'}{rest}"
 
 
 def layer_costs(model: onnx.ModelProto) -> tuple[LayerCost, ...]:

@@ -7,6 +7,7 @@ whose result may need rounding. That is what hardware does that accumulates prod
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ...backend.base import ModelOutputs
 from ...backend.batches import run_in_parts
 from ...contract import INPUT_NAME, ModelSpec
-from ...errors import BackendUnavailable, ModelError
+from ...errors import BackendUnavailable, ModelError, ModelOutputError
 from ...frame import Frame
 from ...pipeline.host import HostBackend
 from ..canonical import prune
@@ -39,23 +40,48 @@ _SUMS = "precision/sums"
 _EXACT = "/exact"
 # Outputs fetched at once when looking for the tensor that left the range: they may be large.
 _AT_ONCE = 8
+# Outputs of the contract that may be float32, and those among them in which infinity is a fault, too.
+_FLOAT_OUTPUTS = ("boxes", "scores", "masks")
+_FINITE_OUTPUTS = ("boxes", "scores")
 
 
 class HalfRangeError(ModelError):
     """A tensor left the range of float16, or became NaN.
 
     Attributes:
-        node, operator, tensor: where, by their names in the float16 graph.
+        node, operator, tensor: where, by their names in the float32 graph if that is known, else in the float16 graph.
         value: the number that has no float16.
+        keep: the nodes whose staying in float32 would help.
     """
 
-    def __init__(self, node: str, operator: str, tensor: str, value: float) -> None:
+    def __init__(self, place: _Place, value: float) -> None:
         what = "is NaN" if np.isnan(value) else f"reaches {value:.5g}, beyond float16's {_LARGEST:.0f}"
+        layers = "this layer" if len(place.keep) == 1 else "these layers"
+        flags = shlex.join(word for name in place.keep for word in ("--keep-float32", name))
         super().__init__(
-            f"layer {node!r} ({operator}): its output {tensor!r} {what}; keep this layer in float32 "
-            f"(--keep-float32 {node}), or use --precision fp32"
+            f"layer {place.node!r} ({place.operator}): its {place.side} {place.tensor!r} {what}; keep {layers} in "
+            f"float32 ({flags}), or use --precision fp32"
         )
-        self.node, self.operator, self.tensor, self.value = node, operator, tensor, value
+        self.node, self.operator, self.tensor, self.value = place.node, place.operator, place.tensor, value
+        self.keep = place.keep
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a number has no float16, in the words of the graph that the user knows.
+
+    Attributes:
+        node, operator: that make the tensor, or take it.
+        side: `output` or `input`: which of theirs the tensor is.
+        tensor: the tensor.
+        keep: the nodes to keep in float32, so that it need not be float16.
+    """
+
+    node: str
+    operator: str
+    side: str
+    tensor: str
+    keep: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +183,19 @@ class HalfEmulator:
     Args:
         model: canonical.
         threads: CPU threads; 0 lets ONNX Runtime choose.
+        source: the float32 model that `to_half` made it from. With it, errors name the nodes of that one, and what
+            is broken in float32, too, is not blamed on float16.
 
     Raises:
         ModelError: the model cannot be emulated.
         NotCanonicalError: it is not canonical.
     """
 
-    def __init__(self, model: onnx.ModelProto, threads: int = 0) -> None:
+    def __init__(self, model: onnx.ModelProto, threads: int = 0, source: onnx.ModelProto | None = None) -> None:
         self.spec = ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, "model")
         self._threads = threads
         self._model, self._roundings = emulated(model)
+        self._origin = _Origin(source, model) if source is not None else None
         self._session = self._open(_with_sums(self._model, self._roundings))
         self.identity = {
             "backend": f"onnxruntime {onnxruntime.__version__}",
@@ -180,6 +209,7 @@ class HalfEmulator:
 
         Raises:
             HalfRangeError: a tensor left the range of float16 or became NaN.
+            ModelOutputError: it did, and so does the float32 model.
         """
         arrays = run_in_parts(images, self.spec.batch or len(images), self._infer)
         return ModelOutputs.from_arrays(self.spec, arrays)
@@ -200,19 +230,37 @@ class HalfEmulator:
 
     def _examine(self, suspects: Sequence[Rounding], images: NDArray[np.uint8]) -> None:
         """Raise for the first tensor that rounding made infinite or that is NaN; a network's own infinities may be."""
-        model = onnx.ModelProto()
-        model.CopyFrom(self._model)
-        del model.graph.output[:]
-        model.graph.output.extend(
-            helper.make_tensor_value_info(rounding.exact, TensorProto.FLOAT, None) for rounding in suspects
-        )
-        prune(model.graph)
-        names = [rounding.exact for rounding in suspects]
-        for rounding, exact in zip(suspects, self._open(model).run(names, {INPUT_NAME: images}), strict=True):
+        found = self._tensors(self._model, [rounding.exact for rounding in suspects], images)
+        for rounding, exact in zip(suspects, found, strict=True):
             with np.errstate(over="ignore"):
                 lost = np.isnan(exact) | (np.isinf(exact.astype(np.float16)) & np.isfinite(exact))
             if lost.any():
-                raise HalfRangeError(rounding.node, rounding.operator, rounding.tensor, float(exact[lost][0]))
+                place = _Place(rounding.node, rounding.operator, "output", rounding.tensor, (rounding.node,))
+                if self._origin is not None:
+                    place = self._origin.place(rounding)
+                    self._check_source(self._origin.model, place, images)
+                raise HalfRangeError(place, float(exact[lost][0]))
+
+    def _check_source(self, source: onnx.ModelProto, place: _Place, images: NDArray[np.uint8]) -> None:
+        """Raise if the float32 model makes NaN there, or results that are not finite."""
+        results = [name for name in self.spec.output_names if name in _FLOAT_OUTPUTS]
+        names = list(dict.fromkeys((place.tensor, *results)))
+        for name, array in zip(names, self._tensors(source, names, images), strict=True):
+            if np.isnan(array).any() or (name in _FINITE_OUTPUTS and not np.isfinite(array).all()):
+                raise ModelOutputError(
+                    f"the model itself gives NaN or infinity for this frame, in float32 as well (tensor {name!r}), so "
+                    "float16 is not the cause: the export is broken; export the model again, or leave this frame out"
+                )
+
+    def _tensors(self, model: onnx.ModelProto, names: Sequence[str], images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """Any float32 tensors of a model."""
+        part = onnx.ModelProto()
+        part.CopyFrom(model)
+        del part.graph.output[:]
+        part.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+        prune(part.graph)
+        arrays: list[NDArray[Any]] = self._open(part).run(list(names), {INPUT_NAME: images})
+        return arrays
 
     def _open(self, model: onnx.ModelProto) -> Any:
         options = onnxruntime.SessionOptions()
@@ -225,24 +273,70 @@ class HalfEmulator:
         return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def check_range(model: onnx.ModelProto, frames: Iterable[Frame]) -> int:
+class _Origin:
+    """The float32 model that a float16 model was made from, and where tensors of the latter come from in it.
+
+    Args:
+        source: in float32.
+        half: what `to_half` made of it.
+    """
+
+    def __init__(self, source: onnx.ModelProto, half: onnx.ModelProto) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(source)
+        # As `to_half` does, so that the names are the same.
+        name_nodes(self.model.graph)
+        self._nodes = {node.name: node for node in self.model.graph.node}
+        self._half = GraphView(half)
+
+    def place(self, rounding: Rounding) -> _Place:
+        """What is rounded, by names of the float32 graph."""
+        made = self._half.nodes[rounding.node]
+        source = self._nodes.get(rounding.node)
+        if source is not None:
+            tensor = source.output[list(made.output).index(rounding.tensor)]
+            return _Place(source.name, source.op_type, "output", tensor, (source.name,))
+        # A Cast of the conversion: who reads its result wants float16.
+        keep = self._readers(rounding.tensor)
+        return _Place(keep[0], self._nodes[keep[0]].op_type, "input", made.input[0], keep)
+
+    def _readers(self, tensor: str) -> tuple[str, ...]:
+        """Who computes with the tensor, and who only passes it on to them: those would want it in float16 as well."""
+        found: dict[str, None] = {}
+        waiting = [tensor]
+        while waiting:
+            for name in self._half.readers.get(waiting.pop(), ()):
+                if name in self._nodes and name not in found:
+                    found[name] = None
+                    node = self._half.nodes[name]
+                    waiting.extend(node.output if node.op_type in EXACT else ())
+        return tuple(found)
+
+
+def check_range(model: onnx.ModelProto, source: onnx.ModelProto, frames: Iterable[tuple[str, Frame]]) -> int:
     """Run a canonical float16 model on frames as a GPU would round, and see that nothing leaves its range.
 
     Args:
         model: canonical.
-        frames: of any size.
+        source: the float32 model that it was made from.
+        frames: names and pictures of any size.
 
     Returns:
         How many frames there were.
 
     Raises:
         HalfRangeError: a tensor left the range of float16 or became NaN.
+        ModelOutputError: the float32 model makes NaN or infinity, too.
         FrameError: a frame cannot be decoded.
     """
-    backend = HostBackend(HalfEmulator(model))
+    backend = HostBackend(HalfEmulator(model, source=source))
     count = 0
-    for frame in frames:
-        backend.detect([frame])
+    for name, frame in frames:
+        try:
+            backend.detect([frame])
+        except (HalfRangeError, ModelOutputError) as error:
+            error.args = (f"{name}: {error}",)
+            raise
         count += 1
     return count
 

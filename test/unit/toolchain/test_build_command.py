@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -98,6 +99,16 @@ def test_inspect_prints_the_manifest(engine: Path, suffix: str) -> None:
         "1 car vehicle thing",
     ):
         assert expected in lines
+
+
+def test_inspect_says_what_an_engine_does_not_count(engine: Path, tmp_path: Path) -> None:
+    copy = tmp_path / engine.name
+    shutil.copy(engine, copy)
+    values = json.loads(manifest_path(engine).read_text())
+    values["precision"]["unknown"] = ["first", "second"]
+    manifest_path(copy).write_text(json.dumps(values))
+    lines = [" ".join(line.split()) for line in command("inspect", copy).stdout.splitlines()]
+    assert "uncounted 2 layers of unknown size are not counted: first, second" in lines
 
 
 def test_an_engine_without_its_suffix_is_known_by_its_content(engine: Path, tmp_path: Path) -> None:

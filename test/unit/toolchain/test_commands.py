@@ -6,11 +6,13 @@ import argparse
 import subprocess
 import sys
 
+import onnx
 import pytest
 from colour_model import save_canonical_colour_model, save_colour_model
 
 from seg_perception.cli import inspect as inspect_command
 from seg_perception.cli import prepare as prepare_command
+from seg_perception.cli.main import main
 from seg_perception.contract import ModelSpec
 from seg_perception.errors import ClassTableError, ConfigurationError, ModelError
 
@@ -131,3 +133,73 @@ def test_commands_import_without_onnx():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install onnx" in result.stdout
+
+
+def test_inspect_says_which_layers_it_could_not_count(tmp_path, capsys):
+    path = save_canonical_colour_model(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("NonZero", [model.graph.input[0].name], ["places"]),
+            onnx.helper.make_node("Cast", ["places"], ["numbers"], to=onnx.TensorProto.FLOAT),
+            onnx.helper.make_node("Transpose", ["numbers"], ["rows"]),
+            onnx.helper.make_node("MatMul", ["numbers", "rows"], ["y"], name="product"),
+        ]
+    )
+    onnx.save(model, path)
+    assert call(inspect_command, path) == 0
+    assert "1 layer of unknown size is not counted: product" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("quantize", "@folder", "--calibration", "@folder", "-o", "@folder/int8.onnx"),
+        ("prepare", "@folder", "-o", "@folder/canonical.onnx"),
+        ("verify", "@folder", "--reference", "@folder", "--data", "@pictures"),
+        ("image", "--model", "@folder", "@pictures", "-o", "@folder/out"),
+    ],
+)
+def test_a_folder_as_the_model_is_said_to_be_one(words, tmp_path, capsys):
+    folder, pictures = tmp_path / "models", tmp_path / "pictures"
+    for each in (folder, pictures):
+        each.mkdir()
+    (pictures / "picture.png").write_bytes(b"never read")
+    words = [word.replace("@folder", str(folder)).replace("@pictures", str(pictures)) for word in words]
+    assert main(words) == 1
+    assert f"{folder}: is a folder; expected " in capsys.readouterr().err
+
+
+INTERRUPTED = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Interrupted(MetaPathFinder):
+    # As pybind11 reports a Ctrl-C while it initialises a module.
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as error:
+                raise {error}("initialization failed") from error
+
+sys.meta_path.insert(0, Interrupted())
+from seg_perception.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("error", ["ImportError", "SystemError"])
+@pytest.mark.parametrize("module", ["onnx", "onnxruntime", "openvino"])
+def test_ctrl_c_during_imports_ends_with_130(module, error, tmp_path):
+    model = save_canonical_colour_model(tmp_path / "model.onnx")
+    command = {
+        "onnx": ["prepare", str(model), "-o", str(tmp_path / "out.onnx")],
+        "onnxruntime": ["quantize", str(model), "--calibration", str(tmp_path), "-o", str(tmp_path / "out.onnx")],
+        # Another backend would open the model, too.
+        "openvino": ["image", "--model", str(model), "-o", str(tmp_path / "out"), str(tmp_path / "picture.png")],
+    }[module]
+    (tmp_path / "picture.png").write_bytes(b"never read")
+    code = INTERRUPTED.format(module=module, error=error)
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")

@@ -10,7 +10,7 @@ from colour_model import colour_model
 from onnx import TensorProto, helper
 from small_graphs import floats, model_of
 
-from seg_perception.toolchain.precision.cost import layer_costs, precision_summary
+from seg_perception.toolchain.precision.cost import PrecisionSummary, layer_costs, precision_summary
 from seg_perception.toolchain.precision.half import to_half
 
 
@@ -129,4 +129,12 @@ def test_shapes_that_depend_on_the_data_are_said_to():
     ]
     model = model_of(nodes, {"x": [4, 4]}, {"y": 2}, {"w": floats(2, 3)})
     assert precision_summary(model).unknown == ("product",)
-    assert str(precision_summary(model)) == "0.00 G multiply-accumulates: none"
+    assert (
+        str(precision_summary(model))
+        == "0.00 G multiply-accumulates: none; 1 layer of unknown size is not counted: product"
+    )
+
+
+def test_many_layers_of_unknown_size_are_not_all_named():
+    summary = PrecisionSummary({"float32": 10**9}, (), tuple("abcdefg"))
+    assert str(summary).endswith("; 7 layers of unknown size are not counted: a, b, c, d, e and 2 more")

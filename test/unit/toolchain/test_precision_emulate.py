@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import cv2
 import numpy as np
 import onnx
@@ -261,4 +263,49 @@ def test_prepare_checks_the_range_on_pictures(tmp_path, capsys):
     assert "checked    3 frames with float16 rounding" in capsys.readouterr().out
     assert main(["inspect", str(target)]) == 0
     assert "float16 " in next(line for line in capsys.readouterr().out.splitlines() if line.startswith("precision"))
-    assert check_range(onnx.load(target), []) == 0
+    assert check_range(onnx.load(target), onnx.load(target), []) == 0
+
+
+@pytest.fixture
+def white(tmp_path):
+    """A picture for which a model with a fault makes NaN."""
+    picture = scene()[0].picture.copy()
+    picture[100:110, 100:110] = FAULT_COLOUR
+    cv2.imwrite(str(tmp_path / "white.png"), picture)
+    return tmp_path / "white.png"
+
+
+@pytest.mark.parametrize("fault", ["predictions", "prototypes"])
+def test_what_is_broken_in_float32_too_is_not_blamed_on_float16(tmp_path, white, capsys, fault):
+    source = save_colour_model(tmp_path / "raw.onnx", fault=fault)
+    target = tmp_path / "half.onnx"
+    assert main(["prepare", str(source), "-o", str(target), "--precision", "fp16", "--check", str(white)]) == 1
+    said = capsys.readouterr().err
+    assert "error: white: the model itself gives NaN or infinity for this frame, in float32 as well" in said
+    assert "--keep-float32" not in said
+    assert not target.exists()
+
+
+def test_the_layers_named_are_those_to_keep(tmp_path, white, capsys):
+    """Layers that take a tensor beyond float16: the Cast before them has no name that a user could give."""
+    model = colour_model()
+    insert_before_last(
+        model.graph,
+        helper.make_node("Mul", ["@in", "big"], ["large"], name="explode"),
+        helper.make_node("Transpose", ["large"], ["turned"], name="turn", perm=[0, 1, 3, 2]),
+        helper.make_node("Transpose", ["turned"], ["back"], name="turn back", perm=[0, 1, 3, 2]),
+        helper.make_node("Conv", ["back", "weights"], ["@out"], name="calm"),
+        big=np.float32(10000),
+        weights=(np.eye(32, dtype=np.float32) / 10000).reshape(32, 32, 1, 1),
+    )
+    (tmp_path / "raw.onnx").write_bytes(model.SerializeToString())
+    target = tmp_path / "half.onnx"
+    command = ["prepare", str(tmp_path / "raw.onnx"), "-o", str(target), "--precision", "fp16", "--check", str(white)]
+    command += ["--keep-float32", "explode"]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "white: layer 'turn' (Transpose): its input 'large' reaches" in said
+    remedy = shlex.split(said[said.index("(--keep-float32") + 1 : said.index("), or use")])
+    assert remedy[1::2] == ["turn", "turn back", "calm"]
+    assert main([*command, *remedy]) == 0
+    assert "checked    1 frames" in capsys.readouterr().out
