@@ -102,7 +102,7 @@ class StreetWorld(FrameSource):
 
     def __init__(self, options: WorldOptions) -> None:
         """Choose; nothing is rendered yet."""
-        super().__init__(options.fps)
+        super().__init__(options.fps, sequence=True)
         self.options = options
         random = np.random.default_rng((options.seed, 0))
         self.camera = Camera(

@@ -163,7 +163,8 @@ def choose_class_names(export: Export, match: Match, table: ClassTable | None) -
     if names is None:
         raise ClassTableError(
             f"{export.origin}: the model carries no class names (no `names` in its metadata); "
-            f"give those of its {match.class_count or ''} classes with --classes TABLE.yaml".replace("  ", " ")
+            f"give those of its {match.class_count or ''} classes with --classes (a YAML file, "
+            "or the name of a table in config/classes)".replace("  ", " ")
         )
     fewest = match.class_count - match.spare_classes
     if match.class_count and not fewest <= len(names) <= match.class_count:

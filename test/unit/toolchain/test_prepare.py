@@ -168,7 +168,7 @@ def test_weights_in_a_file_beside_the_model(tmp_path):
 
 def test_class_names_from_a_table(tmp_path):
     source = save_colour_model(tmp_path / "source.onnx", names=None)
-    with pytest.raises(ClassTableError, match=r"no class names .* its 4 classes with --classes TABLE.yaml"):
+    with pytest.raises(ClassTableError, match=r"no class names .* its 4 classes with --classes \(a YAML file"):
         prepare(source, tmp_path / "canonical.onnx")
     table = ClassTable("mine", ("a", "b", "c", "d"), {"a": "vehicle"})
     spec = prepare(source, tmp_path / "canonical.onnx", PrepareOptions(classes=table))
@@ -368,3 +368,11 @@ def test_prune_drops_only_what_no_output_needs():
     prune(graph)
     assert [node.op_type for node in graph.node] == ["Add", "Relu"]
     assert [tensor.name for tensor in graph.initializer] == ["used"]
+
+
+def test_a_detection_model_is_told_from_a_segmentation_model(tmp_path):
+    model = colour_model()
+    del model.graph.output[1:]
+    onnx.save(model, tmp_path / "detection.onnx")
+    with pytest.raises(UnknownFamilyError, match="that of a detection model, which has boxes and no masks"):
+        prepare(tmp_path / "detection.onnx", tmp_path / "canonical.onnx")
