@@ -65,6 +65,11 @@ def test_auto_finds_the_table_of_the_models_classes(name):
     assert resolve_class_table("auto", table.class_names) == table
 
 
+def test_a_model_whose_classes_are_the_road_groups():
+    """As the default model's; no data set calls a class `vehicle`."""
+    assert group_names(resolve_class_table("auto", ROAD_GROUPS), *ROAD_GROUPS) == list(ROAD_GROUPS)
+
+
 def test_auto_without_any_known_class():
     with pytest.raises(ClassTableError, match="bdd100k, cityscapes, coco"):
         resolve_class_table("auto", ["apfel", "birne"])
