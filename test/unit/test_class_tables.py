@@ -83,7 +83,7 @@ def test_a_path_is_a_path(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ClassTableError, match=", ".join(TABLES) + "; got 'kitti'"):
+    with pytest.raises(ClassTableError, match=", ".join([*TABLES, "road_groups"]) + "; got 'kitti'"):
         find_class_table("kitti", ())
 
 
