@@ -12,12 +12,13 @@ import pytest
 from colour_model import paint_scene, save_canonical_colour_model
 
 from seg_perception.backend.base import RunOptions
+from seg_perception.evaluation.by_group import GroupPrecision, precision_table
 from seg_perception.evaluation.coco import CocoSet
 from seg_perception.metrics.masks import encode_rle
 from seg_perception.pipeline.host import open_backend
 from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.sources.class_tables import resolve_class_table
-from seg_perception.streetworld.exam import ExamResult, examine, table
+from seg_perception.streetworld.exam import examine
 from seg_perception.streetworld.truth import CLASS_NAMES
 
 # The classes of the colour model, as the street world calls them.
@@ -58,7 +59,7 @@ def write_set(folder: Path) -> CocoSet:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[ExamResult]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[GroupPrecision]:
     folder = tmp_path_factory.mktemp("exam")
     data = write_set(folder)
     model = save_canonical_colour_model(folder / "model.onnx")
@@ -67,28 +68,28 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[ExamResult]:
         return examine(Segmenter(backend, classes), classes, data)
 
 
-def one(results: list[ExamResult], name: str, kind: str = "mask") -> ExamResult:
+def one(results: list[GroupPrecision], name: str, kind: str = "mask") -> GroupPrecision:
     return next(each for each in results if (each.name, each.kind) == (name, kind))
 
 
 @pytest.mark.parametrize("kind", ["mask", "box"])
-def test_weathers_are_judged_apart(results: list[ExamResult], kind: str):
+def test_weathers_are_judged_apart(results: list[GroupPrecision], kind: str):
     assert list(one(results, "day", kind).at_50.values()) == pytest.approx([1, 1, 1, 1])
     assert list(one(results, "fog", kind).at_50.values()) == [0, 0, 0, 0]
     assert (one(results, "day").pictures, one(results, "all").pictures) == (1, 2)
 
 
-def test_all_is_in_between(results: list[ExamResult]):
+def test_all_is_in_between(results: list[GroupPrecision]):
     # Half of everything is found without a mistake: precision is 1 at 51 of 101 levels of recall.
     assert list(one(results, "all").at_50.values()) == pytest.approx([51 / 101] * 4)
 
 
-def test_objects_are_counted_by_size(results: list[ExamResult]):
+def test_objects_are_counted_by_size(results: list[GroupPrecision]):
     """One of two small vehicles is found; among large ones it is neither a find nor a mistake."""
     assert one(results, "16 x 16 or more").at_50["vehicle"] == pytest.approx(51 / 101)
 
 
-def test_the_table_has_a_line_for_each(results: list[ExamResult]):
-    lines = table(results).splitlines()
+def test_the_table_has_a_line_for_each(results: list[GroupPrecision]):
+    lines = precision_table(results).splitlines()
     assert len(lines) == 2 + len(results) == 2 + 2 * 4
     assert lines[2].startswith("| all | mask | 2 | 0.505 / ")
