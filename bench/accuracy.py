@@ -30,9 +30,10 @@ from seg_perception.metrics.average_precision import MatchedResults, match_resul
 from seg_perception.pipeline.host import HostBackend
 from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.sources.class_tables import resolve_class_table
+from seg_perception.toolchain.export import spec_of
 from seg_perception.toolchain.precision.cost import precision_summary
 from seg_perception.toolchain.precision.emulate import emulated
-from seg_perception.toolchain.quantize.emulation import ExactRunner, spec_of
+from seg_perception.toolchain.quantize.emulation import ExactRunner
 
 HALVES = ("tune", "report")
 KINDS = ("box", "mask")

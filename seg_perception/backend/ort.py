@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..contract import INPUT_NAME, ModelSpec
+from ..contract import ModelSpec
 from ..errors import BackendUnavailable, ConfigurationError, ModelError
-from .base import ModelOutputs, RunOptions, check_signature, model_identity
-from .batches import Arrays, run_in_parts
+from .base import RunOptions, check_signature, model_identity
+from .ort_session import SessionRunner
 
 try:
     import onnxruntime
@@ -23,8 +20,8 @@ except ImportError as error:
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-class OrtRunner:
-    """A canonical model under ONNX Runtime, in the precision its graph states."""
+class OrtRunner(SessionRunner):
+    """A canonical model's file under ONNX Runtime, in the precision its graph states."""
 
     def __init__(self, path: Path, options: RunOptions) -> None:
         device = (options.device or "cpu").lower()
@@ -33,31 +30,17 @@ class OrtRunner:
         if provider not in available:
             usable = [name for name, each in _PROVIDERS.items() if each in available]
             raise ConfigurationError(f"device: ONNX Runtime has {', '.join(usable)} here, got {options.device!r}")
-        self._session: onnxruntime.InferenceSession | None = self._open(path, provider, options.threads)
-        self.spec = ModelSpec.from_metadata(self._session.get_modelmeta().custom_metadata_map, str(path))
-        tensors = (*self._session.get_inputs(), *self._session.get_outputs())
-        check_signature(self.spec, {tensor.name: tensor.shape for tensor in tensors}, str(path))
-        self.identity = model_identity(path, self.spec) | {
+        session = self._open(path, provider, options.threads)
+        spec = ModelSpec.from_metadata(session.get_modelmeta().custom_metadata_map, str(path))
+        tensors = (*session.get_inputs(), *session.get_outputs())
+        check_signature(spec, {tensor.name: tensor.shape for tensor in tensors}, str(path))
+        identity = model_identity(path, spec) | {
             "backend": f"onnxruntime {onnxruntime.__version__}",
             "device": device,
             "precision": "as in the graph",
-            "threads": str(self._session.get_session_options().intra_op_num_threads or "chosen by ONNX Runtime"),
+            "threads": str(session.get_session_options().intra_op_num_threads or "chosen by ONNX Runtime"),
         }
-
-    def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
-        """Run the model; see `Runner.run`."""
-        arrays = run_in_parts(images, self.spec.batch or len(images), self._infer)
-        return ModelOutputs.from_arrays(self.spec, arrays)
-
-    def close(self) -> None:
-        """Release the session."""
-        self._session = None
-
-    def _infer(self, images: NDArray[np.uint8]) -> Arrays:
-        if self._session is None:
-            raise RuntimeError("the model was closed")
-        arrays: Arrays = self._session.run(list(self.spec.output_names), {INPUT_NAME: images})
-        return arrays
+        super().__init__(session, spec, identity)
 
     @staticmethod
     def _open(path: Path, provider: str, threads: int) -> onnxruntime.InferenceSession:

@@ -34,13 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(_engine(engine, arguments.classes)))
         return 0
     try:
-        from ..toolchain.export import load_model
+        from ..toolchain.export import load_model, metadata_of
         from ..toolchain.precision.cost import precision_summary
         from ..toolchain.quantize.report import report_of
     except ImportError as error:
         raise BackendUnavailable(f"`inspect` needs the Python package onnx ({error}): pip install onnx") from error
     model, _ = load_model(arguments.model, weights=False)
-    metadata = {item.key: item.value for item in model.metadata_props}
+    metadata = metadata_of(model)
     if METADATA_KEY in metadata:
         spec = ModelSpec.from_metadata(metadata, str(arguments.model))
         rows = [("precision", str(precision_summary(model)))]

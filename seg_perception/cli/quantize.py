@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ..errors import BackendUnavailable, ConfigurationError
 
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
     from ..toolchain.quantize.report import QuantizationReport
 
 HELP = "make a canonical model INT8 and prove on held-back frames that it keeps its accuracy"
-_Item = TypeVar("_Item")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         from ..toolchain.quantize.frames import gather, labels_among
         from ..toolchain.quantize.gate import Budget
+        from ..toolchain.quantize.progress import bar
         from ..toolchain.quantize.quantize import QuantizeOptions, check_source, quantize
     except ImportError as error:
         raise BackendUnavailable(
@@ -91,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(f"{arguments.output}: is a folder; expected the name of a file with -o")
     writable_folder(arguments.output.parent)
     check_source(model, labels_among(arguments.calibration), str(arguments.model))
-    frames = gather(arguments.calibration, arguments.max_frames, _progress)
-    done = quantize(model, frames, options, print, _progress, str(arguments.model))
+    frames = gather(arguments.calibration, arguments.max_frames, bar)
+    done = quantize(model, frames, options, print, bar, str(arguments.model))
     write_atomically(arguments.output, done.model.SerializeToString())
     print(_table(done.report))
     size = arguments.output.stat().st_size / 1e6
@@ -118,10 +117,3 @@ def _table(report: QuantizationReport) -> str:
     if report.precision.caution:
         lines.append(report.precision.caution)
     return "\n".join(lines)
-
-
-def _progress(items: Iterable[_Item], title: str, count: int | None) -> Iterable[_Item]:
-    from tqdm import tqdm
-
-    bar: Iterable[_Item] = tqdm(items, desc=title, total=count, leave=False, disable=None)
-    return bar

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 from onnx.inliner import inline_local_functions
 
-from ..contract import METADATA_KEY
+from ..contract import METADATA_KEY, ModelSpec
 from ..errors import ModelError
 from .graph import element_name, sort_nodes, with_inner
 from .shapes import with_shapes
@@ -75,7 +75,7 @@ class Export:
             model,
             inputs=_used(model.graph, [_port(value) for value in model.graph.input if value.name not in filled]),
             outputs=tuple(_port(value) for value in model.graph.output),
-            metadata={item.key: item.value for item in model.metadata_props},
+            metadata=metadata_of(model),
             sha256=sha256,
         )
 
@@ -150,7 +150,7 @@ def load_export(path: Path) -> Export:
     model, sha256 = load_model(path)
     if model.functions:
         model = inline_local_functions(model)
-    if any(item.key == METADATA_KEY for item in model.metadata_props):
+    if METADATA_KEY in metadata_of(model):
         raise ModelError(
             f"{path}: this is already a canonical model; it can be used as it is. To change its options, "
             "run `seg_perception prepare` on the model it was made from"
@@ -192,6 +192,20 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
     if weights:
         _load_weights(model, path)
     return model, hashlib.sha256(data).hexdigest()
+
+
+def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
+    """The key-value pairs that a model carries."""
+    return {item.key: item.value for item in model.metadata_props}
+
+
+def spec_of(model: onnx.ModelProto, origin: str = "model") -> ModelSpec:
+    """What a canonical model says of itself.
+
+    Raises:
+        NotCanonicalError: it is a raw export.
+    """
+    return ModelSpec.from_metadata(metadata_of(model), origin)
 
 
 def _load_weights(model: onnx.ModelProto, path: Path) -> None:

@@ -15,11 +15,12 @@ from ...contract import CONTRACT_VERSION, ModelSpec
 from ...errors import ConfigurationError, SegPerceptionError
 from ...manifest import ENGINE_SUFFIX, BuildSettings, EngineManifest, file_sha256, load_manifest, manifest_path
 from ...sources.class_tables import find_class_table
+from ..export import spec_of
 from ..files import writable_folder, write_atomically
 from ..quantize.frames import CalibrationSet
 from .engine import EngineBuild, Plan
 from .int8 import calibration_frames, frames_sha256
-from .source import Network, Source, canonical_model, in_precision, spec_of
+from .source import Network, Source, canonical_model, in_precision
 from .target import Target
 
 Report = Callable[[str], None]

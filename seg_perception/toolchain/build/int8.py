@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -12,7 +12,7 @@ from ...errors import ConfigurationError
 from ...manifest import BuildSettings, file_sha256
 from ..quantize.frames import CalibrationSet, gather
 from ..quantize.gate import Budget
-from ..quantize.progress import Item
+from ..quantize.progress import bar
 from ..quantize.quantize import Quantized, QuantizeOptions, quantize
 
 Report = Callable[[str], None]
@@ -32,7 +32,7 @@ def calibration_frames(settings: BuildSettings) -> CalibrationSet | None:
         )
     if not settings.calibration:
         return None
-    return gather([Path(name) for name in settings.calibration], progress=_bar)
+    return gather([Path(name) for name in settings.calibration], progress=bar)
 
 
 def frames_sha256(frames: CalibrationSet | None) -> str:
@@ -59,11 +59,4 @@ def quantized(
         )
     budget = Budget() if settings.max_loss is None else Budget(settings.max_loss)
     options = QuantizeOptions(budget, force=settings.force)
-    return quantize(model, frames, options, report, _bar, str(origin))
-
-
-def _bar(items: Iterable[Item], title: str = "calibration frames", count: int | None = None) -> Iterable[Item]:
-    from tqdm import tqdm
-
-    bar: Iterable[Item] = tqdm(items, desc=title, total=count, leave=False, disable=None)
-    return bar
+    return quantize(model, frames, options, report, bar, str(origin))

@@ -11,11 +11,11 @@ from typing import Any
 
 import onnx
 
-from ...contract import METADATA_KEY, ModelSpec
+from ...contract import METADATA_KEY
 from ...errors import ConfigurationError
 from ...manifest import BuildSettings
 from ...sources.class_tables import find_class_table, load_class_table
-from ..export import load_model
+from ..export import load_model, metadata_of
 from ..precision.cost import PrecisionSummary, precision_summary
 from ..precision.half import to_half
 from ..prepare import PrepareOptions, prepare
@@ -56,7 +56,7 @@ class Source:
     @property
     def is_canonical(self) -> bool:
         """Whether it need not be prepared."""
-        return METADATA_KEY in _metadata(self.model)
+        return METADATA_KEY in metadata_of(self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +139,6 @@ def precision_of(model: onnx.ModelProto, summary: PrecisionSummary) -> str:
     return next((_PRECISION_OF[element] for element in summary.macs if element in _PRECISION_OF), "fp32")
 
 
-def spec_of(model: onnx.ModelProto, origin: str) -> ModelSpec:
-    """What a canonical model says of itself."""
-    return ModelSpec.from_metadata(_metadata(model), origin)
-
-
 def parse_size(text: str) -> tuple[int, int]:
     """Height and width from a text such as `384x640`.
 
@@ -160,7 +155,7 @@ def _with_report(network: Network, settings: BuildSettings, origin: Path, report
     """A network that came in the precision asked for; one in INT8 with what `quantize` says of it."""
     if settings.precision != "int8":
         return network
-    done = report_of(_metadata(network.model), str(origin))
+    done = report_of(metadata_of(network.model), str(origin))
     if done is None:
         report(f"note: {origin} was quantized elsewhere; nothing is known of what that cost in accuracy")
         return network
@@ -170,7 +165,3 @@ def _with_report(network: Network, settings: BuildSettings, origin: Path, report
             "with more or better pictures, or build it all the same with --force"
         )
     return replace(network, quantization=done.to_dict(), forced=done.forced)
-
-
-def _metadata(model: onnx.ModelProto) -> dict[str, str]:
-    return {item.key: item.value for item in model.metadata_props}

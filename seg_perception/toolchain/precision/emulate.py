@@ -19,11 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ...backend.base import ModelOutputs
 from ...backend.batches import run_in_parts
-from ...contract import INPUT_NAME, ModelSpec
+from ...contract import INPUT_NAME
 from ...errors import BackendUnavailable, ModelError, ModelOutputError
 from ...frame import Frame
 from ...pipeline.host import HostBackend
 from ..canonical import prune
+from ..export import spec_of
 from ..graph import GraphBuilder
 from .operators import EXACT
 from .view import GraphView, name_nodes
@@ -192,7 +193,7 @@ class HalfEmulator:
     """
 
     def __init__(self, model: onnx.ModelProto, threads: int = 0, source: onnx.ModelProto | None = None) -> None:
-        self.spec = ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, "model")
+        self.spec = spec_of(model)
         self._threads = threads
         self._model, self._roundings = emulated(model)
         self._origin = _Origin(source, model) if source is not None else None

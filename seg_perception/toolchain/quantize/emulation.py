@@ -9,15 +9,12 @@ multiplies, and convolutions compute in float32. What is left in float16 ONNX Ru
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 
-from ...backend.base import ModelOutputs
-from ...backend.batches import Arrays, run_in_parts
-from ...contract import INPUT_NAME, ModelSpec
+from ...backend.ort_session import SessionRunner
 from ...errors import ModelError
+from ..export import spec_of
 
 
 def exact_session(model: onnx.ModelProto, threads: int = 0) -> onnxruntime.InferenceSession:
@@ -37,33 +34,9 @@ def exact_session(model: onnx.ModelProto, threads: int = 0) -> onnxruntime.Infer
         raise ModelError(f"the model cannot be run by ONNX Runtime, which measures its accuracy: {error}") from error
 
 
-class ExactRunner:
+class ExactRunner(SessionRunner):
     """A canonical model in memory as a `Runner`."""
 
     def __init__(self, model: onnx.ModelProto, origin: str = "model", threads: int = 0) -> None:
-        self._session: onnxruntime.InferenceSession | None = exact_session(model, threads)
-        self.spec = spec_of(model, origin)
-        self.identity = {"backend": f"onnxruntime {onnxruntime.__version__}", "device": "cpu", "precision": "exact"}
-
-    def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
-        """Run the model; see `Runner.run`."""
-        return ModelOutputs.from_arrays(self.spec, run_in_parts(images, self.spec.batch or len(images), self._infer))
-
-    def close(self) -> None:
-        """Release the session."""
-        self._session = None
-
-    def _infer(self, images: NDArray[np.uint8]) -> Arrays:
-        if self._session is None:
-            raise RuntimeError("the model was closed")
-        arrays: Arrays = self._session.run(list(self.spec.output_names), {INPUT_NAME: images})
-        return arrays
-
-
-def spec_of(model: onnx.ModelProto, origin: str = "model") -> ModelSpec:
-    """What a model says of itself.
-
-    Raises:
-        NotCanonicalError: it is a raw export.
-    """
-    return ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, origin)
+        identity = {"backend": f"onnxruntime {onnxruntime.__version__}", "device": "cpu", "precision": "exact"}
+        super().__init__(exact_session(model, threads), spec_of(model, origin), identity)

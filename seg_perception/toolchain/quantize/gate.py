@@ -16,7 +16,8 @@ from ...metrics.average_precision import MatchedResults, match_results, paired_b
 from ...metrics.class_maps import ClassMapAgreement
 from ...pipeline.host import HostBackend
 from ...pipeline.segmenter import Segmenter
-from .emulation import ExactRunner, spec_of
+from ..export import spec_of
+from .emulation import ExactRunner
 from .frames import CalibrationSet, Picture
 from .progress import Progress, silent
 from .report import Precision

@@ -18,3 +18,11 @@ class Progress(Protocol):
 def silent(items: Iterable[Item], title: str, count: int | None) -> Iterable[Item]:
     """Shows nothing."""
     return items
+
+
+def bar(items: Iterable[Item], title: str, count: int | None) -> Iterable[Item]:
+    """Shows a bar on a terminal."""
+    from tqdm import tqdm
+
+    shown: Iterable[Item] = tqdm(items, desc=title, total=count, leave=False, disable=None)
+    return shown

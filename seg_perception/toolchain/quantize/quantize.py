@@ -12,12 +12,12 @@ from ...contract import METADATA_KEY
 from ...errors import ConfigurationError, ModelError, NotCanonicalError
 from ...evaluation.coco import CocoSet
 from ...metrics.average_precision import require_pycocotools
+from ..export import metadata_of, spec_of
 from ..precision.cost import layer_costs
 from ..precision.emulate import emulated
 from ..precision.half import to_half
 from ..precision.view import name_nodes
 from .choose import distortion_by_layer, distortion_by_method, few_frames, returned, scales_of_weights
-from .emulation import spec_of
 from .frames import FEWEST, CalibrationSet, network_input
 from .gate import Budget, Gate, Verdict, Yardstick
 from .insert import Scales, insert, quantized_tensors
@@ -276,7 +276,7 @@ def _network(model: onnx.ModelProto, origin: str) -> Network:
     Raises:
         NotCanonicalError, ModelError: see `quantize`.
     """
-    if not any(item.key == METADATA_KEY for item in model.metadata_props):
+    if METADATA_KEY not in metadata_of(model):
         raise NotCanonicalError(
             f"{origin}: a raw export; run `seg_perception prepare {origin} -o MODEL.canonical.onnx` first and quantize "
             "the result"

@@ -28,8 +28,9 @@ from seg_perception.toolchain.build import int8
 from seg_perception.toolchain.build.build import Built, build_engine, engine_key
 from seg_perception.toolchain.build.engine import EngineBuild, Plan
 from seg_perception.toolchain.build.int8 import calibration_frames, frames_sha256
-from seg_perception.toolchain.build.source import Source, spec_of
+from seg_perception.toolchain.build.source import Source
 from seg_perception.toolchain.build.target import Target
+from seg_perception.toolchain.export import spec_of
 from seg_perception.toolchain.precision.half import to_half
 from seg_perception.toolchain.prepare import prepare
 from seg_perception.toolchain.quantize.frames import gather

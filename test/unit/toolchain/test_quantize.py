@@ -15,7 +15,6 @@ import pytest
 from colour_model import NAMES, Scene, random_scene, save_canonical_colour_model
 from conv_model import INT8_LAYERS, conv_model, save_canonical_conv_model
 
-from seg_perception.cli import quantize as command
 from seg_perception.cli.main import main
 from seg_perception.errors import ConfigurationError, ModelError, NotCanonicalError
 from seg_perception.frame import Frame
@@ -24,6 +23,7 @@ from seg_perception.metrics.masks import encode_rle
 from seg_perception.pipeline.host import open_backend
 from seg_perception.toolchain.precision.cost import precision_summary
 from seg_perception.toolchain.precision.emulate import emulated
+from seg_perception.toolchain.quantize import progress
 from seg_perception.toolchain.quantize.frames import CalibrationSet, gather
 from seg_perception.toolchain.quantize.gate import Budget, Gate
 from seg_perception.toolchain.quantize.quantize import QuantizeOptions, frames_summary, quantize
@@ -324,7 +324,7 @@ class TestCommand:
                     raise KeyboardInterrupt
                 yield item
 
-        monkeypatch.setattr(command, "_progress", interrupted)
+        monkeypatch.setattr(progress, "bar", interrupted)
         folder = tmp_path / "results"
         arguments = ["--calibration", str(pictures), "--method", METHOD, "-o", str(folder / "int8.onnx")]
         assert main(["quantize", str(model_path), *arguments]) == 130

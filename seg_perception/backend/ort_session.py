@@ -1,0 +1,39 @@
+"""Runs an open session of ONNX Runtime: what its backend and the toolchain's exact emulation share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..contract import INPUT_NAME, ModelSpec
+from .base import ModelOutputs
+from .batches import Arrays, run_in_parts
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class SessionRunner:
+    """A canonical model in an open session of ONNX Runtime, as a `Runner`."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, spec: ModelSpec, identity: dict[str, str]) -> None:
+        self._session: onnxruntime.InferenceSession | None = session
+        self.spec = spec
+        self.identity = identity
+
+    def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
+        """Run the model; see `Runner.run`."""
+        arrays = run_in_parts(images, self.spec.batch or len(images), self._infer)
+        return ModelOutputs.from_arrays(self.spec, arrays)
+
+    def close(self) -> None:
+        """Release the session."""
+        self._session = None
+
+    def _infer(self, images: NDArray[np.uint8]) -> Arrays:
+        if self._session is None:
+            raise RuntimeError("the model was closed")
+        arrays: Arrays = self._session.run(list(self.spec.output_names), {INPUT_NAME: images})
+        return arrays
