@@ -33,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-pixels", type=int, default=20, metavar="N",
         help="what has fewer visible pixels is left out of the ground truth (default: %(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--designs", default="all", metavar="WHICH",
+        help="of the actors: all, seen (what the default model is trained with) or unseen (what training never sees)",
+    )  # fmt: skip
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--coco", type=Path, metavar="OUT", help="folder for pictures and COCO annotations")
     where.add_argument("--bag", type=Path, metavar="OUT", help="folder for a bag of ROS 2; must not exist")
@@ -50,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     world = StreetWorld(
         WorldOptions(
             arguments.frames, arguments.seed, width, height, arguments.fps, weathers, arguments.scene_frames,
-            arguments.min_pixels,
+            arguments.min_pixels, arguments.designs,
         )
     )  # fmt: skip
     if arguments.coco is not None:

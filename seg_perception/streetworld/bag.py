@@ -1,6 +1,7 @@
 """The street world as a bag: what a camera would record, and the truth as the node would publish it.
 
 The topics and messages of the truth are those of the node: an instance map and detections under the image's header.
+Beside them, `/tf` says at the same stamps where the car and its camera are.
 """
 
 from __future__ import annotations
@@ -15,18 +16,25 @@ from numpy.typing import NDArray
 from ..errors import BackendUnavailable, ConfigurationError
 from ..frame import Frame
 from .camera import Camera
+from .ego import Transform, optical
 from .truth import TrueInstance
 from .world import WorldFrame
 
 IMAGE, CAMERA_INFO = "/camera/image_raw", "/camera/camera_info"
 INSTANCE_MAP, DETECTIONS = "/ground_truth/instance_map", "/ground_truth/detections"
+TF, TF_STATIC = "/tf", "/tf_static"
 STORAGES = ("mcap", "sqlite3")
+# In this order at each stamp, so that where an image was taken is known when it comes.
 TOPICS = {
+    TF_STATIC: "tf2_msgs/msg/TFMessage",
+    TF: "tf2_msgs/msg/TFMessage",
     IMAGE: "sensor_msgs/msg/Image",
     CAMERA_INFO: "sensor_msgs/msg/CameraInfo",
     INSTANCE_MAP: "sensor_msgs/msg/Image",
     DETECTIONS: "vision_msgs/msg/Detection2DArray",
 }
+# As tf2's own broadcasters have it.
+_QUEUES = {TF: 100, TF_STATIC: 1}
 # vision_msgs is in no distribution's base set; fields as in its release 4.
 _VISION_MESSAGES = {
     "Point2D": "float64 x\nfloat64 y\n",
@@ -71,9 +79,12 @@ def write_bag(folder: Path, camera: Camera, shots: Iterable[WorldFrame], storage
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with Writer(folder, version=9, storage_plugin=plugin) as writer:
-            connections = {topic: writer.add_connection(topic, kind, typestore=store) for topic, kind in TOPICS.items()}
-            for shot in shots:
-                for topic, message in messages(store.types, camera, shot).items():
+            connections = {
+                topic: writer.add_connection(topic, kind, typestore=store, offered_qos_profiles=_offered(topic))
+                for topic, kind in TOPICS.items()
+            }
+            for number, shot in enumerate(shots):
+                for topic, message in messages(store.types, camera, shot, first=number == 0).items():
                     writer.write(connections[topic], shot.frame.stamp_ns, store.serialize_cdr(message, TOPICS[topic]))
                 written["images"] += 1
                 written["detections"] += len(shot.truth.instances)
@@ -94,14 +105,32 @@ def message_store() -> Any:
     return store
 
 
-def messages(types: Mapping[str, Any], camera: Camera, shot: WorldFrame) -> dict[str, Any]:
-    """The messages of one frame by topic; `types` are those of a store."""
+def _offered(topic: str) -> list[Any]:
+    """How a publisher offered the topic, for those who play the bag: static transforms stay for who comes later."""
+    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+
+    durability = QosDurability.TRANSIENT_LOCAL if topic == TF_STATIC else QosDurability.VOLATILE
+    # As rosbag2 writes "for ever".
+    ever = QosTime(9223372036, 854775807)
+    return [
+        Qos(
+            QosHistory.KEEP_LAST, _QUEUES.get(topic, 10), QosReliability.RELIABLE, durability, ever, ever,
+            QosLiveliness.AUTOMATIC, ever, False,
+        )
+    ]  # fmt: skip
+
+
+def messages(types: Mapping[str, Any], camera: Camera, shot: WorldFrame, first: bool) -> dict[str, Any]:
+    """The messages of one frame by topic; `types` are those of a store, the `first` frame has those that stay."""
     header = _header(types, shot.frame)
     frame = shot.frame
+    static = {TF_STATIC: _transforms(types, header, [optical(frame.frame_id)])} if first else {}
     instance_map = shot.truth.instance_map.astype("<u2")
     height, width = instance_map.shape
     array = types["vision_msgs/msg/Detection2DArray"]
     return {
+        **static,
+        TF: _transforms(types, header, shot.ego.transforms()),
         IMAGE: _image(types, header, frame.height, frame.width, frame.encoding, frame.step, frame.data),
         CAMERA_INFO: _camera_info(types, header, camera),
         INSTANCE_MAP: _image(
@@ -117,6 +146,21 @@ def _header(types: Mapping[str, Any], frame: Frame) -> Any:
     seconds, nanoseconds = divmod(frame.stamp_ns, 10**9)
     stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
     return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame.frame_id)
+
+
+def _transforms(types: Mapping[str, Any], header: Any, transforms: Iterable[Transform]) -> Any:
+    one, vector = types["geometry_msgs/msg/TransformStamped"], types["geometry_msgs/msg/Vector3"]
+    pose, turn = types["geometry_msgs/msg/Transform"], types["geometry_msgs/msg/Quaternion"]
+    return types["tf2_msgs/msg/TFMessage"](
+        transforms=[
+            one(
+                header=type(header)(stamp=header.stamp, frame_id=each.parent),
+                child_frame_id=each.child,
+                transform=pose(translation=vector(*each.translation), rotation=turn(*each.rotation)),
+            )
+            for each in transforms
+        ]
+    )
 
 
 def _image(

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from .actors.actor import Actor, PoleDesign, TreeDesign
 from .actors.cycles import BICYCLE_SEAT, MOTORCYCLE_SEAT, random_cycle
-from .actors.people import (
-    random_person,
-)
-from .actors.signals import (
-    LightDesign,
-    random_sign,
-)  # fmt: skip
+from .actors.people import random_person
+from .actors.signals import random_sign, random_traffic_light
 from .actors.vehicles import random_vehicle
+from .designs import cast
 from .layout import Street
 from .light import Light
 from .raster import Placement
@@ -29,9 +25,9 @@ class Crowd:
 
     def __init__(
         self, random: np.random.Generator, street: Street, light: Light, lane: float, speed: float, seconds: float,
-        tracks: Iterator[int],
+        tracks: Iterator[int], designs: str = "all",
     ) -> None:  # fmt: skip
-        self._random, self._street, self._light = random, street, light
+        self._random, self._street, self._light, self._designs = random, street, light, designs
         self._lane, self._speed, self._seconds, self._tracks = lane, speed, seconds, tracks
         self._end = speed * seconds + VIEW
 
@@ -46,21 +42,30 @@ class Crowd:
         yield from self._signs()
         yield from self._green()
 
-    def _vehicle(self, place: Placement, speed: float = 0.0, style: str = "", **more: float) -> Actor:
+    def _vehicle(
+        self, place: Placement, speed: float = 0.0, style: Callable[[], str] = str, **more: float
+    ) -> Actor:  # fmt: skip
         lamps = self._light.lamps and speed != 0
-        design = random_vehicle(self._random, lamps, style)
+        design = cast(self._designs, lambda: random_vehicle(self._random, lamps, style()))
         return Actor(next(self._tracks), design.class_name, design, place, speed, **more)
 
     def _walker(self, place: Placement, speed: float, **more: float) -> Actor:
         phase = float(self._random.random())
-        return Actor(next(self._tracks), "pedestrian", random_person(self._random), place, speed, phase=phase, **more)
+        design = cast(self._designs, lambda: random_person(self._random))
+        return Actor(next(self._tracks), "pedestrian", design, place, speed, phase=phase, **more)
 
-    def _cycle(self, place: Placement, speed: float, style: str = "", rider: bool = True) -> Iterator[Actor]:
-        design = random_cycle(self._random, self._light.lamps and rider, style)
+    def _cycle(
+        self, place: Placement, speed: float, style: Callable[[], str] = str, rider: bool = True
+    ) -> Iterator[Actor]:  # fmt: skip
+        lamps = self._light.lamps and rider
+        design = cast(self._designs, lambda: random_cycle(self._random, lamps, style()))
         yield Actor(next(self._tracks), design.class_name, design, place, speed)
         if rider:
             bicycle = design.style == "bicycle"
-            person = random_person(self._random, helmet=not bicycle or bool(self._random.random() < 0.5))
+            person = cast(
+                self._designs,
+                lambda: random_person(self._random, helmet=not bicycle or bool(self._random.random() < 0.5)),
+            )
             seat = BICYCLE_SEAT if bicycle else MOTORCYCLE_SEAT
             back = 0.22
             seated = Placement(
@@ -79,9 +84,12 @@ class Crowd:
                     continue
                 x = side * (street.half_road - 1.15 + random.normal(0, 0.07))
                 yaw = (0.0 if side > 0 else np.pi) + random.normal(0, 0.03) + (np.pi if random.random() < 0.08 else 0)
-                style = str(random.choice(("", "van", "truck"), p=(0.93, 0.05, 0.02)))
-                style = style or str(random.choice(("sedan", "hatchback", "suv")))
-                yield self._vehicle(Placement(x, 0, z + random.normal(0, 0.3), yaw), style=style)
+                place = Placement(x, 0, z + random.normal(0, 0.3), yaw)
+                yield self._vehicle(place, style=self._parked_style)
+
+    def _parked_style(self) -> str:
+        rare = str(self._random.choice(("", "van", "truck"), p=(0.93, 0.05, 0.02)))
+        return rare or str(self._random.choice(("sedan", "hatchback", "suv")))
 
     def _traffic(self) -> Iterator[Actor]:
         """Vehicles in the lanes: those ahead are hardly faster and never slower than we; others come towards us."""
@@ -101,7 +109,7 @@ class Crowd:
                 yaw = np.pi if x < 0 else random.normal(0, 0.02)
                 if random.random() < 0.08:
                     yield from self._cycle(
-                        Placement(where, 0, z, yaw), speed, str(random.choice(("motorcycle", "scooter")))
+                        Placement(where, 0, z, yaw), speed, lambda: str(random.choice(("motorcycle", "scooter")))
                     )
                 else:
                     yield self._vehicle(Placement(where, 0, z, yaw), speed)
@@ -138,7 +146,7 @@ class Crowd:
             for _ in range(int(self._end / 60) + 1):
                 speed = float(random.uniform(3, 6.5))
                 z = random.uniform(6, self._end + (self._seconds * speed if side < 0 else 0))
-                yield from self._cycle(Placement(side * edge, 0, z, 0 if side > 0 else np.pi), speed, "bicycle")
+                yield from self._cycle(Placement(side * edge, 0, z, 0 if side > 0 else np.pi), speed, lambda: "bicycle")
             for _ in range(int(self._end / 90)):
                 x, z = side * (street.half_road + street.walk * 0.8), random.uniform(0, self._end)
                 yaw = random.uniform(-np.pi, np.pi)
@@ -177,8 +185,7 @@ class Crowd:
     def _lights(self, z: float) -> Iterator[Actor]:
         random, street = self._random, self._street
         phase, state = float(random.random()), "off" if random.random() < 0.06 else "red"
-        housing = (24.0, 24.0, 24.0) if random.random() < 0.7 else (40.0, 150.0, 190.0)
-        design = LightDesign(state, housing, bool(random.random() < 0.4), float(random.uniform(0.85, 1.2)))
+        design = cast(self._designs, lambda: random_traffic_light(random, state))
         gantry = random.random() < 0.45
 
         def lamp(x: float, y: float, at: float, yaw: float, shift: float = 0.0) -> Actor:
@@ -209,7 +216,7 @@ class Crowd:
                 yaw, height = facing + random.normal(0, 0.12), random.uniform(2.1, 2.8)
                 yield Actor(0, "", PoleDesign(height + 0.35), Placement(x, 0, z, 0))
                 for k in range(1 + int(random.random() < 0.25)):
-                    design = random_sign(random)
+                    design = cast(self._designs, lambda: random_sign(random))
                     front = Placement(
                         x - 0.06 * np.sin(yaw), height - 0.95 * k * (design.size / 0.4), z - 0.06 * np.cos(yaw), yaw
                     )

@@ -46,7 +46,7 @@ class Renderer:
             min_pixels: instances with fewer visible pixels are no part of the truth.
         """
         random = np.random.default_rng((*seed, 2))
-        self._scene, self._camera, self._seed, self._min_pixels = scene, camera, seed, min_pixels
+        self.scene, self._camera, self._seed, self._min_pixels = scene, camera, seed, min_pixels
         self._background = Background(random, scene.street, scene.light, camera)
         self._grain = effects.grain_field(random, camera.width, camera.height)
         self._quality = int(random.integers(70, 95))
@@ -54,7 +54,7 @@ class Renderer:
     def render(self, index: int, fps: float) -> tuple[NDArray[np.uint8], Truth]:
         """Frame `index` of the scene: bgr8 `[height, width, 3]` and what is in it."""
         second = index / fps
-        pose, light = self._scene.pose(second), self._scene.light
+        pose, light = self.scene.pose(second), self.scene.light
         picture, ground = self._background.picture(pose)
         items = self._in_view(pose, second)
         cast_shadows(picture, ground, [s for item in items for s in self._shadows(item, pose, second)])
@@ -81,7 +81,7 @@ class Renderer:
         """What is not behind the camera or too far away, far to near."""
         items = []
         half_view = 1.1 * self._camera.width / (2 * self._camera.focal)
-        for actor in self._scene.actors:
+        for actor in self.scene.actors:
             place = actor.at(second)
             ahead, across = place.z - pose.z, place.x - pose.x
             # The widest body is a bus, and the camera looks up to a few degrees aside.
@@ -91,7 +91,7 @@ class Renderer:
 
     def _shadows(self, item: _Item, pose: Pose, second: float) -> list[tuple[NDArray[np.int32], float]]:
         """Outlines on the ground: where the sun does not reach, and right under the body."""
-        light, actor = self._scene.light, item.actor
+        light, actor = self.scene.light, item.actor
         if isinstance(actor.design, TreeDesign) or item.place.y > 1 or not 1 < item.place.z - pose.z < 40:
             return []
         vertices = actor.mesh(second).vertices
@@ -132,8 +132,8 @@ class Renderer:
         matrix = np.array([[width / sprite.shape[1], 0, left - x1], [0, height / sprite.shape[0], upper - y1]])
         scaled = cv2.warpAffine(sprite, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
         mask = (scaled[..., 3] > 127).astype(np.uint8)
-        haze = float(np.exp(-self._scene.light.fog * item.distance))
-        tinted = cv2.addWeighted(scaled, haze, np.full_like(scaled, (*self._scene.light.horizon, 0)), 1 - haze, 0)
+        haze = float(np.exp(-self.scene.light.fog * item.distance))
+        tinted = cv2.addWeighted(scaled, haze, np.full_like(scaled, (*self.scene.light.horizon, 0)), 1 - haze, 0)
         tinted[..., 3] = 0
         cv2.copyTo(tinted, mask, canvas[y1:y2, x1:x2])
 
@@ -168,8 +168,8 @@ class Renderer:
 
     def _finish(self, image: NDArray[np.uint8], index: int, fps: float) -> NDArray[np.uint8]:
         """From light to file."""
-        random, light = np.random.default_rng((*self._seed, 3, index)), self._scene.light
-        travel = self._scene.speed / fps
+        random, light = np.random.default_rng((*self._seed, 3, index)), self.scene.light
+        travel = self.scene.speed / fps
         image = effects.motion_blur(image, light, travel / 14, float(random.normal(0, 2)))
         if light.lamps or light.weather == "low_sun":
             image = effects.bloom(image, 0.5)

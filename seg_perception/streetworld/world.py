@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 
@@ -14,6 +14,8 @@ from ..errors import ConfigurationError
 from ..frame import Frame
 from ..sources.base import FrameSource
 from .camera import Camera
+from .designs import DESIGNS
+from .ego import EgoPose
 from .light import WEATHERS
 from .render import Renderer
 from .scene import random_scene
@@ -23,6 +25,8 @@ FRAME_ID = "streetworld_camera"
 # The first frame's stamp: a round number of seconds, and not 0, which means "no time" to ROS.
 FIRST_STAMP_NS = 1_000_000_000_000_000_000
 _MOST_TRACKS = 0xFFFF
+# Between the streets of two drives on the map, in metres.
+_STREETS_APART = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class WorldOptions:
         weathers: scenes take them in turn, shuffled.
         scene_frames: frames of one drive, after which another begins somewhere else; 0 for a single drive.
         min_pixels: instances with fewer visible pixels are no part of the truth.
+        designs: one of `designs.DESIGNS`; training takes the "seen" ones, a test the "unseen" ones.
 
     Raises:
         ConfigurationError: one of them is impossible.
@@ -50,6 +55,7 @@ class WorldOptions:
     weathers: tuple[str, ...] = WEATHERS
     scene_frames: int = 60
     min_pixels: int = 20
+    designs: str = "all"
 
     def __post_init__(self) -> None:
         for name, low in (("frames", 1), ("seed", 0), ("width", 64), ("height", 64), ("scene_frames", 0)):
@@ -59,6 +65,8 @@ class WorldOptions:
             raise ConfigurationError(f"streetworld fps: expected 0.1 to 1000, got {self.fps}")
         if not self.weathers or set(self.weathers) - set(WEATHERS):
             raise ConfigurationError(f"weather: expected some of {', '.join(WEATHERS)}; got {', '.join(self.weathers)}")
+        if self.designs not in DESIGNS:
+            raise ConfigurationError(f"streetworld designs: expected one of {', '.join(DESIGNS)}; got {self.designs!r}")
         drives = -(-self.frames // (self.scene_frames or self.frames))
         if drives * self.tracks_per_drive > _MOST_TRACKS:
             raise ConfigurationError(
@@ -88,6 +96,7 @@ class WorldFrame:
         truth: what is in it.
         weather: of its scene.
         scene: number of its drive.
+        ego: where the car and its camera are.
     """
 
     name: str
@@ -95,6 +104,7 @@ class WorldFrame:
     truth: Truth
     weather: str
     scene: int
+    ego: EgoPose
 
 
 class StreetWorld(FrameSource):
@@ -134,13 +144,15 @@ class StreetWorld(FrameSource):
         image, truth = renderer.render(moment, options.fps)
         stamp = FIRST_STAMP_NS + round(index * 1e9 / options.fps)
         frame = Frame.from_bgr(image, stamp_ns=stamp, frame_id=FRAME_ID)
-        return WorldFrame(f"streetworld_{options.seed}_{index:06d}", frame, truth, weather, scene)
+        ego = renderer.scene.ego(moment / options.fps)
+        ego = replace(ego, y=ego.y + _STREETS_APART * scene)
+        return WorldFrame(f"streetworld_{options.seed}_{index:06d}", frame, truth, weather, scene, ego)
 
 
 @lru_cache(maxsize=2)
 def _renderer(options: WorldOptions, camera: Camera, scene: int, weather: str) -> Renderer:
     tracks = options.tracks_per_drive
-    made = random_scene(options.seed, scene, options.drive_seconds, weather, 1 + scene * tracks)
+    made = random_scene(options.seed, scene, options.drive_seconds, weather, 1 + scene * tracks, options.designs)
     objects = sum(actor.track > 0 for actor in made.actors)
     if objects > tracks:
         raise ConfigurationError(

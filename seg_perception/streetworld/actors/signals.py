@@ -84,6 +84,12 @@ def random_sign(random: np.random.Generator) -> SignDesign:
     return SignDesign(kind, float(random.uniform(0.3, 0.46)), str(random.choice(("30", "40", "50", "60", "80"))))
 
 
+def random_traffic_light(random: np.random.Generator, state: str) -> LightDesign:
+    """A traffic light in black or ochre."""
+    housing = (24.0, 24.0, 24.0) if random.random() < 0.7 else (40.0, 150.0, 190.0)
+    return LightDesign(state, housing, bool(random.random() < 0.4), float(random.uniform(0.85, 1.2)))
+
+
 @lru_cache(maxsize=512)
 def sign_mesh(design: SignDesign) -> Mesh:
     """The plate around the origin; it is read from -z."""
