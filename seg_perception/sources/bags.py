@@ -20,33 +20,34 @@ _NANOSECONDS = 1_000_000_000
 
 
 class BagImages(FrameSource):
-    """The images of all topics of a bag in the order in which they were recorded.
+    """The images of a bag in the order in which they were recorded.
 
     Stamps and `frame_id` are those of the messages; names are `BAG_000000`, `BAG_000001`, ... Messages that cannot be
     decoded are failures, and the bag goes on.
     """
 
-    def __init__(self, path: Path, *, frame_id: str = "", camera: str = "") -> None:
+    def __init__(self, path: Path, *, frame_id: str = "", camera: str = "", topic: str = "") -> None:
         """Open the bag once to see what it has.
 
         Args:
             path: a bag's folder, or a single file.
             frame_id: for messages that have none.
             camera: name of the camera in the configuration.
+            topic: only of this one; empty for all topics with images.
 
         Raises:
             SourceError: it cannot be read or has no images.
             BackendUnavailable: rosbags is not installed.
         """
         super().__init__(sequence=True)
-        self._path, self._frame_id, self._camera = path, frame_id, camera
-        with _open(path) as reader:
+        self._path, self._frame_id, self._camera, self._topic = path, frame_id, camera, topic
+        with open_bag(path) as reader:
             topics = {each.topic: each.msgtype for each in reader.connections}
-            images = _connections(reader)
+            images = self._connections(reader)
             if not images:
                 raise SourceError(
-                    f"{path}: expected a topic of {_IMAGE} or {_COMPRESSED}, got "
-                    f"{', '.join(f'{topic} ({kind})' for topic, kind in topics.items()) or 'an empty bag'}"
+                    f"{path}: expected {topic or 'a topic'} of {_IMAGE} or {_COMPRESSED}, got "
+                    f"{', '.join(f'{name} ({kind})' for name, kind in topics.items()) or 'an empty bag'}"
                 )
             self._count = sum(each.msgcount for each in images)
         if not self._count:
@@ -55,8 +56,8 @@ class BagImages(FrameSource):
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         """Yield the images that can be decoded."""
         self.failures = []
-        with _open(self._path) as reader:
-            for index, (connection, _, data) in enumerate(reader.messages(_connections(reader))):
+        with open_bag(self._path) as reader:
+            for index, (connection, _, data) in enumerate(reader.messages(self._connections(reader))):
                 name = f"{self._path.stem}_{index:06d}"
                 try:
                     frame = self._frame(reader.deserialize(data, connection.msgtype), connection.msgtype)
@@ -69,6 +70,13 @@ class BagImages(FrameSource):
     def __len__(self) -> int:
         """How many image messages the bag has."""
         return int(self._count)
+
+    def _connections(self, reader: Any) -> list[Any]:
+        return [
+            each
+            for each in reader.connections
+            if each.msgtype in (_IMAGE, _COMPRESSED) and self._topic in ("", each.topic)
+        ]
 
     def _frame(self, message: Any, kind: str) -> Frame:
         stamp = message.header.stamp
@@ -97,8 +105,8 @@ def is_bag(path: Path) -> bool:
     return path.suffix.lower() in BAG_SUFFIXES
 
 
-def _open(path: Path) -> Any:
-    """A reader, to be used with `with`.
+def open_bag(path: Path) -> Any:
+    """A reader of rosbags, to be used with `with`.
 
     Raises:
         SourceError: the bag cannot be read.
@@ -138,7 +146,3 @@ def _unreadable(path: Path, error: Exception) -> SourceError:
         f"{path}: cannot be read as a bag ({error}); expected a folder with {_METADATA} or a file ending in "
         f"{', '.join(BAG_SUFFIXES)}; copy it again, or repair it with `ros2 bag reindex`"
     )
-
-
-def _connections(reader: Any) -> list[Any]:
-    return [each for each in reader.connections if each.msgtype in (_IMAGE, _COMPRESSED)]
