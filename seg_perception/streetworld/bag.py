@@ -124,13 +124,13 @@ def messages(types: Mapping[str, Any], camera: Camera, shot: WorldFrame, first: 
     """The messages of one frame by topic; `types` are those of a store, the `first` frame has those that stay."""
     header = _header(types, shot.frame)
     frame = shot.frame
-    static = {TF_STATIC: _transforms(types, header, [optical(frame.frame_id)])} if first else {}
+    static = {TF_STATIC: bag_transforms(types, header, [optical(frame.frame_id)])} if first else {}
     instance_map = shot.truth.instance_map.astype("<u2")
     height, width = instance_map.shape
     array = types["vision_msgs/msg/Detection2DArray"]
     return {
         **static,
-        TF: _transforms(types, header, shot.ego.transforms()),
+        TF: bag_transforms(types, header, shot.ego.transforms()),
         IMAGE: _image(types, header, frame.height, frame.width, frame.encoding, frame.step, frame.data),
         CAMERA_INFO: _camera_info(types, header, camera),
         INSTANCE_MAP: _image(
@@ -148,7 +148,8 @@ def _header(types: Mapping[str, Any], frame: Frame) -> Any:
     return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame.frame_id)
 
 
-def _transforms(types: Mapping[str, Any], header: Any, transforms: Iterable[Transform]) -> Any:
+def bag_transforms(types: Mapping[str, Any], header: Any, transforms: Iterable[Transform]) -> Any:
+    """A message of `/tf` with the stamp of a header; `types` are those of a store."""
     one, vector = types["geometry_msgs/msg/TransformStamped"], types["geometry_msgs/msg/Vector3"]
     pose, turn = types["geometry_msgs/msg/Transform"], types["geometry_msgs/msg/Quaternion"]
     return types["tf2_msgs/msg/TFMessage"](

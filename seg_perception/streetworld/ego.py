@@ -1,8 +1,8 @@
 """Where the car with the camera is, in frames and axes of ROS: x ahead, y to the left, z up.
 
-`map` -> `base_link` -> `camera_link` -> the camera's optical frame. `base_link` lies on the road under the camera, looks
-where the car looks and never tilts, so that the road is its plane z = 0. `camera_link` is the mount on the body, which
-nods and rolls. A camera's own height differs from drive to drive, therefore only the last of the three is static.
+`map` -> `base_link` -> `camera_link` -> the camera's optical frame. `base_link` lies on the road under the camera,
+looks where the car looks and never tilts, so that the road is its plane z = 0. `camera_link` is the camera's mount on
+the body, which nods and rolls, at another height in each drive. Therefore only the last of the three steps is static.
 """
 
 from __future__ import annotations

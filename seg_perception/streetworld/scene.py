@@ -63,10 +63,9 @@ class Scene:
         """
         pose = self.pose(second)
         steps = 1 + int(second / _STEP)
-        moments = (np.arange(steps) + 0.5) * (second / steps)
-        headings = self._street_heading(moments)
+        headings = self._street_heading((np.arange(steps, dtype=np.float64) + 0.5) * (second / steps))
         x, y = self.speed * second * np.cos(headings).mean(), self.speed * second * np.sin(headings).mean()
-        heading = float(self._street_heading(np.array(second)))
+        heading = float(self._street_heading(second))
         return EgoPose(
             float(x + pose.x * np.sin(heading)), float(y - pose.x * np.cos(heading)), heading - pose.yaw,
             pose.y, -pose.roll, pose.pitch,
@@ -75,7 +74,7 @@ class Scene:
     def _bend(self, second: float) -> float:
         return self.bend * float(np.cos(_WINDING * second))
 
-    def _street_heading(self, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _street_heading(self, seconds: NDArray[np.float64] | float) -> NDArray[np.float64]:
         """Of the street's middle where we are: minus the integral of the bend over the way, positive to the left."""
         return np.asarray(-self.speed * self.bend * np.sin(_WINDING * seconds) / _WINDING, np.float64)
 

@@ -14,7 +14,15 @@ from rosbags.highlevel import AnyReader
 from seg_perception.cli.main import main
 from seg_perception.evaluation.coco import CocoSet
 from seg_perception.sources.images import open_source
-from seg_perception.streetworld.bag import CAMERA_INFO, DETECTIONS, IMAGE, INSTANCE_MAP, message_store
+from seg_perception.streetworld.bag import (
+    CAMERA_INFO,
+    DETECTIONS,
+    IMAGE,
+    INSTANCE_MAP,
+    TF,
+    TF_STATIC,
+    message_store,
+)
 from seg_perception.streetworld.world import StreetWorld, WorldFrame, WorldOptions
 
 WORLD = ["--frames", "6", "--seed", "2", "--size", "320x192", "--scene-frames", "3", "--weather", "day,fog"]
@@ -63,15 +71,15 @@ def test_a_bag_holds_images_and_truth_under_the_same_stamps(tmp_path: Path, shot
     folder = tmp_path / "bag"
     assert main(["streetworld", *WORLD, "--bag", str(folder), "--storage", storage]) == 0
     received: dict[str, list[object]] = {}
+    topics = (IMAGE, CAMERA_INFO, INSTANCE_MAP, DETECTIONS)
     with AnyReader([folder], default_typestore=message_store()) as reader:
-        for connection, stamp, data in reader.messages():
+        assert {each.topic for each in reader.connections} == {*topics, TF, TF_STATIC}
+        for connection, stamp, data in reader.messages([each for each in reader.connections if each.topic in topics]):
             message = reader.deserialize(data, connection.msgtype)
             assert message.header.stamp.sec * 10**9 + message.header.stamp.nanosec == stamp
             received.setdefault(connection.topic, []).append(message)
-    assert {topic: len(messages) for topic, messages in received.items()} == dict.fromkeys(
-        (IMAGE, CAMERA_INFO, INSTANCE_MAP, DETECTIONS), 6
-    )
-    rows = zip(*(received[topic] for topic in (IMAGE, CAMERA_INFO, INSTANCE_MAP, DETECTIONS)), shots, strict=True)
+    assert {topic: len(messages) for topic, messages in received.items()} == dict.fromkeys(topics, 6)
+    rows = zip(*(received[topic] for topic in topics), shots, strict=True)
     for image, info, numbers, detections, shot in rows:
         assert image.header == info.header == numbers.header == detections.header  # type: ignore[attr-defined]
         check_frame(image, info, numbers, detections, shot)
