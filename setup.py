@@ -56,13 +56,13 @@ setup(
     zip_safe=False,
     # On a ROS distribution rosdep supplies these from package.xml; pip leaves
     # them alone when they are present.
-    install_requires=["setuptools", "numpy", "PyYAML", "jsonschema"],
+    install_requires=["setuptools", "numpy", "PyYAML", "jsonschema", "tqdm"],
     extras_require={
         # What rosdep has no key for. One of the first two runs a model on a CPU.
         "openvino": ["openvino"],
         "onnxruntime": ["onnxruntime"],
-        "toolchain": ["onnx", "onnxruntime", "tqdm"],
-        # Bags as input of commands.
+        "toolchain": ["onnx", "onnxruntime"],
+        # Bags as input of commands, and those that `streetworld --bag` makes.
         "bags": ["rosbags"],
         # Average precision on labelled pictures.
         "evaluation": ["pycocotools"],

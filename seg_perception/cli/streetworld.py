@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--designs", default="all", metavar="WHICH",
-        help="of the actors: all, seen (what the default model is trained with) or unseen (what training never sees)",
+        help="of the actors: all, seen (what the default model is trained with) or unseen (what training never sees) "
+        "(default: %(default)s)",
     )  # fmt: skip
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--coco", type=Path, metavar="OUT", help="folder for pictures and COCO annotations")
@@ -83,8 +84,9 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _shots(world: StreetWorld) -> Iterator[WorldFrame]:
+def _shots(world: StreetWorld) -> Iterable[WorldFrame]:
     """All frames; a progress bar where output goes to a terminal."""
     from tqdm import tqdm
 
-    yield from tqdm(world.shots(), total=len(world), unit="frame", disable=None)
+    shots: Iterable[WorldFrame] = tqdm(world.shots(), total=len(world), unit="frame", disable=None)
+    return shots

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -116,12 +117,27 @@ def test_what_cannot_be_made_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     for arguments, message in (
         ([*WORLD, "--size", "big", *bag], "--size: expected WIDTHxHEIGHT"),
         ([*WORLD, "--weather", "snow", *bag], "expected some of day"),
+        ([*WORLD, *bag, "--designs", "new"], "expected one of all, seen, unseen; got 'new'"),
         ([*WORLD, *bag, "--storage", "tape"], "expected one of mcap, sqlite3"),
         ([*WORLD, "--bag", str(folder)], "exists already"),
         (["--frames", "0", *bag], "frames: expected at least 1"),
     ):
         assert main(["streetworld", *arguments]) == 1
         assert message in capsys.readouterr().err
+    assert not (tmp_path / "bag").exists()
+
+
+@pytest.mark.parametrize(("package", "remedy"), [("rosbags", "pip install rosbags"), ("tqdm", "install it with pip")])
+def test_a_missing_package_is_named_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, package: str, remedy: str
+):
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["streetworld", *WORLD, "--bag", str(tmp_path / "bag")]) == 1
+    said = capsys.readouterr().err
+    assert package in said
+    assert remedy in said
     assert not (tmp_path / "bag").exists()
 
 
