@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +19,26 @@ from .raster import Placement
 
 # How far the camera sees, in metres.
 VIEW = 70.0
+# In so many seconds few of those who drive as we do leave the view.
+_SOON = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """Vehicles one behind another.
+
+    Attributes:
+        x: of their lane.
+        gap: about this far apart, in metres.
+        speed: of all of them.
+        first, last: z of the first at second 0, and where there are no more.
+    """
+
+    x: float
+    gap: float
+    speed: float
+    first: float
+    last: float
 
 
 class Crowd:
@@ -30,6 +51,7 @@ class Crowd:
         self._random, self._street, self._light, self._designs = random, street, light, designs
         self._lane, self._speed, self._seconds, self._tracks = lane, speed, seconds, tracks
         self._end = speed * seconds + VIEW
+        self._queues: list[_Queue] = []
 
     def everybody(self) -> Iterator[Actor]:
         """All actors of a drive, scenery included."""
@@ -41,6 +63,8 @@ class Crowd:
             yield from self._crossing(float(start) + self._street.crossing)
         yield from self._signs()
         yield from self._green()
+        if self._seconds > _SOON:
+            yield from self._late_traffic()
 
     def _vehicle(
         self, place: Placement, speed: float = 0.0, style: Callable[[], str] = str, **more: float
@@ -103,17 +127,48 @@ class Crowd:
                 own = x == self._lane
                 speed = self._speed * float(random.uniform(1.0, 1.03) if own else random.uniform(0.75, 1.25))
                 first, last = (9.0 if own else -15.0) + random.uniform(0, 15), VIEW
-            z = first
-            while z < last:
-                where = x + random.normal(0, 0.15)
-                yaw = np.pi if x < 0 else random.normal(0, 0.02)
-                if random.random() < 0.08:
-                    yield from self._cycle(
-                        Placement(where, 0, z, yaw), speed, lambda: str(random.choice(("motorcycle", "scooter")))
-                    )
-                else:
-                    yield self._vehicle(Placement(where, 0, z, yaw), speed)
-                z += gap * random.uniform(0.6, 1.6) + 7
+            queue = _Queue(x, gap, speed, first, last)
+            self._queues.append(queue)
+            yield from self._lined_up(queue)
+
+    def _lined_up(self, queue: _Queue) -> Iterator[Actor]:
+        random, z = self._random, queue.first
+        while z < queue.last:
+            where = queue.x + random.normal(0, 0.15)
+            yaw = np.pi if queue.x < 0 else random.normal(0, 0.02)
+            if random.random() < 0.08:
+                yield from self._cycle(
+                    Placement(where, 0, z, yaw), queue.speed, lambda: str(random.choice(("motorcycle", "scooter")))
+                )
+            else:
+                yield self._vehicle(Placement(where, 0, z, yaw), queue.speed)
+            z += queue.gap * random.uniform(0.6, 1.6) + 7
+
+    def _late_traffic(self) -> Iterator[Actor]:
+        """Who drives in our direction and comes into view when others have left it.
+
+        In other lanes those are slower ones, whom we overtake, and faster ones, who overtake us; in ours those who
+        leave it before we are there.
+        """
+        for queue in self._queues:
+            drift = (queue.speed - self._speed) * self._seconds
+            if queue.x == self._lane:
+                yield from self._leavers((VIEW - queue.first) / max(queue.speed - self._speed, 1e-9))
+            elif queue.x > 0 and drift < 0:
+                yield from self._lined_up(replace(queue, first=VIEW + 2 * queue.gap, last=VIEW - drift))
+            elif queue.x > 0:
+                yield from self._lined_up(replace(queue, first=-15 - drift, last=-15 - 2 * queue.gap))
+
+    def _leavers(self, begin: float) -> Iterator[Actor]:
+        """Slow vehicles ahead in our lane that turn off at a crossing; none before second `begin`."""
+        random, street, speed = self._random, self._street, self._speed / 2
+        for crossing in np.arange(street.crossing, self._end, street.period).tolist():
+            turn_at = (crossing - random.uniform(15, 30)) / self._speed
+            # At half our speed it is seen while we drive the length of the view.
+            if turn_at - VIEW / speed < begin or random.random() < 0.4:
+                continue
+            place = Placement(self._lane + random.normal(0, 0.15), 0, crossing - 5 - speed * turn_at, 0)
+            yield self._vehicle(place, speed, turn_at=turn_at, turn=np.pi / 2, radius=5.0)
 
     def _walkers(self) -> Iterator[Actor]:
         random, street = self._random, self._street

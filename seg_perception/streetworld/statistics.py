@@ -40,6 +40,7 @@ class SetStatistics:
         sizes: square root of the area of the box in pixels, the picture scaled to 640 pixels of width.
         counts: objects in a picture.
         covers: share of an object's box that the box of another object covers most; a measure that every set has.
+        hidden: share of an object that is hidden; none for sets that do not know what is hidden.
     """
 
     name: str
@@ -49,6 +50,7 @@ class SetStatistics:
     sizes: NDArray[np.float64]
     counts: NDArray[np.float64]
     covers: NDArray[np.float64]
+    hidden: NDArray[np.float64] | None
 
 
 def statistics(path: Path) -> SetStatistics:
@@ -63,18 +65,19 @@ def statistics(path: Path) -> SetStatistics:
         raise SourceError(f"{path}: expected a COCO annotation file: {error}") from error
     group_of = _groups(content["categories"])
     widths = {each["id"]: each["width"] for each in content["images"]}
-    by_picture: dict[int, list[tuple[int, list[float]]]] = {}
+    by_picture: dict[int, list[tuple[int, list[float], float | None]]] = {}
     for each in content["annotations"]:
         group = group_of[each["category_id"]]
         if group != NO_GROUP and not each.get("iscrowd", 0):
-            by_picture.setdefault(each["image_id"], []).append((group, each["bbox"]))
-    streets = {key: rows for key, rows in by_picture.items() if any(group > 0 for group, _ in rows)}
+            by_picture.setdefault(each["image_id"], []).append((group, each["bbox"], each.get("occlusion")))
+    streets = {key: rows for key, rows in by_picture.items() if any(group > 0 for group, _, _ in rows)}
     if not streets:
         raise SourceError(f"{path}: expected pictures with vehicles, signs or lights, found none")
-    boxes = [np.array([box for _, box in rows]) for rows in streets.values()]
+    boxes = [np.array([box for _, box, _ in rows]) for rows in streets.values()]
     scales = [_WIDTH / widths[key] for key in streets]
     sizes = np.concatenate([scale * np.sqrt(b[:, 2] * b[:, 3]) for scale, b in zip(scales, boxes, strict=True)])
-    groups = np.array([group for rows in streets.values() for group, _ in rows])
+    groups = np.array([group for rows in streets.values() for group, _, _ in rows])
+    hidden = [share for rows in streets.values() for _, _, share in rows if share is not None]
     covers = np.concatenate([most_covered(each) for each in boxes])
     return SetStatistics(
         path.parent.name,
@@ -84,6 +87,7 @@ def statistics(path: Path) -> SetStatistics:
         _shares(sizes, SIZE_EDGES),
         _shares(np.array([len(each) for each in boxes]), COUNT_EDGES),
         _shares(covers, COVER_EDGES),
+        _shares(np.array(hidden), COVER_EDGES) if len(hidden) == len(groups) else None,
     )
 
 
@@ -112,11 +116,16 @@ def tables(sets: Sequence[SetStatistics]) -> str:
         ("size of the box in pixels", SIZE_EDGES, "sizes"),
         ("objects in a picture", COUNT_EDGES, "counts"),
         ("share covered by another box", COVER_EDGES, "covers"),
+        ("share really hidden", COVER_EDGES, "hidden"),
     ):
         ranges = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
-        shares = [[f"{100 * getattr(each, attribute)[k]:.0f} %" for each in sets] for k in range(len(ranges))]
+        shares = [[_percent(getattr(each, attribute), k) for each in sets] for k in range(len(ranges))]
         texts.append(head.replace("| |", f"| {title} |", 1) + _rows(list(zip(ranges, shares, strict=True))))
     return "\n".join(texts)
+
+
+def _percent(shares: NDArray[np.float64] | None, place: int) -> str:
+    return "not known" if shares is None else f"{100 * shares[place]:.0f} %"
 
 
 def _rows(rows: Sequence[tuple[str, list[str]]]) -> str:

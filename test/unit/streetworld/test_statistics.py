@@ -43,6 +43,19 @@ def test_sizes_counts_and_groups_of_street_pictures(tmp_path: Path):
     assert "| 32 to 64 | 50 % |" in tables([found])
 
 
+def test_what_is_hidden_is_told_apart_from_what_is_not_known(tmp_path: Path):
+    path = annotate(tmp_path, {1: [("car", [0.0, 0.0, 200.0, 50.0]), ("person", [0.0, 0.0, 20.0, 80.0])]})
+    assert statistics(path).hidden is None
+    assert "not known" in tables([statistics(path)])
+    content = json.loads(path.read_text())
+    for annotation, share in zip(content["annotations"], (0.0, 0.3), strict=True):
+        annotation["occlusion"] = share
+    path.write_text(json.dumps(content))
+    found = statistics(path).hidden
+    assert found is not None
+    assert found.tolist() == [0.5, 0, 0.5, 0, 0]
+
+
 def test_boxes_cover_one_another():
     boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [100, 100, 5, 5]], float)
     assert most_covered(boxes).tolist() == [0.5, 0.5, 0.0]

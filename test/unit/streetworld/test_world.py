@@ -124,7 +124,24 @@ def test_nobody_ahead_in_our_lane_is_run_over(number: int):
     ]
     assert ahead
     for second in range(0, 60, 5):
-        assert all(actor.at(second).z > drive.pose(second).z + 6 for actor in ahead)
+        # Who has turned off is out of the way.
+        places = [actor.at(second) for actor in ahead if second < actor.turn_at + 2]
+        assert all(place.z > drive.pose(second).z + 6 for place in places)
+
+
+def test_traffic_does_not_end_in_a_long_drive():
+    """In each of the minutes there are others who drive as we do, not only those who come towards us."""
+    counts = []
+    for number in range(6):
+        drive = random_scene(9, number, 300.0, "day", 1)
+        same = [a for a in drive.actors if a.speed and a.class_name in ("car", "truck", "bus", "motorcycle")
+                and a.start.x > 0 and abs(a.start.yaw) < 0.2]  # fmt: skip
+        for second in range(300):
+            z = drive.pose(second).z
+            counts.append(sum(0 < actor.at(second).z - z < 70 for actor in same if second < actor.turn_at))
+    by_minute = np.reshape(counts, (6, 5, 60)).mean((0, 2))
+    assert (by_minute > 0.5).all()
+    assert (by_minute < 5).all()
 
 
 def test_instances_differ_from_what_is_around_them(shots: list[WorldFrame]):
