@@ -18,7 +18,8 @@ help: ## Show this text
 	@echo "Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo "Variables: ROS=kilted|jazzy ($(ROS)), VENV=folder ($(VENV)), PYTHON=interpreter for setup ($(PYTHON)),"
-	@echo "           ARGS=more arguments for test, bench and demo; demo: MODEL=, INPUT=, OUT= ($(OUT))"
+	@echo "           ARGS=more arguments for test, bench and demo; demo: MODEL=file (engines/street-nano.onnx),"
+	@echo "           INPUT=pictures, videos or a street world's bag in place of the drive, OUT=folder ($(OUT))"
 
 setup: ## Make or update the environment in VENV
 	@$(PYTHON) -m tools.set_up --venv $(VENV) --ros $(ROS) --python $(PYTHON)
@@ -41,7 +42,7 @@ bench: setup ## Measure; prints tables, passes no judgement
 bench-toolchain: setup ## Measure time and memory of prepare, quantize and build; takes minutes
 	@$(PY) -m bench toolchain $(ARGS)
 
-demo: setup ## Camera, node and viewer in processes of their own; results in OUT
+demo: setup ## A drive through the street world, camera to node to viewer, against its ground truth; results in OUT
 	@$(DDS) $(PY) -m demo $(if $(MODEL),--model "$(MODEL)") $(if $(INPUT),--input $(INPUT)) --out "$(OUT)" $(ARGS)
 
 clean: ## Remove caches, builds and results; the environments stay

@@ -10,10 +10,41 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.defaults import DefaultsMissing, canonical, default_inputs, default_model
+from demo.model import canonical
 from demo.pictures import spread
+from seg_perception.errors import SegPerceptionError
 
 THREADS = 2
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+MODEL = SHARED / "models" / "yolov8n-seg-640.onnx"
+INPUTS = (SHARED / "video" / "highway_720p.mp4", SHARED / "images" / "street")
+
+
+class DefaultsMissing(SegPerceptionError):
+    """There is no model or no picture to run on."""
+
+
+def default_model() -> Path:
+    """The test model.
+
+    Raises:
+        DefaultsMissing: it is not on this machine.
+    """
+    if not MODEL.is_file():
+        raise DefaultsMissing(f"no model: {MODEL} is not there; give one: --model /path/to/yolov8n-seg.onnx")
+    return MODEL
+
+
+def default_inputs() -> list[Path]:
+    """The test clip and the street photographs.
+
+    Raises:
+        DefaultsMissing: none of them is on this machine.
+    """
+    found = [path for path in INPUTS if path.exists()]
+    if not found:
+        raise DefaultsMissing(f"no pictures: {SHARED} is not there; give some: --input /path/to/video-or-pictures")
+    return found
 
 
 def arguments(description: str | None) -> argparse.Namespace:

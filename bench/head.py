@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.data import default_model
 from bench.table import show
-from demo.defaults import default_model
 from seg_perception.errors import SegPerceptionError
 from seg_perception.toolchain.export import load_export
 from seg_perception.toolchain.prepare import prepare

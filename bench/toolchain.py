@@ -18,8 +18,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
+from bench.data import SHARED, DefaultsMissing, default_inputs, default_model
 from bench.table import show
-from demo.defaults import SHARED, DefaultsMissing, default_inputs, default_model
 
 FRAMES = 64
 SIZE = (1280, 720)

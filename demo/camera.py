@@ -1,7 +1,7 @@
-"""A camera: publishes pictures at a fixed rate, stamped at the moment they leave.
+"""A camera: publishes pictures, or what a bag of the street world has recorded, stamped at the moment they leave.
 
-Messages are serialised once; only the stamp is written anew, so that the camera takes little of the machine it shares
-with what is measured.
+Messages are serialised before they are due; only the stamp is written anew, so that the camera takes little of the
+machine it shares with what is measured.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import json
 import struct
 import sys
 import time
+from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import rclpy
@@ -23,23 +26,30 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from demo.pictures import schedule
 from seg_perception.errors import SegPerceptionError
+from seg_perception.sources.bags import open_bag
+from seg_perception.streetworld import bag
 
 FRAME_ID = "camera_optical_frame"
 # A serialised message begins with four bytes of encapsulation, then the header's stamp: int32 s, uint32 ns.
 _STAMP_AT = 4
 
 
+class Shot(NamedTuple):
+    """One picture and its camera info, both serialised."""
+
+    image: bytearray
+    info: bytearray
+
+
 class Camera(Node):
     """Publishes `image_raw` and `camera_info`."""
 
-    def __init__(self, pictures: list[NDArray[np.uint8]], reliable: bool) -> None:
+    def __init__(self, reliable: bool) -> None:
         super().__init__("camera")
         reliability = QoSReliabilityPolicy.RELIABLE if reliable else QoSReliabilityPolicy.BEST_EFFORT
         qos = QoSProfile(depth=1, reliability=reliability)
         self._images = self.create_publisher(Image, "image_raw", qos)
         self._infos = self.create_publisher(CameraInfo, "camera_info", qos)
-        self._messages = [bytearray(serialize_message(_image(picture))) for picture in pictures]
-        self._info = bytearray(serialize_message(_camera_info(*pictures[0].shape[:2])))
 
     def wait_for_node(self, timeout: float) -> bool:
         """Whether somebody subscribed within `timeout` seconds."""
@@ -50,14 +60,34 @@ class Camera(Node):
             time.sleep(0.05)
         return True
 
-    def publish(self, index: int) -> None:
-        """Send the picture of this index, and its camera info, stamped now."""
-        message = self._messages[index]
-        stamp = divmod(time.time_ns(), 1_000_000_000)
-        for bytes_to_send in (self._info, message):
-            struct.pack_into("<iI", bytes_to_send, _STAMP_AT, *stamp)
-        self._infos.publish(bytes(self._info))
-        self._images.publish(bytes(message))
+    def publish(self, shot: Shot) -> int:
+        """Send a picture and its camera info, stamped now; returns the stamp in nanoseconds."""
+        now = time.time_ns()
+        for message in shot:
+            struct.pack_into("<iI", message, _STAMP_AT, *divmod(now, 1_000_000_000))
+        self._infos.publish(bytes(shot.info))
+        self._images.publish(bytes(shot.image))
+        return now
+
+
+def from_bag(path: Path, frames: int) -> list[Shot]:
+    """The first frames that the street world's camera recorded."""
+    images: list[bytearray] = []
+    infos: list[bytearray] = []
+    with open_bag(path) as reader:
+        for topic, messages in ((bag.IMAGE, images), (bag.CAMERA_INFO, infos)):
+            connections = [each for each in reader.connections if each.topic == topic]
+            for _, _, data in islice(reader.messages(connections), frames):
+                messages.append(bytearray(data))
+    return [Shot(*both) for both in zip(images, infos, strict=True)]
+
+
+def from_pictures(paths: Sequence[Path], frames: int, size: tuple[int, int]) -> list[Shot]:
+    """Pictures of any size, scaled to `size` (width, height) and spread over the frames."""
+    pictures, order = schedule(paths, frames, size)
+    images = [bytearray(serialize_message(_image(picture))) for picture in pictures]
+    info = bytearray(serialize_message(_camera_info(*pictures[0].shape[:2])))
+    return [Shot(images[index], info) for index in order]
 
 
 def _image(picture: NDArray[np.uint8]) -> Image:
@@ -78,34 +108,39 @@ def _camera_info(height: int, width: int) -> CameraInfo:
 
 
 def main() -> int:
-    """Publish, then print one JSON line: how many frames were sent, and how punctually."""
+    """Publish, then print one JSON line: when which frame was sent, and how punctually."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--input", type=Path, nargs="+", required=True)
-    parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--input", type=Path, nargs="+")
+    what.add_argument("--bag", type=Path, help="of the street world")
+    parser.add_argument("--size", default="1280x720", help="WIDTHxHEIGHT of --input")
     parser.add_argument("--rate", type=float, default=10.0, help="frames per second")
     parser.add_argument("--frames", type=int, default=120)
     parser.add_argument("--reliable", action="store_true")
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
     try:
-        pictures, order = schedule(arguments.input, arguments.frames, (width, height))
+        if arguments.bag:
+            shots = from_bag(arguments.bag, arguments.frames)
+        else:
+            shots = from_pictures(arguments.input, arguments.frames, (width, height))
     except SegPerceptionError as error:
         print(f"camera: {error}", file=sys.stderr)
         return 1
     rclpy.init()
-    camera = Camera(pictures, arguments.reliable)
+    camera = Camera(arguments.reliable)
     if not camera.wait_for_node(60.0):
         print("camera: nobody subscribed to image_raw within 60 s", file=sys.stderr)
         return 1
     time.sleep(0.5)  # let the other direction of discovery settle as well
-    late, begin = [], time.monotonic()
-    for index, picture in enumerate(order):
+    late, stamps, begin = [], [], time.monotonic()
+    for index, shot in enumerate(shots):
         due = begin + index / arguments.rate
         time.sleep(max(0.0, due - time.monotonic()))
         late.append(time.monotonic() - due)
-        camera.publish(picture)
+        stamps.append(camera.publish(shot))
     took = time.monotonic() - begin
-    print(json.dumps({"sent": arguments.frames, "seconds": took, "late_ms_max": 1e3 * max(late)}), flush=True)
+    print(json.dumps({"stamps_ns": stamps, "seconds": took, "late_ms_max": 1e3 * max(late)}), flush=True)
     time.sleep(1.5)  # the last frame is still being processed, and a writer that leaves takes its samples along
     camera.destroy_node()
     rclpy.shutdown()

@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Fast DDS 2, which Jazzy has, reads only the second one; version 3 warns about it.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 DDS_PROFILE = ROOT / "config" / "fastdds.xml"
+# Topics of the node, which has its default name.
+NODE = "/segmenter"
+INSTANCE_MAP, DETECTIONS, OVERLAY = f"{NODE}/instance_map", f"{NODE}/detections", f"{NODE}/overlay/compressed"
 
 
 @dataclass
@@ -30,7 +33,7 @@ class Report:
     """What a session measured.
 
     Attributes:
-        sent: frames the camera published.
+        stamps_ns: of the frames the camera published.
         seconds: how long it published.
         latencies_ms: camera stamp to arrival of the instance map in another process.
         arrivals: when the maps came, seconds since the epoch.
@@ -43,7 +46,7 @@ class Report:
         log: what the node logged.
     """
 
-    sent: int
+    stamps_ns: list[int]
     seconds: float
     latencies_ms: list[float]
     arrivals: list[float]
@@ -54,6 +57,11 @@ class Report:
     memory_mb: list[float] = field(default_factory=list)
     cpu_seconds: float = 0.0
     log: str = ""
+
+    @property
+    def sent(self) -> int:
+        """How many frames the camera published."""
+        return len(self.stamps_ns)
 
     def percentiles(self, *ranks: float) -> list[float]:
         """Percentiles of the latency in ms; NaN where no map came."""
@@ -86,7 +94,9 @@ def run(
     rate: float = 10.0,
     frames: int = 120,
     size: str = "1280x720",
+    bag: Path | None = None,
     overlays: bool = False,
+    record: Path | None = None,
     parameters: Mapping[str, Any] | None = None,
     profile: bool = True,
 ) -> Report:
@@ -97,7 +107,9 @@ def run(
         inputs: pictures, folders or videos for the camera.
         folder: where overlays and the node's log go.
         rate, frames, size: what the camera publishes.
+        bag: of the street world, to be played in place of `inputs`, at its own size.
         overlays: whether the viewer subscribes to the overlays (which makes the node draw them).
+        record: folder of a bag for the instance maps and detections that arrive; must not exist.
         parameters: more parameters of the node.
         profile: whether the processes use `config/fastdds.xml`.
 
@@ -112,10 +124,10 @@ def run(
     viewer_command = [sys.executable, "-m", "demo.viewer"]
     if overlays:
         viewer_command += ["--overlays", str(folder / "overlays")]
-    camera_command = [
-        *(sys.executable, "-m", "demo.camera", "--input", *map(str, inputs)),
-        *("--rate", str(rate), "--frames", str(frames), "--size", size),
-    ]
+    if record is not None:
+        viewer_command += ["--record", str(record)]
+    shown = ["--bag", str(bag)] if bag is not None else ["--input", *map(str, inputs), "--size", size]
+    camera_command = [sys.executable, "-m", "demo.camera", *shown, "--rate", str(rate), "--frames", str(frames)]
     with (folder / "node.log").open("w+") as log, _Children() as children:
         node = children.start(node_command, values, stdout=log, stderr=subprocess.STDOUT)
         viewer = children.start(viewer_command, values, stdout=subprocess.PIPE, text=True)
@@ -125,14 +137,14 @@ def run(
             memory, cpu = _watch(node, camera, timeout=frames / rate + 150)
             sent = json.loads(_output(camera, 10.0))
             viewer.send_signal(signal.SIGINT)
-            received = json.loads(_output(viewer, 10.0))
+            received = json.loads(_output(viewer, 30.0))
         except (RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
             raise RuntimeError(f"{error}; the node's log: {folder / 'node.log'}") from error
         node.send_signal(signal.SIGINT)
         node.wait(10)
         log.seek(0)
         text = log.read()
-    return Report(sent["sent"], sent["seconds"], **received, memory_mb=memory, cpu_seconds=cpu, log=text)
+    return Report(sent["stamps_ns"], sent["seconds"], **received, memory_mb=memory, cpu_seconds=cpu, log=text)
 
 
 class _Children:

@@ -1,4 +1,4 @@
-"""A viewer: receives what the node publishes, measures when it came, and keeps the overlays.
+"""A viewer: receives what the node publishes, measures when it came, and keeps overlays or records maps and detections.
 
 It prints `ready` once it is connected to the node and, when told to end, one JSON line with what it received.
 """
@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import rclpy
@@ -19,29 +20,35 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, QoSReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import StoragePlugin, Writer
 from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
+
+from demo.session import DETECTIONS, INSTANCE_MAP, OVERLAY
+from seg_perception.streetworld.bag import message_store
+
+_KINDS = {INSTANCE_MAP: "sensor_msgs/msg/Image", DETECTIONS: "vision_msgs/msg/Detection2DArray"}
 
 
 class Viewer(Node):
     """Subscribes to the node's topics."""
 
-    def __init__(self, node: str, overlays: Path | None) -> None:
+    def __init__(self, overlays: Path | None, keep_maps: bool) -> None:
         super().__init__("viewer")
         self.latencies_ms: list[float] = []
         self.arrivals: list[float] = []
-        self.instances: Counter[str] = Counter()
-        self.detections = 0
         self.pictures = 0
         self.diagnostics: dict[str, dict[str, str]] = {}
-        self._overlays = overlays
+        self.recorded: list[tuple[str, int, bytes]] = []
+        self._overlays, self._keep_maps = overlays, keep_maps
         qos = QoSProfile(depth=5, reliability=QoSReliabilityPolicy.BEST_EFFORT)
-        self._map = self.create_subscription(Image, f"{node}/instance_map", self._on_map, qos, raw=True)
-        self.create_subscription(Detection2DArray, f"{node}/detections", self._on_detections, qos)
+        self._map = self.create_subscription(Image, INSTANCE_MAP, self._on_map, qos, raw=True)
+        self.create_subscription(Detection2DArray, DETECTIONS, self._on_detections, qos, raw=True)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         if overlays is not None:
             overlays.mkdir(parents=True, exist_ok=True)
-            self.create_subscription(CompressedImage, f"{node}/overlay/compressed", self._on_overlay, qos)
+            self.create_subscription(CompressedImage, OVERLAY, self._on_overlay, qos)
 
     def connected(self) -> bool:
         """Whether the node offers its instance map."""
@@ -52,10 +59,11 @@ class Viewer(Node):
         seconds, nanoseconds = struct.unpack_from("<iI", message, 4)
         self.latencies_ms.append(1e3 * (now - seconds - 1e-9 * nanoseconds))
         self.arrivals.append(now)
+        if self._keep_maps:
+            self.recorded.append((INSTANCE_MAP, round(1e9 * now), message))
 
-    def _on_detections(self, message: Detection2DArray) -> None:
-        self.detections += 1
-        self.instances.update(detection.results[0].hypothesis.class_id for detection in message.detections)
+    def _on_detections(self, message: bytes) -> None:
+        self.recorded.append((DETECTIONS, time.time_ns(), message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -67,17 +75,31 @@ class Viewer(Node):
             self.pictures += 1
 
 
+def detections(viewer: Viewer) -> list[Detection2DArray]:
+    """The detections that came."""
+    return [deserialize_message(data, Detection2DArray) for topic, _, data in viewer.recorded if topic == DETECTIONS]
+
+
+def write_bag(folder: Path, recorded: Iterable[tuple[str, int, bytes]]) -> None:
+    """Write messages as they came, under the node's topics."""
+    store = message_store()
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connections = {topic: writer.add_connection(topic, kind, typestore=store) for topic, kind in _KINDS.items()}
+        for topic, when, data in recorded:
+            writer.write(connections[topic], when, data)
+
+
 def main() -> int:
     """View until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--node", default="/segmenter")
-    parser.add_argument("--overlays", type=Path)
+    parser.add_argument("--overlays", type=Path, help="folder for the node's overlays")
+    parser.add_argument("--record", type=Path, help="folder of a bag for instance maps and detections; must not exist")
     arguments = parser.parse_args()
     rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
     stop: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: stop.append(received))
-    viewer = Viewer(arguments.node, arguments.overlays)
+    viewer = Viewer(arguments.overlays, arguments.record is not None)
     executor = SingleThreadedExecutor()
     executor.add_node(viewer)
     said = False
@@ -89,14 +111,18 @@ def main() -> int:
                 print("ready", flush=True)
     except ExternalShutdownException:
         pass
+    arrays = detections(viewer)
+    instances = Counter(each.results[0].hypothesis.class_id for array in arrays for each in array.detections)
     report = {
         "latencies_ms": viewer.latencies_ms,
         "arrivals": viewer.arrivals,
-        "detections": viewer.detections,
-        "instances": dict(viewer.instances),
+        "detections": len(arrays),
+        "instances": dict(instances),
         "overlays": viewer.pictures,
         "diagnostics": viewer.diagnostics,
     }
+    if arguments.record:
+        write_bag(arguments.record, viewer.recorded)
     print(json.dumps(report), flush=True)
     viewer.destroy_node()
     rclpy.shutdown()
