@@ -51,6 +51,8 @@ class Crowd:
         self._random, self._street, self._light, self._designs = random, street, light, designs
         self._lane, self._speed, self._seconds, self._tracks = lane, speed, seconds, tracks
         self._end = speed * seconds + VIEW
+        # A direction that is a little wrong leads into houses, sooner or later.
+        self._unsteady = float(seconds <= _SOON)
         self._queues: list[_Queue] = []
 
     def everybody(self) -> Iterator[Actor]:
@@ -135,7 +137,7 @@ class Crowd:
         random, z = self._random, queue.first
         while z < queue.last:
             where = queue.x + random.normal(0, 0.15)
-            yaw = np.pi if queue.x < 0 else random.normal(0, 0.02)
+            yaw = np.pi if queue.x < 0 else random.normal(0, 0.02) * self._unsteady
             if random.random() < 0.08:
                 yield from self._cycle(
                     Placement(where, 0, z, yaw), queue.speed, lambda: str(random.choice(("motorcycle", "scooter")))
@@ -163,9 +165,9 @@ class Crowd:
         """Slow vehicles ahead in our lane that turn off at a crossing; none before second `begin`."""
         random, street, speed = self._random, self._street, self._speed / 2
         for crossing in np.arange(street.crossing, self._end, street.period).tolist():
-            turn_at = (crossing - random.uniform(15, 30)) / self._speed
+            turn_at = (crossing - random.uniform(20, 35)) / self._speed
             # At half our speed it is seen while we drive the length of the view.
-            if turn_at - VIEW / speed < begin or random.random() < 0.4:
+            if not begin + VIEW / speed < turn_at < self._seconds or random.random() < 0.4:
                 continue
             place = Placement(self._lane + random.normal(0, 0.15), 0, crossing - 5 - speed * turn_at, 0)
             yield self._vehicle(place, speed, turn_at=turn_at, turn=np.pi / 2, radius=5.0)
@@ -177,7 +179,8 @@ class Crowd:
             for _ in range(int(self._end * per_metre)):
                 x = side * (street.half_road + random.uniform(0.4, street.walk - 0.3))
                 z, ahead = random.uniform(3, self._end), random.random() < 0.5
-                yaw, speed = (0.0 if ahead else np.pi) + random.normal(0, 0.06), float(random.uniform(0.9, 1.7))
+                yaw = (0.0 if ahead else np.pi) + random.normal(0, 0.06) * self._unsteady
+                speed = float(random.uniform(0.9, 1.7))
                 if random.random() < 0.2:
                     yaw, speed = random.uniform(-np.pi, np.pi), 0.0
                 for k in range(int(random.choice((1, 2, 3), p=(0.7, 0.22, 0.08)))):
@@ -228,7 +231,7 @@ class Crowd:
                 speed = float(random.uniform(4, 8))
                 when = max(0.0, (z - random.uniform(22, 60)) / self._speed)
                 x += side * when * speed
-                if way < 0.75:
+                if way < 0.75 or (side > 0 and self._in_our_way(speed)):
                     yield self._vehicle(Placement(x, 0, lane, yaw), speed)
                 else:
                     turn_at = (abs(x) - street.lane_width * 0.5 - 5) / speed
@@ -236,6 +239,11 @@ class Crowd:
         if random.random() < 0.5:
             x = float(random.choice((-1, 1))) * random.uniform(near - 1, near + 5)
             yield self._vehicle(Placement(x, 0, z + random.uniform(-3, 3), random.uniform(-np.pi, np.pi)))
+
+    def _in_our_way(self, speed: float) -> bool:
+        """Whether somebody who turns into the lane beside the middle is run over; for short drives not asked."""
+        ours = self._lane < self._street.lane_width
+        return self._seconds > _SOON and ours and speed < self._speed
 
     def _lights(self, z: float) -> Iterator[Actor]:
         random, street = self._random, self._street

@@ -130,18 +130,28 @@ def test_nobody_ahead_in_our_lane_is_run_over(number: int):
 
 
 def test_traffic_does_not_end_in_a_long_drive():
-    """In each of the minutes there are others who drive as we do, not only those who come towards us."""
+    """In each of the minutes others drive as we do, on the road, and not only those who come towards us."""
     counts = []
     for number in range(6):
         drive = random_scene(9, number, 300.0, "day", 1)
         same = [a for a in drive.actors if a.speed and a.class_name in ("car", "truck", "bus", "motorcycle")
                 and a.start.x > 0 and abs(a.start.yaw) < 0.2]  # fmt: skip
         for second in range(300):
-            z = drive.pose(second).z
-            counts.append(sum(0 < actor.at(second).z - z < 70 for actor in same if second < actor.turn_at))
+            z, places = drive.pose(second).z, [actor.at(second) for actor in same if second < actor.turn_at]
+            counts.append(sum(0 < place.z - z < 70 and 0 < place.x < drive.street.half_road for place in places))
     by_minute = np.reshape(counts, (6, 5, 60)).mean((0, 2))
-    assert (by_minute > 0.5).all()
+    assert (by_minute > 0.8).all()
     assert (by_minute < 5).all()
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_in_a_long_drive_nobody_who_turned_in_before_us_is_run_over(number: int):
+    drive = random_scene(33, number, 120.0, "day", 1)
+    vehicles = [actor for actor in drive.actors if actor.class_name in ("car", "truck", "bus") and actor.speed]
+    for actor in (actor for actor in vehicles if np.isfinite(actor.turn_at)):
+        for second in np.arange(min(120, actor.turn_at + 2), 120, 0.5).tolist():
+            place, pose = actor.at(second), drive.pose(second)
+            assert abs(place.x - pose.x) > 1 or abs(place.z - pose.z) > 3
 
 
 def test_instances_differ_from_what_is_around_them(shots: list[WorldFrame]):
