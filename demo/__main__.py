@@ -27,7 +27,9 @@ def main() -> int:
     )
     parser.add_argument("--input", type=Path, nargs="+", help="pictures, folders, videos; or a bag of the street world")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (%(default)s)")
-    parser.add_argument("--rate", type=float, default=8.0, help="camera frames per second (%(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=8.0, help="camera frames per second (%(default)s; a bag has its own)"
+    )
     parser.add_argument("--frames", type=int, default=120, help="frames to publish (%(default)s)")
     parser.add_argument("--size", help="camera resolution, WIDTHxHEIGHT (street world: 640x384, pictures: 1280x720)")
     parser.add_argument("--seed", type=int, default=SEED, help="of the street world (%(default)s)")

@@ -83,6 +83,8 @@ def _ids(ids: IdAgreement) -> list[str]:
 
 def _alignment(alignment: Alignment) -> list[str]:
     before, own, after = (alignment.frames[shift] for shift in (-1, 0, 1))
+    if not own > 0:  # NaN of fewer than three frames, too
+        return ["    nothing to compare"]
     sideways, upright = (
         max((values[shift] for shift in values if shift), default=float("nan"))
         for values in (alignment.right, alignment.down)

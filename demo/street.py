@@ -38,7 +38,6 @@ class Drive:
         rate: frames per second.
         truth: of the frames that were sent, in their order.
         received: what arrived, under the stamps of the bag.
-        strangers: frames that arrived with a stamp that was never sent.
         comparison: None if nothing arrived.
     """
 
@@ -47,7 +46,6 @@ class Drive:
     rate: float
     truth: list[PublishedFrame]
     received: list[PublishedFrame]
-    strangers: int
     comparison: PublishedComparison | None
 
 
@@ -88,7 +86,7 @@ def drive(model: Path, bag: Path, out: Path, frames: int, rate: float | None = N
 
     Raises:
         SourceError: the bag cannot be read.
-        RuntimeError: a process failed.
+        RuntimeError: a process failed, or maps have stamps that no frame had.
     """
     truth = list(islice(read_published(bag, world_bag.INSTANCE_MAP, world_bag.DETECTIONS), frames))
     if not truth:
@@ -100,9 +98,12 @@ def drive(model: Path, bag: Path, out: Path, frames: int, rate: float | None = N
     report = run(model, (), out, rate=rate, frames=len(truth), bag=bag, record=record, parameters=parameters)
     arrived = list(read_published(record, INSTANCE_MAP, DETECTIONS))
     in_bag = dict(zip(report.stamps_ns, (frame.stamp_ns for frame in truth), strict=True))
-    received = [replace(each, stamp_ns=in_bag[each.stamp_ns]) for each in arrived if each.stamp_ns in in_bag]
+    strange = [each.stamp_ns for each in arrived if each.stamp_ns not in in_bag]
+    if strange:
+        raise RuntimeError(f"instance maps: expected stamps of frames that were sent, got others: {strange[:3]}")
+    received = [replace(each, stamp_ns=in_bag[each.stamp_ns]) for each in arrived]
     comparison = compare_published(truth, received, RULE) if received else None
-    return Drive(report, bag, rate, truth, received, len(arrived) - len(received), comparison)
+    return Drive(report, bag, rate, truth, received, comparison)
 
 
 def _rate(truth: list[PublishedFrame]) -> float:
