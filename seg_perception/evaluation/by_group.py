@@ -68,7 +68,9 @@ def group_precision(
     Raises:
         BackendUnavailable: pycocotools is not installed.
     """
-    marked = [{**each, "iscrowd": int(not counts(each))} for each in annotations["annotations"]]
+    marked = [
+        {**each, "iscrowd": int(bool(each.get("iscrowd")) or not counts(each))} for each in annotations["annotations"]
+    ]
     matched = match_results({**annotations, "annotations": marked}, results, image_ids, kind)
     scores = {group: matched.only([group]).average_precision() for group in ROAD_GROUPS}
     return GroupPrecision(

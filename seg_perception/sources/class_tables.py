@@ -77,6 +77,17 @@ def resolve_class_table(name_or_path: str, class_names: Sequence[str]) -> ClassT
     return load_class_table(find_class_table(name_or_path, class_names))
 
 
+def category_groups(categories: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """The road group of each category of a COCO file, by its number: by the table that knows most of their names.
+
+    Raises:
+        ClassTableError: no table of the package knows any of them.
+    """
+    names = [str(each["name"]) for each in categories]
+    groups = resolve_class_table(AUTO, names).groups(names).tolist()
+    return {int(each["id"]): group for each, group in zip(categories, groups, strict=True)}
+
+
 def category_ids(path: Path, class_names: Sequence[str]) -> NDArray[np.int64]:
     """The numbers that a data set's annotation files give to a model's classes.
 

@@ -1,8 +1,8 @@
 """How well a model knows the street world: average precision by road group, size and weather.
 
 `python -m seg_perception.streetworld.exam MODEL.onnx OUT/instances.json` runs a canonical model over a set that
-`seg_perception streetworld --coco OUT` made. Classes become road groups on both sides, so that a model with any class
-table can sit the exam.
+`seg_perception streetworld --coco OUT` made, or over any set in COCO's format. Classes become road groups on both
+sides, so that a model with any class table can sit the exam.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ..classes import ClassTable
+from ..classes import NO_GROUP, ClassTable
 from ..evaluation.by_group import CATEGORIES, SIZES, GroupPrecision, every, group_precision, precision_table
 from ..evaluation.coco import CocoSet
 from ..evaluation.collect import coco_results, collect
 from ..frame import Frame
 from ..pipeline.segmenter import Segmenter
-from .truth import CLASS_NAMES, CLASS_TABLE
+from ..sources.class_tables import category_groups
 
 _LOWEST_SCORE = 0.01
 
@@ -34,11 +34,11 @@ def examine(
     Args:
         segmenter: of the model.
         classes: the model's class table.
-        data: a set of the street world.
+        data: a set of the street world, or photographs in COCO's format.
         frames: names and frames of `data`, if they are to be watched on their way; by default `data.source()`.
 
     Returns:
-        Masks and boxes of: everything; objects of at least 16 x 16 pixels; each weather.
+        Masks and boxes of: everything; objects of at least 16 x 16 pixels; each weather, where the set names it.
     """
     groups = classes.groups(segmenter.spec.class_names)
     # -1 leaves a class out.
@@ -49,7 +49,8 @@ def examine(
     annotations = _by_group(data.annotations)
     pictures: dict[str, list[int]] = {}
     for image in data.annotations["images"]:
-        pictures.setdefault(str(image.get("weather", "unknown")), []).append(int(image["id"]))
+        if "weather" in image:
+            pictures.setdefault(str(image["weather"]), []).append(int(image["id"]))
     parts = [(size, list(data.image_ids), counts) for size, counts in SIZES.items()]
     parts += [(weather, ids, every) for weather, ids in sorted(pictures.items())]
     return [
@@ -60,14 +61,15 @@ def examine(
 
 
 def _by_group(annotations: Mapping[str, Any]) -> dict[str, Any]:
-    """The set with road groups in place of classes."""
-    names = {int(each["id"]): str(each["name"]) for each in annotations["categories"]}
-    group_of = dict(zip(CLASS_NAMES, CLASS_TABLE.groups(CLASS_NAMES).tolist(), strict=True))
+    """The set with road groups in place of classes; what belongs to none is left out."""
+    group_of = category_groups(annotations["categories"])
     return {
         "images": annotations["images"],
         "categories": CATEGORIES,
         "annotations": [
-            {**each, "category_id": group_of[names[each["category_id"]]] + 1} for each in annotations["annotations"]
+            {**each, "category_id": group_of[int(each["category_id"])] + 1}
+            for each in annotations["annotations"]
+            if group_of[int(each["category_id"])] != NO_GROUP
         ],
     }
 

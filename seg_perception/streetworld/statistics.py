@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from ..classes import NO_GROUP, ROAD_GROUPS
 from ..errors import SourceError
-from ..sources.class_tables import resolve_class_table
-from .truth import CLASS_NAMES, CLASS_TABLE
+from ..sources.class_tables import category_groups
 
 SIZE_EDGES = (0, 8, 16, 32, 64, 128, 256, float("inf"))
 COUNT_EDGES = (0, 5, 10, 20, 40, float("inf"))
@@ -63,7 +62,7 @@ def statistics(path: Path) -> SetStatistics:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SourceError(f"{path}: expected a COCO annotation file: {error}") from error
-    group_of = _groups(content["categories"])
+    group_of = category_groups(content["categories"])
     widths = {each["id"]: each["width"] for each in content["images"]}
     by_picture: dict[int, list[tuple[int, list[float], float | None]]] = {}
     for each in content["annotations"]:
@@ -130,13 +129,6 @@ def _percent(shares: NDArray[np.float64] | None, place: int) -> str:
 
 def _rows(rows: Sequence[tuple[str, list[str]]]) -> str:
     return "".join(f"| {name} | {' | '.join(values)} |\n" for name, values in rows)
-
-
-def _groups(categories: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """The road group of each category's number; by the street world's own table where it fits."""
-    names = [str(each["name"]) for each in categories]
-    table = CLASS_TABLE if names == list(CLASS_NAMES) else resolve_class_table("auto", names)
-    return dict(zip((int(each["id"]) for each in categories), table.groups(names).tolist(), strict=True))
 
 
 def _shares(values: NDArray[Any], edges: Sequence[float]) -> NDArray[np.float64]:

@@ -1,0 +1,1 @@
+"""Trains the default model, and fine-tunes it; not part of the installed package."""

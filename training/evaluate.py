@@ -1,0 +1,46 @@
+"""How good a network is, measured on the canonical model that users would run: export, ONNX Runtime, COCO metrics."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from tqdm import tqdm
+
+from seg_perception.backend.base import RunOptions
+from seg_perception.evaluation.by_group import GroupPrecision
+from seg_perception.evaluation.coco import CocoSet
+from seg_perception.pipeline.host import open_backend
+from seg_perception.pipeline.segmenter import Segmenter
+from seg_perception.sources.class_tables import resolve_class_table
+from seg_perception.streetworld.exam import examine
+
+from .export import export_canonical
+from .network import StreetNano
+
+
+def evaluate(network: StreetNano, data: CocoSet, size: tuple[int, int]) -> list[GroupPrecision]:
+    """Average precision of a network in training; see `evaluate_model`."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "street-nano.onnx"
+        export_canonical(network, model, size)
+        return evaluate_model(model, data)
+
+
+def evaluate_model(model: Path, data: CocoSet, backend: str = "onnxruntime", threads: int = 2) -> list[GroupPrecision]:
+    """Average precision of a canonical model by road group: all objects, larger ones, and each weather."""
+    with closing(open_backend(model, backend, RunOptions(threads=threads))) as opened:
+        classes = resolve_class_table("auto", opened.spec.class_names)
+        segmenter, source = Segmenter(opened, classes), data.source()
+        frames = tqdm(source, "evaluation", len(source), unit="frame", disable=None, leave=False)
+        return examine(segmenter, classes, data, frames)
+
+
+def mean_at_50(results: Sequence[GroupPrecision], name: str = "16 x 16 or more", kind: str = "mask") -> float:
+    """One number to choose by: AP50 of masks, the mean over the road groups that there are."""
+    chosen = next(each for each in results if each.name == name and each.kind == kind)
+    values = [value for value in chosen.at_50.values() if not math.isnan(value)]
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,230 @@
+"""The training: epochs of steps, each epoch measured, the best kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from seg_perception.evaluation.by_group import GroupPrecision, precision_table
+from seg_perception.evaluation.coco import CocoSet
+
+from .augment import Augmentation
+from .curves import draw_curves
+from .data import Batch, Picture, Samples, collate
+from .evaluate import evaluate, mean_at_50
+from .export import export_canonical
+from .losses import losses
+from .network import StreetNano
+from .state import Average, Progress, load_checkpoint, load_weights, save_checkpoint, save_weights
+
+# Seconds between checkpoints within an epoch.
+_CHECKPOINT_EVERY = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        epochs: in all.
+        window_epochs: of these, the first ones see windows of `window`, which costs less; the others see `size`.
+        size, window: height and width in pixels, multiples of 32.
+        batch: samples of a step.
+        rate: highest learning rate; it rises for `warm_up` steps and falls as a cosine to a hundredth.
+        warm_up: in steps.
+        decay: of the weights (AdamW), but not of biases and normalisations.
+        light: strength of changes of light and colour.
+        seed: everything random follows from it.
+        frozen: names of the network's parts that are not changed.
+    """
+
+    epochs: int = 7
+    window_epochs: int = 6
+    size: tuple[int, int] = (384, 640)
+    window: tuple[int, int] = (256, 416)
+    batch: int = 8
+    rate: float = 1.5e-3
+    warm_up: int = 300
+    decay: float = 0.03
+    light: float = 1.0
+    seed: int = 1
+    frozen: tuple[str, ...] = ()
+
+    def augmentation(self, epoch: int) -> Augmentation:
+        """Of the samples of an epoch; the last ones are like what the node will see."""
+        full = (self.size[1], self.size[0])
+        if epoch < self.window_epochs:
+            return Augmentation(*self.window, 0.5, 1.5, full, self.light)
+        return Augmentation(*self.size, 0.8, 1.3, full, self.light)
+
+
+class Training:
+    """One training in its folder: `last.pt`, `best.safetensors`, `street-nano.onnx`, `history.json`, `curves.png`."""
+
+    def __init__(
+        self, folder: Path, options: TrainOptions, pictures: Sequence[Picture], validation: CocoSet,
+        start: Path | None = None, workers: int = 1,
+    ) -> None:  # fmt: skip
+        """Begin, or go on where `last.pt` in the folder was written.
+
+        Args:
+            folder: for the results.
+            options: how.
+            pictures: to learn from.
+            validation: to measure each epoch with.
+            start: weights to begin with; None for random ones.
+            workers: processes that make samples.
+        """
+        torch.manual_seed(options.seed)
+        self._folder, self._options, self._pictures = folder, options, pictures
+        self._validation, self._workers = validation, workers
+        self.network = StreetNano()
+        if start is not None:
+            load_weights(start, self.network)
+        self.average = Average(self.network)
+        self._optimizer = _optimizer(self.network, options)
+        self._record: dict[str, Any] = json.loads(json.dumps(asdict(options)))
+        self.progress = Progress()
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._last.exists():
+            self.progress = load_checkpoint(self._last, self._record, self.network, self.average, self._optimizer)
+        self._freeze()
+
+    @property
+    def _last(self) -> Path:
+        return self._folder / "last.pt"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches only, at least one."""
+        return max(1, len(self._pictures) // self._options.batch)
+
+    def run(self, minutes: float = math.inf) -> bool:
+        """Train to the end, or for so many minutes; returns whether it is finished."""
+        end = time.monotonic() + 60 * minutes
+        while self.progress.epoch < self._options.epochs:
+            if not self._epoch(end):
+                self._save()
+                return False
+        return True
+
+    def _epoch(self, end: float) -> bool:
+        """One epoch and its measurement; returns False if time ran out before its last step."""
+        start, saved = time.monotonic(), time.monotonic()
+        sums: dict[str, float] = {}
+        self.network.train()
+        self._freeze()
+        first = self.progress.step
+        title = f"epoch {self.progress.epoch + 1} of {self._options.epochs}"
+        # Into a file, a line a minute.
+        pause = 0.5 if sys.stderr.isatty() else 60.0
+        with tqdm(total=self.steps_per_epoch, initial=first, desc=title, unit="step", mininterval=pause) as bar:
+            for batch in self._batches():
+                for name, value in self._step(batch).items():
+                    sums[name] = sums.get(name, 0.0) + value
+                self.progress.step += 1
+                bar.set_postfix({name: f"{value / (bar.n - first + 1):.3f}" for name, value in sums.items()}, False)
+                bar.update()
+                now = time.monotonic()
+                if now > saved + _CHECKPOINT_EVERY:
+                    self._save()
+                    saved = now
+                if now > end and self.progress.step < self.steps_per_epoch:
+                    return False
+        seen = max(1, self.progress.step - first)
+        self._finish_epoch({name: value / seen for name, value in sums.items()}, time.monotonic() - start)
+        return True
+
+    def _batches(self) -> Iterator[Batch]:
+        """The rest of the epoch, in an order of its own."""
+        options, progress = self._options, self.progress
+        order = np.random.default_rng((options.seed, progress.epoch)).permutation(len(self._pictures))
+        if len(order) < options.batch:
+            order = np.resize(order, options.batch)
+        left = order[progress.step * options.batch : self.steps_per_epoch * options.batch]
+        samples = Samples(self._pictures, options.augmentation(progress.epoch), options.seed, progress.epoch)
+        yield from DataLoader(
+            Subset(samples, left.tolist()), options.batch, num_workers=self._workers, collate_fn=collate,
+            prefetch_factor=4 if self._workers else None,
+        )  # fmt: skip
+
+    def _step(self, batch: Batch) -> dict[str, float]:
+        done = self.progress.epoch * self.steps_per_epoch + self.progress.step
+        rate = learning_rate(self._options, done, self._options.epochs * self.steps_per_epoch)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16):
+            raw = self.network((batch.images.float() / 255).contiguous(memory_format=torch.channels_last))
+        parts = losses(raw, batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        parts.total().backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
+        self._optimizer.step()
+        self.average.update(self.network)
+        return parts.numbers()
+
+    def _finish_epoch(self, means: dict[str, float], seconds: float) -> None:
+        results = evaluate(self.average.network, self._validation, self._options.size)
+        score = mean_at_50(results)
+        row = {"epoch": self.progress.epoch + 1, "seconds": round(seconds, 1), **means, "score": score, **flat(results)}
+        self.progress.history.append(row)
+        self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
+        print(
+            f"\n{json.dumps({k: round(v, 4) for k, v in row.items() if '/' not in k})}\n{precision_table(results[:4])}"
+        )
+        if score > self.progress.best:
+            self.progress.best = score
+            save_weights(self._folder / "best.safetensors", self.average.network)
+            export_canonical(self.average.network, self._folder / "street-nano.onnx", self._options.size)
+        self._save()
+        (self._folder / "history.json").write_text(json.dumps(self.progress.history, indent=1), encoding="utf-8")
+        draw_curves(self.progress.history, self._folder / "curves.png")
+
+    def _save(self) -> None:
+        save_checkpoint(self._last, self._record, self.network, self.average, self._optimizer, self.progress)
+
+    def _freeze(self) -> None:
+        """Frozen parts keep their weights and the statistics of their normalisations."""
+        for name in self._options.frozen:
+            part = self.network.get_submodule(name).eval()
+            for parameter in part.parameters():
+                parameter.requires_grad_(False)
+
+
+def learning_rate(options: TrainOptions, step: int, steps: int) -> float:
+    """Linear rise, then half a cosine down to a hundredth."""
+    warm_up = min(options.warm_up, max(1, steps // 10))
+    if step < warm_up:
+        return options.rate * (step + 1) / warm_up
+    share = (step - warm_up) / max(1, steps - warm_up)
+    return options.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
+
+
+def flat(results: Sequence[GroupPrecision]) -> dict[str, float]:
+    """Average precisions under names such as `all/mask/vehicle/at_50`; what cannot be measured is left out."""
+    values = {
+        f"{each.name}/{each.kind}/{group}/{level}": value
+        for each in results
+        for level, table in (("at_50", each.at_50), ("ap", each.overall))
+        for group, value in table.items()
+    }
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
+    decayed = [each for each in network.parameters() if each.ndim > 1]
+    others = [each for each in network.parameters() if each.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": options.decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=options.rate)
