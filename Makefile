@@ -7,7 +7,7 @@ OUT ?= out
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-families lint bench bench-toolchain demo clean
+.PHONY: help setup test test-families test-training lint bench bench-toolchain demo train clean
 
 # Each process that speaks DDS stays on this machine and, with a domain of its
 # own, out of the way of others that run at the same time. Domains above 100 can
@@ -28,9 +28,13 @@ test: setup ## Run all tests; what is skipped says why
 	@$(DDS) $(PY) -m pytest -ra $(ARGS)
 
 test-families: ## Compare with the model families' own exporters and post-processing, in .venv-families (2 GB or more)
-	@$(PYTHON) -m tools.families --venv .venv-families --python $(PYTHON)
+	@$(PYTHON) -m tools.side families --venv .venv-families --python $(PYTHON)
 	@# Without test/conftest.py, which needs the product's own test environment.
 	@.venv-families/bin/python -m pytest -ra --confcutdir=test/families test/families $(ARGS)
+
+test-training: ## Test the training code, in .venv-training
+	@$(PYTHON) -m tools.side training --venv .venv-training --python $(PYTHON)
+	@.venv-training/bin/python -m pytest -ra --confcutdir=test/training test/training $(ARGS)
 
 lint: setup ## Check style (ruff) and types (mypy, strict)
 	@$(PY) -m ruff check .
@@ -44,6 +48,11 @@ bench-toolchain: setup ## Measure time and memory of prepare, quantize and build
 
 demo: setup ## A drive through the street world, camera to node to viewer, against its ground truth; results in OUT
 	@$(DDS) $(PY) -m demo $(if $(MODEL),--model "$(MODEL)") $(if $(INPUT),--input $(INPUT)) --out "$(OUT)" $(ARGS)
+
+train: ## Train the default model, or fine-tune it: DATA=instances.json IMAGES=folder INIT=weights.safetensors
+	@$(PYTHON) -m tools.side training --venv .venv-training --python $(PYTHON)
+	@.venv-training/bin/python -m training $(if $(DATA),--data "$(DATA)") $(if $(IMAGES),--images "$(IMAGES)") \
+		$(if $(VALIDATION),--validation "$(VALIDATION)") $(if $(INIT),--init "$(INIT)") $(ARGS)
 
 clean: ## Remove caches, builds and results; the environments stay
 	rm -rf build install log out seg_perception.egg-info

@@ -63,8 +63,9 @@ def assign(scores: Tensor, corners: Tensor, centres: Tensor, boxes: Tensor, labe
 def _targets(alignment: Tensor, overlap: Tensor, picture: Tensor, row: Tensor, labels: Tensor) -> Tensor:
     """Alignment, scaled so that the best position of an object is told the best IoU of its positions."""
     flat = picture * labels.shape[1] + row
-    best = torch.zeros(labels.numel()).scatter_reduce_(0, flat, alignment, "amax", include_self=True)
-    nearest = torch.zeros(labels.numel()).scatter_reduce_(0, flat, overlap, "amax", include_self=True)
+    nothing = torch.zeros(labels.numel(), device=labels.device)
+    best = nothing.scatter_reduce(0, flat, alignment, "amax")
+    nearest = nothing.scatter_reduce(0, flat, overlap, "amax")
     return alignment / best[flat].clamp(min=1e-12) * nearest[flat]
 
 

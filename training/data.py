@@ -141,6 +141,10 @@ class Batch:
     boxes: torch.Tensor
     labels: torch.Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(each.to(device) for each in (self.images, self.maps, self.boxes, self.labels)))
+
 
 class Samples(Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]]):
     """Augmented pictures; the same sample number of the same epoch is always the same sample."""

@@ -46,7 +46,7 @@ class ForExport(nn.Module):
 
 def fused(network: StreetNano) -> StreetNano:
     """A copy for inference, its normalisations folded into the convolutions before them."""
-    network = copy.deepcopy(network).eval()
+    network = copy.deepcopy(network).eval().cpu()
     for module in network.modules():
         if isinstance(module, nn.Sequential) and len(module) > 1 and isinstance(module[1], nn.BatchNorm2d):
             module[0] = nn.utils.fusion.fuse_conv_bn_eval(module[0], module[1])

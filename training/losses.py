@@ -14,7 +14,9 @@ from .network import PROTOTYPE_STRIDE, RawOutputs
 
 CLASS_WEIGHT, BOX_WEIGHT, MASK_WEIGHT = 1.0, 4.0, 3.0
 # Masks cost most of the time: of each picture so many positions, drawn by chance, are told about theirs.
-_MASKS = 16
+_MASKS = 20
+# Masks are told at so many points a side of the object's box.
+_GRID = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,45 +76,59 @@ def generalised_iou(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _mask_loss(raw: RawOutputs, batch: Batch, found: Assignment) -> Tensor:
-    """Cross entropy within the object's box, and overlap (Dice), each object alike whatever its size."""
+    """Cross entropy and overlap (Dice) at points in the object's box, each object alike whatever its size."""
     parts = []
     for picture in range(len(batch.images)):
         mine = torch.nonzero(found.picture == picture)[:, 0]
         if not len(mine):
             continue
-        mine = mine[torch.randperm(len(mine))[:_MASKS]]
+        mine = mine[torch.randperm(len(mine), device=mine.device)[:_MASKS]]
+        row = found.object[mine]
+        points = points_in(batch.boxes[picture, row])
         coefficients = raw.coefficients[picture, :, found.position[mine]].T.float()
-        logits = torch.einsum("np,phw->nhw", coefficients, raw.prototypes[picture].float())
-        wanted = cells(batch.maps[picture], found.object[mine] + 1)
-        parts.append(_one_picture(logits, wanted, batch.boxes[picture, found.object[mine]]))
+        logits = logits_at(coefficients, raw.prototypes[picture].float(), points)
+        x, y = points.long().unbind(2)
+        height, width = batch.maps.shape[1:]
+        inside = batch.maps[picture, y.clamp(0, height - 1), x.clamp(0, width - 1)] == (row + 1)[:, None]
+        parts.append(_of_points(logits, inside.float()))
     return torch.cat(parts).mean() if parts else raw.prototypes.sum() * 0
 
 
-def _one_picture(logits: Tensor, wanted: Tensor, boxes: Tensor) -> Tensor:
-    """Loss of each mask, `[n]`; logits and shares `[n, h, w]`, boxes `[n, 4]` in network pixels."""
-    height, width = logits.shape[1:]
-    x1, y1, x2, y2 = (boxes / PROTOTYPE_STRIDE).T[:, :, None]
-    columns, rows = torch.arange(width) + 0.5, torch.arange(height) + 0.5
-    # One cell more on each side: masks are cut there, not taught to end there.
-    in_columns = (columns > x1 - 1) & (columns < x2 + 1)
-    in_rows = (rows > y1 - 1) & (rows < y2 + 1)
-    counted = (in_rows[:, :, None] & in_columns[:, None]).float()
-    entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    area = counted.sum((1, 2)).clamp(min=1.0)
-    shares = logits.sigmoid() * counted
-    dice = 1 - (2 * (shares * wanted).sum((1, 2)) + 1) / (shares.square().sum((1, 2)) + wanted.square().sum((1, 2)) + 1)
-    return (entropy * counted).sum((1, 2)) / area + dice
-
-
-def cells(map_: Tensor, numbers: Tensor) -> Tensor:
-    """The share of each prototype cell that belongs to objects.
+def points_in(boxes: Tensor) -> Tensor:
+    """Points in boxes and a prototype cell around them: one by chance in each field of a grid.
 
     Args:
-        map_: uint8 `[H, W]`.
-        numbers: int64 `[n]`.
+        boxes: float `[n, 4]`, x1 y1 x2 y2 in network pixels.
 
     Returns:
-        float `[n, H / 4, W / 4]`, from every second pixel.
+        float `[n, _GRID ** 2, 2]`, x and y.
     """
-    seen = (map_[1::2, 1::2] == numbers[:, None, None].to(torch.uint8)).float()
-    return functional.avg_pool2d(seen[None], PROTOTYPE_STRIDE // 2)[0]
+    steps = torch.arange(_GRID, device=boxes.device)
+    fields = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1).reshape(1, -1, 2)
+    shares = (fields + torch.rand(len(boxes), _GRID**2, 2, device=boxes.device)) / _GRID
+    low, high = boxes[:, None, :2] - PROTOTYPE_STRIDE, boxes[:, None, 2:] + PROTOTYPE_STRIDE
+    return low + shares * (high - low)
+
+
+def logits_at(coefficients: Tensor, prototypes: Tensor, points: Tensor) -> Tensor:
+    """Mask logits between the cells, as the node sees them when it enlarges masks: bilinear.
+
+    Args:
+        coefficients: float `[n, P]`.
+        prototypes: float `[P, h, w]`.
+        points: float `[n, m, 2]`, x and y in network pixels.
+
+    Returns:
+        float `[n, m]`.
+    """
+    size = torch.tensor([prototypes.shape[2], prototypes.shape[1]], device=points.device) * PROTOTYPE_STRIDE
+    grid = (points / size * 2 - 1)[None]
+    sampled = functional.grid_sample(prototypes[None], grid, padding_mode="border", align_corners=False)[0]
+    return torch.einsum("np,pnm->nm", coefficients, sampled)
+
+
+def _of_points(logits: Tensor, inside: Tensor) -> Tensor:
+    """Loss of each mask, `[n]`, from its logits and the truth at points, `[n, m]`."""
+    entropy = functional.binary_cross_entropy_with_logits(logits, inside, reduction="none").mean(1)
+    shares = logits.sigmoid()
+    return entropy + 1 - (2 * (shares * inside).sum(1) + 1) / (shares.square().sum(1) + inside.sum(1) + 1)

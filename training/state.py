@@ -77,7 +77,7 @@ def load_checkpoint(
     Raises:
         ConfigurationError: it is of a training with other options.
     """
-    content = torch.load(path, weights_only=True)
+    content = torch.load(path, map_location="cpu", weights_only=True)
     changed = sorted(name for name in options if content["options"].get(name) != options[name])
     if changed:
         was = {name: content["options"].get(name) for name in changed}
@@ -111,4 +111,5 @@ def load_weights(path: Path, network: nn.Module) -> None:
 
 
 def _half(value: Tensor) -> Tensor:
-    return value.half().contiguous() if value.is_floating_point() else value.contiguous()
+    value = value.half() if value.is_floating_point() else value
+    return value.contiguous().cpu()

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from seg_perception.errors import ConfigurationError
 from seg_perception.evaluation.by_group import GroupPrecision, precision_table
 from seg_perception.evaluation.coco import CocoSet
 
@@ -75,7 +76,7 @@ class Training:
 
     def __init__(
         self, folder: Path, options: TrainOptions, pictures: Sequence[Picture], validation: CocoSet,
-        start: Path | None = None, workers: int = 1,
+        start: Path | None = None, workers: int = 1, device: str = "cpu",
     ) -> None:  # fmt: skip
         """Begin, or go on where `last.pt` in the folder was written.
 
@@ -86,13 +87,16 @@ class Training:
             validation: to measure each epoch with.
             start: weights to begin with; None for random ones.
             workers: processes that make samples.
+            device: `cpu` or `cuda`.
         """
         torch.manual_seed(options.seed)
+        self._device = torch.device(device)
         self._folder, self._options, self._pictures = folder, options, pictures
         self._validation, self._workers = validation, workers
         self.network = StreetNano()
         if start is not None:
             load_weights(start, self.network)
+        self.network.to(self._device)
         self.average = Average(self.network)
         self._optimizer = _optimizer(self.network, options)
         self._record: dict[str, Any] = json.loads(json.dumps(asdict(options)))
@@ -162,10 +166,13 @@ class Training:
 
     def _step(self, batch: Batch) -> dict[str, float]:
         done = self.progress.epoch * self.steps_per_epoch + self.progress.step
+        # So that a training that was stopped in between comes to the same.
+        torch.manual_seed(1_000_003 * self._options.seed + done)
         rate = learning_rate(self._options, done, self._options.epochs * self.steps_per_epoch)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16):
+        batch = batch.to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16):
             raw = self.network((batch.images.float() / 255).contiguous(memory_format=torch.channels_last))
         parts = losses(raw, batch)
         self._optimizer.zero_grad(set_to_none=True)
@@ -197,8 +204,12 @@ class Training:
 
     def _freeze(self) -> None:
         """Frozen parts keep their weights and the statistics of their normalisations."""
+        parts = dict(self.network.named_modules())
         for name in self._options.frozen:
-            part = self.network.get_submodule(name).eval()
+            if name not in parts:
+                known = ", ".join(each for each, _ in self.network.named_children())
+                raise ConfigurationError(f"--freeze: expected some of {known}, or none; got {name!r}")
+            part = parts[name].eval()
             for parameter in part.parameters():
                 parameter.requires_grad_(False)
 

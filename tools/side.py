@@ -1,0 +1,77 @@
+"""Makes an environment beside the product's own: `python3 -m tools.side training --venv .venv-training`.
+
+`training` has what `make train` needs, `families` the packages that models of other families are exported with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tools.environment import Interpreter, SetupError, dotted
+from tools.interfaces import ROOT
+from tools.set_up import State, create, exclusive, fingerprint, pip
+
+REQUIREMENTS = ROOT / "requirements"
+# Versions for which the pinned packages exist.
+PYTHONS = {"families": [(3, 11), (3, 12), (3, 13)], "training": [(3, 11), (3, 12), (3, 13)]}
+# What the package itself needs to be imported from the checkout.
+SHARED = ("system", "backends")
+
+
+def install(name: str, python: str) -> None:
+    """Installs the pinned packages of an environment."""
+    if name == "training":
+        pip(python, *(argument for file in files_of(name) for argument in ("-r", str(file))))
+        return
+    # As they are, and what torch needs: its CUDA build has libraries of its own.
+    requirements = REQUIREMENTS / f"{name}.txt"
+    pip(python, "--no-deps", "-r", str(requirements))
+    torch = next(line for line in requirements.read_text().splitlines() if line.startswith("torch=="))
+    pip(python, torch)
+
+
+def files_of(name: str) -> list[Path]:
+    """The requirement files of an environment."""
+    return [REQUIREMENTS / f"{each}.txt" for each in (*SHARED, name)]
+
+
+def set_up(name: str, venv: Path, python: str) -> None:
+    """Brings the environment at `venv` up to date.
+
+    Raises:
+        SetupError: a step cannot be done on this machine as it is.
+    """
+    base = Interpreter.probe(python)
+    if base.version not in PYTHONS[name]:
+        raise SetupError(
+            f"Python: the packages for {name} exist for {', '.join(dotted(v) for v in PYTHONS[name])}, {base.path} is "
+            f"{dotted(base.version)}; name another with PYTHON="
+        )
+    kind = fingerprint(str(venv), dotted(base.version))
+    if State(venv).get("environment") != kind or not (venv / "bin" / "python").exists():
+        create(venv, base, None)
+    state = State(venv)
+    state.set("environment", kind)
+    state.run(name, fingerprint(*files_of(name)), lambda: install(name, str(venv / "bin" / "python")))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs set-up from the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="side", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("name", choices=sorted(PYTHONS), help="what the environment is for")
+    parser.add_argument("--venv", type=Path, required=True, help="folder of the environment")
+    parser.add_argument("--python", default="python3", help="interpreter that makes the environment")
+    options = parser.parse_args(arguments)
+    try:
+        with exclusive(options.venv.absolute()):
+            set_up(options.name, options.venv.absolute(), options.python)
+    except SetupError as error:
+        print(f"set-up: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
