@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -106,7 +107,7 @@ def load_weights(path: Path, network: nn.Module) -> None:
         found = load_file(path)
         network.load_state_dict({name: value.float() if value.is_floating_point() else value
                                  for name, value in found.items()})  # fmt: skip
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ConfigurationError(f"--init {path}: expected weights of street-nano (.safetensors): {error}") from error
 
 
