@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from tqdm import tqdm
 
 from seg_perception.backend.base import RunOptions
-from seg_perception.evaluation.by_group import GroupPrecision
+from seg_perception.evaluation.by_group import SIZES, Counts, GroupPrecision
 from seg_perception.evaluation.coco import CocoSet
 from seg_perception.pipeline.host import open_backend
 from seg_perception.pipeline.segmenter import Segmenter
@@ -30,13 +30,15 @@ def evaluate(network: StreetNano, data: CocoSet, size: tuple[int, int]) -> list[
         return evaluate_model(model, data)
 
 
-def evaluate_model(model: Path, data: CocoSet, backend: str = "onnxruntime", threads: int = 2) -> list[GroupPrecision]:
-    """Average precision of a canonical model by road group: all objects, larger ones, and each weather."""
-    with closing(open_backend(model, backend, RunOptions(threads=threads))) as opened:
+def evaluate_model(
+    model: Path, data: CocoSet, sizes: Mapping[str, Counts] = SIZES, threads: int = 0
+) -> list[GroupPrecision]:
+    """Average precision of a canonical model by road group: of objects of some sizes, and of all in each weather."""
+    with closing(open_backend(model, "onnxruntime", RunOptions(threads=threads))) as opened:
         classes = resolve_class_table("auto", opened.spec.class_names)
         segmenter, source = Segmenter(opened, classes), data.source()
         frames = tqdm(source, "evaluation", len(source), unit="frame", disable=None, leave=False)
-        return examine(segmenter, classes, data, frames)
+        return examine(segmenter, classes, data, frames, sizes)
 
 
 def mean_at_50(results: Sequence[GroupPrecision], name: str = "16 x 16 or more", kind: str = "mask") -> float:

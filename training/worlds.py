@@ -57,8 +57,8 @@ class Split:
 def splits(pictures: int) -> dict[str, Split]:
     """Training worlds with `pictures` pictures in all, and those that show what became of it.
 
-    `validation` chooses the best checkpoint. `familiar` has new streets with weather and designs of training, `unseen`
-    has all weathers and only designs that training never saw; neither is looked at before the end.
+    `validation` chooses the best checkpoint. `familiar` and `unseen` have new streets in all weathers; `familiar` has
+    designs like those of training, `unseen` only such as training never saw. Neither is looked at before the end.
     """
     return {
         "train": Split(1000, pictures, SEEN_WEATHERS, "seen", 5, 8),

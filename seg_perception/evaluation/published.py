@@ -37,8 +37,9 @@ class IdAgreement:
         known_pixels: those of them whose number is the id of a detection of the same frame.
         detections: how many were received.
         shown: those of them whose id is the number of at least one pixel of the same frame's map.
-        box_iou: mean IoU of a shown detection's box with the box around the pixels of its number. A part hidden behind
-            another instance lowers it; ids that are mixed up bring it near 0.
+        box_iou: mean IoU of a shown detection's box with the box around the pixels of its number; of those with the
+            rule's score, because others are mostly doubles that lie behind a better one. A part hidden behind another
+            instance lowers it; ids that are mixed up bring it near 0.
         seen_again: how often a true object was found that had been found before.
         kept: how many of these times it had the same number as the last time.
     """
@@ -129,7 +130,7 @@ def compare_published(
             group_precision(name, "mask", content, results, list(found), counts) for name, counts in SIZES.items()
         ),
         Agreement.of(agreements),
-        _ids([(true, seen, agreement) for (_, true, seen), agreement in zip(pairs, agreements, strict=True)]),
+        _ids([(true, seen, agreement) for (_, true, seen), agreement in zip(pairs, agreements, strict=True)], rule.score),
         _alignment(truth, found),
     )  # fmt: skip
 
@@ -156,8 +157,8 @@ def _annotations(image: int, instances: FrameInstances) -> list[dict[str, Any]]:
     ]
 
 
-def _ids(frames: Sequence[tuple[PublishedFrame, PublishedFrame, FrameAgreement]]) -> IdAgreement:
-    """Of (true, received, how they match) in order of time."""
+def _ids(frames: Sequence[tuple[PublishedFrame, PublishedFrame, FrameAgreement]], score: float) -> IdAgreement:
+    """Of (true, received, how they match) in order of time; boxes from a score on."""
     pixels = known = shown = detections = seen_again = kept = 0
     overlaps: list[float] = []
     number_of: dict[int, int] = {}
@@ -169,7 +170,8 @@ def _ids(frames: Sequence[tuple[PublishedFrame, PublishedFrame, FrameAgreement]]
         visible = np.array([mask.area > 0 for mask in masks], bool)
         detections += len(masks)
         shown += np.count_nonzero(visible)
-        overlaps += np.diagonal(box_iou(seen.boxes_camera[visible], around[visible])).tolist()
+        sure = visible & (seen.scores >= score)
+        overlaps += np.diagonal(box_iou(seen.boxes_camera[sure], around[sure])).tolist()
         for row, column in agreement.pairs.tolist():
             track, number = int(true.numbers[row]), int(seen.numbers[column])
             seen_again += track in number_of

@@ -63,12 +63,16 @@ class ParameterSpec:
         return descriptor
 
 
+# In share/engines; trained on rendered streets only.
+DEFAULT_MODEL = "street-nano.onnx"
+
 SCHEME = (
     ParameterSpec(
         "model",
-        "",
+        DEFAULT_MODEL,
         CONFIGURE,
-        "canonical model (.onnx): a path, or the name of a file in the package's share/engines",
+        "canonical model (.onnx): a path, or the name of a file in the package's share/engines; the default is one to "
+        "start with, not to drive with",
     ),
     ParameterSpec(
         "device", "", CONFIGURE, "the backend's name of the device (CPU, GPU, NPU; cuda); '' for its default"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..classes import NO_GROUP, ClassTable
-from ..evaluation.by_group import CATEGORIES, SIZES, GroupPrecision, every, group_precision, precision_table
+from ..evaluation.by_group import CATEGORIES, SIZES, Counts, GroupPrecision, every, group_precision, precision_table
 from ..evaluation.coco import CocoSet
 from ..evaluation.collect import coco_results, collect
 from ..frame import Frame
@@ -27,8 +27,9 @@ _LOWEST_SCORE = 0.01
 
 
 def examine(
-    segmenter: Segmenter, classes: ClassTable, data: CocoSet, frames: Iterable[tuple[str, Frame]] | None = None
-) -> list[GroupPrecision]:
+    segmenter: Segmenter, classes: ClassTable, data: CocoSet, frames: Iterable[tuple[str, Frame]] | None = None,
+    sizes: Mapping[str, Counts] = SIZES,
+) -> list[GroupPrecision]:  # fmt: skip
     """Run the model and compare.
 
     Args:
@@ -36,9 +37,10 @@ def examine(
         classes: the model's class table.
         data: a set of the street world, or photographs in COCO's format.
         frames: names and frames of `data`, if they are to be watched on their way; by default `data.source()`.
+        sizes: which objects count, by name.
 
     Returns:
-        Masks and boxes of: everything; objects of at least 16 x 16 pixels; each weather, where the set names it.
+        Masks and boxes of each size, and of all sizes in each weather, where the set names it.
     """
     groups = classes.groups(segmenter.spec.class_names)
     # -1 leaves a class out.
@@ -51,7 +53,7 @@ def examine(
     for image in data.annotations["images"]:
         if "weather" in image:
             pictures.setdefault(str(image["weather"]), []).append(int(image["id"]))
-    parts = [(size, list(data.image_ids), counts) for size, counts in SIZES.items()]
+    parts = [(size, list(data.image_ids), counts) for size, counts in sizes.items()]
     parts += [(weather, ids, every) for weather, ids in sorted(pictures.items())]
     return [
         group_precision(name, kind, annotations, results, ids, counts)
