@@ -79,6 +79,7 @@ def split(labels: CocoSet, folder: Path) -> None:
 def compare_models(labels: CocoSet, paths: list[Path]) -> None:
     """Print the tables."""
     found, matched, shares = [], [], []
+    labels = labels.matching(spec_of(onnx.load(paths[0], load_external_data=False)).class_names)
     for path in paths:
         model = onnx.load(path)
         table = resolve_class_table("auto", spec_of(model).class_names)

@@ -9,8 +9,6 @@ from typing import Any
 from ..classes import ROAD_GROUPS
 from ..metrics.average_precision import match_results
 
-# The road groups as COCO's categories, whose numbers begin with 1.
-CATEGORIES = [{"id": number, "name": group} for number, group in enumerate(ROAD_GROUPS, 1)]
 # "Of at least 16 x 16 pixels" is meant of the box's area.
 _LARGE = 16 * 16
 
@@ -60,7 +58,7 @@ def group_precision(
     Args:
         name: of the outcome.
         kind: `mask` or `box`.
-        annotations: the content of a COCO file with the categories `CATEGORIES`.
+        annotations: the content of a COCO file with the categories `coco.CATEGORIES`.
         results: COCO results with these categories.
         image_ids: the pictures that count.
         counts: the annotations that count. The others are crowds to COCO: neither to be found nor wrong when found.

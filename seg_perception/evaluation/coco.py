@@ -11,12 +11,15 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes import name_key
+from ..classes import NO_GROUP, ROAD_GROUPS, name_key
 from ..errors import SourceError
 from ..frame import Frame
 from ..sources.base import FrameSource
+from ..sources.class_tables import category_groups
 from ..sources.images import read_image
 
+# The road groups as COCO's categories, whose numbers begin with 1.
+CATEGORIES = [{"id": number, "name": group} for number, group in enumerate(ROAD_GROUPS, 1)]
 _KEYS = ("images", "annotations", "categories")
 
 
@@ -94,6 +97,25 @@ class CocoSet:
     def source(self) -> FrameSource:
         """The images, each under its number as name."""
         return _Images(self)
+
+    def matching(self, class_names: Sequence[str]) -> CocoSet:
+        """The set as it fits a model: by road groups, if these are the model's classes, as the default model's are."""
+        groups = {name_key(group) for group in ROAD_GROUPS}
+        return self.by_group() if {name_key(name) for name in class_names} <= groups else self
+
+    def by_group(self) -> CocoSet:
+        """The same pictures with the road groups as categories (`CATEGORIES`); what belongs to none is left out.
+
+        Raises:
+            ClassTableError: no class table of the package knows any of the set's categories.
+        """
+        group_of = category_groups(self.annotations["categories"])
+        annotations = [
+            {**each, "category_id": group_of[each["category_id"]] + 1}
+            for each in self.annotations["annotations"]
+            if group_of[each["category_id"]] != NO_GROUP
+        ]
+        return replace(self, annotations={**self.annotations, "categories": CATEGORIES, "annotations": annotations})
 
     def categories(self, class_names: Sequence[str]) -> NDArray[np.int64]:
         """The number that the set gives to each of a model's classes, int64 `[C]`; -1 for those that it lacks.

@@ -19,7 +19,8 @@ from ..metrics.boxes import box_iou
 from ..metrics.compact import CompactMask, FrameInstances
 from ..metrics.masks import encode_rle
 from ..sources.published import PublishedFrame
-from .by_group import CATEGORIES, SIZES, GroupPrecision, group_precision
+from .by_group import SIZES, GroupPrecision, group_precision
+from .coco import CATEGORIES
 from .collect import coco_results
 
 # Category of each road group by its index; the last one is for `NO_GROUP`, which is -1.
@@ -123,6 +124,7 @@ def compare_published(
         agreements.append(compare(ours, theirs, rule))
     height, width = truth[0].pixels.shape
     images = [{"id": place, "height": height, "width": width} for place in found]
+    matched = [(true, seen, agreement) for (_, true, seen), agreement in zip(pairs, agreements, strict=True)]
     content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
     return PublishedComparison(
         len(pairs),
@@ -130,7 +132,7 @@ def compare_published(
             group_precision(name, "mask", content, results, list(found), counts) for name, counts in SIZES.items()
         ),
         Agreement.of(agreements),
-        _ids([(true, seen, agreement) for (_, true, seen), agreement in zip(pairs, agreements, strict=True)], rule.score),
+        _ids(matched, rule.score),
         _alignment(truth, found),
     )  # fmt: skip
 

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from ..classes import NO_GROUP, ClassTable
-from ..evaluation.by_group import CATEGORIES, SIZES, Counts, GroupPrecision, every, group_precision, precision_table
+from ..classes import ClassTable
+from ..evaluation.by_group import SIZES, Counts, GroupPrecision, every, group_precision, precision_table
 from ..evaluation.coco import CocoSet
 from ..evaluation.collect import coco_results, collect
 from ..frame import Frame
 from ..pipeline.segmenter import Segmenter
-from ..sources.class_tables import category_groups
 
 _LOWEST_SCORE = 0.01
 
@@ -48,7 +47,7 @@ def examine(
     results: list[dict[str, Any]] = []
     for found in collect(segmenter, data.source() if frames is None else frames, _LOWEST_SCORE):
         results += coco_results(found.instances, int(found.name), categories)
-    annotations = _by_group(data.annotations)
+    annotations = data.by_group().annotations
     pictures: dict[str, list[int]] = {}
     for image in data.annotations["images"]:
         if "weather" in image:
@@ -60,20 +59,6 @@ def examine(
         for name, ids, counts in parts
         for kind in ("mask", "box")
     ]
-
-
-def _by_group(annotations: Mapping[str, Any]) -> dict[str, Any]:
-    """The set with road groups in place of classes; what belongs to none is left out."""
-    group_of = category_groups(annotations["categories"])
-    return {
-        "images": annotations["images"],
-        "categories": CATEGORIES,
-        "annotations": [
-            {**each, "category_id": group_of[int(each["category_id"])] + 1}
-            for each in annotations["annotations"]
-            if group_of[int(each["category_id"])] != NO_GROUP
-        ],
-    }
 
 
 def _main() -> None:

@@ -178,3 +178,22 @@ def test_other_files_are_refused(content: str, message: str, tmp_path: Path) -> 
 def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         CocoSet.load(tmp_path / "instances.json")
+
+
+def test_labels_fit_a_model_whose_classes_are_the_road_groups(labels: Path) -> None:
+    content = json.loads(labels.read_text(encoding="utf-8"))
+    # One category of no road group, and two of one.
+    names = {10: "person", 20: "car", 30: "truck", 40: "dog"}
+    content["categories"] = [{"id": number, "name": name} for number, name in names.items()]
+    labels.write_text(json.dumps(content), encoding="utf-8")
+    data = CocoSet.load(labels)
+    assert data.matching(["car", "dog", "traffic light"]) is data
+    grouped = data.matching(["pedestrian", "vehicle", "traffic sign", "traffic light"])
+    assert grouped.categories(["vehicle", "traffic sign"]).tolist() == [2, 3]
+    expected = [
+        (each["image_id"], {10: 1, 20: 2, 30: 2}[each["category_id"]], each["bbox"])
+        for each in content["annotations"]
+        if each["category_id"] != 40
+    ]
+    assert [(a["image_id"], a["category_id"], a["bbox"]) for a in grouped.annotations["annotations"]] == expected
+    assert len(expected) < len(content["annotations"])

@@ -147,7 +147,8 @@ class Gate:
         budget: Budget,
         progress: Progress = silent,
     ) -> None:
-        self._labels, self._budget, self._class_names = frames.labels, budget, spec_of(reference).class_names
+        self._budget, self._class_names = budget, spec_of(reference).class_names
+        self._labels = frames.labels and frames.labels.matching(self._class_names)
         self._ids = {each.digest: each.image_id for each in frames.held_back if each.image_id is not None}
         lowest = _LOWEST_FOR_AP if self._ids else _RULE.lowest_score
         self._yardstick = Yardstick(reference, frames, frames.held_back, lowest, progress)

@@ -109,7 +109,8 @@ def check_source(model: onnx.ModelProto, labels: CocoSet | None, origin: str = "
     _network(model, origin)
     if labels is not None:
         require_pycocotools()
-        labels.categories(spec_of(model, origin).class_names)
+        names = spec_of(model, origin).class_names
+        labels.matching(names).categories(names)
 
 
 @dataclass(frozen=True, slots=True)

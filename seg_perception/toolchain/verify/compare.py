@@ -232,7 +232,7 @@ class _Precision:
 
     def __init__(self, labels: CocoSet, class_names: Sequence[str]) -> None:
         require_pycocotools()
-        self._labels = labels
+        self._labels = labels = labels.matching(class_names)
         self._categories = labels.categories(class_names)
         self._names = {image.image_id: image.path.name for image in labels.images}
         self._image_ids: list[int] = []
