@@ -31,7 +31,8 @@ def shared_files() -> "list[tuple[str, list[str]]]":
             files = sorted(
                 path.relative_to(HERE).as_posix()
                 for path in folder.iterdir()
-                if path.is_file() and not path.name.startswith(".")
+                # Weights are for training, in a checkout.
+                if path.is_file() and not path.name.startswith(".") and path.suffix != ".safetensors"
             )
             if files:
                 entries.append((f"share/{PACKAGE}/{folder.relative_to(HERE).as_posix()}", files))

@@ -79,12 +79,12 @@ def split(labels: CocoSet, folder: Path) -> None:
 def compare_models(labels: CocoSet, paths: list[Path]) -> None:
     """Print the tables."""
     found, matched, shares = [], [], []
-    labels = labels.matching(spec_of(onnx.load(paths[0], load_external_data=False)).class_names)
     for path in paths:
         model = onnx.load(path)
         table = resolve_class_table("auto", spec_of(model).class_names)
         found.append(instances(model, labels, table, path.name))
-        matched.append(results(found[-1], labels, spec_of(model).class_names))
+        names = spec_of(model).class_names
+        matched.append(results(found[-1], labels.matching(names), names))
         shares.append(precision_summary(model).share("int8"))
     averages = [{kind: each[kind].average_precision(table) for kind in KINDS} for each in matched]
     rows = [

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from demo.session import DETECTIONS, INSTANCE_MAP, Report, run
-from seg_perception.errors import SourceError
+from seg_perception.errors import ConfigurationError, SourceError
 from seg_perception.evaluation.published import PublishedComparison, compare_published
 from seg_perception.metrics.agreement import AgreementRule
 from seg_perception.sources.bags import is_bag, open_bag
@@ -24,6 +24,7 @@ from seg_perception.streetworld.world import StreetWorld, WorldFrame, WorldOptio
 SEED, DESIGNS = 8102, "unseen"
 # Of one drive: 120 frames show five kinds of weather.
 DRIVE_FRAMES = 24
+_BAG_FILES = (".mcap", ".db3", ".yaml")
 # Average precision is about all scores, so that the node publishes from here on; all else is about its default.
 LOWEST_SCORE = 0.05
 RULE = AgreementRule(score=0.25, margin=0.0, iou=0.5, min_pixels=16 * 16)
@@ -56,10 +57,25 @@ def make_bag(folder: Path, options: WorldOptions) -> Path:
     Raises:
         ConfigurationError: the options are impossible, or the folder cannot be written.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    _clear(folder)
     world = StreetWorld(options)
     world_bag.write_bag(folder, world.camera, _watched(world))
     return folder
+
+
+def _clear(folder: Path) -> None:
+    """Remove an older bag.
+
+    Raises:
+        ConfigurationError: the folder holds something else.
+    """
+    strange = [path for path in folder.rglob("*") if path.suffix not in _BAG_FILES]
+    if strange or folder.is_file():
+        raise ConfigurationError(
+            f"{folder}: expected nothing, or the bag of an earlier demo, which is replaced; found "
+            f"{strange[0].name if strange else 'a file'}; choose another --out"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _watched(world: StreetWorld) -> Iterator[WorldFrame]:
@@ -87,6 +103,7 @@ def drive(model: Path, bag: Path, out: Path, frames: int, rate: float | None = N
 
     Raises:
         SourceError: the bag cannot be read.
+        ConfigurationError: what is received would be recorded over something else.
         RuntimeError: a process failed, or maps have stamps that no frame had.
     """
     truth = list(islice(read_published(bag, world_bag.INSTANCE_MAP, world_bag.DETECTIONS), frames))
@@ -94,7 +111,9 @@ def drive(model: Path, bag: Path, out: Path, frames: int, rate: float | None = N
         raise SourceError(f"{bag}: expected at least one frame with ground truth, got none")
     rate = rate or _rate(truth)
     record = out / "received"
-    shutil.rmtree(record, ignore_errors=True)
+    if record.resolve() == bag.resolve():
+        raise ConfigurationError(f"{bag}: what is received is recorded there; play a copy, or choose another --out")
+    _clear(record)
     parameters = {"score_threshold": LOWEST_SCORE}
     report = run(model, (), out, rate=rate, frames=len(truth), bag=bag, record=record, parameters=parameters)
     arrived = list(read_published(record, INSTANCE_MAP, DETECTIONS))

@@ -17,7 +17,7 @@ from launch import LaunchContext, LaunchDescription
 
 # name, default, description
 ARGUMENTS = (
-    ("model", "", "canonical model (.onnx), made by `seg_perception prepare`; default: street-nano.onnx, to start with"),
+    ("model", "", "canonical model (.onnx), made by `seg_perception prepare`; without one the default model, to start with"),
     (
         "camera_topic",
         "",

@@ -7,8 +7,10 @@ of the best epoch), `best.safetensors` (its weights), `curves.png`, `history.jso
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +18,12 @@ import cv2
 import numpy as np
 import torch
 
+from seg_perception.classes import group_name
 from seg_perception.errors import ConfigurationError, SegPerceptionError
 from seg_perception.evaluation.coco import CocoSet
+from seg_perception.sources.class_tables import category_groups
 
-from .data import Picture, load_pictures
+from .data import fingerprint, load_pictures
 from .train import Training, TrainOptions
 from .worlds import make, splits
 
@@ -34,20 +38,24 @@ _FINE_TUNING = TrainOptions(epochs=6, window_epochs=4, rate=5e-4, warm_up=50)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the training; exit code 3 when it stopped before its end because of --minutes."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check(parser, options)
+    options.out = options.out or RUNS / ("fine-tuned" if options.data else "street-nano")
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     try:
         training = _on_labels(options) if options.data else _on_worlds(options)
+        if training.finished:
+            print(f"{options.out}: this training is finished; choose another --out for a new one")
         finished = training.run(options.minutes)
     except (SegPerceptionError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nstopped; the same command goes on from the last checkpoint in {options.out}", file=sys.stderr)
+        print(f"\nstopped; the same command goes on in {options.out}", file=sys.stderr)
         return 130
-    progress = training.progress
-    print(f"{options.out}: {progress.epoch} of {options.epochs or '-'} epochs, best mask AP50 {progress.best:.3f}")
+    print(f"{options.out}: epoch {training.progress.epoch}, best mask AP50 {training.progress.best:.3f}")
     return 0 if finished else 3
 
 
@@ -57,46 +65,81 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--out", type=Path, help="folder of this training (default: training/runs/street-nano or .../fine-tuned)")
-    add("--pictures", type=int, default=7600, help="of the street world, to train with (default: %(default)s)")
-    add("--epochs", type=int, help=f"in all (default: {_DEFAULTS.epochs}, fine-tuning {_FINE_TUNING.epochs})")
+    add("--pictures", type=_count, default=7600, help="of the street world, to train with (default: %(default)s)")
+    add("--epochs", type=_count, help=f"in all (default: {_DEFAULTS.epochs}, fine-tuning {_FINE_TUNING.epochs})")
     add("--window-epochs", type=int, help="the first ones, which see parts of pictures only and so cost less")
-    add("--batch", type=int, default=_DEFAULTS.batch, help="samples of a step (default: %(default)s)")
-    add(
-        "--rate", type=float, help=f"highest learning rate (default: {_DEFAULTS.rate}, fine-tuning {_FINE_TUNING.rate})"
-    )
+    add("--batch", type=_count, default=_DEFAULTS.batch, help="samples of a step (default: %(default)s)")
+    add("--rate", type=_rate, help=f"learning rate (default: {_DEFAULTS.rate}, with --init {_FINE_TUNING.rate})")
     add("--seed", type=int, default=_DEFAULTS.seed)
     add("--minutes", type=float, default=math.inf, help="stop then; the same command goes on")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda (default: %(default)s)")
-    add("--threads", type=int, default=torch.get_num_threads(), help="of the CPU (default: %(default)s)")
+    add("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--threads", type=_count, default=torch.get_num_threads(), help="of the CPU (default: %(default)s)")
     add("--workers", type=int, default=1, help="processes that make samples (default: %(default)s)")
     add("--init", type=Path, metavar="FILE.safetensors", help="weights to begin with, such as those in engines/")
     add("--data", type=Path, metavar="INSTANCES.json", help="labels in COCO's format to train on, not the street world")
     add("--images", type=Path, metavar="DIR", help="folder of their pictures (default: `images` beside them)")
-    add("--validation", type=Path, metavar="INSTANCES.json", help="labels to measure with (default: a fifth of --data)")
+    add(
+        "--validation", type=Path, metavar="INSTANCES.json",
+        help="labels to measure with (default: a fifth of --data, drawn by chance, which is too kind where pictures "
+        "are frames of the same drives)",
+    )  # fmt: skip
+    add("--validation-images", type=Path, metavar="DIR", help="folder of their pictures (default: as --images)")
     add("--freeze", metavar="PART,...", help=f"parts that stay as in --init, or `none` (default: {','.join(FROZEN)})")
     return parser
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse what does not go together."""
+    for name in ("images", "validation"):
+        if getattr(options, name) and not options.data:
+            parser.error(f"--{name}: expected together with --data")
+    if options.validation_images and not options.validation:
+        parser.error("--validation-images: expected together with --validation")
+    if options.freeze not in (None, "none") and not options.init:
+        parser.error("--freeze: expected together with --init; without it the parts would stay as chance made them")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch finds no CUDA device here")
+    if options.workers < 0:
+        parser.error(f"--workers: expected 0 or more, got {options.workers}")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text!r}")
+    return value
 
 
 def _on_worlds(options: argparse.Namespace) -> Training:
     worlds = RUNS / "worlds"
     parts = splits(options.pictures)
     paths = {name: make(worlds / name, parts[name], options.threads) for name in ("train", "validation")}
-    pictures = load_pictures([CocoSet.load(path) for path in paths["train"]], RUNS / "maps", options.threads)
-    return _training(options, _DEFAULTS, "street-nano", pictures, CocoSet.load(paths["validation"][0]))
+    learnt = [CocoSet.load(path) for path in paths["train"]]
+    return _training(options, _DEFAULTS, learnt, CocoSet.load(paths["validation"][0]))
 
 
 def _on_labels(options: argparse.Namespace) -> Training:
     data = CocoSet.load(options.data, options.images)
     if options.validation is not None:
-        learnt, validation = data, CocoSet.load(options.validation, options.images)
+        learnt, validation = data, CocoSet.load(options.validation, options.validation_images or options.images)
     else:
         learnt, validation = fifths(data, options.seed)
-    pictures = load_pictures([learnt], RUNS / "maps", options.threads)
-    passes = max(1, math.ceil(_STEPS_PER_EPOCH * options.batch / max(1, len(pictures))))
-    print(
-        f"{len(pictures)} pictures to learn from, {passes} times in an epoch; {len(validation.images)} to measure with"
-    )
-    return _training(options, _FINE_TUNING, "fine-tuned", pictures * passes, validation)
+    shared = {image.path.resolve() for image in learnt.images} & {image.path.resolve() for image in validation.images}
+    if shared:
+        raise ConfigurationError(
+            f"--validation: expected other pictures than in --data, {len(shared)} are in both, such as {min(shared)}; "
+            "name their folder with --validation-images"
+        )
+    for name, each in (("to learn from", learnt), ("to measure with", validation)):
+        print(f"{name}: {describe(each)}")
+    defaults = _FINE_TUNING if options.init else replace(_FINE_TUNING, rate=_DEFAULTS.rate)
+    return _training(options, defaults, [learnt], validation)
 
 
 def fifths(data: CocoSet, seed: int) -> tuple[CocoSet, CocoSet]:
@@ -111,23 +154,49 @@ def fifths(data: CocoSet, seed: int) -> tuple[CocoSet, CocoSet]:
     return data.only(ids[len(ids) // 5 :]), data.only(ids[: len(ids) // 5])
 
 
+def describe(data: CocoSet) -> str:
+    """How many pictures, and which categories count as which road group.
+
+    Raises:
+        ConfigurationError: nothing in them is of a road group.
+    """
+    group_of = category_groups(data.annotations["categories"])
+    chosen = set(data.image_ids)
+    counts = Counter(each["category_id"] for each in data.annotations["annotations"] if each["image_id"] in chosen)
+    names = {each["id"]: each["name"] for each in data.annotations["categories"]}
+    known = [f"{names[key]} -> {group_name(group_of[key])} ({n})" for key, n in counts.items() if group_of[key] >= 0]
+    if not known:
+        raise ConfigurationError(
+            f"{data.path}: expected objects of the road groups in its {len(chosen)} pictures, found none among "
+            f"{', '.join(names[key] for key in counts) or 'no objects'}"
+        )
+    absent = f", {len(data.missing)} more are not there" if data.missing else ""
+    return f"{len(chosen)} pictures{absent}; {', '.join(known)}; everything else is background"
+
+
 def _training(
-    options: argparse.Namespace, defaults: TrainOptions, name: str, pictures: list[Picture], validation: CocoSet
+    options: argparse.Namespace, defaults: TrainOptions, learnt: list[CocoSet], validation: CocoSet
 ) -> Training:
-    given = {
-        key: getattr(options, key)
-        for key in ("epochs", "window_epochs", "rate", "batch", "seed")
-        if getattr(options, key) is not None
-    }
-    frozen = FROZEN if options.init and options.data else ()
-    if options.freeze is not None:
-        frozen = () if options.freeze == "none" else tuple(options.freeze.split(","))
-    options.out = options.out or RUNS / name
-    train = replace(defaults, **given, frozen=frozen)
-    options.epochs = train.epochs
+    pictures = load_pictures(learnt, RUNS / "maps", options.threads)
+    if options.data:
+        pictures *= max(1, math.ceil(_STEPS_PER_EPOCH * options.batch / len(pictures)))
+    names = ("epochs", "window_epochs", "rate", "batch", "seed")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    train = replace(defaults, **given)
+    # The last epoch sees whole pictures in any case.
+    train = replace(train, window_epochs=min(train.window_epochs, train.epochs - 1), frozen=_frozen(options))
+    prints = [fingerprint(each) for each in (*learnt, validation)]
+    begun = hashlib.sha256(options.init.read_bytes()).hexdigest() if options.init else ""
     return Training(
-        options.out, train, pictures, validation, options.init, options.workers, options.device
+        options.out, train, pictures, validation, options.init, options.workers, options.device,
+        {"data": prints, "init": begun},
     )  # fmt: skip
+
+
+def _frozen(options: argparse.Namespace) -> tuple[str, ...]:
+    if options.freeze is None:
+        return FROZEN if options.init and options.data else ()
+    return () if options.freeze == "none" else tuple(options.freeze.split(","))
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def assign(scores: Tensor, corners: Tensor, centres: Tensor, boxes: Tensor, labe
     overlap = iou(boxes[..., None], corners[:, None]) * inside
     of_class = scores.gather(1, labels.clamp(min=0)[..., None].expand(-1, -1, scores.shape[2]))
     alignment = of_class.pow(_SCORE_POWER) * overlap.pow(_IOU_POWER)
-    # Of objects whose predicted boxes are all far off, the nearest positions.
-    alignment = torch.where(inside, alignment + 1e-9 * (1 + overlap), torch.zeros_like(alignment))
+    # Of objects whose predicted boxes are all far off, the positions nearest to the middle.
+    alignment = torch.where(inside, alignment + 1e-9 / (1 + _away(centres, boxes)), torch.zeros_like(alignment))
     best, places = alignment.topk(_POSITIONS, 2)
     chosen = torch.zeros_like(alignment).scatter_(2, places, (best > 0).float())
     # A position that several objects want belongs to the one it fits best.
@@ -71,10 +71,19 @@ def _targets(alignment: Tensor, overlap: Tensor, picture: Tensor, row: Tensor, l
 
 def _inside(centres: Tensor, boxes: Tensor) -> Tensor:
     """Whether positions lie in boxes, bool `[B, M, N]`."""
-    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
     half = ((boxes[..., 2:] - boxes[..., :2]) / 2).clamp(min=_SMALLEST_BOX / 2)
-    away = (centres.T - middle[:, :, None]).abs()
-    return (away < half[:, :, None]).all(-1)
+    return (_offsets(centres, boxes).abs() < half[:, :, None]).all(-1)
+
+
+def _away(centres: Tensor, boxes: Tensor) -> Tensor:
+    """How far positions are from the middle of boxes, in pixels, float `[B, M, N]`."""
+    return _offsets(centres, boxes).square().sum(-1).sqrt()
+
+
+def _offsets(centres: Tensor, boxes: Tensor) -> Tensor:
+    """Of positions from the middle of boxes, float `[B, M, N, 2]`."""
+    middle = (boxes[..., :2] + boxes[..., 2:]) / 2
+    return centres.T - middle[:, :, None]
 
 
 def iou(first: Tensor, second: Tensor) -> Tensor:

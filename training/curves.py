@@ -23,7 +23,7 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
     epochs = [row["epoch"] for row in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for name in ("classes", "boxes", "masks"):
-        left.plot(epochs, [row[name] for row in history], marker=".", label=name)
+        left.plot(epochs, [row.get(name, float("nan")) for row in history], marker=".", label=name)
     left.set(xlabel="epoch", ylabel="loss", yscale="log", title="training")
     for group in ROAD_GROUPS:
         key = f"16 x 16 or more/mask/{group}/at_50"

@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from seg_perception.classes import NO_GROUP
-from seg_perception.evaluation.coco import CocoSet
+from seg_perception.errors import SourceError
+from seg_perception.evaluation.coco import CocoSet, LabelledImage
 from seg_perception.sources.class_tables import category_groups
 
 from .augment import Augmentation, augmented
@@ -57,7 +58,7 @@ def load_pictures(sets: Sequence[CocoSet], cache: Path, processes: int = 2) -> l
         cache: folder for the instance maps.
         processes: how many sets are drawn at once.
     """
-    jobs = [(each, cache / _fingerprint(each)) for each in sets]
+    jobs = [(each, cache / fingerprint(each)) for each in sets]
     missing = [job for job in jobs if not (job[1] / "labels.json").exists()]
     if missing:
         with ProcessPoolExecutor(min(processes, len(missing))) as pool:
@@ -74,7 +75,7 @@ def load_pictures(sets: Sequence[CocoSet], cache: Path, processes: int = 2) -> l
     return pictures
 
 
-def _fingerprint(data: CocoSet) -> str:
+def fingerprint(data: CocoSet) -> str:
     """Of the annotation file as it is now, and of the pictures in use."""
     state = data.path.stat()
     text = f"{data.path.resolve()} {state.st_size} {state.st_mtime_ns} {data.image_ids}"
@@ -91,10 +92,28 @@ def _draw_set(data: CocoSet, folder: Path) -> None:
             objects.setdefault(int(annotation["image_id"]), []).append(annotation)
     labels = {}
     for image in data.images:
+        _check_picture(image, data.path)
         map_, order = draw_map(objects.get(image.image_id, []), image.height, image.width)
         labels[image.image_id] = [group_of[int(each["category_id"])] for each in order]
         cv2.imwrite(str(folder / f"{image.image_id}.png"), map_, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     (folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
+
+
+def _check_picture(image: LabelledImage, labels: Path) -> None:
+    """See that it can be read and is the picture that was labelled.
+
+    Raises:
+        SourceError: it is not.
+    """
+    pixels = cv2.imread(str(image.path))
+    if pixels is None:
+        raise SourceError(f"{image.path}: expected a picture, cannot be read; repair it or take it out of {labels}")
+    height, width = pixels.shape[:2]
+    if (width, height) != (image.width, image.height):
+        raise SourceError(
+            f"{image.path}: {labels.name} says {image.width} x {image.height} pixels, the file has {width} x {height}; "
+            "give the pictures that were labelled"
+        )
 
 
 def draw_map(
@@ -102,23 +121,38 @@ def draw_map(
 ) -> tuple[NDArray[np.uint8], list[Mapping[str, Any]]]:
     """The instance map of one picture, and its objects in the order of their numbers.
 
-    Crowds come first, then large objects, so that a small one in front of a large one stays whole.
+    What is to be ignored comes first: crowds, boxes without a shape, and what a map has no numbers for. Then come large
+    objects, so that a small one in front of a large one stays whole.
     """
     map_ = np.zeros((height, width), np.uint8)
-    for crowd in (each for each in objects if each.get("iscrowd")):
-        map_[_mask(crowd, height, width)] = IGNORED
-    order = sorted((each for each in objects if not each.get("iscrowd")), key=lambda each: -float(each["area"]))
-    order = order[:_MOST]
-    for number, each in enumerate(order, 1):
-        map_[_mask(each, height, width)] = number
-    return map_, order
+    shapes = [(each, _mask(each, height, width)) for each in objects]
+    single = [(each, mask) for each, mask in shapes if not each.get("iscrowd") and has_shape(each)]
+    single.sort(key=lambda one: -np.count_nonzero(one[1]))
+    kept = single[:_MOST]
+    for each, mask in shapes:
+        if not any(each is one for one, _ in kept):
+            map_[mask] = IGNORED
+    for number, (_, mask) in enumerate(kept, 1):
+        map_[mask] = number
+    return map_, [each for each, _ in kept]
+
+
+def has_shape(annotation: Mapping[str, Any]) -> bool:
+    """Whether it has a mask: RLE, or a polygon of at least three points."""
+    shape = annotation["segmentation"]
+    return not isinstance(shape, list) or any(len(polygon) >= 6 for polygon in shape)
 
 
 def _mask(annotation: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
-    """The mask of one annotation, bool `[height, width]`."""
+    """The mask of one annotation, or its box if it has none, bool `[height, width]`."""
+    if not has_shape(annotation):
+        x, y, w, h = (round(float(side)) for side in annotation["bbox"])
+        box = np.zeros((height, width), bool)
+        box[max(0, y) : max(0, y + h), max(0, x) : max(0, x + w)] = True
+        return box
     shape = annotation["segmentation"]
     if isinstance(shape, list):
-        shape = rle.merge(rle.frPyObjects(shape, height, width))
+        shape = rle.merge(rle.frPyObjects([polygon for polygon in shape if len(polygon) >= 6], height, width))
     elif isinstance(shape["counts"], list):
         shape = rle.frPyObjects(shape, height, width)
     mask: NDArray[np.bool_] = rle.decode(shape).astype(bool)
@@ -162,8 +196,8 @@ class Samples(Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.flo
         """Image, map, boxes and labels of one sample, as in `Batch` without its first axis."""
         picture = self._pictures[index]
         image, map_ = cv2.imread(str(picture.path)), cv2.imread(str(picture.map_path), cv2.IMREAD_GRAYSCALE)
-        if image is None or map_ is None:
-            raise FileNotFoundError(f"{picture.path} or its map {picture.map_path}: cannot be read")
+        if image is None or map_ is None or image.shape[:2] != map_.shape:
+            raise SourceError(f"{picture.path}: is not the picture any more that {picture.map_path} was drawn for")
         random = np.random.default_rng((self._seed, self._epoch, index))
         image, map_ = augmented(random, image, map_, self._augmentation)
         map_, boxes, labels = targets(map_, picture.labels)

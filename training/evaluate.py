@@ -22,23 +22,30 @@ from .export import export_canonical
 from .network import StreetNano
 
 
-def evaluate(network: StreetNano, data: CocoSet, size: tuple[int, int]) -> list[GroupPrecision]:
+def evaluate(network: StreetNano, data: CocoSet, size: tuple[int, int], threads: int = 0) -> list[GroupPrecision]:
     """Average precision of a network in training; see `evaluate_model`."""
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "street-nano.onnx"
         export_canonical(network, model, size)
-        return evaluate_model(model, data)
+        return evaluate_model(model, data, threads=threads)
 
 
 def evaluate_model(
     model: Path, data: CocoSet, sizes: Mapping[str, Counts] = SIZES, threads: int = 0
 ) -> list[GroupPrecision]:
-    """Average precision of a canonical model by road group: of objects of some sizes, and of all in each weather."""
+    """Average precision of a canonical model by road group: of objects of some sizes, and of all in each weather.
+
+    Raises:
+        SourceError: a picture cannot be read, or is of another size than the set says.
+    """
     with closing(open_backend(model, "onnxruntime", RunOptions(threads=threads))) as opened:
         classes = resolve_class_table("auto", opened.spec.class_names)
         segmenter, source = Segmenter(opened, classes), data.source()
         frames = tqdm(source, "evaluation", len(source), unit="frame", disable=None, leave=False)
-        return examine(segmenter, classes, data, frames, sizes)
+        results = examine(segmenter, classes, data, frames, sizes)
+    if source.failures:
+        raise source.failures[0]
+    return results
 
 
 def mean_at_50(results: Sequence[GroupPrecision], name: str = "16 x 16 or more", kind: str = "mask") -> float:

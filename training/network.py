@@ -121,7 +121,7 @@ class Pyramid(nn.Module):
 class Head(nn.Module):
     """What one stride says; classes apart from geometry, which look at different things."""
 
-    def __init__(self, inputs: int, options: NetworkOptions, stride: int) -> None:
+    def __init__(self, inputs: int, options: NetworkOptions) -> None:
         super().__init__()
         width = options.head
         self.shared = ConvBlock(inputs, width)
@@ -133,7 +133,6 @@ class Head(nn.Module):
         # At first about one position in a hundred is taken for something, and boxes are two strides wide.
         nn.init.constant_(self.classes.bias, -4.6)  # type: ignore[arg-type]
         nn.init.constant_(self.distances.bias, 0.55)  # type: ignore[arg-type]
-        self.stride = stride
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`[B, inputs, h, w]` to distances, classes and coefficients, each `[B, ..., h * w]`."""
@@ -159,7 +158,7 @@ class StreetNano(nn.Module):
         self.top16, self.top8 = Stage(c32 + c16, c16, 1), Stage(c16 + c8, c8, 1)
         self.down16, self.down32 = ConvBlock(c8, c8, 3, 2), ConvBlock(c16, c16, 3, 2)
         self.out16, self.out32 = Stage(c8 + c16, c16, 1), Stage(c16 + c32, c32, 1)
-        self.heads = nn.ModuleList(Head(c, options, s) for c, s in zip((c8, c16, c32), STRIDES, strict=True))
+        self.heads = nn.ModuleList(Head(channels, options) for channels in (c8, c16, c32))
         self.mask8, self.mask4 = ConvBlock(c8, 48, 1), ConvBlock(c4, 48, 1)
         self.prototypes = nn.Sequential(ConvBlock(48, 48), nn.Conv2d(48, options.prototypes, 1))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,16 @@ class Progress:
     Attributes:
         epoch: the one that is under way.
         step: batches of it that are done.
+        sums: losses of these batches, added up.
+        seconds: they have taken.
         best: the best number so far.
         history: one row for each finished epoch.
     """
 
     epoch: int = 0
     step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
     best: float = -1.0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -63,7 +67,7 @@ def save_checkpoint(
         "average": average.network.state_dict(),
         "updates": average.updates,
         "optimizer": optimizer.state_dict(),
-        "progress": {name: getattr(progress, name) for name in ("epoch", "step", "best", "history")},
+        "progress": asdict(progress),
     }
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
@@ -81,9 +85,10 @@ def load_checkpoint(
     content = torch.load(path, map_location="cpu", weights_only=True)
     changed = sorted(name for name in options if content["options"].get(name) != options[name])
     if changed:
-        was = {name: content["options"].get(name) for name in changed}
+        was = str({name: content["options"].get(name) for name in changed})
         raise ConfigurationError(
-            f"{path}: is of a training with other options ({was}); give these again to go on, or choose another --out"
+            f"{path}: is of a training with other options or data ({was:.300}); give these again to go on, or choose "
+            "another --out"
         )
     network.load_state_dict(content["network"])
     average.network.load_state_dict(content["average"])

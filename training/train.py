@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,8 @@ class TrainOptions:
         frozen: names of the network's parts that are not changed.
     """
 
-    epochs: int = 7
-    window_epochs: int = 6
+    epochs: int = 10
+    window_epochs: int = 8
     size: tuple[int, int] = (384, 640)
     window: tuple[int, int] = (256, 416)
     batch: int = 8
@@ -76,7 +76,7 @@ class Training:
 
     def __init__(
         self, folder: Path, options: TrainOptions, pictures: Sequence[Picture], validation: CocoSet,
-        start: Path | None = None, workers: int = 1, device: str = "cpu",
+        start: Path | None = None, workers: int = 1, device: str = "cpu", origin: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Begin, or go on where `last.pt` in the folder was written.
 
@@ -88,23 +88,29 @@ class Training:
             start: weights to begin with; None for random ones.
             workers: processes that make samples.
             device: `cpu` or `cuda`.
+            origin: what it learns from and begins with; a checkpoint of another origin is refused.
         """
         torch.manual_seed(options.seed)
         self._device = torch.device(device)
         self._folder, self._options, self._pictures = folder, options, pictures
-        self._validation, self._workers = validation, workers
+        self._validation, self._workers, self._started = validation, workers, start is not None
         self.network = StreetNano()
         if start is not None:
             load_weights(start, self.network)
         self.network.to(self._device)
         self.average = Average(self.network)
         self._optimizer = _optimizer(self.network, options)
-        self._record: dict[str, Any] = json.loads(json.dumps(asdict(options)))
+        self._record: dict[str, Any] = json.loads(json.dumps({**asdict(options), **(origin or {})}))
         self.progress = Progress()
         folder.mkdir(parents=True, exist_ok=True)
         if self._last.exists():
             self.progress = load_checkpoint(self._last, self._record, self.network, self.average, self._optimizer)
         self._freeze()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.progress.epoch >= self._options.epochs
 
     @property
     def _last(self) -> Path:
@@ -118,37 +124,42 @@ class Training:
     def run(self, minutes: float = math.inf) -> bool:
         """Train to the end, or for so many minutes; returns whether it is finished."""
         end = time.monotonic() + 60 * minutes
-        while self.progress.epoch < self._options.epochs:
-            if not self._epoch(end):
-                self._save()
-                return False
+        try:
+            if self._started and not self.progress.history:
+                self._finish_epoch({})
+            while not self.finished:
+                if not self._epoch(end):
+                    self._save()
+                    return False
+        except KeyboardInterrupt:
+            self._save()
+            raise
         return True
 
     def _epoch(self, end: float) -> bool:
         """One epoch and its measurement; returns False if time ran out before its last step."""
-        start, saved = time.monotonic(), time.monotonic()
-        sums: dict[str, float] = {}
+        progress = self.progress
         self.network.train()
         self._freeze()
-        first = self.progress.step
-        title = f"epoch {self.progress.epoch + 1} of {self._options.epochs}"
+        title = f"epoch {progress.epoch + 1} of {self._options.epochs}"
         # Into a file, a line a minute.
         pause = 0.5 if sys.stderr.isatty() else 60.0
-        with tqdm(total=self.steps_per_epoch, initial=first, desc=title, unit="step", mininterval=pause) as bar:
+        saved = last = time.monotonic()
+        with tqdm(total=self.steps_per_epoch, initial=progress.step, desc=title, unit="step", mininterval=pause) as bar:
             for batch in self._batches():
                 for name, value in self._step(batch).items():
-                    sums[name] = sums.get(name, 0.0) + value
-                self.progress.step += 1
-                bar.set_postfix({name: f"{value / (bar.n - first + 1):.3f}" for name, value in sums.items()}, False)
-                bar.update()
+                    progress.sums[name] = progress.sums.get(name, 0.0) + value
                 now = time.monotonic()
+                progress.step, progress.seconds, last = progress.step + 1, progress.seconds + now - last, now
+                bar.set_postfix({name: f"{value / progress.step:.3f}" for name, value in progress.sums.items()}, False)
+                bar.update()
                 if now > saved + _CHECKPOINT_EVERY:
                     self._save()
                     saved = now
-                if now > end and self.progress.step < self.steps_per_epoch:
+                if now > end and progress.step < self.steps_per_epoch:
                     return False
-        seen = max(1, self.progress.step - first)
-        self._finish_epoch({name: value / seen for name, value in sums.items()}, time.monotonic() - start)
+        progress.epoch += 1
+        self._finish_epoch({name: value / progress.step for name, value in progress.sums.items()})
         return True
 
     def _batches(self) -> Iterator[Batch]:
@@ -182,22 +193,23 @@ class Training:
         self.average.update(self.network)
         return parts.numbers()
 
-    def _finish_epoch(self, means: dict[str, float], seconds: float) -> None:
-        results = evaluate(self.average.network, self._validation, self._options.size)
+    def _finish_epoch(self, means: dict[str, float]) -> None:
+        """Measure; also what a training begins with, as epoch 0, so that it is seen whether anything was gained."""
+        progress = self.progress
+        results = evaluate(self.average.network, self._validation, self._options.size, torch.get_num_threads())
         score = mean_at_50(results)
-        row = {"epoch": self.progress.epoch + 1, "seconds": round(seconds, 1), **means, "score": score, **flat(results)}
-        self.progress.history.append(row)
-        self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
-        print(
-            f"\n{json.dumps({k: round(v, 4) for k, v in row.items() if '/' not in k})}\n{precision_table(results[:4])}"
-        )
-        if score > self.progress.best:
-            self.progress.best = score
+        row = {"epoch": progress.epoch, "seconds": round(progress.seconds, 1), **means, "score": score, **flat(results)}
+        progress.history.append(row)
+        progress.step, progress.sums, progress.seconds = 0, {}, 0.0
+        print(", ".join(f"{name} {value:.4g}" for name, value in row.items() if "/" not in name))
+        print(precision_table(results[:4]), flush=True)
+        if score > progress.best:
+            progress.best = score
             save_weights(self._folder / "best.safetensors", self.average.network)
             export_canonical(self.average.network, self._folder / "street-nano.onnx", self._options.size)
         self._save()
-        (self._folder / "history.json").write_text(json.dumps(self.progress.history, indent=1), encoding="utf-8")
-        draw_curves(self.progress.history, self._folder / "curves.png")
+        (self._folder / "history.json").write_text(json.dumps(progress.history, indent=1), encoding="utf-8")
+        draw_curves(progress.history, self._folder / "curves.png")
 
     def _save(self) -> None:
         save_checkpoint(self._last, self._record, self.network, self.average, self._optimizer, self.progress)

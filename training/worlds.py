@@ -15,6 +15,8 @@ from seg_perception.streetworld.light import WEATHERS
 from seg_perception.streetworld.world import StreetWorld, WorldOptions
 
 SIZE = (640, 384)
+# How a world was made, in its folder.
+_RECIPE = "world.txt"
 # Pictures of one world.
 PICTURES = 200
 # What training never sees; `designs.is_unseen` says which actors.
@@ -80,7 +82,7 @@ def make(folder: Path, split: Split, processes: int) -> list[Path]:
         The `instances.json` of each.
     """
     wanted = split.worlds()
-    missing = [options for options in wanted if not _annotations(folder, options).exists()]
+    missing = [options for options in wanted if not _is_made(folder, options, split.step)]
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         with ProcessPoolExecutor(processes) as pool:
@@ -88,6 +90,18 @@ def make(folder: Path, split: Split, processes: int) -> list[Path]:
             for _ in tqdm(done, f"worlds in {folder}", len(missing), unit="world"):
                 pass
     return [_annotations(folder, options) for options in wanted]
+
+
+def _is_made(folder: Path, options: WorldOptions, step: int) -> bool:
+    """Whether it is there, and made as it would be made now."""
+    try:
+        return (_annotations(folder, options).parent / _RECIPE).read_text(encoding="utf-8") == _recipe(options, step)
+    except FileNotFoundError:
+        return False
+
+
+def _recipe(options: WorldOptions, step: int) -> str:
+    return f"{options}\nevery frame of {step}\n"
 
 
 def _annotations(folder: Path, options: WorldOptions) -> Path:
@@ -101,5 +115,6 @@ def _make_world(folder: Path, options: WorldOptions, step: int) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     world = StreetWorld(options)
     write_coco(partial, (world.render(index) for index in range(0, options.frames, step)))
+    (partial / _RECIPE).write_text(_recipe(options, step), encoding="utf-8")
     shutil.rmtree(whole, ignore_errors=True)
     partial.rename(whole)

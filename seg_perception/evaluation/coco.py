@@ -101,7 +101,7 @@ class CocoSet:
     def matching(self, class_names: Sequence[str]) -> CocoSet:
         """The set as it fits a model: by road groups, if these are the model's classes, as the default model's are."""
         groups = {name_key(group) for group in ROAD_GROUPS}
-        return self.by_group() if {name_key(name) for name in class_names} <= groups else self
+        return self.by_group() if {name_key(name) for name in class_names} == groups else self
 
     def by_group(self) -> CocoSet:
         """The same pictures with the road groups as categories (`CATEGORIES`); what belongs to none is left out.
@@ -191,6 +191,10 @@ def _read(path: Path) -> dict[str, Any]:
     _check(
         path, content, "annotations", {"image_id": int, "category_id": int, "bbox": list, "segmentation": (list, dict)}
     )
+    known = {each["id"] for each in content["categories"]}
+    for number, each in enumerate(content["annotations"]):
+        if each["category_id"] not in known:
+            _refuse(path, f"`annotations` number {number}: category {each['category_id']} is not in `categories`")
     return dict(content)
 
 

@@ -219,6 +219,11 @@ def check_camera_names(names: Iterable[str]) -> tuple[str, ...]:
     return cameras
 
 
+def default_model() -> Path:
+    """The model that comes with the package."""
+    return share_directory() / "engines" / DEFAULT_MODEL
+
+
 def model_path(model: str) -> Path:
     """The file that parameter `model` names.
 

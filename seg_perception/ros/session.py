@@ -15,7 +15,7 @@ from ..pipeline.semantic import MAX_SEMANTIC_CLASSES
 from ..sources.class_tables import resolve_class_table
 from .camera import Camera, Doorbell
 from .outputs import Outputs
-from .parameters import DEFAULT_MODEL, Settings, model_path
+from .parameters import DEFAULT_MODEL, Settings, default_model, model_path
 from .statistics import CameraStatistics, StageTimes
 from .worker import Worker
 
@@ -134,7 +134,7 @@ def _open(node: Node, settings: Settings) -> Segmenter:
     log.info(
         f"opening model {path} (backend {settings.backend or 'by suffix'}, device {settings.run.device or 'default'})"
     )
-    if settings.model == DEFAULT_MODEL:
+    if path.resolve() == default_model().resolve():
         log.warning(
             f"model: {DEFAULT_MODEL} comes with the package and has only ever seen rendered streets: it is to start "
             "with, not to drive with; name your own with parameter `model`"

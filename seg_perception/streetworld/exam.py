@@ -49,8 +49,9 @@ def examine(
         results += coco_results(found.instances, int(found.name), categories)
     annotations = data.by_group().annotations
     pictures: dict[str, list[int]] = {}
+    chosen = set(data.image_ids)
     for image in data.annotations["images"]:
-        if "weather" in image:
+        if "weather" in image and image["id"] in chosen:
             pictures.setdefault(str(image["weather"]), []).append(int(image["id"]))
     parts = [(size, list(data.image_ids), counts) for size, counts in sizes.items()]
     parts += [(weather, ids, every) for weather, ids in sorted(pictures.items())]

@@ -115,6 +115,13 @@ def bad_models(folder: Path, model: Path) -> dict[str, tuple[Path, str]]:
     }
 
 
+def test_without_a_model_it_takes_the_one_to_start_with(start_node: Callable[..., NodeProcess]) -> None:
+    node = start_node("default", **{"cameras.camera.topic": "/default_image"})
+    assert node.change("configure")
+    node.wait_log("street-nano.onnx comes with the package")
+    assert node.values("model").get("family") == "yolov8"
+
+
 def test_a_model_that_cannot_be_used_is_refused_and_another_one_works(
     start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from seg_perception.streetworld.coco import write_coco
 from seg_perception.streetworld.world import StreetWorld, WorldOptions
 from seg_perception.toolchain.head import HeadOptions
 from training.__main__ import main
-from training.data import Samples, collate, load_pictures
+from training.data import IGNORED, Samples, collate, draw_map, load_pictures
 from training.export import ForExport, export_canonical, fused
 from training.losses import losses
 from training.network import StreetNano
@@ -171,4 +171,70 @@ def test_the_command_fine_tunes_on_labels(data: CocoSet, tmp_path: Path, monkeyp
     spec = open_backend(tmp_path / "tuned" / "street-nano.onnx", "onnxruntime", RunOptions(threads=1)).spec
     assert [name.replace(" ", "_") for name in spec.class_names] == list(ROAD_GROUPS)
     assert (spec.network_height, spec.network_width) == (384, 640)
+    history = json.loads((tmp_path / "tuned" / "history.json").read_text(encoding="utf-8"))
+    assert [row["epoch"] for row in history] == [0, 1]
+
+
+def test_a_finished_training_is_called_so_and_other_data_are_refused(
+    data: CocoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("training.__main__.RUNS", tmp_path / "runs")
+    monkeypatch.setattr("training.__main__._STEPS_PER_EPOCH", 1)
+    command = [
+        "--data",
+        str(data.path),
+        "--epochs",
+        "1",
+        "--batch",
+        "1",
+        "--workers",
+        "0",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert main(command) == 0
+    assert "pedestrian -> pedestrian" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "finished" in capsys.readouterr().out
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**data.annotations, "images": list(data.annotations["images"])[::-1]}), "utf-8")
+    assert main([*command, "--data", str(other), "--images", str(data.images[0].path.parent)]) == 1
+    assert "other options or data" in capsys.readouterr().err
+
+
+def test_what_cannot_be_learnt_from_is_refused(
+    data: CocoSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("training.__main__.RUNS", tmp_path / "runs")
+    images = str(data.images[0].path.parent)
+
+    def refused(content: dict[str, object], *more: str) -> str:
+        path = tmp_path / "labels.json"
+        path.write_text(json.dumps({**data.annotations, **content}), encoding="utf-8")
+        assert main(["--data", str(path), "--images", images, "--out", str(tmp_path / "none"), *more]) == 1
+        return capsys.readouterr().err
+
+    animals = [{"id": each["id"], "name": name} for each, name in zip(
+        data.annotations["categories"], ("dog", "cat", "cow", "bird", "sheep", "horse", "bear", "zebra", "giraffe"),
+        strict=True,
+    )]  # fmt: skip
+    assert "objects of the road groups" in refused({"categories": animals})
+    larger = [{**each, "width": 640, "height": 384} for each in data.annotations["images"]]
+    assert "says 640 x 384 pixels, the file has 320 x 192" in refused({"images": larger})
+    assert "other pictures than in --data" in refused({}, "--validation", str(data.path), "--validation-images", images)
     assert main(["--data", str(tmp_path / "nothing.json")]) == 1
+    for wrong in (["--images", images], ["--freeze", "stage4"], ["--batch", "0"], ["--rate", "nan"]):
+        with pytest.raises(SystemExit):
+            main(wrong)
+
+
+def test_odd_annotations_are_ignored_rather_than_background():
+    crowd = {"iscrowd": 1, "segmentation": [[0, 0, 10, 0, 10, 10, 0, 10]], "bbox": [0, 0, 10, 10]}
+    no_shape = {"segmentation": [], "bbox": [20, 0, 10, 10]}
+    line = {"segmentation": [[0, 20, 10, 20]], "bbox": [0, 20, 10, 5]}
+    large = {"segmentation": [[10, 10, 40, 10, 40, 40, 10, 40]], "bbox": [10, 10, 30, 30]}
+    small = {"segmentation": [[20, 20, 30, 20, 30, 30, 20, 30]], "bbox": [20, 20, 10, 10]}
+    map_, order = draw_map([small, crowd, no_shape, line, large], 50, 50)
+    assert order == [large, small]
+    values = [int(map_[y, x]) for x, y in ((5, 5), (25, 5), (5, 22), (15, 15), (25, 25), (45, 45))]
+    assert values == [IGNORED, IGNORED, IGNORED, 1, 2, 0]

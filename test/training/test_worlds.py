@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,9 @@ def test_worlds_are_made_once_and_again_if_they_were_broken_off(tmp_path: Path):
     made = path.stat().st_mtime_ns
     assert make(tmp_path, split, 1) == [path]
     assert path.stat().st_mtime_ns == made
+    # The same seed and number of frames, but another world.
+    assert make(tmp_path, replace(split, weathers=("fog",)), 1) == [path]
+    assert {image["weather"] for image in json.loads(path.read_text(encoding="utf-8"))["images"]} == {"fog"}
 
 
 @pytest.mark.parametrize(("pictures", "worlds"), [(1, 1), (200, 1), (201, 2), (7600, 38)])
