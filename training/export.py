@@ -5,12 +5,16 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import torch
 from torch import Tensor, nn
 
+from seg_perception.contract import METADATA_KEY, ModelSpec
 from seg_perception.sources.class_tables import find_class_table, load_class_table
+from seg_perception.toolchain.files import write_atomically
 from seg_perception.toolchain.head import HeadOptions
 from seg_perception.toolchain.prepare import PrepareOptions, prepare
 
@@ -18,6 +22,8 @@ from .network import StreetNano
 
 # Classes of the model: the road groups themselves.
 CLASSES = "road_groups"
+# What it is, and the family whose layout its outputs have on their way through the toolchain.
+FAMILY, LAYOUT = "street-nano", "yolov8"
 
 
 class ForExport(nn.Module):
@@ -69,7 +75,17 @@ def export_canonical(
         raw = Path(folder) / "street-nano.onnx"
         export_raw(network, raw, size)
         table = load_class_table(find_class_table(CLASSES, ()))
-        prepare(raw, destination, PrepareOptions(head or HeadOptions(), table, "yolov8"))
+        prepare(raw, destination, PrepareOptions(head or HeadOptions(), table, LAYOUT))
+    name_family(destination)
+
+
+def name_family(path: Path) -> None:
+    """Call a model by its own name: only the layout of its outputs is that of another family."""
+    model = onnx.load(path)
+    for item in model.metadata_props:
+        if item.key == METADATA_KEY:
+            item.value = replace(ModelSpec.from_json(item.value, str(path)), family=FAMILY).to_json()
+    write_atomically(path, model.SerializeToString())
 
 
 def export_raw(network: StreetNano, destination: Path, size: tuple[int, int]) -> None:

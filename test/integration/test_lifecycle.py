@@ -119,7 +119,7 @@ def test_without_a_model_it_takes_the_one_to_start_with(start_node: Callable[...
     node = start_node("default", **{"cameras.camera.topic": "/default_image"})
     assert node.change("configure")
     node.wait_log("street-nano.onnx comes with the package")
-    assert node.values("model").get("family") == "yolov8"
+    wait_for(lambda: node.values("model").get("family") == "street-nano", "diagnostics of the model")
 
 
 def test_a_model_that_cannot_be_used_is_refused_and_another_one_works(

@@ -170,7 +170,7 @@ def test_the_command_fine_tunes_on_labels(data: CocoSet, tmp_path: Path, monkeyp
     assert main([*command, "--window-epochs", "0", "--workers", "0", "--out", str(tmp_path / "tuned")]) == 0
     spec = open_backend(tmp_path / "tuned" / "street-nano.onnx", "onnxruntime", RunOptions(threads=1)).spec
     assert [name.replace(" ", "_") for name in spec.class_names] == list(ROAD_GROUPS)
-    assert (spec.network_height, spec.network_width) == (384, 640)
+    assert (spec.network_height, spec.network_width, spec.family) == (384, 640, "street-nano")
     history = json.loads((tmp_path / "tuned" / "history.json").read_text(encoding="utf-8"))
     assert [row["epoch"] for row in history] == [0, 1]
 
