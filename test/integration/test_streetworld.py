@@ -20,7 +20,7 @@ from seg_perception.sources.published import PublishedFrame
 from seg_perception.streetworld.world import WorldOptions
 
 # AP50 of masks of at least 16 x 16 pixels.
-FLOORS = {"pedestrian": 0.25, "vehicle": 0.35, "traffic_sign": 0.1, "traffic_light": 0.3}
+FLOORS = {"pedestrian": 0.3, "vehicle": 0.45, "traffic_sign": 0.3, "traffic_light": 0.45}
 # Four drives by day, at dusk, in rain and in fog, with many objects of each group; slow enough for a busy machine.
 WORLD = WorldOptions(40, seed=8508, fps=5.0, scene_frames=10, designs=DESIGNS)
 Frames = list[PublishedFrame]
