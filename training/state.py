@@ -100,6 +100,8 @@ def load_checkpoint(
 def save_weights(path: Path, network: nn.Module) -> None:
     """Write weights for others to begin with, in half precision."""
     save_file({name: _half(value) for name, value in network.state_dict().items()}, path)
+    # The library writes files that only their owner can read.
+    path.chmod(0o644)
 
 
 def load_weights(path: Path, network: nn.Module) -> None:

@@ -126,7 +126,7 @@ class Training:
         end = time.monotonic() + 60 * minutes
         try:
             if self._started and not self.progress.history:
-                self._finish_epoch({})
+                self._finish_epoch(0, {})
             while not self.finished:
                 if not self._epoch(end):
                     self._save()
@@ -158,8 +158,8 @@ class Training:
                     saved = now
                 if now > end and progress.step < self.steps_per_epoch:
                     return False
-        progress.epoch += 1
-        self._finish_epoch({name: value / progress.step for name, value in progress.sums.items()})
+        means = {name: value / progress.step for name, value in progress.sums.items()}
+        self._finish_epoch(progress.epoch + 1, means)
         return True
 
     def _batches(self) -> Iterator[Batch]:
@@ -193,14 +193,14 @@ class Training:
         self.average.update(self.network)
         return parts.numbers()
 
-    def _finish_epoch(self, means: dict[str, float]) -> None:
+    def _finish_epoch(self, epoch: int, means: dict[str, float]) -> None:
         """Measure; also what a training begins with, as epoch 0, so that it is seen whether anything was gained."""
         progress = self.progress
         results = evaluate(self.average.network, self._validation, self._options.size, torch.get_num_threads())
         score = mean_at_50(results)
-        row = {"epoch": progress.epoch, "seconds": round(progress.seconds, 1), **means, "score": score, **flat(results)}
+        row = {"epoch": epoch, "seconds": round(progress.seconds, 1), **means, "score": score, **flat(results)}
         progress.history.append(row)
-        progress.step, progress.sums, progress.seconds = 0, {}, 0.0
+        progress.epoch, progress.step, progress.sums, progress.seconds = epoch, 0, {}, 0.0
         print(", ".join(f"{name} {value:.4g}" for name, value in row.items() if "/" not in name))
         print(precision_table(results[:4]), flush=True)
         if score > progress.best:
