@@ -14,7 +14,8 @@ from demo.model import MODEL, canonical
 from demo.report import instances_text, session_text, truth_text
 from demo.session import Report, run
 from demo.street import DESIGNS, DRIVE_FRAMES, SEED, drive, has_truth, make_bag
-from seg_perception.errors import ConfigurationError, SegPerceptionError
+from seg_perception.cli.streetworld import size_of
+from seg_perception.errors import SegPerceptionError
 from seg_perception.sources.images import open_source
 from seg_perception.streetworld.world import WorldOptions
 
@@ -58,7 +59,7 @@ def _street(arguments: argparse.Namespace) -> Report:
     if arguments.input:
         bag, rate = arguments.input[0], None
     else:
-        size = _size(arguments.size or "640x384")
+        size = size_of(arguments.size or "640x384")
         options = WorldOptions(
             arguments.frames, arguments.seed, *size, arguments.rate, scene_frames=DRIVE_FRAMES, designs=DESIGNS
         )
@@ -92,14 +93,6 @@ def _pictures(arguments: argparse.Namespace) -> Report:
     sheet = contact_sheet(sorted(overlays.glob("*.jpg")), arguments.out / "contact_sheet.jpg")
     print(f"\noverlays: {overlays}   contact sheet: {sheet}", end="   ")
     return report
-
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (int(side) for side in text.lower().split("x"))
-    except ValueError as error:
-        raise ConfigurationError(f"--size: expected WIDTHxHEIGHT such as 640x384, got {text!r}") from error
-    return width, height
 
 
 if __name__ == "__main__":

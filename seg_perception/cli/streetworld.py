@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..streetworld.light import WEATHERS
     from ..streetworld.world import StreetWorld, WorldOptions
 
-    width, height = _size(arguments.size)
+    width, height = size_of(arguments.size)
     weathers = tuple(filter(None, arguments.weather.split(","))) or WEATHERS
     world = StreetWorld(
         WorldOptions(
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str) -> tuple[int, int]:
     """Width and height of a text like 640x384."""
     try:
         width, height = (int(side) for side in text.lower().split("x"))
