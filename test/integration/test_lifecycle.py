@@ -125,7 +125,7 @@ def test_without_a_model_it_takes_the_one_to_start_with(start_node: Callable[...
 def test_a_model_that_cannot_be_used_is_refused_and_another_one_works(
     start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path
 ) -> None:
-    node = start_node("refuses", **{"cameras.camera.topic": "/refuses_image", "model": ""})
+    node = start_node("refuses", **{"cameras.camera.topic": "/refuses_image", "model": "''"})
     assert not node.change("configure")
     node.wait_log("model: expected the path of a canonical model, got nothing")
     for case, (path, text) in bad_models(tmp_path, model).items():

@@ -114,6 +114,10 @@ def test_classes_that_the_set_lacks_have_no_results(segmenter: Segmenter, labels
     content = json.loads(labels.read_text())
     content["categories"] = [each for each in content["categories"] if each["name"] == "CAR"]
     labels.write_text(json.dumps(content))
+    with pytest.raises(SourceError, match="number 0: category 10 is not in `categories`"):
+        CocoSet.load(labels)
+    content["annotations"] = [each for each in content["annotations"] if each["category_id"] == 20]
+    labels.write_text(json.dumps(content))
     coco = CocoSet.load(labels)
     categories = coco.categories(NAMES)
     assert categories.tolist() == [-1, 20, -1, -1]
