@@ -14,8 +14,9 @@ from tools.interfaces import ROOT
 from tools.set_up import State, create, exclusive, fingerprint, pip
 
 REQUIREMENTS = ROOT / "requirements"
-# Versions for which the pinned packages exist.
-PYTHONS = {"families": [(3, 11), (3, 12), (3, 13)], "training": [(3, 11), (3, 12), (3, 13)]}
+NAMES = ("families", "training")
+# Versions for which the pinned packages of both exist.
+PYTHONS = [(3, 11), (3, 12), (3, 13)]
 # What the package itself needs to be imported from the checkout.
 SHARED = ("system", "backends")
 
@@ -44,9 +45,9 @@ def set_up(name: str, venv: Path, python: str) -> None:
         SetupError: a step cannot be done on this machine as it is.
     """
     base = Interpreter.probe(python)
-    if base.version not in PYTHONS[name]:
+    if base.version not in PYTHONS:
         raise SetupError(
-            f"Python: the packages for {name} exist for {', '.join(dotted(v) for v in PYTHONS[name])}, {base.path} is "
+            f"Python: the packages for {name} exist for {', '.join(dotted(v) for v in PYTHONS)}, {base.path} is "
             f"{dotted(base.version)}; name another with PYTHON="
         )
     kind = fingerprint(str(venv), dotted(base.version))
@@ -60,7 +61,7 @@ def set_up(name: str, venv: Path, python: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs set-up from the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="side", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("name", choices=sorted(PYTHONS), help="what the environment is for")
+    parser.add_argument("name", choices=NAMES, help="what the environment is for")
     parser.add_argument("--venv", type=Path, required=True, help="folder of the environment")
     parser.add_argument("--python", default="python3", help="interpreter that makes the environment")
     options = parser.parse_args(arguments)

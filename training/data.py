@@ -129,8 +129,9 @@ def draw_map(
     single = [(each, mask) for each, mask in shapes if not each.get("iscrowd") and has_shape(each)]
     single.sort(key=lambda one: -np.count_nonzero(one[1]))
     kept = single[:_MOST]
+    numbered = {id(each) for each, _ in kept}
     for each, mask in shapes:
-        if not any(each is one for one, _ in kept):
+        if id(each) not in numbered:
             map_[mask] = IGNORED
     for number, (_, mask) in enumerate(kept, 1):
         map_[mask] = number

@@ -1,9 +1,8 @@
-"""How good a network is, measured on the canonical model that users would run: export, ONNX Runtime, COCO metrics."""
+"""How good a model is: the canonical model that users would run, ONNX Runtime, COCO metrics."""
 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,17 +16,6 @@ from seg_perception.pipeline.host import open_backend
 from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.sources.class_tables import resolve_class_table
 from seg_perception.streetworld.exam import examine
-
-from .export import export_canonical
-from .network import StreetNano
-
-
-def evaluate(network: StreetNano, data: CocoSet, size: tuple[int, int], threads: int = 0) -> list[GroupPrecision]:
-    """Average precision of a network in training; see `evaluate_model`."""
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(folder) / "street-nano.onnx"
-        export_canonical(network, model, size)
-        return evaluate_model(model, data, threads=threads)
 
 
 def evaluate_model(

@@ -24,7 +24,7 @@ from seg_perception.evaluation.coco import CocoSet
 from .augment import Augmentation
 from .curves import draw_curves
 from .data import Batch, Picture, Samples, collate
-from .evaluate import evaluate, mean_at_50
+from .evaluate import evaluate_model, mean_at_50
 from .export import export_canonical
 from .losses import losses
 from .network import StreetNano
@@ -196,7 +196,9 @@ class Training:
     def _finish_epoch(self, epoch: int, means: dict[str, float]) -> None:
         """Measure; also what a training begins with, as epoch 0, so that it is seen whether anything was gained."""
         progress = self.progress
-        results = evaluate(self.average.network, self._validation, self._options.size, torch.get_num_threads())
+        candidate = self._folder / "candidate.onnx"
+        export_canonical(self.average.network, candidate, self._options.size)
+        results = evaluate_model(candidate, self._validation, threads=torch.get_num_threads())
         score = mean_at_50(results)
         row = {"epoch": epoch, "seconds": round(progress.seconds, 1), **means, "score": score, **flat(results)}
         progress.history.append(row)
@@ -206,7 +208,8 @@ class Training:
         if score > progress.best:
             progress.best = score
             save_weights(self._folder / "best.safetensors", self.average.network)
-            export_canonical(self.average.network, self._folder / "street-nano.onnx", self._options.size)
+            candidate.replace(self._folder / "street-nano.onnx")
+        candidate.unlink(missing_ok=True)
         self._save()
         (self._folder / "history.json").write_text(json.dumps(progress.history, indent=1), encoding="utf-8")
         draw_curves(progress.history, self._folder / "curves.png")
