@@ -39,6 +39,10 @@ class BackendUnavailable(SegPerceptionError):
     """A library or a device that the chosen backend needs is absent; says what to install or use."""
 
 
+class DeviceError(SegPerceptionError):
+    """A GPU failed while it worked: out of memory, an illegal address, a lost device. What was open there is gone."""
+
+
 class ModelError(SegPerceptionError):
     """A model file cannot be used: missing, truncated, of the wrong format."""
 

@@ -1,0 +1,1 @@
+"""What runs on a CUDA GPU around the engine: letterbox, select and paint as kernels, captured into graphs."""
