@@ -2,7 +2,8 @@
 
 A `Backend` does the two things the pipeline needs, on whatever device it lives: `detect` and `paint`. A backend that
 computes on the host only has to be a `Runner`, arrays in and arrays out; `pipeline.host` completes it with the host's
-letterbox and paint, the same for all of them.
+letterbox and paint, the same for all of them. An `Accelerator` is a backend beside the host: it works while the host
+does something else, and can select and paint by itself.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, ModelSpec
-from ..errors import ConfigurationError, NotCanonicalError
+from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, NO_CLASS, ModelSpec
+from ..errors import ConfigurationError, ModelOutputError, NotCanonicalError
 from ..frame import Frame
 from ..instances import Detections, InstanceMap
 
@@ -141,6 +142,123 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Release everything; calling it again does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which instances of a frame are painted, and how large: what `pipeline.select` decides by, as plain numbers.
+
+    Attributes:
+        thresholds: float32 `[C]`, lowest score of each of the model's classes; infinity for those never kept.
+        groups: int32 `[C]`, road group of each class, or `classes.NO_GROUP`.
+        group_iou: of two instances of different classes in a group that overlap by more, the weaker is dropped.
+        min_pixels: instances with fewer visible pixels are left out, and their pixels fall to those behind.
+        map_size: height and width of the instance map; it shows the whole camera image.
+        ignore: float64 `[h + 1, w + 1]`, sums of the ignore mask as `pipeline.select.IgnoreMask` holds them, or None.
+            The same array every time: it stays on the device.
+    """
+
+    thresholds: NDArray[np.float32]
+    groups: NDArray[np.int32]
+    group_iou: float
+    min_pixels: int
+    map_size: tuple[int, int]
+    ignore: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What became of one frame under a `Choice`.
+
+    Attributes:
+        detections: all that the model found.
+        numbers: uint16 `[K]`, pixel value of each row, 1..N by descending score; 0 for rows left out.
+        painted: the map, and the visible pixels of each row.
+        semantic_map: uint8 `[height, width]`, class index + 1 of each pixel and 0 for none; None when not asked for.
+    """
+
+    detections: Detections
+    numbers: NDArray[np.uint16]
+    painted: InstanceMap
+    semantic_map: NDArray[np.uint8] | None
+
+
+@runtime_checkable
+class Accelerator(Backend, Protocol):
+    """A backend beside the host. Up to `depth` batches may be under way; each `start` ends the oldest one's life."""
+
+    @property
+    def depth(self) -> int:
+        """How many batches may be under way at once."""
+
+    @property
+    def largest_batch(self) -> int:
+        """How many frames one `start` takes at most."""
+
+    def start(self, frames: Sequence[Frame], choices: Sequence[Choice] | None = None, semantic: bool = False) -> object:
+        """Begin with one frame of each of several cameras, and return while the device works.
+
+        Args:
+            frames: they may be overwritten once this returns.
+            choices: one for each frame, for `chosen`; None where only `detections` is wanted.
+            semantic: whether `chosen` gives semantic maps, too.
+
+        Returns:
+            A handle for `detections` or `chosen`.
+
+        Raises:
+            FrameError: a frame cannot be decoded.
+            DeviceError: the device failed.
+        """
+
+    def detections(self, job: object) -> list[Detections]:
+        """Wait for what was found; for the rest see `detect`."""
+
+    def chosen(self, job: object) -> list[Chosen | ModelOutputError]:
+        """Wait for the result of each frame, or the fault of the model in it.
+
+        Raises:
+            DeviceError: the device failed.
+        """
+
+
+def check_detections(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int32], classes: int
+) -> None:
+    """See that what a model says of a frame is usable.
+
+    Args:
+        boxes: float32 `[K, 4]`.
+        scores: float32 `[K]`.
+        labels: int32 `[K]`.
+        classes: how many there are.
+
+    Raises:
+        ModelOutputError: NaN, infinity, or a class that there is not.
+    """
+    if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+        raise not_finite("scores and boxes")
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise ModelOutputError(
+            f"model output: expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}; the model "
+            "and its metadata do not fit: run `seg_perception prepare` again"
+        )
+
+
+def not_finite(what: str) -> ModelOutputError:
+    """The error for outputs with NaN or infinity."""
+    return ModelOutputError(
+        f"model output: expected finite {what}, got NaN or infinity; the model is broken or overflows in its "
+        "precision: check it with `seg_perception image` and rebuild it in f32"
+    )
+
+
+def unknown_class(found: object, classes: int) -> ModelOutputError:
+    """The error for a class map with a class that there is not."""
+    return ModelOutputError(
+        f"model output: expected classes from 0 to {classes - 1} or {NO_CLASS} in the class map, got {found}; the "
+        "model and its metadata do not fit: run `seg_perception prepare` again"
+    )
 
 
 def model_identity(path: Path, spec: ModelSpec) -> dict[str, str]:

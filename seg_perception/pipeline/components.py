@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backend.base import not_finite, unknown_class
 from ..contract import FAULTY_CELL, NO_CLASS
-from ..errors import ModelOutputError
 from ..geometry import ResizeGeometry
 from ..instances import InstanceMap
 from .cells import at_output, content_cells
@@ -94,16 +94,10 @@ def check_class_map(class_map: NDArray[np.uint8], classes: int) -> None:
     """
     counts = _counts(class_map)
     if counts[FAULTY_CELL]:
-        raise ModelOutputError(
-            "model output: expected finite class scores, got NaN or infinity; the model is broken or overflows in its "
-            "precision: check it with `seg_perception image` and rebuild it in f32"
-        )
+        raise not_finite("class scores")
     odd = np.flatnonzero(counts[classes:NO_CLASS])
     if odd.size:
-        raise ModelOutputError(
-            f"model output: expected classes from 0 to {classes - 1} or {NO_CLASS} in the class map, got "
-            f"{classes + odd[0]}; the model and its metadata do not fit: run `seg_perception prepare` again"
-        )
+        raise unknown_class(classes + odd[0], classes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,9 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend.base import Backend, ModelOutputs, Runner, RunOptions
+from ..backend.base import Backend, ModelOutputs, Runner, RunOptions, check_detections
 from ..backend.registry import open_model
 from ..contract import ModelSpec
-from ..errors import ModelOutputError
 from ..frame import Frame
 from ..geometry import ResizeGeometry
 from ..instances import Detections, InstanceMap
@@ -125,16 +124,7 @@ def _instances(
     """What a model found in one frame of its batch."""
     boxes, scores, labels = outputs.boxes[index], outputs.scores[index], outputs.labels[index]
     classes = len(spec.class_names)
-    if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
-        raise ModelOutputError(
-            "model output: expected finite scores and boxes, got NaN or infinity; the model is broken or overflows in "
-            "its precision: check it with `seg_perception image` and rebuild it in f32"
-        )
-    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
-        raise ModelOutputError(
-            f"model output: expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}; the model "
-            "and its metadata do not fit: run `seg_perception prepare` again"
-        )
+    check_detections(boxes, scores, labels, classes)
     if outputs.class_map is not None:
         check_class_map(outputs.class_map[index], classes)
     return Detections(boxes, scores, labels, geometry, _HostMasks(outputs, index), timings)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelOutputError
+from ..backend.base import not_finite
 from ..geometry import ResizeGeometry
 from ..instances import InstanceMap
 
@@ -74,10 +74,7 @@ def _paint_one(
     """Paint one mask `[h, w]` on the free pixels of `region` `[len(y), len(x)]`; returns how many there were."""
     logits = mask[y.first : y.last + 1, x.first : x.last + 1].astype(np.float32, copy=False)
     if not np.isfinite(logits).all():
-        raise ModelOutputError(
-            "model output: expected finite mask logits, got NaN or infinity; the model is broken or overflows in its "
-            "precision: check it with `seg_perception image` and rebuild it in f32"
-        )
+        raise not_finite("mask logits")
     left = logits[:, x.low]
     # Grid rows resampled to output columns, and the step from each to the next (the last has none).
     stretched = left + x.weight * (logits[:, x.high] - left)
