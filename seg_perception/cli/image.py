@@ -11,7 +11,8 @@ from ..errors import ConfigurationError, SegPerceptionError
 
 if TYPE_CHECKING:
     from ..frame import Frame
-    from ..pipeline.segmenter import Segmenter, SegmenterOptions
+    from ..pipeline.options import SegmenterOptions
+    from ..pipeline.segmenter import Segmenter
     from ..sources.base import FrameSource
 
 HELP = "segment pictures, folders of pictures or videos, and write overlays, instance maps and instances"
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> SegmenterOptions:
-    from ..pipeline.segmenter import SegmenterOptions
+    from ..pipeline.options import SegmenterOptions
     from ..pipeline.select import SelectOptions
 
     if arguments.coco is None:

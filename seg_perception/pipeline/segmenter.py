@@ -3,40 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend.base import Backend
+from ..backend.base import Accelerator, Backend
 from ..classes import ClassTable
 from ..contract import ModelSpec
-from ..errors import ConfigurationError
+from ..errors import ModelOutputError
 from ..frame import Frame
 from ..instances import Detections, InstanceMap, Instances, Segmentation
-from .output_size import OutputSize
-from .select import IgnoreMask, SelectOptions, renumber, select
+from .accelerated import Choices, segmentation
+from .options import SegmenterOptions
+from .select import IgnoreMask, renumber, select
 from .semantic import semantic_map
 
 
 @dataclass(frozen=True, slots=True)
-class SegmenterOptions:
-    """Everything that may change between two frames.
+class Begun:
+    """Frames under way.
 
     Attributes:
-        select: which detections are kept.
-        min_pixels: instances with fewer visible pixels of the instance map are neither published nor tracked.
-        output_size: size of the instance map.
+        frames: one of each of several cameras.
+        options: those in force when they began.
+        semantic: whether semantic maps are made, too.
+        job: the accelerator's; None for a backend on the host, which does all its work at the end.
     """
 
-    select: SelectOptions = field(default_factory=SelectOptions)
-    min_pixels: int = 16
-    output_size: OutputSize = field(default_factory=OutputSize)
-
-    def __post_init__(self) -> None:
-        if self.min_pixels < 0:
-            raise ConfigurationError(f"min_pixels: expected 0 or more, got {self.min_pixels}")
+    frames: Sequence[Frame]
+    options: SegmenterOptions
+    semantic: bool
+    job: object = None
 
 
 class Segmenter:
@@ -64,6 +63,8 @@ class Segmenter:
         self._backend = backend
         self._groups = table.groups(backend.spec.class_names)
         self._ignore_masks = dict(ignore_masks or {})
+        self._accelerator = backend if isinstance(backend, Accelerator) else None
+        self._choices = Choices(backend.spec, self._groups, self._ignore_masks)
 
     @property
     def spec(self) -> ModelSpec:
@@ -75,6 +76,16 @@ class Segmenter:
         """What runs here, for people."""
         return self._backend.identity
 
+    @property
+    def depth(self) -> int:
+        """How many batches may have begun and not ended."""
+        return self._accelerator.depth if self._accelerator else 1
+
+    @property
+    def largest_batch(self) -> int:
+        """How many frames are worth beginning at once: a backend on the host gains nothing from several."""
+        return self._accelerator.largest_batch if self._accelerator else 1
+
     def segment(self, frames: Sequence[Frame], semantic: bool = False) -> list[Segmentation]:
         """Process one frame of each of several cameras; `semantic` asks for semantic maps, too.
 
@@ -82,17 +93,49 @@ class Segmenter:
             FrameError: a frame cannot be decoded.
             ModelOutputError: the model produced NaN or infinity.
         """
-        options, detected = self.options, self.detect(frames)
-        return [self.finish(frame, found, options, semantic) for frame, found in zip(frames, detected, strict=True)]
+        results = []
+        for result in self.end(self.begin(frames, semantic)):
+            if isinstance(result, ModelOutputError):
+                raise result
+            results.append(result)
+        return results
+
+    def begin(self, frames: Sequence[Frame], semantic: bool = False) -> Begun:
+        """The first half of `segment`: an accelerator works on the frames from now on, while the caller goes on.
+
+        Raises:
+            FrameError: a frame cannot be decoded.
+        """
+        options = self.options
+        job = None
+        if self._accelerator is not None:
+            job = self._accelerator.start(frames, [self._choices.of(frame, options) for frame in frames], semantic)
+        return Begun(frames, options, semantic, job)
+
+    def end(self, begun: Begun) -> list[Segmentation | ModelOutputError]:
+        """The second half of `segment`: what became of each frame; the model's fault in one does not harm the others.
+
+        Raises:
+            FrameError: a frame cannot be decoded.
+        """
+        if self._accelerator is not None:
+            results = self._accelerator.chosen(begun.job)
+            return [segmentation(*each, self._groups) for each in zip(begun.frames, results, strict=True)]
+        try:
+            detected = self.detect(begun.frames)
+            both = zip(begun.frames, detected, strict=True)
+            return [self.finish(*each, begun.options, begun.semantic) for each in both]
+        except ModelOutputError as error:
+            return [error] * len(begun.frames)
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """The first half of `segment`: what the model found, before anything is left out."""
+        """What the model found, before anything is left out."""
         return self._backend.detect(frames)
 
     def finish(
         self, frame: Frame, detections: Detections, options: SegmenterOptions, semantic: bool = False
     ) -> Segmentation:
-        """The second half of `segment`: select, number and paint what the last `detect` found in a frame."""
+        """Select, number and paint what the last `detect` found in a frame."""
         begin = perf_counter()
         kept = select(detections, self._groups, options.select, self._ignore_masks.get(frame.camera))
         selected = perf_counter()
@@ -122,10 +165,13 @@ class Segmenter:
         return self._backend.class_map(detections, size)
 
     def warm_up(self, runs: int = 2) -> None:
-        """Run grey pictures through, so that the first camera frame does not pay for memory and kernels."""
+        """Run grey pictures through, so that the first camera frames do not pay for memory and kernels."""
         grey = np.full((self.spec.network_height, self.spec.network_width, 3), 114, np.uint8)
-        for _ in range(runs):
-            self.segment([Frame.from_bgr(grey)])
+        for count in range(1, self.largest_batch + 1):
+            for _ in range(runs * self.depth):
+                self.segment([Frame.from_bgr(grey)] * count)
+        for camera in self._ignore_masks:
+            self.segment([Frame.from_bgr(grey, camera=camera)])
 
     def close(self) -> None:
         """Release the model."""

@@ -79,6 +79,11 @@ class IgnoreMask:
             )
         return cls(picture > 0)
 
+    @property
+    def sums(self) -> NDArray[np.float64]:
+        """Ignored pixels above and to the left of each corner of the mask's pixels, float64 `[h + 1, w + 1]`."""
+        return self._sums
+
     def share(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
         """The ignored share of boxes.
 
@@ -100,6 +105,19 @@ class IgnoreMask:
         return covered
 
 
+def class_thresholds(options: SelectOptions, class_groups: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Lowest score of each class, float32 `[C]`; infinity for classes that are never kept.
+
+    Args:
+        options: what is kept.
+        class_groups: int32 `[C]`, road group of each class, or `NO_GROUP`.
+    """
+    thresholds = options.thresholds()[class_groups]
+    if not options.keep_other:
+        thresholds[class_groups == NO_GROUP] = np.inf
+    return thresholds
+
+
 def select(
     detections: Detections, class_groups: NDArray[np.int32], options: SelectOptions, ignore: IgnoreMask | None = None
 ) -> Instances:
@@ -111,25 +129,29 @@ def select(
         options: what is kept.
         ignore: the camera's ignore region.
     """
-    groups = class_groups[detections.labels]
-    kept = (detections.scores > 0) & (detections.scores >= options.thresholds()[groups])
-    if not options.keep_other:
-        kept &= groups != NO_GROUP
-    rows = np.flatnonzero(kept).astype(np.int32)
-    instances = Instances(
-        rows,
-        np.arange(1, len(rows) + 1, dtype=np.uint16),
-        detections.geometry.boxes_to_camera(detections.boxes_network[rows]),
-        detections.scores[rows],
-        detections.labels[rows],
-        groups[rows],
-    )
+    thresholds = class_thresholds(options, class_groups)[detections.labels]
+    kept = (detections.scores > 0) & (detections.scores >= thresholds)
+    instances = numbered(detections, np.cumsum(kept, dtype=np.uint16) * kept, class_groups)
     distinct = _distinct(instances, options.group_iou)
     if ignore is not None:
         geometry = detections.geometry
         share = ignore.share(instances.boxes_camera, geometry.camera_width, geometry.camera_height)
         distinct &= share <= IGNORED_SHARE
     return renumber(instances.where(distinct))
+
+
+def numbered(detections: Detections, numbers: NDArray[np.uint16], class_groups: NDArray[np.int32]) -> Instances:
+    """The rows that have a number.
+
+    Args:
+        detections: of one frame.
+        numbers: uint16 `[K]`, of each row; 0 for those left out.
+        class_groups: int32 `[C]`, road group of each class.
+    """
+    rows = np.flatnonzero(numbers).astype(np.int32)
+    labels = detections.labels[rows]
+    boxes = detections.geometry.boxes_to_camera(detections.boxes_network[rows])
+    return Instances(rows, numbers[rows], boxes, detections.scores[rows], labels, class_groups[labels])
 
 
 def renumber(instances: Instances) -> Instances:

@@ -13,8 +13,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from ..backend.base import RunOptions
 from ..classes import ROAD_GROUPS
 from ..errors import ConfigurationError
+from ..pipeline.options import SegmenterOptions
 from ..pipeline.output_size import OutputSize
-from ..pipeline.segmenter import SegmenterOptions
 from ..pipeline.select import SelectOptions
 from ..sources.share import share_directory
 

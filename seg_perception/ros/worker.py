@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Thread
 from time import perf_counter
 
 from ..errors import FrameError, ModelOutputError
 from ..frame import Frame
 from ..instances import Segmentation
-from ..pipeline.segmenter import Segmenter
+from ..pipeline.segmenter import Begun, Segmenter
 from .camera import Camera, Doorbell
 from .outputs import Outputs
 from .statistics import MODEL_OUTPUT, TOO_OLD, StageTimes
@@ -18,8 +19,27 @@ from .statistics import MODEL_OUTPUT, TOO_OLD, StageTimes
 _LOOK_AGAIN_SECONDS = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The newest frames of some cameras, under way.
+
+    Attributes:
+        cameras: where each frame came from, and where its results go.
+        read: seconds that reading each took.
+        begun: what the segmenter knows of them.
+    """
+
+    cameras: list[tuple[Camera, Outputs]]
+    read: list[float]
+    begun: Begun
+
+
 class Worker:
-    """Serves cameras in turn, each with its newest frame."""
+    """Serves cameras in turn, each with its newest frame, as many at once as the segmenter gains from.
+
+    With an accelerator, the next frames are handed over before the results of the last are fetched and published, if
+    there are any by then.
+    """
 
     def __init__(
         self,
@@ -69,24 +89,66 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
+        ahead: _Batch | None = None
         try:
             while not self._ended:
-                if not self._serve_next():
+                batch = self._begin_next()
+                if batch is not None and self._segmenter.depth == 1:
+                    self._finish(batch)
+                    continue
+                if ahead is not None:
+                    self._finish(ahead)
+                elif batch is None:
                     self._wait()
+                ahead = batch
         except BaseException as error:
             if not self._ended:
                 self._fail(error)
 
-    def _serve_next(self) -> bool:
-        """Process the newest frame of the camera whose turn it is; false when no camera has one."""
-        for index, (camera, outputs) in enumerate(self._cameras):
+    def _begin_next(self) -> _Batch | None:
+        """Begin with the newest frames of the cameras whose turn it is; None when none has one that can be used."""
+        frames: list[Frame] = []
+        cameras: list[tuple[Camera, Outputs]] = []
+        read: list[float] = []
+        for camera, outputs in list(self._cameras):
             serialized = camera.take()
-            if serialized is not None:
-                # Served cameras go to the end of the line, so a fast camera cannot starve a slow one.
-                self._cameras.append(self._cameras.pop(index))
-                self._serve(camera, outputs, serialized)
-                return True
-        return False
+            if serialized is None:
+                continue
+            # Served cameras go to the end of the line, so a fast camera cannot starve a slow one.
+            self._cameras.remove((camera, outputs))
+            self._cameras.append((camera, outputs))
+            begin = perf_counter()
+            frame = self._read(camera, serialized)
+            if frame is None:
+                continue
+            frames.append(frame)
+            cameras.append((camera, outputs))
+            read.append(perf_counter() - begin)
+            if len(frames) == self._segmenter.largest_batch:
+                break
+        if not frames:
+            return None
+        semantic = any(outputs.wants_semantic_map() for _, outputs in cameras)
+        try:
+            return _Batch(cameras, read, self._segmenter.begin(frames, semantic))
+        except FrameError as error:
+            for camera, _ in cameras:
+                self._lose(camera, error.kind, str(error))
+            return None
+
+    def _read(self, camera: Camera, serialized: bytes) -> Frame | None:
+        """The frame in a message; None, with the fault reported, when it cannot be used."""
+        try:
+            frame = camera.frame(serialized)
+        except FrameError as error:
+            self._lose(camera, error.kind, str(error))
+            return None
+        age = (self._now_ns() - frame.stamp_ns) / 1e9
+        if 0 < camera.max_age < age:
+            camera.statistics.dropped(TOO_OLD)
+            self._report_age(camera, age)
+            return None
+        return frame
 
     def _wait(self) -> None:
         """Have the executor hand over the next frame of any camera."""
@@ -100,29 +162,24 @@ class Worker:
             )
             self._doorbell.open = False
 
-    def _serve(self, camera: Camera, outputs: Outputs, serialized: bytes) -> None:
-        """Process one frame; its faults end here."""
-        begin = perf_counter()
+    def _finish(self, batch: _Batch) -> None:
+        """Publish what became of frames; their faults end here."""
         try:
-            frame = camera.frame(serialized)
-            age = (self._now_ns() - frame.stamp_ns) / 1e9
-            if 0 < camera.max_age < age:
-                camera.statistics.dropped(TOO_OLD)
-                self._report_age(camera, age)
-                return
-            read = perf_counter()
-            segmentation = self._segmenter.segment([frame], outputs.wants_semantic_map())[0]
-            done = perf_counter()
+            results = self._segmenter.end(batch.begun)
         except FrameError as error:
-            self._lose(camera, error.kind, str(error))
-        except ModelOutputError as error:
-            self._lose(camera, MODEL_OUTPUT, str(error))
-        else:
-            calibrated = self._publish(camera, outputs, segmentation)
-            camera.statistics.processed((self._now_ns() - frame.stamp_ns) / 1e9)
-            self._stages.add({"read": read - begin, **segmentation.timings, "publish": perf_counter() - done})
+            for camera, _ in batch.cameras:
+                self._lose(camera, error.kind, str(error))
+            return
+        for (camera, outputs), read, result in zip(batch.cameras, batch.read, results, strict=True):
+            if isinstance(result, ModelOutputError):
+                self._lose(camera, MODEL_OUTPUT, str(result))
+                continue
+            done = perf_counter()
+            calibrated = self._publish(camera, outputs, result)
+            camera.statistics.processed((self._now_ns() - result.frame.stamp_ns) / 1e9)
+            self._stages.add({"read": read, **result.timings, "publish": perf_counter() - done})
             if not calibrated:
-                self._report_calibration(camera, frame)
+                self._report_calibration(camera, result.frame)
 
     def _publish(self, camera: Camera, outputs: Outputs, segmentation: Segmentation) -> bool:
         """Publish the results; false when the calibration does not fit."""

@@ -21,8 +21,9 @@ from seg_perception.contract import METADATA_KEY, ModelSpec
 from seg_perception.errors import ConfigurationError, ModelError, ModelOutputError, NotCanonicalError
 from seg_perception.frame import Frame
 from seg_perception.pipeline.host import open_backend
+from seg_perception.pipeline.options import SegmenterOptions
 from seg_perception.pipeline.output_size import OutputSize
-from seg_perception.pipeline.segmenter import Segmenter, SegmenterOptions
+from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.pipeline.select import SelectOptions
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -33,7 +33,8 @@ from seg_perception.contract import NO_CLASS
 from seg_perception.frame import Frame
 from seg_perception.metrics.compact import FrameInstances
 from seg_perception.pipeline.host import open_backend
-from seg_perception.pipeline.segmenter import Segmenter, SegmenterOptions
+from seg_perception.pipeline.options import SegmenterOptions
+from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.pipeline.select import SelectOptions
 from seg_perception.toolchain.prepare import PrepareOptions, prepare
 

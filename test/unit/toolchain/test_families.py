@@ -24,7 +24,8 @@ from seg_perception.errors import ModelOutputError, SegPerceptionError
 from seg_perception.frame import Frame
 from seg_perception.metrics.boxes import box_iou
 from seg_perception.pipeline.host import open_backend
-from seg_perception.pipeline.segmenter import Segmenter, SegmenterOptions
+from seg_perception.pipeline.options import SegmenterOptions
+from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.pipeline.select import SelectOptions
 from seg_perception.toolchain.export import load_export
 from seg_perception.toolchain.families import known_families, recognise

@@ -18,7 +18,8 @@ from seg_perception.classes import ClassTable
 from seg_perception.errors import ClassTableError, ConfigurationError, ModelOutputError, UnknownFamilyError
 from seg_perception.frame import Frame
 from seg_perception.pipeline.host import open_backend
-from seg_perception.pipeline.segmenter import Segmenter, SegmenterOptions
+from seg_perception.pipeline.options import SegmenterOptions
+from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.pipeline.select import SelectOptions
 from seg_perception.toolchain.head import HeadOptions
 from seg_perception.toolchain.prepare import prepare

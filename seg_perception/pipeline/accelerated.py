@@ -1,0 +1,61 @@
+"""Between the segmenter and an accelerator, which selects and paints by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backend.base import Choice, Chosen
+from ..contract import ModelSpec
+from ..errors import ModelOutputError
+from ..frame import Frame
+from ..geometry import ResizeGeometry
+from ..instances import Segmentation
+from .options import SegmenterOptions
+from .select import IgnoreMask, class_thresholds, numbered
+
+
+class Choices:
+    """Options as the plain numbers that an accelerator takes."""
+
+    def __init__(self, spec: ModelSpec, groups: NDArray[np.int32], ignore_masks: Mapping[str, IgnoreMask]) -> None:
+        """Take what stays the same.
+
+        Args:
+            spec: the model.
+            groups: int32 `[C]`, road group of each class.
+            ignore_masks: by camera name.
+        """
+        self._spec = spec
+        self._groups = groups
+        self._ignore_masks = ignore_masks
+        self._options: SegmenterOptions | None = None
+        self._thresholds: NDArray[np.float32] = np.zeros(0, np.float32)
+
+    def of(self, frame: Frame, options: SegmenterOptions) -> Choice:
+        """What is kept in a frame."""
+        if self._options is not options:
+            self._options, self._thresholds = options, class_thresholds(options.select, self._groups)
+        network = (self._spec.network_width, self._spec.network_height)
+        ignore = self._ignore_masks.get(frame.camera)
+        return Choice(
+            self._thresholds,
+            self._groups,
+            options.select.group_iou,
+            options.min_pixels,
+            options.output_size.of(ResizeGeometry.fit(self._spec.resize, frame.width, frame.height, *network)),
+            ignore.sums if ignore is not None else None,
+        )
+
+
+def segmentation(
+    frame: Frame, chosen: Chosen | ModelOutputError, groups: NDArray[np.int32]
+) -> Segmentation | ModelOutputError:
+    """What is published for a frame; `groups` int32 `[C]` is the road group of each class."""
+    if isinstance(chosen, ModelOutputError):
+        return chosen
+    instances = numbered(chosen.detections, chosen.numbers, groups)
+    areas = chosen.painted.areas[instances.rows]
+    return Segmentation(frame, instances, chosen.painted, areas, chosen.detections.timings, chosen.semantic_map)
