@@ -6,7 +6,7 @@ never read off a version number, so that the next version needs no change here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -34,17 +34,19 @@ BUILD_NAMES = {
     "ParserError": ("code", "desc", "node_name", "node_operator"),
 }
 RUN_NAMES = {
-    "Runtime": ("deserialize_cuda_engine",),
+    "Runtime": ("DLA_core", "deserialize_cuda_engine"),
     "ICudaEngine": (
-        *("create_execution_context", "get_tensor_dtype", "get_tensor_mode", "get_tensor_name", "get_tensor_shape"),
-        "num_io_tensors",
+        *("create_execution_context", "get_tensor_dtype", "get_tensor_location", "get_tensor_mode", "get_tensor_name"),
+        *("get_tensor_profile_shape", "get_tensor_shape", "num_io_tensors"),
     ),
     "IExecutionContext": (
-        *("execute_async_v3", "infer_shapes", "set_input_shape", "set_optimization_profile_async"),
-        "set_tensor_address",
+        *("execute_async_v3", "get_tensor_shape", "infer_shapes", "set_input_shape", "set_tensor_address"),
     ),
-    "ExecutionContextAllocationStrategy": ("STATIC", "USER_MANAGED"),
+    "DataType": ("FLOAT", "HALF", "INT32", "UINT8"),
+    "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
+    "ILogger": ("Severity", "log"),
     "TensorIOMode": ("INPUT", "OUTPUT"),
+    "TensorLocation": ("DEVICE",),
 }
 Names = dict[str, tuple[str, ...]]
 
@@ -57,10 +59,16 @@ class _Module(Protocol):
     BuilderFlag: type[trt.BuilderFlag]
     DeviceType: type[trt.DeviceType]
     Dims: type[trt.Dims]
+    ExecutionContextAllocationStrategy: type[trt.ExecutionContextAllocationStrategy]
+    ICudaEngine: type[trt.ICudaEngine]
+    IExecutionContext: type[trt.IExecutionContext]
     ILogger: type[trt.ILogger]
     MemoryPoolType: type[trt.MemoryPoolType]
     NetworkDefinitionCreationFlag: type[trt.NetworkDefinitionCreationFlag]
     OnnxParser: type[trt.OnnxParser]
+    Runtime: type[trt.Runtime]
+    TensorIOMode: type[trt.TensorIOMode]
+    TensorLocation: type[trt.TensorLocation]
 
 
 class BuildListener(Protocol):
@@ -191,7 +199,51 @@ class TensorRt:
         config.DLA_core = core
         config.set_flag(self.module.BuilderFlag.GPU_FALLBACK)
 
-    def logger(self, messages: list[str]) -> trt.ILogger:
+    def scratch_bytes(self, engine: trt.ICudaEngine) -> int:
+        """Device memory that an execution needs beside inputs and outputs, for any shape."""
+        if hasattr(self.module.ICudaEngine, "device_memory_size_v2"):
+            return engine.device_memory_size_v2
+        return engine.device_memory_size
+
+    def weights_bytes(self, engine: trt.ICudaEngine) -> int:
+        """Size of the weights of an engine; 0 where TensorRT cannot tell."""
+        if not hasattr(self.module.ICudaEngine, "get_engine_stat"):
+            return 0
+        return max(0, int(cast(Any, engine).get_engine_stat()))
+
+    def runtime_config(self, engine: trt.ICudaEngine) -> Any:
+        """How RTX is to run an execution; None for TensorRT, which has nothing more to be told."""
+        module: Any = self.module
+        if not hasattr(module, "CudaGraphStrategy"):
+            return None
+        config: Any = engine.create_runtime_config()
+        config.set_execution_context_allocation_strategy(module.ExecutionContextAllocationStrategy.USER_MANAGED)
+        # Our own graph holds the engine together with what surrounds it; RTX must not make one inside it.
+        config.cuda_graph_strategy = module.CudaGraphStrategy.DISABLED
+        # The best kernels for a batch size before the first run: ours would else capture what RTX runs until then.
+        config.dynamic_shapes_kernel_specialization_strategy = module.DynamicShapesKernelSpecializationStrategy.EAGER
+        return config
+
+    def create_context(self, engine: trt.ICudaEngine, config: Any) -> trt.IExecutionContext | None:
+        """An execution context that works in memory of ours, with what `runtime_config` gave; None if it failed."""
+        if config is not None:
+            return engine.create_execution_context(runtime_config=config)
+        return engine.create_execution_context(self.module.ExecutionContextAllocationStrategy.USER_MANAGED)
+
+    def set_scratch(self, context: trt.IExecutionContext, address: int, size: int) -> None:
+        """Give a context its `scratch_bytes`."""
+        if hasattr(self.module.IExecutionContext, "set_device_memory"):
+            context.set_device_memory(address, size)
+        else:
+            cast(Any, context).device_memory = address
+
+    def is_capturable(self, context: trt.IExecutionContext, stream: int) -> bool:
+        """Whether a stream may be captured while it runs; TensorRT itself lets one try."""
+        if not hasattr(self.module.IExecutionContext, "is_stream_capturable"):
+            return True
+        return bool(cast(Any, context).is_stream_capturable(stream))
+
+    def logger(self, messages: MutableSequence[str]) -> trt.ILogger:
         """One that collects errors and warnings, and prints nothing."""
         base = self.module.ILogger
         worst_unimportant = base.Severity.INFO
