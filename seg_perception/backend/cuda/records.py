@@ -46,8 +46,7 @@ CAMERA = np.dtype(
         ("ignore_width", np.int32),
         ("ignore_height", np.int32),
         ("min_pixels", np.int32),
-        ("group_iou", np.float32),
-        ("reserved", np.int32),
+        ("group_iou", np.float64),
     ]
 )
 

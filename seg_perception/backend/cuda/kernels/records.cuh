@@ -19,8 +19,7 @@ struct Camera {
     int map_width, map_height;  // of the instance map, in pixels
     int ignore_width, ignore_height;
     int min_pixels;             // instances with fewer visible pixels are left out
-    float group_iou;            // suppression across the classes of a road group
-    int reserved;
+    double group_iou;           // suppression across the classes of a road group, as exact as the CPU compares it
 };
 static_assert(sizeof(Camera) == 80, "records.py has the same layout");
 
