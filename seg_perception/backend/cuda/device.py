@@ -130,6 +130,9 @@ class Device(Protocol):
     def copy_out(self, target: NDArray[np.uint8], address: int, stream: Stream) -> None:
         """Copy device memory to a part of a pinned block."""
 
+    def copy(self, target: int, source: int, size: int, stream: Stream) -> None:
+        """Copy device memory to device memory."""
+
     def zero(self, address: int, size: int, stream: Stream) -> None:
         """Fill device memory with zeros."""
 
