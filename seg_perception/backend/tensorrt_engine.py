@@ -81,8 +81,9 @@ class TensorRtEngine:
                 self._cache = _KernelCache(config, f"{manifest.engine_sha256[:16]}-{device.architecture}")
         except SegPerceptionError as error:
             self.close()
-            # The frames of its traceback would keep TensorRT's objects alive for longer than the CUDA context.
-            raise error.with_traceback(None) from error.__cause__
+            # Frames of tracebacks would keep TensorRT's objects alive for longer than the CUDA context.
+            error.__context__ = None
+            raise error.with_traceback(None) from None
 
     def bind(self, batch: int, addresses: Mapping[str, int], scratch: int) -> TensorRtExecution:
         """See `Engine.bind`."""

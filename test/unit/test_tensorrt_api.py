@@ -20,6 +20,18 @@ from seg_perception.errors import BackendUnavailable, ConfigurationError
 ROOT = Path(__file__).resolve().parents[2]
 # Of TensorRT 10.3, JetPack 6's, from the bindings that NVIDIA publishes: the classes that matter and their members.
 NAMES_10_3 = json.loads(Path(__file__).with_name("tensorrt_10_3_names.json").read_text())
+# What the bindings of 10.1 added, and 10.0 therefore lacks.
+ADDED_IN_10_1 = ("device_memory_size_v2", "set_device_memory")
+RTX_NAMES = {
+    "CudaGraphStrategy": ("DISABLED",),
+    "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
+    "IExecutionContext": ("is_stream_capturable",),
+    "IRuntimeCache": ("deserialize", "serialize"),
+    "IRuntimeConfig": (
+        *("create_runtime_cache", "cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy"),
+        *("set_execution_context_allocation_strategy", "set_runtime_cache"),
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +61,17 @@ class Recorded:
         raise AttributeError(name)
 
 
+def recorded(version: str, without: tuple[str, ...] = ()) -> TensorRt:
+    module: Any = ModuleType("tensorrt")
+    module.__version__ = version
+    for kind, members in NAMES_10_3.items():
+        setattr(module, kind, Recorded(" ".join(name for name in members.split() if name not in without)))
+    return TensorRt("tensorrt", module)
+
+
 @pytest.fixture
 def jetpack6() -> TensorRt:
-    module: Any = ModuleType("tensorrt")
-    module.__version__ = "10.3.0"
-    for kind, members in NAMES_10_3.items():
-        setattr(module, kind, Recorded(members))
-    return TensorRt("tensorrt", module)
+    return recorded("10.3.0")
 
 
 def test_rtx_builds_for_architectures(rtx: TensorRt, config: Any) -> None:
@@ -104,8 +120,37 @@ def test_tensorrt_11_has_what_running_needs() -> None:
     lean = pytest.importorskip("tensorrt_lean", reason="tensorrt-lean-cu13 has wheels for x86-64, Python 3.10 to 3.13")
     assert lean.__version__.startswith("11.")
     assert missing_names(lean, RUN_NAMES) == []
+    newest = {"ICudaEngine": ("device_memory_size_v2", "get_engine_stat"), "IExecutionContext": ("set_device_memory",)}
+    assert missing_names(lean, newest) == []
+    assert not hasattr(lean.ICudaEngine, "device_memory_size")
+    assert not hasattr(lean, "CudaGraphStrategy")
     # It is the run-time half.
     assert "Builder.build_serialized_network" in missing_names(lean, BUILD_NAMES)
+
+
+def test_rtx_has_what_only_it_needs(rtx: TensorRt) -> None:
+    assert missing_names(rtx.module, RTX_NAMES) == []
+    assert missing_names(rtx.module, {"ICudaEngine": ("device_memory_size_v2", "get_engine_stat")}) == []
+
+
+@pytest.mark.parametrize("without", [(), ADDED_IN_10_1])
+def test_scratch_memory_of_10_0_and_later(without: tuple[str, ...]) -> None:
+    library = recorded("10.x", without)
+    assert missing_names(library.module, RUN_NAMES) == []
+    engine: Any = SimpleNamespace(device_memory_size=5, **({} if without else {"device_memory_size_v2": 7}))
+    assert library.scratch_bytes(engine) == (5 if without else 7)
+    given: list[Any] = []
+    context: Any = SimpleNamespace(set_device_memory=lambda *memory: given.append(memory))
+    library.set_scratch(context, 512, 7)
+    assert given == ([] if without else [(512, 7)])
+    assert getattr(context, "device_memory", None) == (512 if without else None)
+
+
+def test_tensorrt_tells_less_than_rtx(jetpack6: TensorRt) -> None:
+    nothing: Any = SimpleNamespace()
+    assert jetpack6.runtime_config(nothing) is None
+    assert jetpack6.is_capturable(nothing, 1)
+    assert jetpack6.weights_bytes(nothing) == 0
 
 
 def test_tensorrt_10_3_has_what_building_and_running_needs(jetpack6: TensorRt) -> None:
