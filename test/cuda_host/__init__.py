@@ -86,7 +86,7 @@ def _compile(compiler: str, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         build = Path(scratch)
         names = [name for source in sorted(KERNELS.glob("*.cu")) for name in _DEFINITION.findall(source.read_text())]
-        lines = [f'CUDA_HOST_KERNEL("{name}", {name}),\n' for name in names]
+        lines = [f"CUDA_HOST_KERNEL({name}),\n" for name in names]
         (build / "registered_kernels.inc").write_text("".join(lines))
         if not (KERNELS / "all.cu").exists():
             parts = "".join(f'#include "{source.name}"\n' for source in sorted(KERNELS.glob("*.cu")))

@@ -27,8 +27,8 @@ struct Place { uint3 thread, block; dim3 threads, blocks; };
 // Of the thread that runs.
 extern Place place;
 
-// Wait for all threads of the block.
-void barrier();
+// Wait for all threads of the block; returns how many of them gave a value other than 0.
+unsigned barrier(uint64_t value);
 
 // What every lane of a warp gave.
 struct Exchange { uint64_t values[32]; unsigned ballot; };
@@ -76,7 +76,10 @@ T reduce(unsigned mask, T value, F combine) {
 #define gridDim (cuda_host::place.blocks)
 constexpr int warpSize = 32;
 
-inline void __syncthreads() { cuda_host::barrier(); }
+inline void __syncthreads() { cuda_host::barrier(0); }
+inline int __syncthreads_count(int predicate) { return int(cuda_host::barrier(predicate != 0)); }
+inline int __syncthreads_or(int predicate) { return __syncthreads_count(predicate) != 0; }
+inline int __syncthreads_and(int predicate) { return __syncthreads_count(!predicate) == 0; }
 inline void __syncwarp(unsigned mask = ~0u) { cuda_host::exchange(mask, 0); }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
@@ -116,6 +119,12 @@ inline int __float2int_rz(float value) { return int(value); }
 inline int __double2int_rn(double value) { return int(rint(value)); }
 inline int __double2int_rd(double value) { return int(floor(value)); }
 inline int __double2int_rz(double value) { return int(value); }
+inline float __double2float_rn(double value) { return float(value); }
+inline float __double2float_rd(double value) {
+    float nearest = float(value);
+    return nearest > value ? nextafterf(nearest, -INFINITY) : nearest;
+}
+inline float __double2float_ru(double value) { return -__double2float_rd(-value); }
 inline float __uint_as_float(unsigned bits) { float value; memcpy(&value, &bits, 4); return value; }
 inline unsigned __float_as_uint(float value) { unsigned bits; memcpy(&bits, &value, 4); return bits; }
 inline float __int_as_float(int bits) { return __uint_as_float(unsigned(bits)); }

@@ -38,7 +38,7 @@ std::vector<Thread> threads;
 std::vector<Exchange> exchanges;  // of each warp, the latest
 std::vector<unsigned> ready;      // threads that can go on, the next one last
 Fibre *running;
-unsigned current, next_thread;
+unsigned current, next_thread, counted;  // counted: by the latest barrier
 Call *call;
 jmp_buf finished;
 std::string failure;
@@ -92,7 +92,9 @@ void release() {
     if (waiting != threads.size())
         finish(waiting == 0 ? "an exchange within a warp names lanes that never come to it"
                             : "some threads of a block wait at __syncthreads, others never come to it");
+    counted = 0;
     for (unsigned thread = 0; thread < threads.size(); ++thread) {
+        counted += threads[thread].value != 0;
         threads[thread].wait = Wait::RUNNING;
         ready.push_back(thread);
     }
@@ -172,7 +174,11 @@ void run_block() {
 }
 }  // namespace
 
-void barrier() { park(Wait::BARRIER); }
+unsigned barrier(uint64_t value) {
+    threads[current].value = value;
+    park(Wait::BARRIER);
+    return counted;
+}
 
 const Exchange &exchange(unsigned mask, uint64_t value) {
     threads[current].mask = mask;

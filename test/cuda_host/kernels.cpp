@@ -1,11 +1,7 @@
 // The kernels of the package as functions of a shared library. `registered_kernels.inc` is written by the loader.
 
-#include <stdlib.h>
-
 #include "launch.h"
 
-// The C library has a function of this name, which cannot be declared twice.
-#define select select_detections
 #include "all.cu"
 
 namespace {

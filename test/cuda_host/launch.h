@@ -54,6 +54,5 @@ private:
 };
 }  // namespace cuda_host
 
-// `name` and the function, which may be spelled otherwise where the C library has the name, too.
-#define CUDA_HOST_KERNEL(name, function) \
-    {name, cuda_host::Launcher<&function>::launch, cuda_host::Launcher<&function>::types()}
+#define CUDA_HOST_KERNEL(name) \
+    {#name, cuda_host::Launcher<&name>::launch, cuda_host::Launcher<&name>::types()}
