@@ -6,11 +6,8 @@ Everything here is called with the CUDA context current (`with device.active()`)
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -21,6 +18,7 @@ from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, ModelSpec
 from ..errors import BackendUnavailable, DeviceError, ModelError, NotCanonicalError, SegPerceptionError
 from ..manifest import EngineManifest
 from .base import check_signature
+from .cache import cache_file, read_cached, write_cached
 from .cuda.device import Device
 from .tensorrt_api import RUN_NAMES, TensorRt
 
@@ -244,13 +242,8 @@ class _KernelCache:
     def __init__(self, config: Any, name: str) -> None:
         self._config = config
         self._cache = config.create_runtime_cache()
-        self._file: Path | None = None
-        self._loaded = b""
-        # RuntimeError: there is no home folder.
-        with suppress(OSError, RuntimeError):
-            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seg_perception"
-            self._file = folder / f"{name}.rtx"
-            self._loaded = self._file.read_bytes()
+        self._file = cache_file(f"{name}.rtx")
+        self._loaded = read_cached(self._file)
         # RTX itself tells a cache of another GPU, driver or version, and leaves it.
         if self._loaded and not self._cache.deserialize(self._loaded):
             logging.getLogger(__name__).info("%s: does not fit this GPU and driver; RTX compiles again", self._file)
@@ -267,10 +260,7 @@ class _KernelCache:
         if memory is None or (data := bytes(memoryview(memory))) == self._loaded:
             return
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._file.parent, prefix=".", delete=False) as file:
-                file.write(data)
-            Path(file.name).replace(self._file)
+            write_cached(self._file, data)
         except OSError as error:
             logging.getLogger(__name__).warning(
                 "%s: the kernels that RTX compiled cannot be kept (%s); the next start compiles them again",
