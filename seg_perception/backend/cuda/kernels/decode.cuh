@@ -24,11 +24,13 @@ struct Picture {
 __device__ inline int clamped(int value, int low, int high) { return min(max(value, low), high); }
 
 // bgr8, rgb8, bgra8, rgba8 and mono8: the byte of each colour within a pixel.
-template <int Channels, int Red, int Green, int Blue>
+template <int Channels>
 struct Interleaved {
-    static __device__ Colour at(const Picture& picture, int x, int y) {
+    int red, green, blue;
+
+    __device__ Colour at(const Picture& picture, int x, int y) const {
         const unsigned char* pixel = picture.row(y) + x * Channels;
-        return {pixel[Red], pixel[Green], pixel[Blue]};
+        return {pixel[red], pixel[green], pixel[blue]};
     }
 };
 
@@ -46,20 +48,22 @@ __device__ inline Colour from_yuv(int luma, int u, int v) {
 }
 
 // Two pixels in four bytes, with one chroma: where in them the first luma, U and V are.
-template <int Luma, int U, int V>
 struct Packed422 {
-    static __device__ Colour at(const Picture& picture, int x, int y) {
+    int luma, u, v;
+
+    __device__ Colour at(const Picture& picture, int x, int y) const {
         const unsigned char* pair = picture.row(y) + 2 * (x & ~1);
-        return from_yuv(pair[Luma + 2 * (x & 1)], pair[U], pair[V]);
+        return from_yuv(pair[luma + 2 * (x & 1)], pair[u], pair[v]);
     }
 };
 
-// A plane of luma, followed by one of chroma with half the rows and the same step.
-template <int U, int V>
+// A plane of luma, followed by one of chroma with half the rows and the same step: where in its pairs U and V are.
 struct SemiPlanar {
-    static __device__ Colour at(const Picture& picture, int x, int y) {
+    int u, v;
+
+    __device__ Colour at(const Picture& picture, int x, int y) const {
         const unsigned char* chroma = picture.row(picture.height + y / 2) + (x & ~1);
-        return from_yuv(picture.row(y)[x], chroma[U], chroma[V]);
+        return from_yuv(picture.row(y)[x], chroma[u], chroma[v]);
     }
 };
 
@@ -68,12 +72,13 @@ __device__ inline int mirrored(int value, int length) {
     return value < length ? value : 2 * (length - 1) - value;
 }
 
-// A mosaic with red where x has parity RedX and y has RedY. A pixel at the border gets the colour of its neighbour
+// A mosaic with red where x has parity red_x and y has red_y. A pixel at the border gets the colour of its neighbour
 // inside, as OpenCV does it; a picture of two rows or columns has none inside, there the mosaic goes on as its mirror
 // image, as sources/encodings.py does it.
-template <int RedX, int RedY>
 struct Bayer {
-    static __device__ Colour at(const Picture& picture, int x, int y) {
+    int red_x, red_y;
+
+    __device__ Colour at(const Picture& picture, int x, int y) const {
         int left, right, up, down;
         if (min(picture.width, picture.height) > 2) {
             x = clamped(x, 1, picture.width - 2);
@@ -85,8 +90,8 @@ struct Bayer {
         }
         const unsigned char *above = picture.row(up), *row = picture.row(y), *below = picture.row(down);
         const int centre = row[x], vertical = above[x] + below[x], horizontal = row[left] + row[right];
-        const bool red_row = (y & 1) == RedY;
-        if (((x & 1) == RedX) != red_row) {  // at green
+        const bool red_row = (y & 1) == red_y;
+        if (((x & 1) == red_x) != red_row) {  // at green
             const int beside = (horizontal + 1) >> 1, over = (vertical + 1) >> 1;
             return red_row ? Colour{beside, centre, over} : Colour{over, centre, beside};
         }

@@ -4,14 +4,18 @@
 // first along rows, then along columns, with the truncations in between. (At half the size both ways OpenCV takes the
 // mean of 2 x 2 pixels; with weights of one half, that is the same number.)
 //
-// Counted per output pixel inside the content, 3 bytes written:
-//   bytes asked for     12 (bgr, rgb, bgra, rgba), 4 (mono), 12 (YUV), 28 on average, at most 36 (Bayer); neighbours
-//                       share most of them in the L1 cache, so at most the frame and the network input once go through
-//                       DRAM: 6.2 + 1.2 MB from 1920 x 1080 bgr8 to 640 x 640.
-//   integer operations  about 35 of resizing (per colour 6 multiplications, 3 additions, 5 shifts), and for each of the
-//                       4 source pixels about 15 (YUV) or 25 (Bayer); no floating point, which is per row and column.
-// In padding: 3 bytes written, nothing read. That is 1 to 10 operations a byte, where GPUs have 10 and more for each
-// byte of bandwidth: bound by memory, or on a large GPU by the launch.
+// Counted, not measured, for each pixel inside the content:
+//   bytes read          12 (bgr, rgb, bgra, rgba, YUV), 4 (mono), 20 to 36 (Bayer). Neighbours share them in the cache:
+//                       DRAM sees at most the frame once, 3 (bgr), 2 (422), 1.5 (nv12) or 1 byte for a camera pixel.
+//   bytes written       3.
+//   integer operations  about 60: 45 of resizing (for each colour 6 multiplications, 4 additions, 5 shifts) and 15 of
+//                       addresses; besides, for each of the 4 source pixels, about 25 (YUV) or 35 (Bayer).
+//   float operations    none: 5 for each row and column of a block.
+// In the padding 3 bytes are written and nothing is read.
+//
+// From 1920 x 1080 to 640 x 360 that makes, for bgr8, 6.9 MB and 14 million operations, 2 a byte: bound by memory. For
+// nv12 it is 3.8 MB and 37 million, 10 a byte, for Bayer 2.8 MB and 46 million, 17 a byte: bound by integer arithmetic
+// where a GPU has fewer operations than that for each byte of its bandwidth.
 
 #include "decode.cuh"
 
@@ -51,11 +55,12 @@ __device__ inline int blended(int a, int b, int c, int d, const Tap& column, con
 }
 
 template <typename Encoding>
-__device__ decode::Colour sampled(const decode::Picture& picture, const Tap& column, const Tap& row) {
-    const decode::Colour a = Encoding::at(picture, column.first, row.first);
-    const decode::Colour b = Encoding::at(picture, column.second, row.first);
-    const decode::Colour c = Encoding::at(picture, column.first, row.second);
-    const decode::Colour d = Encoding::at(picture, column.second, row.second);
+__device__ decode::Colour sampled(const Encoding& encoding, const decode::Picture& picture, const Tap& column,
+                                  const Tap& row) {
+    const decode::Colour a = encoding.at(picture, column.first, row.first);
+    const decode::Colour b = encoding.at(picture, column.second, row.first);
+    const decode::Colour c = encoding.at(picture, column.first, row.second);
+    const decode::Colour d = encoding.at(picture, column.second, row.second);
     return {
         blended(a.red, b.red, c.red, d.red, column, row),
         blended(a.green, b.green, c.green, d.green, column, row),
@@ -65,15 +70,15 @@ __device__ decode::Colour sampled(const decode::Picture& picture, const Tap& col
 
 // One row of a block: WIDTH pixels from network column `begin` on. `row` is null outside the content.
 template <typename Encoding>
-__device__ void fill(const Camera& camera, const unsigned char* pixels, int begin, const Tap* columns, const Tap* row,
-                     unsigned char* line) {
+__device__ void fill(const Encoding& encoding, const Camera& camera, const unsigned char* pixels, int begin,
+                     const Tap* columns, const Tap* row, unsigned char* line) {
     const decode::Picture picture{pixels, camera.width, camera.height, camera.step};
 #pragma unroll
     for (int i = 0; i < PIXELS; ++i) {
         const int column = static_cast<int>(threadIdx.x) + i * LANES;
         const int x = begin + column - camera.left;
         decode::Colour colour{camera.pad_value, camera.pad_value, camera.pad_value};
-        if (row && x >= 0 && x < camera.content_width) colour = sampled<Encoding>(picture, columns[column], *row);
+        if (row && x >= 0 && x < camera.content_width) colour = sampled(encoding, picture, columns[column], *row);
         line[3 * column] = static_cast<unsigned char>(colour.red);
         line[3 * column + 1] = static_cast<unsigned char>(colour.green);
         line[3 * column + 2] = static_cast<unsigned char>(colour.blue);
@@ -83,20 +88,33 @@ __device__ void fill(const Camera& camera, const unsigned char* pixels, int begi
 __device__ inline void fill_decoded(const Camera& camera, const unsigned char* pixels, int begin, const Tap* columns,
                                     const Tap* row, unsigned char* line) {
     using namespace decode;
-    switch (camera.encoding) {
-        case BGR: return fill<Interleaved<3, 2, 1, 0>>(camera, pixels, begin, columns, row, line);
-        case RGB: return fill<Interleaved<3, 0, 1, 2>>(camera, pixels, begin, columns, row, line);
-        case BGRA: return fill<Interleaved<4, 2, 1, 0>>(camera, pixels, begin, columns, row, line);
-        case RGBA: return fill<Interleaved<4, 0, 1, 2>>(camera, pixels, begin, columns, row, line);
-        case MONO: return fill<Interleaved<1, 0, 0, 0>>(camera, pixels, begin, columns, row, line);
-        case UYVY: return fill<Packed422<1, 0, 2>>(camera, pixels, begin, columns, row, line);
-        case YUYV: return fill<Packed422<0, 1, 3>>(camera, pixels, begin, columns, row, line);
-        case NV12: return fill<SemiPlanar<0, 1>>(camera, pixels, begin, columns, row, line);
-        case NV21: return fill<SemiPlanar<1, 0>>(camera, pixels, begin, columns, row, line);
-        case BAYER_RGGB: return fill<Bayer<0, 0>>(camera, pixels, begin, columns, row, line);
-        case BAYER_BGGR: return fill<Bayer<1, 1>>(camera, pixels, begin, columns, row, line);
-        case BAYER_GBRG: return fill<Bayer<0, 1>>(camera, pixels, begin, columns, row, line);
-        case BAYER_GRBG: return fill<Bayer<1, 0>>(camera, pixels, begin, columns, row, line);
+    const int code = camera.encoding;
+    switch (code) {
+        case BGR:
+        case RGB: {
+            const int red = code == RGB ? 0 : 2;
+            return fill(Interleaved<3>{red, 1, 2 - red}, camera, pixels, begin, columns, row, line);
+        }
+        case BGRA:
+        case RGBA: {
+            const int red = code == RGBA ? 0 : 2;
+            return fill(Interleaved<4>{red, 1, 2 - red}, camera, pixels, begin, columns, row, line);
+        }
+        case MONO: return fill(Interleaved<1>{0, 0, 0}, camera, pixels, begin, columns, row, line);
+        case UYVY:
+        case YUYV: {
+            const int luma = code == UYVY;
+            return fill(Packed422{luma, 1 - luma, 3 - luma}, camera, pixels, begin, columns, row, line);
+        }
+        case NV12:
+        case NV21: {
+            const int u = code == NV21;
+            return fill(SemiPlanar{u, 1 - u}, camera, pixels, begin, columns, row, line);
+        }
+        default: {
+            const int red_x = code == BAYER_BGGR || code == BAYER_GRBG, red_y = code == BAYER_BGGR || code == BAYER_GBRG;
+            return fill(Bayer{red_x, red_y}, camera, pixels, begin, columns, row, line);
+        }
     }
 }
 
