@@ -75,6 +75,8 @@ class TensorRtRunner:
         self._closed = True
         with suppress(DeviceError), self._device.active():
             self._engine.close()
+        # Again, for where the GPU could not be made current any more.
+        self._engine.close()
         self._device.close()  # with all memory
 
     def _infer(self, images: NDArray[np.uint8]) -> Arrays:

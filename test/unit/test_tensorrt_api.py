@@ -131,6 +131,9 @@ def test_tensorrt_11_has_what_running_needs() -> None:
 def test_rtx_has_what_only_it_needs(rtx: TensorRt) -> None:
     assert missing_names(rtx.module, RTX_NAMES) == []
     assert missing_names(rtx.module, {"ICudaEngine": ("device_memory_size_v2", "get_engine_stat")}) == []
+    config: Any = import_module("tensorrt_rtx").IRuntimeConfig
+    assert config.cuda_graph_strategy.fset
+    assert config.dynamic_shapes_kernel_specialization_strategy.fset
 
 
 @pytest.mark.parametrize("without", [(), ADDED_IN_10_1])
