@@ -59,7 +59,7 @@ class MapKernels:
 
     def select(self, found: Addresses, request: Addresses, count: int, stream: Stream) -> None:
         """Number what is kept of the first `count` frames; their areas and faults become 0."""
-        arguments = (
+        arguments: tuple[np.generic, ...] = (
             *_arrays(found, "boxes", "scores", "labels"),
             *_arrays(request, "cameras", "thresholds", "groups"),
             np.int32(self._spec.max_instances),
@@ -70,7 +70,7 @@ class MapKernels:
     def check_classes(self, inner: Addresses, found: Addresses, count: int, stream: Stream) -> None:
         """Add to the faults of the first `count` frames what is wrong with their class maps; after `select`."""
         cells = self._spec.mask_height * self._spec.mask_width
-        arguments = (
+        arguments: tuple[np.generic, ...] = (
             *_arrays(inner, "class_map"),
             np.int32(cells),
             np.int32(len(self._spec.class_names)),
@@ -102,7 +102,7 @@ class MapKernels:
         """
         spec, first = self._spec, work.first
         rows, cells = spec.max_instances, spec.mask_height * spec.mask_width
-        arguments = (
+        arguments: tuple[np.generic, ...] = (
             _entry(inner, "masks", first, rows * cells * self._mask_bytes),
             _entry(found, "boxes", first, rows * 16),
             _entry(numbers, "numbers", first, rows * 2),
@@ -124,7 +124,7 @@ class MapKernels:
 
     def prune(self, request: Addresses, found: Addresses, inner: Addresses, count: int, stream: Stream) -> None:
         """Leave small instances out of the numbers of the first `count` frames, and set their gates accordingly."""
-        arguments = (
+        arguments: tuple[np.generic, ...] = (
             *_arrays(request, "cameras"),
             np.int32(self._spec.max_instances),
             *_arrays(found, "numbers", "areas"),
@@ -137,7 +137,7 @@ class MapKernels:
     ) -> None:
         """Spread the class map of frame `index` over the pixels of its map, in place of its semantic map."""
         cells = self._spec.mask_height * self._spec.mask_width
-        arguments = (
+        arguments: tuple[np.generic, ...] = (
             _entry(inner, "class_map", index, cells),
             _entry(request, "cameras", index, CAMERA.itemsize),
             *self._grid_arguments(),
