@@ -218,6 +218,8 @@ class CudaBackend:
                 camera["ignore"] = self._on_device(choice.ignore, slot, device)
                 camera["ignore_height"], camera["ignore_width"] = (side - 1 for side in choice.ignore.shape)
         first = choices[0]
+        if any(each.thresholds is not first.thresholds or each.groups is not first.groups for each in choices):
+            raise ValueError("choices: expected the same thresholds and groups for all frames of a batch")
         if tables is None or tables[0] is not first.thresholds or tables[1] is not first.groups:
             slot.request.host["thresholds"][...] = first.thresholds
             slot.request.host["groups"][...] = first.groups

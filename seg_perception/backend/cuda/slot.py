@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...contract import ModelSpec
-from .buffers import Block, Capacity, found_layout, inner_layout, maps_layout, request_layout
+from .buffers import Block, Capacity, Layout, found_layout, inner_layout, maps_layout, request_layout
 from .device import CaptureFailed, Device, Graph
 from .engine import Engine, Execution
 from .letterbox import launch_letterbox
@@ -76,14 +76,35 @@ class Slot:
         self._captures = captures
         self._letterbox = device.kernel("letterbox")
         self._kernels = MapKernels(device, spec, engine.mask_type)
-        self._inner = Block(device, inner_layout(spec, batch, engine.mask_type), device_only=True)
-        self._scratch = device.memory(max(engine.scratch_bytes, 1))
-        self.found = Block(device, found_layout(spec, batch))
-        self.request = Block(device, request_layout(spec, self.capacity))
-        self.maps = Block(device, maps_layout(self.capacity))
         self._executions: dict[int, Execution] = {}
         self._enqueued: set[int] = set()
         self._graphs: dict[Work, Graph] = {}
+        self._blocks: dict[str, Block] = {}
+        self._scratch = 0
+        try:
+            self._scratch = device.memory(max(engine.scratch_bytes, 1))
+            self._blocks["inner"] = Block(device, inner_layout(spec, batch, engine.mask_type), device_only=True)
+            self._blocks["found"] = Block(device, found_layout(spec, batch))
+            self._blocks["request"] = Block(device, request_layout(spec, self.capacity))
+            self._blocks["maps"] = Block(device, maps_layout(self.capacity))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def request(self) -> Block:
+        """What goes to the device; see `request_layout`."""
+        return self._blocks["request"]
+
+    @property
+    def found(self) -> Block:
+        """The small results; see `found_layout`."""
+        return self._blocks["found"]
+
+    @property
+    def maps(self) -> Block:
+        """The large results; see `maps_layout`."""
+        return self._blocks["maps"]
 
     def make_room(self, frame_bytes: int, map_pixels: int) -> None:
         """See that frames and maps of these sizes fit; what was captured for smaller ones is captured again.
@@ -94,13 +115,14 @@ class Slot:
         if self.capacity.holds(frame_bytes, map_pixels):
             return
         self.stream.wait()
-        grown = self.capacity.grown(frame_bytes, map_pixels)
         self._graphs.clear()
+        grown = self.capacity.grown(frame_bytes, map_pixels)
         if grown.frame_bytes > self.capacity.frame_bytes:
-            self.request = self._remade(self.request, Block(self._device, request_layout(self._spec, grown)))
+            self._remake("request", request_layout(self._spec, grown))
+            self.capacity = replace(self.capacity, frame_bytes=grown.frame_bytes)
         if grown.map_pixels > self.capacity.map_pixels:
-            self.maps = self._remade(self.maps, Block(self._device, maps_layout(grown)))
-        self.capacity = grown
+            self._remake("maps", maps_layout(grown))
+            self.capacity = grown
 
     def queue(self, work: Work) -> None:
         """Queue work, as a graph if it can be one.
@@ -136,21 +158,26 @@ class Slot:
         for execution in self._executions.values():
             execution.close()
         self._executions.clear()
-        for block in (self._inner, self.found, self.request, self.maps):
+        for block in self._blocks.values():
             block.free()
-        self._device.free(self._scratch)
+        self._blocks.clear()
+        scratch, self._scratch = self._scratch, 0
+        if scratch:
+            self._device.free(scratch)
 
-    def _remade(self, old: Block, new: Block) -> Block:
-        for name, array in old.host.items():
-            if new.host[name].shape == array.shape:
-                new.host[name][...] = array
+    def _remake(self, name: str, layout: Layout) -> None:
+        """Put a larger block in the place of one; arrays of the same size keep what the host has in them."""
+        old, new = self._blocks[name], Block(self._device, layout)
+        for array in old.host.keys() & new.host.keys():
+            if new.host[array].shape == old.host[array].shape:
+                new.host[array][...] = old.host[array]
+        self._blocks[name] = new
         old.free()
-        return new
 
     def _detect(self, work: Work, select: bool) -> list[Step]:
         """Frames to what the engine found, and, on demand, the numbers of the instances that are kept."""
         execution = self._execution(self._engine_batch(work))
-        request, found, inner, stream = self.request, self.found, self._inner, self.stream
+        request, found, inner, stream = self.request, self.found, self._blocks["inner"], self.stream
         size = (self._spec.network_height, self._spec.network_width)
         end = work.count * self.capacity.frame_bytes
         steps: list[Step] = [
@@ -171,7 +198,7 @@ class Slot:
 
     def _paint(self, work: Work, pruned: bool) -> list[Step]:
         """Numbers to maps. `pruned`: the numbers are those of `select`, and small instances are left out."""
-        request, found, maps, inner, stream = self.request, self.found, self.maps, self._inner, self.stream
+        request, found, maps, inner, stream = self.request, self.found, self.maps, self._blocks["inner"], self.stream
         kernels, pixels = self._kernels, self.capacity.map_pixels
 
         def paint(gated: bool) -> None:
@@ -201,7 +228,7 @@ class Slot:
         return [
             ("upload", lambda: request.upload(stream, "cameras")),
             ("paint", lambda: self._kernels.class_cells(
-                self._inner, request, self.maps, work.first, self.capacity.map_pixels, stream
+                self._blocks["inner"], request, self.maps, work.first, self.capacity.map_pixels, stream
             )),
             *self._map_downloads(work, "semantic"),
         ]  # fmt: skip
@@ -219,10 +246,10 @@ class Slot:
     def _execution(self, batch: int) -> Execution:
         if batch not in self._executions:
             outputs = {name: self.found.address(name) for name in ("boxes", "scores", "labels")}
-            outputs["images"] = self._inner.address("images")
-            outputs["masks"] = self._inner.address("masks")
+            outputs["images"] = self._blocks["inner"].address("images")
+            outputs["masks"] = self._blocks["inner"].address("masks")
             if self._spec.class_map:
-                outputs["class_map"] = self._inner.address("class_map")
+                outputs["class_map"] = self._blocks["inner"].address("class_map")
             self._executions[batch] = self._engine.bind(batch, outputs, self._scratch)
         return self._executions[batch]
 
