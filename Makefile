@@ -7,7 +7,7 @@ OUT ?= out
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-families test-training lint bench bench-toolchain demo train clean
+.PHONY: help setup test test-families test-training test-cuda lint bench bench-toolchain demo train clean
 
 # Each process that speaks DDS stays on this machine and, with a domain of its
 # own, out of the way of others that run at the same time. Domains above 100 can
@@ -35,6 +35,10 @@ test-families: ## Compare with the model families' own exporters and post-proces
 test-training: ## Test the training code, in .venv-training
 	@$(PYTHON) -m tools.side training --venv .venv-training --python $(PYTHON)
 	@.venv-training/bin/python -m pytest -ra --confcutdir=test/training test/training $(ARGS)
+
+test-cuda: ## Test what talks to CUDA, on an emulated driver, in .venv-cuda
+	@$(PYTHON) -m tools.side cuda --venv .venv-cuda --python $(PYTHON)
+	@EMULATED_CUDA=1 .venv-cuda/bin/python -m pytest -ra test/cuda $(ARGS)
 
 lint: setup ## Check style (ruff) and types (mypy, strict)
 	@$(PY) -m ruff check .

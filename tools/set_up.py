@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from tools import pycuda
 from tools.environment import Interpreter, SetupError, check_wheels, dotted, sourced_distribution
 from tools.interfaces import DEFINITIONS, ROOT, generate
 from tools.stubs import REQUIREMENTS as STUBS
@@ -127,11 +128,16 @@ def install_package(python: str) -> None:
 
 
 def pip(python: str, *arguments: str) -> None:
-    """Runs `pip install`; warnings are left out, since pip repeats them for each package."""
+    """Runs `pip install`."""
+    run_pip(python, "install", *arguments)
+
+
+def run_pip(python: str, command: str, *arguments: str) -> None:
+    """Runs a command of pip; warnings are left out, since pip repeats them for each package."""
     # Without PYTHONPATH, from which pip would take other packages for those of the
     # environment, and setuptools in another version than the pinned one.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    call([python, "-m", "pip", "install", "-qq", "--no-input", "--disable-pip-version-check", *arguments], env)
+    call([python, "-m", "pip", command, "-qq", "--no-input", "--disable-pip-version-check", *arguments], env)
 
 
 def call(command: list[str], env: Mapping[str, str] = os.environ) -> None:
@@ -173,6 +179,32 @@ def provide_interfaces(venv: Path, state: State, ros: str, distribution: str | N
     state.run(step, mark, lambda: generate(venv, inner))
 
 
+def try_pycuda(venv: Path, state: State) -> None:
+    """Makes `import pycuda` work on a machine with an NVIDIA driver, if it can; whether or not, set-up goes on."""
+    version = pycuda.cuda_version()
+    step = "pycuda"
+    inside = str(venv / "bin" / "python")
+    if version is None or (step not in state and Interpreter.probe(inside).imports("pycuda.driver")):
+        return
+    beside = ROOT / "requirements" / ("cuda-12.txt" if version <= 12 else "cuda-13.txt")
+    mark = fingerprint(pycuda.REQUIREMENTS, beside)
+
+    def build() -> None:
+        pip(inside, "-r", str(beside))
+        pycuda.build(lambda *arguments: run_pip(inside, *arguments))
+
+    try:
+        state.run(step, mark, build)
+    except SetupError as error:
+        # Not tried again by each `make test`.
+        state.set(step, mark)
+        print(
+            f"set-up: pycuda could not be built ({error}). Without it everything works but engines on the NVIDIA GPU "
+            f"of this machine. Set-up goes on; to try again, remove {step!r} from {venv / STATE}.",
+            file=sys.stderr,
+        )
+
+
 def set_up(venv: Path, ros: str, python: str) -> None:
     """Brings the environment at `venv` up to date.
 
@@ -200,6 +232,7 @@ def set_up(venv: Path, ros: str, python: str) -> None:
     described = [ROOT / name for name in ("setup.py", "setup.cfg")]
     state.run("package", fingerprint(str(ROOT), *described), lambda: install_package(inside))
     provide_interfaces(venv, state, ros, distribution)
+    try_pycuda(venv, state)
 
 
 @contextlib.contextmanager

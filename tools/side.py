@@ -1,6 +1,7 @@
 """Makes an environment beside the product's own: `python3 -m tools.side training --venv .venv-training`.
 
-`training` has what `make train` needs, `families` the packages that models of other families are exported with.
+`training` has what `make train` needs, `families` the packages that models of other families are exported with, `cuda`
+pycuda for `make test-cuda`.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from tools import pycuda
 from tools.environment import Interpreter, SetupError, dotted
 from tools.interfaces import ROOT
-from tools.set_up import State, create, exclusive, fingerprint, pip
+from tools.set_up import State, create, exclusive, fingerprint, pip, run_pip
 
 REQUIREMENTS = ROOT / "requirements"
-NAMES = ("families", "training")
-# Versions for which the pinned packages of both exist.
+NAMES = ("cuda", "families", "training")
+# Versions for which the pinned packages of all of them exist.
 PYTHONS = [(3, 11), (3, 12), (3, 13)]
 # What the package itself needs to be imported from the checkout.
 SHARED = ("system", "backends")
@@ -23,7 +25,7 @@ SHARED = ("system", "backends")
 
 def install(name: str, python: str) -> None:
     """Installs the pinned packages of an environment."""
-    if name == "training":
+    if name != "families":
         pip(python, *(argument for file in files_of(name) for argument in ("-r", str(file))))
         return
     # As they are, and what torch needs: its CUDA build has libraries of its own.
@@ -55,7 +57,11 @@ def set_up(name: str, venv: Path, python: str) -> None:
         create(venv, base, None)
     state = State(venv)
     state.set("environment", kind)
-    state.run(name, fingerprint(*files_of(name)), lambda: install(name, str(venv / "bin" / "python")))
+    inside = str(venv / "bin" / "python")
+    state.run(name, fingerprint(*files_of(name)), lambda: install(name, inside))
+    if name == "cuda":
+        mark = fingerprint(pycuda.REQUIREMENTS, *files_of(name))
+        state.run("pycuda", mark, lambda: pycuda.build(lambda *arguments: run_pip(inside, *arguments)))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -91,14 +91,16 @@ class Device(Protocol):
         architecture: compute capability 8.7 as `sm_87`.
         integrated: whether it shares its memory with the CPU, so that pinned blocks need no copies.
         allocations: how many blocks of memory were taken so far; constant once everything is warm.
-        lost: whether a fault made the context useless; everything must be closed and made anew.
     """
 
     name: str
     architecture: str
     integrated: bool
     allocations: int
-    lost: bool
+
+    @property
+    def lost(self) -> bool:
+        """Whether a fault made the context useless; everything must be closed and made anew."""
 
     def active(self) -> AbstractContextManager[object]:
         """Make the GPU current in this thread for as long as the context lasts."""
