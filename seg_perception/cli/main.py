@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": "seg_perception.cli.inspect",
     "image": "seg_perception.cli.image",
     "verify": "seg_perception.cli.verify",
+    "bench": "seg_perception.cli.bench",
     "streetworld": "seg_perception.cli.streetworld",
 }
 
