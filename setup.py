@@ -48,7 +48,7 @@ setup(
     maintainer_email="seg-perception@users.noreply.github.com",
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "*.schema.json"]},
+    package_data={PACKAGE: ["py.typed", "*.schema.json", "backend/cuda/kernels/*.cu*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

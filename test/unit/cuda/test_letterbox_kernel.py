@@ -86,7 +86,9 @@ SPECS = st.builds(
 )
 
 
-@given(frames=st.lists(FRAMES, min_size=1, max_size=3), spec=SPECS, width=st.integers(1, 280), height=st.integers(1, 40))
+@given(
+    frames=st.lists(FRAMES, min_size=1, max_size=3), spec=SPECS, width=st.integers(1, 280), height=st.integers(1, 40)
+)
 @example(frames=[noise("bgr8", 64, 48, 5, True)], spec=ResizeSpec(), width=32, height=24)  # OpenCV takes means
 @example(frames=[noise("bgr8", 64, 48)], spec=ResizeSpec(), width=64, height=48)
 @settings(max_examples=300)
