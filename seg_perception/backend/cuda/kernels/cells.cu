@@ -11,7 +11,7 @@ constexpr unsigned char NO_CLASS = 255, FAULTY_CELL = 254;
 
 // The class of each pixel, as pipeline/cells.py at_output. class_map: uint8 [B, grid_height, grid_width]; classes +
 // z * map_pitch: uint8 [map_height, map_width], every pixel is written. z = camera of the batch.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) class_cells(
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, 8) class_cells(
     const unsigned char *__restrict__ class_map, const Camera *__restrict__ cameras, int grid_height, int grid_width,
     int network_width, int network_height, unsigned long long map_pitch, unsigned char *__restrict__ classes) {
     __shared__ Samples samples;

@@ -9,11 +9,11 @@
 //   bytes       2 P written (3 P with the semantic map), once and in whole lines. Read: the masks under the boxes,
 //               4 or 2 bytes per cell, that is about 4 n P / s^2, through the caches; boxes and numbers, 22 bytes a
 //               row, by each tile. 1920 x 1080, 20 instances on half of the map, s = 12: 4.1 MB written, 0.06 MB read.
-//   operations  per pixel and box in whose range it lies about 14 (range, two of interpolation, comparison, choice), and
-//               for each grid row that a column comes to about 30 (4 loads, addresses, 2 interpolations); per pixel of
-//               the map about 4 to write it. Float64, for tiles that instances touch only: about 25 for each of 96
+//   operations  per free pixel of a tile and box about 16 (range, interpolation, comparison, choice), and for each grid
+//               row that a thread's columns come to about 30 (4 loads, their addresses, 2 interpolations); per pixel of
+//               the map about 4 to write it. Float64 only in tiles that instances touch: about 15 for each of 96
 //               columns and rows of 2048 pixels, and four divisions.
-// At n = 1 that is about 10 operations a byte: bound by memory where the tiles fill the GPU, else by latency.
+// At n = 1 that is about 12 operations a byte: bound by memory where the tiles fill the GPU, else by latency.
 
 #include "half.cuh"
 #include "records.cuh"
@@ -22,6 +22,7 @@
 namespace painting {
 
 constexpr unsigned ALL = 0xffffffffu;
+constexpr int BLOCKS = 6;  // on a multiprocessor at least: 80 registers, enough to spill none
 constexpr int WARPS = TILE_THREADS / 32;
 constexpr int LINES = TILE_HEIGHT / WARPS;  // pixels of a thread, one below the other
 constexpr int COLUMNS = TILE_WIDTH / 32;    // and side by side
@@ -334,7 +335,7 @@ __device__ inline void paint_maps(
 // class_map: uint8 [B, grid_height, grid_width] or null. gate: [B] or null; a camera with 0 is passed over.
 // maps + z * map_pitch: uint16 [map_height, map_width], every pixel is written. semantic: uint8 the same way, or null.
 // areas: [B, rows], the pixels of each row are added. faults: [B], FAULTY_LOGIT is set.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) paint_f32(
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, painting::BLOCKS) paint_f32(
     const float *__restrict__ masks, const float *__restrict__ boxes, const unsigned short *__restrict__ numbers,
     const int *__restrict__ labels, const unsigned char *__restrict__ class_map, const Camera *__restrict__ cameras,
     const unsigned *__restrict__ gate, int rows, int grid_height, int grid_width, int box_masks, int network_width,
@@ -347,7 +348,7 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS) paint_f32(
 }
 
 // The same for masks in half precision.
-extern "C" __global__ void __launch_bounds__(TILE_THREADS) paint_f16(
+extern "C" __global__ void __launch_bounds__(TILE_THREADS, painting::BLOCKS) paint_f16(
     const Half *__restrict__ masks, const float *__restrict__ boxes, const unsigned short *__restrict__ numbers,
     const int *__restrict__ labels, const unsigned char *__restrict__ class_map, const Camera *__restrict__ cameras,
     const unsigned *__restrict__ gate, int rows, int grid_height, int grid_width, int box_masks, int network_width,

@@ -104,7 +104,7 @@ __device__ inline bool ignored(const Candidate &box, const Camera &camera) {
     const int columns = camera.ignore_width, rows = camera.ignore_height;
     const double scale_x = static_cast<double>(columns) / camera.width;
     const double scale_y = static_cast<double>(rows) / camera.height;
-    const int x1 = static_cast<int>(floor(box.x1 * scale_x)), y1 = static_cast<int>(floor(box.y1 * scale_y));
+    const int x1 = static_cast<int>(box.x1 * scale_x), y1 = static_cast<int>(box.y1 * scale_y);  // rounded down
     const int x2 = min(static_cast<int>(ceil(box.x2 * scale_x)), columns);
     const int y2 = min(static_cast<int>(ceil(box.y2 * scale_y)), rows);
     const double *upper = sums + (columns + 1ll) * y1, *lower = sums + (columns + 1ll) * y2;
