@@ -1,4 +1,4 @@
-"""The GPU's interfaces on the CPU: memory of the host, the package's own kernels compiled for it, ONNX Runtime as engine.
+"""The GPU's interfaces on the CPU: memory of the host, the kernels compiled for it, ONNX Runtime as engine.
 
 Work is queued as on a GPU and done when somebody waits, so that a missing wait shows. What CUDA forbids is an error
 here: copies beyond a block, work or waits at the wrong moment, use without the device being active.
@@ -256,4 +256,4 @@ def host_backend(path: Path, *, largest_batch: int = 1, device: HostDevice | Non
     """The GPU's backend on the CPU."""
     device = device or HostDevice()
     engine = OrtEngine(path, device, largest_batch)
-    return CudaBackend(device, engine, engine.spec, {"backend": "host"})
+    return CudaBackend(engine.spec, {"backend": "host"}, device, engine)

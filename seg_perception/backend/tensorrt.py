@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: whether an engine may be loaded here, and the reason if not.
+"""TensorRT and TensorRT-RTX: the backend of NVIDIA GPUs, and the reasons why an engine may not be loaded here.
 
 Every check comes before TensorRT sees the engine: a mismatch ends in its C++ code with a message that helps nobody.
 """
@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-from ..errors import BackendUnavailable, ModelError
+from ..errors import BackendUnavailable, ConfigurationError, ModelError
 from ..manifest import EngineManifest, file_sha256, load_manifest, manifest_path
 from .base import RunOptions
+from .cuda.backend import CudaBackend
+from .cuda.pycuda_device import PycudaDevice
 from .cuda_driver import first_device
 from .tensorrt_api import RUN_NAMES, TensorRt
+from .tensorrt_engine import load_engine
+from .tensorrt_runner import TensorRtRunner
+
+# Names of the one device, for `RunOptions.device`.
+_DEVICES = ("", "cuda", "gpu")
 
 
 def check_engine(path: Path) -> EngineManifest:
@@ -60,13 +66,43 @@ def check_engine(path: Path) -> EngineManifest:
     return manifest
 
 
-def open_model(path: Path, options: RunOptions) -> NoReturn:
-    """Check an engine; the errors are those of `check_engine`, and one that says that running it is not in here yet."""
+def open_model(path: Path, options: RunOptions) -> CudaBackend | TensorRtRunner:
+    """Check an engine and load it, with everything around it, onto the GPU.
+
+    Returns:
+        A backend that does everything there; for a model that has only a class map, a runner.
+
+    Raises:
+        ConfigurationError: `options` ask for another device.
+        ModelError, NotCanonicalError, BackendUnavailable: as `check_engine`; and where TensorRT cannot load it.
+        DeviceError: there is not enough memory.
+    """
+    if options.device.lower() not in _DEVICES:
+        raise ConfigurationError(
+            f"device: an engine runs on the GPU that CUDA counts first, got {options.device!r}; leave it empty, and "
+            "choose among several GPUs with the environment variable CUDA_VISIBLE_DEVICES"
+        )
     manifest = check_engine(path)
-    raise BackendUnavailable(
-        f"{path}: the engine fits this machine, but this version of seg_perception builds and checks engines and does "
-        f"not run them yet; run the canonical model that {manifest.source} gives (.onnx) instead"
-    )
+    spec = manifest.spec
+    device = PycudaDevice()
+    try:
+        with device.active():
+            engine = load_engine(path, manifest, device)
+    except BaseException:
+        device.close()
+        raise
+    identity = {
+        "model": str(path),
+        "sha256": manifest.engine_sha256,
+        "family": spec.family,
+        "network_size": f"{spec.network_width}x{spec.network_height}",
+        "backend": f"{manifest.flavour} {manifest.version}",
+        "device": f"{device.name} ({device.architecture})",
+        "precision": manifest.settings.precision,
+        "memory": "shared with the CPU" if device.integrated else "its own",
+    }
+    # Either closes engine and device, also when it cannot be made.
+    return (CudaBackend if spec.max_instances else TensorRtRunner)(spec, identity, device, engine)
 
 
 def _for_this_gpu(manifest: EngineManifest, engine: Path, architecture: str) -> str:

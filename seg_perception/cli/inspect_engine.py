@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import BackendUnavailable, ModelError
+from ..errors import SegPerceptionError
 from ..manifest import ENGINE_SUFFIX, EngineManifest, load_manifest, manifest_path
 from ..toolchain.precision.listing import listed, uncounted
 
@@ -81,6 +81,6 @@ def _verdict(path: Path) -> str:
 
     try:
         open_model(path).close()
-    except (ModelError, BackendUnavailable) as error:
+    except SegPerceptionError as error:
         return f"not loaded: {error}"
     return "can be loaded"

@@ -28,7 +28,7 @@ from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.pipeline.select import SelectOptions
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-# The GPU's backend with its kernels compiled for the CPU, and the model itself under ONNX Runtime in the engine's place.
+# The backend of GPUs with its kernels compiled for the CPU, and the model under ONNX Runtime in the engine's place.
 ON_HOST = "cuda on the host"
 TABLE = ClassTable(
     "colours", NAMES, dict(zip(NAMES, ("pedestrian", "vehicle", "traffic_sign", "traffic_light"), strict=True))

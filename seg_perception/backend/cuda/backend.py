@@ -7,7 +7,7 @@ CPU selects and tracks between the halves of the other.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract import ModelSpec
-from ...errors import ModelOutputError
+from ...errors import DeviceError, ModelOutputError
 from ...frame import ENCODINGS as LAYOUTS
 from ...frame import Frame
 from ...geometry import ResizeGeometry
@@ -64,14 +64,14 @@ class _DeviceMasks:
 class CudaBackend:
     """An `Accelerator` made of a `Device` and an `Engine`. One thread at a time may use it."""
 
-    def __init__(self, device: Device, engine: Engine, spec: ModelSpec, identity: dict[str, str]) -> None:
+    def __init__(self, spec: ModelSpec, identity: dict[str, str], device: Device, engine: Engine) -> None:
         """Take the memory of both slots.
 
         Args:
-            device: closed by `close`.
-            engine: with instances; closed by `close`, and here if there is not enough memory.
-            spec: what the model says of itself.
+            spec: of a model with instances.
             identity: what runs here, for people.
+            device: closed by `close`.
+            engine: closed by `close`; both are closed here, too, if there is not enough memory.
 
         Raises:
             DeviceError: there is not enough memory.
@@ -179,15 +179,14 @@ class CudaBackend:
         if self._closed:
             return
         self._closed = True
-        with self._device.active():
-            if not self._device.lost:
-                for slot in self._slots:
-                    slot.stream.wait()
+        # After a fault nothing more can be asked of the device, not even to become active.
+        with suppress(DeviceError), self._device.active():
             for slot in self._slots:
                 slot.close()
             for _, address in self._ignored.values():
                 self._device.free(address)
             self._engine.close()
+        self._engine.close()
         self._slots.clear()
         self._device.close()
 

@@ -48,8 +48,8 @@ class PycudaDevice:
         """
         gpu = first_device()
         self.name, self.architecture = gpu.name, gpu.architecture
-        cubin = compile_kernels(gpu.architecture, driver_version())
         self._cuda = _import_pycuda()
+        cubin = compile_kernels(gpu.architecture, driver_version())
         self._faults = Faults(gpu.name)
         self._guard = _Guard(self._cuda, self._faults)
         self.allocations = 0

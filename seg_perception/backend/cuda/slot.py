@@ -153,7 +153,9 @@ class Slot:
         return self._classes(work)
 
     def close(self) -> None:
-        """Give everything back; after a fault of the device as far as possible."""
+        """Wait for what is queued and give everything back; after a fault of the device as far as possible."""
+        if not self._device.lost:
+            self.stream.wait()
         self._graphs.clear()
         for execution in self._executions.values():
             execution.close()

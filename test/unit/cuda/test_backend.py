@@ -278,7 +278,7 @@ def test_too_little_memory_for_a_larger_frame(model: Path) -> None:
 
 def test_a_fault_of_the_device_is_an_error_and_closing_works(model: Path, device: HostDevice) -> None:
     engine = OrtEngine(model, device)
-    backend = CudaBackend(device, engine, engine.spec, {})
+    backend = CudaBackend(engine.spec, {}, device, engine)
     backend.detect([random_frame(0)])
     device.fault = "an illegal address was accessed"
     with pytest.raises(DeviceError, match="illegal address"):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,11 @@ from seg_perception.toolchain.build.progress import BuildProgress, run_watched
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 has wheels for x86-64 and Python 3.10 to 3.13")
 
 RTX = ("--target", "tensorrt-rtx", "--gpu", "sm_86", "--precision", "fp32")
-# The five functions of the CUDA driver that tell which GPU is here, for a machine without one.
+# The six functions of the CUDA driver that tell which GPU is here, for a machine without one.
 DRIVER = """
 #include <stdio.h>
 int cuInit(unsigned flags) { return INIT; }
+int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
 int cuDeviceGet(int *device, int place) { *device = 7; return place ? 101 : 0; }
 int cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "GPU number %d", device); return 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int device)
@@ -142,12 +144,15 @@ def test_an_engine_for_another_gpu_is_refused(engine: Path, tmp_path: Path) -> N
     assert "--gpu sm_120" in done.stdout
 
 
-def test_an_engine_that_fits_can_be_loaded_but_is_not_run_yet(engine: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(find_spec("pycuda") is not None, reason="pycuda is installed, which this is about the absence of")
+def test_an_engine_that_fits_but_nothing_to_run_it_with(engine: Path, tmp_path: Path) -> None:
     env = build_driver(tmp_path)
-    assert "the engine fits this machine" in command("inspect", engine, env=env).stdout
+    assert "not loaded: pycuda cannot be imported" in command("inspect", engine, env=env).stdout
     done = command("image", picture(tmp_path), "--model", engine, "-o", tmp_path / "out", env=env)
     assert done.returncode == 1
-    assert "the engine fits this machine, but this version of seg_perception builds and checks engines" in done.stderr
+    assert "error: pycuda cannot be imported" in done.stderr
+    done = command("image", picture(tmp_path), "--model", engine, "-o", tmp_path / "out", "--device", "1", env=env)
+    assert "error: device: an engine runs on the GPU that CUDA counts first, got '1'" in done.stderr
 
 
 def test_a_gpu_that_is_there_is_built_for(model: Path, tmp_path: Path) -> None:
