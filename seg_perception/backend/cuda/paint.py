@@ -62,6 +62,7 @@ class MapKernels:
         arguments: tuple[np.generic, ...] = (
             *_arrays(found, "boxes", "scores", "labels"),
             *_arrays(request, "cameras", "thresholds", "groups"),
+            np.int32(len(self._spec.class_names)),
             np.int32(self._spec.max_instances),
             *_arrays(found, "numbers", "areas", "faults"),
         )

@@ -131,10 +131,10 @@ def test_an_overlap_of_exactly_the_limit_is_none(limit: float, kept: int) -> Non
     check([found], SelectOptions(group_iou=limit), [None])
 
 
-def test_rows_without_a_score_may_have_any_label() -> None:
-    found = row_of_boxes(0, 4, [1, 2, 2**31 - 1, -(2**31)])
-    found.scores[2:] = 0, np.nan
-    assert numbers_of_kernel([found], SelectOptions(0.0), [None])[0].tolist() == [1, 2, 0, 0]
+def test_impossible_labels_and_scores_do_no_harm() -> None:
+    found = row_of_boxes(0, 6, [1, 2**31 - 1, -(2**31), -1, 2, 2**31 - 1])
+    found.scores[4:] = np.nan, 0
+    assert numbers_of_kernel([found], SelectOptions(0.0), [None])[0].tolist() == [1, 0, 0, 0, 0, 0]
 
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 600), limit=st.integers(0, 6))

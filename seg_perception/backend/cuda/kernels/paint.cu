@@ -8,7 +8,7 @@
 // Counted, for a map of P pixels of which each lies in n boxes before it is taken, on a grid that is s times coarser:
 //   bytes       2 P written (3 P with the semantic map), once and in whole lines. Read: the masks under the boxes,
 //               4 or 2 bytes per cell, that is about 4 n P / s^2, through the caches; boxes and numbers, 22 bytes a
-//               row, by each tile. 1920 x 1080, 20 instances on half of the map, s = 12: 4.1 MB written, 0.06 MB read.
+//               row, by each tile. 1920 x 1080, half of it with n = 2, s = 12: 4.1 MB written, 0.06 MB read.
 //   operations  per free pixel of a tile and box about 16 (range, interpolation, comparison, choice), and for each grid
 //               row that a thread's columns come to about 30 (4 loads, their addresses, 2 interpolations); per pixel of
 //               the map about 4 to write it. Float64 only in tiles that instances touch: about 15 for each of 96

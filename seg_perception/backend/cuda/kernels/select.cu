@@ -31,6 +31,7 @@ struct Task {
     const int *labels;
     const float *thresholds;
     const int *groups;
+    int classes;
     double scale_x, scale_y;  // network pixels per camera pixel
     // Threads see what others decided before the last barrier; what they see of later decisions is right as well.
     volatile unsigned short *numbers;
@@ -43,10 +44,12 @@ __device__ inline float to_camera(float value, int padding, double scale, int li
     return static_cast<float>(min(max(position, 0.0), static_cast<double>(limit)));
 }
 
-// Whether a row passes its threshold. Labels of rows without a score are not looked at.
+// Whether a row passes its threshold. A broken model may give a class that there is not: the host reports that, and here
+// nothing is read of it.
 __device__ inline bool passes(const Task &task, int row) {
     const float score = task.scores[row];
-    return score > 0 && score >= task.thresholds[task.labels[row]];
+    const int label = task.labels[row];
+    return score > 0 && 0 <= label && label < task.classes && score >= task.thresholds[label];
 }
 
 __device__ inline Candidate candidate_of(const Task &task, const Camera &camera, int row) {
@@ -133,13 +136,13 @@ __device__ inline unsigned short renumbered(bool keeps, int &last, int *found) {
 
 // Number the rows that are kept: 1..N in row order, 0 for the others. One block per camera z of the batch.
 //
-// boxes: [B, rows, 4], network pixels. scores, labels: [B, rows], best first. thresholds: [C], lowest score of each
-// class. groups: [C], road group of each class or NO_GROUP. numbers, areas: [B, rows]; faults: [B]. Areas and faults
-// become 0.
+// boxes: [B, rows, 4], network pixels. scores, labels: [B, rows], best first. thresholds: [classes], lowest score of each
+// class. groups: [classes], road group of each class or NO_GROUP. numbers, areas: [B, rows]; faults: [B]. Areas and
+// faults become 0.
 extern "C" __global__ void __launch_bounds__(selection::THREADS) select_rows(
     const float *__restrict__ boxes, const float *__restrict__ scores, const int *__restrict__ labels,
-    const Camera *__restrict__ cameras, const float *__restrict__ thresholds, const int *__restrict__ groups, int rows,
-    unsigned short *numbers, int *__restrict__ areas, unsigned *__restrict__ faults) {
+    const Camera *__restrict__ cameras, const float *__restrict__ thresholds, const int *__restrict__ groups,
+    int classes, int rows, unsigned short *numbers, int *__restrict__ areas, unsigned *__restrict__ faults) {
     using namespace selection;
     __shared__ Candidate cached[CACHED];
     __shared__ int found[WARPS];
@@ -152,6 +155,7 @@ extern "C" __global__ void __launch_bounds__(selection::THREADS) select_rows(
         labels + begin,
         thresholds,
         groups,
+        classes,
         static_cast<double>(camera.content_width) / camera.width,
         static_cast<double>(camera.content_height) / camera.height,
         numbers + begin,
