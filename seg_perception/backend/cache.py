@@ -31,12 +31,14 @@ def read_cached(file: Path | None) -> bytes:
     return data if hashlib.sha256(data).digest() == content[:_DIGEST_BYTES] else b""
 
 
-def write_cached(file: Path, data: bytes) -> None:
-    """Write a file with its SHA-256 in front, at once and whole.
+def write_cached(file: Path | None, data: bytes) -> None:
+    """Write a file, if there is a place for it, with its SHA-256 in front, at once and whole.
 
     Raises:
         OSError: it cannot be written; what was there before still is.
     """
+    if file is None:
+        return
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", suffix=".partial", delete=False) as opened:
         partial = Path(opened.name)

@@ -254,8 +254,6 @@ class _KernelCache:
 
     def save(self) -> None:
         """Write what is new."""
-        if self._file is None:
-            return
         memory = self._cache.serialize()
         if memory is None or (data := bytes(memoryview(memory))) == self._loaded:
             return

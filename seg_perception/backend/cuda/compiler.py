@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BackendUnavailable
+from ..cache import cache_file, read_cached, write_cached
 
 Version = tuple[int, int]
 
@@ -28,7 +29,6 @@ _ALL = "all.cu"
 _OPTIONS = ("-std=c++17", "--fmad=false")
 # Where toolkits are installed that need not be on PATH.
 _TOOLKITS = ("/usr/local/cuda/bin",)
-_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,8 @@ def compile_kernels(architecture: str, driver_version: Version | None = None) ->
     """
     compiler = _choose(driver_version)
     sources = {path.name: path.read_bytes() for path in sorted(_KERNELS.glob("*.cu*"))}
-    entry = _cache_entry(sources, compiler, architecture)
-    cubin = _read(entry)
-    if cubin is not None:
+    entry = cache_file(f"kernels/{_key(sources, compiler, architecture)}.cubin")
+    if cubin := read_cached(entry):
         return cubin
     try:
         cubin = compiler.compile(sources, architecture)
@@ -80,7 +79,9 @@ def compile_kernels(architecture: str, driver_version: Version | None = None) ->
             f"CUDA kernels: {compiler.name} cannot compile them for {architecture}; if it is too old or too new for "
             f"this GPU, {_advice(driver_version)}; what it said:\n{error}"
         ) from error
-    _write(entry, cubin)
+    # Where it cannot be kept, the next start compiles again.
+    with contextlib.suppress(OSError):
+        write_cached(entry, cubin)
     return cubin
 
 
@@ -196,44 +197,11 @@ def _said(done: subprocess.CompletedProcess[str]) -> str:
     return (done.stderr + done.stdout).strip() or f"exit status {done.returncode}"
 
 
-def _cache_entry(sources: dict[str, bytes], compiler: _Compiler, architecture: str) -> Path | None:
-    """The file whose name stands for everything that the cubin depends on; None if there is no place for it."""
+def _key(sources: dict[str, bytes], compiler: _Compiler, architecture: str) -> str:
+    """Stands for everything that the cubin depends on."""
     digest = hashlib.sha256()
     for part in (compiler.name, architecture, *_OPTIONS):
         digest.update(hashlib.sha256(part.encode()).digest())
     for name, text in sources.items():
         digest.update(hashlib.sha256(name.encode()).digest() + hashlib.sha256(text).digest())
-    caches = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        # As XDG has it, a path that is not absolute counts as none.
-        folder = Path(caches) if Path(caches).is_absolute() else Path.home() / ".cache"
-    except RuntimeError:  # a user without a home
-        return None
-    return folder / "seg_perception" / "kernels" / f"{digest.hexdigest()}.cubin"
-
-
-def _read(entry: Path | None) -> bytes | None:
-    """A cubin of the cache; None if there is none, or a damaged one. The file begins with the cubin's sha256."""
-    if entry is None:
-        return None
-    try:
-        content = entry.read_bytes()
-    except OSError:
-        return None
-    cubin = content[_DIGEST_BYTES:]
-    return cubin if cubin and hashlib.sha256(cubin).digest() == content[:_DIGEST_BYTES] else None
-
-
-def _write(entry: Path | None, cubin: bytes) -> None:
-    """Put a cubin into the cache at once and whole; where that cannot be, the next start compiles again."""
-    if entry is None:
-        return
-    with contextlib.suppress(OSError):
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=entry.parent, prefix=".", suffix=".partial", delete=False) as file:
-            partial = Path(file.name)
-        try:
-            partial.write_bytes(hashlib.sha256(cubin).digest() + cubin)
-            partial.replace(entry)
-        finally:
-            partial.unlink(missing_ok=True)
+    return digest.hexdigest()
