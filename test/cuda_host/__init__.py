@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -32,6 +33,8 @@ class HostKernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._launch = library.cuda_host_launch
         self._launch.restype = ctypes.c_char_p
+        # The library holds one block at a time, and ctypes lets other threads run meanwhile.
+        self._lock = Lock()
 
     @classmethod
     def load(cls) -> HostKernels:
@@ -59,7 +62,8 @@ class HostKernels:
         addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         types = "".join(value.dtype.str[1:] for value in values)
         sizes = [(ctypes.c_uint * 3)(*size) for size in (grid, block)]
-        problem = self._launch(name.encode(), *sizes, addresses, types.encode())
+        with self._lock:
+            problem = self._launch(name.encode(), *sizes, addresses, types.encode())
         if problem is not None:
             raise RuntimeError(problem.decode())
 

@@ -285,8 +285,8 @@ __device__ inline void paint_tile(const Task<T> &task, const Camera &camera, Til
         else
             take_pixels<false>(task, shared, listed, free, values, faulty);
         __syncthreads();
-        const int entry = threadIdx.x;
-        if (entry < listed && shared.areas[entry]) atomicAdd(&task.areas[shared.listed[entry].row], shared.areas[entry]);
+        const int entry = threadIdx.x, area = entry < listed ? shared.areas[entry] : 0;
+        if (area) atomicAdd(&task.areas[shared.listed[entry].row], area);
         if (!__syncthreads_or(free != 0)) break;
     }
     if (faulty) atomicOr(task.faults, FAULTY_LOGIT);

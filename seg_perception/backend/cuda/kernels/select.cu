@@ -1,5 +1,5 @@
-// Which detections are kept and under which numbers: pipeline/select.py on the GPU, with its choice in every case, since
-// each step has the same float type. And what follows painting: leaving out instances of which hardly anything is seen.
+// Which detections are kept and under which numbers: pipeline/select.py on the GPU, with its choice in every case,
+// since each step has the same float type. And what follows painting: leaving out instances that are hardly seen.
 //
 // One block per camera. Suppression across classes asks for every row whether a better one that stays suppresses it;
 // rows are decided in rounds, each when all better rivals are. There are as many rounds as rivals in the longest chain,
@@ -44,8 +44,8 @@ __device__ inline float to_camera(float value, int padding, double scale, int li
     return static_cast<float>(min(max(position, 0.0), static_cast<double>(limit)));
 }
 
-// Whether a row passes its threshold. A broken model may give a class that there is not: the host reports that, and here
-// nothing is read of it.
+// Whether a row passes its threshold. A broken model may give a class that there is not: the host reports that, and
+// here nothing is read of it.
 __device__ inline bool passes(const Task &task, int row) {
     const float score = task.scores[row];
     const int label = task.labels[row];
@@ -116,8 +116,8 @@ __device__ inline bool ignored(const Candidate &box, const Camera &camera) {
     return !(inside / static_cast<double>(max(cells, 1ll)) <= IGNORED_SHARE);
 }
 
-// The next numbers for those threads of the block that keep theirs, in their order; 0 for the others. `last` is the last
-// number given before, and after. All threads together; `found` is shared, [WARPS].
+// The next numbers for those threads of the block that keep theirs, in their order; 0 for the others. `last` is the
+// last number given before, and after. All threads together; `found` is shared, [WARPS].
 __device__ inline unsigned short renumbered(bool keeps, int &last, int *found) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const unsigned keeping = __ballot_sync(ALL, keeps);
@@ -136,9 +136,9 @@ __device__ inline unsigned short renumbered(bool keeps, int &last, int *found) {
 
 // Number the rows that are kept: 1..N in row order, 0 for the others. One block per camera z of the batch.
 //
-// boxes: [B, rows, 4], network pixels. scores, labels: [B, rows], best first. thresholds: [classes], lowest score of each
-// class. groups: [classes], road group of each class or NO_GROUP. numbers, areas: [B, rows]; faults: [B]. Areas and
-// faults become 0.
+// boxes: [B, rows, 4], network pixels. scores, labels: [B, rows], best first. thresholds: [classes], lowest score of
+// each class. groups: [classes], road group of each class or NO_GROUP. numbers, areas: [B, rows]; faults: [B]. Areas
+// and faults become 0.
 extern "C" __global__ void __launch_bounds__(selection::THREADS) select_rows(
     const float *__restrict__ boxes, const float *__restrict__ scores, const int *__restrict__ labels,
     const Camera *__restrict__ cameras, const float *__restrict__ thresholds, const int *__restrict__ groups,
