@@ -77,7 +77,7 @@ SCHEME = (
     ParameterSpec(
         "device", "", CONFIGURE, "the backend's name of the device (CPU, GPU, NPU; cuda); '' for its default"
     ),
-    ParameterSpec("backend", "", CONFIGURE, "openvino or onnxruntime; '' chooses by the model's file suffix"),
+    ParameterSpec("backend", "", CONFIGURE, "openvino, onnxruntime or tensorrt; '' chooses by the model's file suffix"),
     ParameterSpec("threads", 0, CONFIGURE, "CPU threads of the model; 0 lets the backend choose", 0, 1024),
     ParameterSpec(
         "classes",
