@@ -32,6 +32,16 @@ def cuda_version() -> int | None:
     return version.value // 1000
 
 
+def recipe() -> list[Path]:
+    """What a build depends on."""
+    return [REQUIREMENTS, Path(__file__)]
+
+
+def beside(version: int) -> list[Path]:
+    """The requirement files of what belongs to pycuda where the driver is for this major version of CUDA."""
+    return [REQUIREMENTS.with_name(name) for name in ("pycuda-run.txt", f"cuda-{12 if version < 13 else 13}.txt")]
+
+
 def build(pip: Callable[..., None]) -> None:
     """Builds pycuda against the NumPy of an environment, and installs it there.
 

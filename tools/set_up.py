@@ -186,11 +186,11 @@ def try_pycuda(venv: Path, state: State) -> None:
     inside = str(venv / "bin" / "python")
     if version is None or (step not in state and Interpreter.probe(inside).imports("pycuda.driver")):
         return
-    beside = ROOT / "requirements" / ("cuda-12.txt" if version <= 12 else "cuda-13.txt")
-    mark = fingerprint(pycuda.REQUIREMENTS, beside)
+    files = pycuda.beside(version)
+    mark = fingerprint(*pycuda.recipe(), *files)
 
     def build() -> None:
-        pip(inside, "-r", str(beside))
+        pip(inside, *(argument for path in files for argument in ("-r", str(path))))
         pycuda.build(lambda *arguments: run_pip(inside, *arguments))
 
     try:

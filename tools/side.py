@@ -37,7 +37,8 @@ def install(name: str, python: str) -> None:
 
 def files_of(name: str) -> list[Path]:
     """The requirement files of an environment."""
-    return [REQUIREMENTS / f"{each}.txt" for each in (*SHARED, name)]
+    files = [REQUIREMENTS / f"{each}.txt" for each in (*SHARED, name)]
+    return [*files, *pycuda.beside(13)] if name == "cuda" else files
 
 
 def set_up(name: str, venv: Path, python: str) -> None:
@@ -60,7 +61,7 @@ def set_up(name: str, venv: Path, python: str) -> None:
     inside = str(venv / "bin" / "python")
     state.run(name, fingerprint(*files_of(name)), lambda: install(name, inside))
     if name == "cuda":
-        mark = fingerprint(pycuda.REQUIREMENTS, *files_of(name))
+        mark = fingerprint(*pycuda.recipe())
         state.run("pycuda", mark, lambda: pycuda.build(lambda *arguments: run_pip(inside, *arguments)))
 
 

@@ -155,6 +155,21 @@ def test_captured_work_runs_on_new_contents(device: PycudaDevice) -> None:
     other.wait()
 
 
+def test_what_others_queue_on_the_handle_is_captured(device: PycudaDevice, driver: EmulatedDriver) -> None:
+    work, order = Channels(device), []
+
+    def queue() -> None:
+        driver.queue(work.stream.handle, lambda: order.append(work.result.array.any()))
+        work.queue()
+        driver.queue(work.stream.handle, lambda: order.append(work.result.array.any()))
+
+    work.result.array[:] = 0
+    graph = device.capture(work.stream, queue)
+    assert order == []
+    work.check(1, lambda: graph.launch(work.stream))
+    assert order == [False, True]
+
+
 def test_replaced_graphs_go(device: PycudaDevice, driver: EmulatedDriver) -> None:
     work = Channels(device)
     for _ in range(5):
@@ -409,6 +424,12 @@ def test_program_that_forgets_to_close(driver: EmulatedDriver) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_kernels_that_cannot_be_loaded(driver: EmulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seg_perception.backend.cuda.pycuda_device.compile_kernels", lambda *_: b"no cubin")
+    with pytest.raises(DeviceError, match="cuModuleLoadDataEx failed|cuModuleLoadDataEx:"):
+        PycudaDevice()
 
 
 def test_without_pycuda(driver: EmulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ HERE = Path(__file__).parent
 # With the name of the real one, whoever loads that by name afterwards gets this one.
 FLAGS = ["-O1", "-g", "-std=c++17", "-Wall", "-fPIC", "-shared", "-fvisibility=hidden", "-Wl,-soname,libcuda.so.1"]
 DEFAULTS = {"memory": 1 << 30, "integrated": 0, "fault": 0, "faulty_contexts": 0, "capability": 86, "version": 13050}
+_HOST_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class EmulatedDriver:
@@ -31,6 +33,7 @@ class EmulatedDriver:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self._kept: list[object] = []  # a captured graph may call them as long as it lives
         library.emulated_count.restype = ctypes.c_int64
 
     @classmethod
@@ -55,6 +58,14 @@ class EmulatedDriver:
         """All of them."""
         kinds = ("blocks", "streams", "events", "modules", "graphs", "executables", "holds", "current")
         return {kind: self.count(kind) for kind in kinds}
+
+    def queue(self, stream: int, work: Callable[[], None]) -> None:
+        """Let Python work in a stream, as TensorRT does: `stream` is its handle. Errors of `work` are only printed."""
+        callback = _HOST_FUNCTION(lambda _: work())
+        self._kept.append(callback)
+        code = self._library.cuLaunchHostFunc(ctypes.c_void_p(stream), callback, None)
+        if code:
+            raise RuntimeError(f"cuLaunchHostFunc: error {code}")
 
     def clear_stack(self) -> None:
         """Make no context current in this thread."""

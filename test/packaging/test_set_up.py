@@ -8,12 +8,13 @@ import re
 import shutil
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import seg_perception
-from tools import environment, interfaces, set_up, stubs
+from tools import environment, interfaces, pycuda, set_up, stubs
 from tools.environment import Interpreter, SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +128,8 @@ def test_distribution_keeps_its_own_packages() -> None:
 
 @pytest.mark.parametrize("ros", set_up.DISTRIBUTIONS)
 def test_requirement_files_exist_and_pin(ros: str) -> None:
-    for path in (*set_up.requirement_files(ros, None), stubs.REQUIREMENTS):
+    for_cuda = [pycuda.REQUIREMENTS, *pycuda.beside(12), *pycuda.beside(13)]
+    for path in (*set_up.requirement_files(ros, None), stubs.REQUIREMENTS, *for_cuda):
         for line in path.read_text().splitlines():
             assert not line or line.startswith("#") or "==" in line, f"{path.name}: {line!r} is not pinned"
 
@@ -189,6 +191,58 @@ def test_stubs_without_the_packages(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match=r"stubs\.txt has no package tensorrt; pin another version"):
         stubs.install_stubs(tmp_path, lambda *arguments: None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[str]]:
+    """Tries pycuda in an environment on a machine with a driver for this version of CUDA; returns what pip was told."""
+    told: list[str] = []
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+
+    def fails(pip: Callable[..., None]) -> None:
+        raise SetupError("no compiler")
+
+    def attempt(cuda: int | None, works: bool = True, there: bool = False) -> list[str]:
+        del told[:]
+        monkeypatch.setattr(pycuda, "cuda_version", lambda: cuda)
+        monkeypatch.setattr(pycuda, "build", (lambda pip: pip("install", "pycuda")) if works else fails)
+        monkeypatch.setattr(set_up, "run_pip", lambda python, *arguments: told.extend(arguments))
+        monkeypatch.setattr(Interpreter, "imports", lambda self, module: there)
+        set_up.try_pycuda(tmp_path, set_up.State(tmp_path))
+        return told
+
+    return attempt
+
+
+def test_machine_without_cuda_never_tries_pycuda(machine: Callable[..., list[str]]) -> None:
+    assert machine(cuda=None) == []
+
+
+def test_pycuda_that_is_there_is_kept(machine: Callable[..., list[str]]) -> None:
+    assert machine(cuda=12, there=True) == []
+
+
+@pytest.mark.parametrize(("cuda", "name"), [(12, "cuda-12.txt"), (13, "cuda-13.txt"), (14, "cuda-13.txt")])
+def test_pycuda_comes_with_what_fits_the_driver(machine: Callable[..., list[str]], cuda: int, name: str) -> None:
+    told = machine(cuda=cuda)
+    assert str(ROOT / "requirements" / name) in told
+    assert told[-1] == "pycuda"
+    assert machine(cuda=cuda) == []  # It is there now.
+
+
+def test_pycuda_that_cannot_be_built_stops_nothing(
+    machine: Callable[..., list[str]], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    machine(cuda=12, works=False)
+    said = capsys.readouterr().err
+    assert re.search(r"pycuda could not be built \(no compiler\)\. .* Set-up goes on; .*, remove 'pycuda' from", said)
+    assert machine(cuda=12, works=False) == []
+    assert capsys.readouterr().err == ""
+    # As the message says.
+    state = tmp_path / set_up.STATE
+    state.write_text(state.read_text().replace('"pycuda"', '"else"'))
+    assert "pycuda" in machine(cuda=12)
 
 
 def test_package_xml_agrees_with_the_package() -> None:
