@@ -37,12 +37,12 @@ class HostKernels:
         self._lock = Lock()
 
     @classmethod
-    def load(cls) -> HostKernels:
-        """The kernels as they are in the checkout, compiled once for each state of the sources.
+    def load(cls, folder: Path = KERNELS) -> HostKernels:
+        """The kernels that `all.cu` of a folder includes, compiled once for each state of the sources.
 
         Skips the test where there is no g++.
         """
-        return _load()
+        return _load(folder)
 
     def launch(
         self, name: str, grid: tuple[int, int, int], block: tuple[int, int, int], arguments: Sequence[np.generic]
@@ -69,11 +69,11 @@ class HostKernels:
 
 
 @cache
-def _load() -> HostKernels:
+def _load(kernels: Path) -> HostKernels:
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ is absent: the CUDA kernels cannot be compiled for the CPU; install g++")
-    sources = sorted([*KERNELS.glob("*.cu*"), *HERE.glob("*.h"), *HERE.glob("*.cpp"), Path(__file__)])
+    sources = sorted([*kernels.glob("*.cu*"), *HERE.glob("*.h"), *HERE.glob("*.cpp"), Path(__file__)])
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.name.encode() + b"\0" + source.read_bytes())
@@ -81,22 +81,19 @@ def _load() -> HostKernels:
     folder.mkdir(mode=0o700, exist_ok=True)
     library = folder / f"{digest.hexdigest()[:24]}.so"
     if not library.exists():
-        _compile(compiler, library)
+        _compile(compiler, kernels, library)
     return HostKernels(ctypes.CDLL(str(library)))
 
 
-def _compile(compiler: str, library: Path) -> None:
+def _compile(compiler: str, kernels: Path, library: Path) -> None:
     """Compile into `library`, which appears at once and whole."""
     with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
         build = Path(scratch)
-        names = [name for source in sorted(KERNELS.glob("*.cu")) for name in _DEFINITION.findall(source.read_text())]
+        names = [name for source in sorted(kernels.glob("*.cu")) for name in _DEFINITION.findall(source.read_text())]
         lines = [f"CUDA_HOST_KERNEL({name}),\n" for name in names]
         (build / "registered_kernels.inc").write_text("".join(lines))
-        if not (KERNELS / "all.cu").exists():
-            parts = "".join(f'#include "{source.name}"\n' for source in sorted(KERNELS.glob("*.cu")))
-            (build / "all.cu").write_text(parts)
-        command = [compiler, *FLAGS, "-x", "c++", *(str(path) for path in sorted(HERE.glob("*.cpp")))]
-        command += [f"-I{folder}" for folder in (KERNELS, HERE, build)] + ["-o", str(build / library.name)]
+        command = [compiler, *FLAGS, *(str(path) for path in sorted(HERE.glob("*.cpp")))]
+        command += [f"-I{folder}" for folder in (kernels, HERE, build)] + ["-o", str(build / library.name)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"the kernels do not compile for the CPU:\n{done.stderr}")
