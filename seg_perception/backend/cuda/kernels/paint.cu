@@ -254,8 +254,15 @@ __device__ inline void store(
         }
         if (!task.semantic) continue;
         const int row = samples.down[warp * LINES + line].cell;
-        task.semantic[pixel] = semantic_value(task, left, row, across[0].cell);
-        if (two) task.semantic[pixel + 1] = semantic_value(task, right, row, across[1].cell);
+        const unsigned char left_class = semantic_value(task, left, row, across[0].cell);
+        const unsigned char right_class = two ? semantic_value(task, right, row, across[1].cell) : 0;
+        if (pairs) {
+            *reinterpret_cast<unsigned short *>(task.semantic + pixel) =
+                static_cast<unsigned short>(left_class | right_class << 8);
+        } else {
+            task.semantic[pixel] = left_class;
+            if (two) task.semantic[pixel + 1] = right_class;
+        }
     }
 }
 
