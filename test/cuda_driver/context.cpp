@@ -98,6 +98,9 @@ EXPORT Result cuGetErrorString(int code, const char **text) {
     static const std::map<int, const char *> texts{
         {INVALID_VALUE, "invalid argument"},
         {OUT_OF_MEMORY, "out of memory"},
+        {NOT_INITIALIZED, "initialization error"},
+        {INVALID_DEVICE, "invalid device ordinal"},
+        {INVALID_IMAGE, "device kernel image is invalid"},
         {INVALID_CONTEXT, "invalid device context"},
         {INVALID_HANDLE, "invalid resource handle"},
         {NOT_FOUND, "named symbol not found"},
@@ -109,6 +112,10 @@ EXPORT Result cuGetErrorString(int code, const char **text) {
         {NOT_SUPPORTED, "operation not supported"},
         {CAPTURE_UNSUPPORTED, "operation not permitted when stream is capturing"},
         {CAPTURE_INVALIDATED, "operation failed due to a previous error during capture"},
+        {CAPTURE_UNMATCHED, "capture was not initiated in this stream"},
+        {CAPTURE_IMPLICIT, "operation would make the legacy stream depend on a capturing blocking stream"},
+        {CAPTURED_EVENT, "operation not permitted on an event last recorded in a capturing stream"},
+        {CAPTURE_WRONG_THREAD, "attempt to terminate a thread-local capture sequence from another thread"},
     };
     auto found = texts.find(code);
     *text = found == texts.end() ? nullptr : found->second;

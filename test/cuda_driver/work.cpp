@@ -200,6 +200,11 @@ EXPORT Result cuMemcpyDtoHAsync_v2(void *target, uintptr_t source, size_t size, 
     return copy(stream, uintptr_t(target), source, size, on_device(source, size) && on_host(target, size));
 }
 
+EXPORT Result cuMemcpyDtoDAsync_v2(uintptr_t target, uintptr_t source, size_t size, void *stream) {
+    ENTER(false);
+    return copy(stream, target, source, size, on_device(target, size) && on_device(source, size));
+}
+
 EXPORT Result cuMemsetD8Async(uintptr_t target, unsigned char value, size_t size, void *stream) {
     ENTER(false);
     if (!on_device(target, size)) return INVALID_VALUE;
@@ -262,8 +267,11 @@ EXPORT Result cuGraphLaunch(void *handle, void *stream) {
     return SUCCESS;
 }
 
-EXPORT Result cuModuleLoadDataEx(void **module, const void *image, unsigned, int *, void **) {
+EXPORT Result cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *options, void **values) {
     ENTER(true);
+    // CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES and CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES come back as what was written: nothing.
+    for (unsigned index = 0; index < count; ++index)
+        if (options[index] == 4 || options[index] == 6) values[index] = nullptr;
     auto *header = static_cast<const Elf64_Ehdr *>(image);
     if (memcmp(header->e_ident, ELFMAG, SELFMAG) != 0) return INVALID_IMAGE;
     size_t size = header->e_shoff + size_t(header->e_shnum) * header->e_shentsize;

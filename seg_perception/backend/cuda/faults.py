@@ -32,9 +32,10 @@ class Faults:
         self._codes.pop("", None)
 
     def of_text(self, text: str) -> DeviceError:
-        """For the message of an exception of pycuda: `FUNCTION failed: REASON`."""
-        function, _, reason = text.partition(" failed: ")
-        return self._error(f"{function}: {reason}", self._codes.get(reason, 0))
+        """For the message of an exception of pycuda: `FUNCTION failed: REASON`, or `... - LOG` from the linker."""
+        function, _, said = text.partition(" failed: ")
+        reason, _, log = said.partition(" - ")
+        return self._error(f"{function}: {reason}" + (f" ({log})" if log else ""), self._codes.get(reason, 0))
 
     def of_code(self, function: str, code: int) -> DeviceError:
         """For the result of a function of the driver."""
