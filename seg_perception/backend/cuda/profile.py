@@ -125,7 +125,7 @@ def profile(
         allocations = device.allocations - taken
         free, total = device.memory_info()
         samples = _Samples()
-        with _Ruler(device, block_bytes) as ruler:
+        with Ruler(device, block_bytes) as ruler:
             for frames, choices in work:
                 samples.add(backend, frames, choices, ceil(rounds / len(work)), ruler)
     return Profile(
@@ -174,9 +174,15 @@ def letterbox_bytes(frame: Frame, geometry: ResizeGeometry, network_bytes: int) 
     return (rows + chroma) * row + network_bytes
 
 
-def paint_bytes(spec: ModelSpec, mask_type: np.dtype[np.floating], chosen: Chosen) -> int:
-    """The least bytes that painting reads and writes: the cells within the boxes of what is painted, and the maps."""
-    boxes = chosen.detections.boxes_network[chosen.numbers > 0]
+def paint_bytes(spec: ModelSpec, mask_type: np.dtype[np.floating], boxes: NDArray[np.float32], map_bytes: int) -> int:
+    """The least bytes that painting reads and writes: the cells within the boxes, and the maps.
+
+    Args:
+        spec: the model.
+        mask_type: of its masks.
+        boxes: float32 `[N, 4]`, x1 y1 x2 y2 in network pixels, of what is painted.
+        map_bytes: of all maps.
+    """
     if spec.mask_frame == "box":
         cells = len(boxes) * spec.mask_width * spec.mask_height
     else:
@@ -186,11 +192,10 @@ def paint_bytes(spec: ModelSpec, mask_type: np.dtype[np.floating], chosen: Chose
             _cells(x1 * across, x2 * across, spec.mask_width) * _cells(y1 * down, y2 * down, spec.mask_height)
             for x1, y1, x2, y2 in boxes.tolist()
         )
-    semantic = 0 if chosen.semantic_map is None else chosen.semantic_map.nbytes
-    return cells * mask_type.itemsize + chosen.painted.pixels.nbytes + semantic
+    return cells * mask_type.itemsize + map_bytes
 
 
-class _Ruler:
+class Ruler:
     """Times work on a stream with marks, while the CPU is out of the way, and measures bandwidths."""
 
     def __init__(self, device: Device, block_bytes: int) -> None:
@@ -204,7 +209,7 @@ class _Ruler:
         self._queueing: dict[int, deque[float]] = {}
         self.bandwidth = Bandwidth(np.inf, np.inf, np.inf)
 
-    def __enter__(self) -> _Ruler:
+    def __enter__(self) -> Ruler:
         device, size = self._device, self._size
         stream = device.stream()
         try:
@@ -327,7 +332,7 @@ class _Samples:
         self.painted: list[int] = []
 
     def add(
-        self, backend: CudaBackend, frames: Sequence[Frame], choices: list[Choice], rounds: int, ruler: _Ruler
+        self, backend: CudaBackend, frames: Sequence[Frame], choices: list[Choice], rounds: int, ruler: Ruler
     ) -> None:
         """Measure one batch. The slot keeps the frames, so that its work can be queued again and again."""
         job = backend.start(frames, choices)
@@ -381,7 +386,10 @@ def _moved(
     # Boxes, scores, labels and classes are read, numbers and areas written.
     cells = spec.mask_height * spec.mask_width if spec.class_map else 0
     moved["select"] = len(frames) * (rows * (16 + 4 + 4 + 2 + 4) + cells)
-    moved["paint"] = sum(paint_bytes(spec, mask_type, result) for result in results)
+    moved["paint"] = sum(
+        paint_bytes(spec, mask_type, each.detections.boxes_network[each.numbers > 0], each.painted.pixels.nbytes)
+        for each in results
+    )
     return moved
 
 
