@@ -14,7 +14,7 @@ import pytest
 from cuda_driver import EmulatedDriver
 from numpy.typing import NDArray
 
-from seg_perception.backend.cuda.device import CaptureFailed, Pinned, Stream
+from seg_perception.backend.cuda.device import CaptureFailed, Graph, Pinned, Stream
 from seg_perception.backend.cuda.letterbox import launch_letterbox
 from seg_perception.backend.cuda.pycuda_device import PycudaDevice
 from seg_perception.backend.cuda.records import CAMERA, ENCODINGS
@@ -163,6 +163,7 @@ def test_what_others_queue_on_the_handle_is_captured(device: PycudaDevice, drive
     def queue() -> None:
         driver.queue(work.stream.handle, lambda: order.append(work.result.array.any()))
         work.queue()
+        driver.queue(0, lambda: None)  # The legacy stream has nothing to do with ours.
         driver.queue(work.stream.handle, lambda: order.append(work.result.array.any()))
 
     work.result.array[:] = 0
@@ -262,7 +263,7 @@ def faulted(device: PycudaDevice, driver: EmulatedDriver, code: int = 700) -> St
     return work.stream
 
 
-def use_after_a_fault(device: PycudaDevice, driver: EmulatedDriver) -> None:
+def use_after_a_fault(device: PycudaDevice, driver: EmulatedDriver) -> Graph:
     lost = r"an illegal memory access was encountered.*configure the node again, .*dmesg \| grep -i xid"
     with device.active():
         stream = faulted(device, driver)
@@ -277,6 +278,7 @@ def use_after_a_fault(device: PycudaDevice, driver: EmulatedDriver) -> None:
         with pytest.raises(DeviceError, match=lost):
             device.capture(stream, lambda: None)
         device.free(block)
+    return graph
 
 
 @pytest.mark.parametrize("faulty_contexts", [0, 1])
@@ -288,10 +290,10 @@ def test_illegal_address(
         driver.retain()
     driver.set(faulty_contexts=faulty_contexts)
     device = PycudaDevice()
-    try:
-        use_after_a_fault(device, driver)
-    finally:
-        device.close()
+    with ThreadPoolExecutor(1) as pool:
+        graph = pool.submit(use_after_a_fault, device, driver).result()
+    device.close()
+    del graph
     driver.set(faulty_contexts=0)
     driver.clear_stack()  # of what could not be popped
     again = PycudaDevice()
