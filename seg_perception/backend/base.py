@@ -150,7 +150,7 @@ class Choice:
 
     Attributes:
         thresholds: float32 `[C]`, lowest score of each of the model's classes; infinity for those never kept.
-        groups: int32 `[C]`, road group of each class, or `classes.NO_GROUP`.
+        groups: int32 `[C]`, road group of each class, or `classes.NO_GROUP`; the same for all frames of a batch.
         group_iou: of two instances of different classes in a group that overlap by more, the weaker is dropped.
         min_pixels: instances with fewer visible pixels are left out, and their pixels fall to those behind.
         map_size: height and width of the instance map; it shows the whole camera image.

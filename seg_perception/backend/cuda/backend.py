@@ -86,7 +86,6 @@ class CudaBackend:
         self._slots: list[Slot] = []
         self._next = 0
         self._ignored: dict[int, tuple[NDArray[np.float64], int]] = {}
-        self._tables: list[tuple[NDArray[np.float32], NDArray[np.int32]] | None] = [None] * DEPTH
         self._closed = False
         try:
             with device.active():
@@ -209,20 +208,17 @@ class CudaBackend:
             np.copyto(request.host["frames"][index, :size], image.data[:size])
 
     def _write_choices(self, slot: Slot, choices: Sequence[Choice], device: Device) -> None:
-        cameras, tables = slot.request.host["cameras"], self._tables[self._next]
-        for camera, choice in zip(cameras, choices, strict=False):
+        """Put what select and prune read where the upload takes it from."""
+        host = slot.request.host
+        for index, choice in enumerate(choices):
+            camera = host["cameras"][index]
             camera["min_pixels"], camera["group_iou"] = choice.min_pixels, choice.group_iou
             camera["ignore"] = camera["ignore_height"] = camera["ignore_width"] = 0
             if choice.ignore is not None:
                 camera["ignore"] = self._on_device(choice.ignore, slot, device)
                 camera["ignore_height"], camera["ignore_width"] = (side - 1 for side in choice.ignore.shape)
-        first = choices[0]
-        if any(each.thresholds is not first.thresholds or each.groups is not first.groups for each in choices):
-            raise ValueError("choices: expected the same thresholds and groups for all frames of a batch")
-        if tables is None or tables[0] is not first.thresholds or tables[1] is not first.groups:
-            slot.request.host["thresholds"][...] = first.thresholds
-            slot.request.host["groups"][...] = first.groups
-            self._tables[self._next] = (first.thresholds, first.groups)
+            host["thresholds"][index] = choice.thresholds
+        host["groups"][...] = choices[0].groups
 
     def _on_device(self, sums: NDArray[np.float64], slot: Slot, device: Device) -> int:
         """Address of an ignore mask's sums, which are brought there once."""

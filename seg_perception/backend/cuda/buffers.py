@@ -141,7 +141,7 @@ def request_layout(spec: ModelSpec, capacity: Capacity) -> Layout:
     return {
         "cameras": (CAMERA, (capacity.batch,)),
         "numbers": (np.uint16, (capacity.batch, rows)),
-        "thresholds": (np.float32, (classes,)),
+        "thresholds": (np.float32, (capacity.batch, classes)),
         "groups": (np.int32, (classes,)),
         "frames": (np.uint8, (capacity.batch, capacity.frame_bytes)),
     }

@@ -311,3 +311,14 @@ def test_choices_may_change_from_frame_to_frame(backend: CudaBackend) -> None:
         assert result.painted.pixels.shape == size
         counts.append(int((result.numbers > 0).sum()))
     assert counts == [2, 1, 2, 1, 2]
+
+
+def test_each_camera_of_a_batch_has_its_own_choice(backend: CudaBackend) -> None:
+    picture = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).picture)
+    groups = np.array([0, 1, 2, 3], np.int32)
+    low, none = np.full(4, 0.25, np.float32), np.array([0.25, np.inf, 0.25, 0.25], np.float32)
+    choices = [Choice(low, groups, 0.7, 1, (192, 320)), Choice(none, groups, 0.7, 1, (96, 160))]
+    choices.append(Choice(low, groups, 0.7, 2000, (192, 320)))
+    results = backend.chosen(backend.start([picture] * 3, choices))
+    kept = [np.flatnonzero(each.numbers).size for each in results if not isinstance(each, ModelOutputError)]
+    assert kept == [2, 1, 1]

@@ -55,12 +55,12 @@ def random_ignore(rng: np.random.Generator) -> IgnoreMask | None:
 
 
 def numbers_of_kernel(
-    found: Sequence[Detections], options: SelectOptions, ignores: Sequence[IgnoreMask | None]
+    found: Sequence[Detections], options: Sequence[SelectOptions], ignores: Sequence[IgnoreMask | None]
 ) -> NDArray[np.uint16]:
     rows, count = len(found[0].scores), len(found)
     records = []
-    for each, ignore in zip(found, ignores, strict=True):
-        fields = {"group_iou": options.group_iou}
+    for each, own, ignore in zip(found, options, ignores, strict=True):
+        fields = {"group_iou": own.group_iou}
         if ignore is not None:
             height, width = ignore.sums.shape
             fields |= {"ignore": ignore.sums.ctypes.data, "ignore_height": height - 1, "ignore_width": width - 1}
@@ -73,7 +73,7 @@ def numbers_of_kernel(
         areas=np.full((count, rows), UNWRITTEN, np.int32),
         faults=np.full(count, UNWRITTEN, np.uint32),
     )
-    thresholds = class_thresholds(options, GROUPS)
+    thresholds = np.stack([class_thresholds(own, GROUPS) for own in options])
     request = GuardedArrays(cameras=np.concatenate(records), thresholds=thresholds, groups=GROUPS)
     map_kernels(found[0].geometry, rows, classes=len(GROUPS)).select(arrays, request, count, None)
     arrays.check_guards()
@@ -82,10 +82,10 @@ def numbers_of_kernel(
     return arrays["numbers"]
 
 
-def check(found: Sequence[Detections], options: SelectOptions, ignores: Sequence[IgnoreMask | None]) -> None:
+def check(found: Sequence[Detections], options: Sequence[SelectOptions], ignores: Sequence[IgnoreMask | None]) -> None:
     numbers = numbers_of_kernel(found, options, ignores)
-    for each, ignore, chosen in zip(found, ignores, numbers, strict=True):
-        kept = select(each, GROUPS, options, ignore)
+    for each, own, ignore, chosen in zip(found, options, ignores, numbers, strict=True):
+        kept = select(each, GROUPS, own, ignore)
         expected = np.zeros(len(each.scores), np.uint16)
         expected[kept.rows] = kept.numbers
         np.testing.assert_array_equal(chosen, expected)
@@ -96,14 +96,14 @@ def check(found: Sequence[Detections], options: SelectOptions, ignores: Sequence
 def test_chooses_as_the_cpu_does(seed: int, rows: int, cameras: int) -> None:
     rng = np.random.default_rng(seed)
     found = [random_detections(rng, rows) for _ in range(cameras)]
-    check(found, random_options(rng), [random_ignore(rng) for _ in range(cameras)])
+    check(found, [random_options(rng) for _ in range(cameras)], [random_ignore(rng) for _ in range(cameras)])
 
 
 @pytest.mark.parametrize("rows", [256, 300, 1100])
 def test_many_rows(rows: int) -> None:
     """As many as threads, more, and more than the kernel keeps boxes of."""
     rng = np.random.default_rng(rows)
-    check([random_detections(rng, rows)], SelectOptions(0.1, keep_other=True), [random_ignore(rng)])
+    check([random_detections(rng, rows)], [SelectOptions(0.1, keep_other=True)], [random_ignore(rng)])
 
 
 def row_of_boxes(overlap: float, count: int, labels: Sequence[int]) -> Detections:
@@ -118,7 +118,7 @@ def row_of_boxes(overlap: float, count: int, labels: Sequence[int]) -> Detection
 def test_a_long_chain_of_rivals() -> None:
     """Each suppresses the next unless it is suppressed itself, so that every other one stays."""
     found = row_of_boxes(0.75, 40, [1, 2] * 20)
-    options = SelectOptions(group_iou=0.5)
+    options = [SelectOptions(group_iou=0.5)]
     numbers = numbers_of_kernel([found], options, [None])[0]
     assert np.flatnonzero(numbers).tolist() == list(range(0, 40, 2))
     check([found], options, [None])
@@ -127,14 +127,14 @@ def test_a_long_chain_of_rivals() -> None:
 @pytest.mark.parametrize(("limit", "kept"), [(1 / 3, 2), (np.nextafter(1 / 3, 0), 1), (1.0, 2), (0.0, 1)])
 def test_an_overlap_of_exactly_the_limit_is_none(limit: float, kept: int) -> None:
     found = row_of_boxes(0.5, 2, [1, 2])
-    assert numbers_of_kernel([found], SelectOptions(group_iou=limit), [None]).max() == kept
-    check([found], SelectOptions(group_iou=limit), [None])
+    assert numbers_of_kernel([found], [SelectOptions(group_iou=limit)], [None]).max() == kept
+    check([found], [SelectOptions(group_iou=limit)], [None])
 
 
 def test_impossible_labels_and_scores_do_no_harm() -> None:
     found = row_of_boxes(0, 6, [1, 2**31 - 1, -(2**31), -1, 2, 2**31 - 1])
     found.scores[4:] = np.nan, 0
-    assert numbers_of_kernel([found], SelectOptions(0.0), [None])[0].tolist() == [1, 0, 0, 0, 0, 0]
+    assert numbers_of_kernel([found], [SelectOptions(0.0)], [None])[0].tolist() == [1, 0, 0, 0, 0, 0]
 
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 600), limit=st.integers(0, 6))

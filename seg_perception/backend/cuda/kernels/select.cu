@@ -136,8 +136,8 @@ __device__ inline unsigned short renumbered(bool keeps, int &last, int *found) {
 
 // Number the rows that are kept: 1..N in row order, 0 for the others. One block per camera z of the batch.
 //
-// boxes: [B, rows, 4], network pixels. scores, labels: [B, rows], best first. thresholds: [classes], lowest score of
-// each class. groups: [classes], road group of each class or NO_GROUP. numbers, areas: [B, rows]; faults: [B]. Areas
+// boxes: [B, rows, 4], network pixels. scores, labels: [B, rows], best first. thresholds: [B, classes], lowest score
+// of each class. groups: [classes], road group of each class or NO_GROUP. numbers, areas: [B, rows]; faults: [B]. Areas
 // and faults become 0.
 extern "C" __global__ void __launch_bounds__(selection::THREADS) select_rows(
     const float *__restrict__ boxes, const float *__restrict__ scores, const int *__restrict__ labels,
@@ -153,7 +153,7 @@ extern "C" __global__ void __launch_bounds__(selection::THREADS) select_rows(
         boxes + begin * 4,
         scores + begin,
         labels + begin,
-        thresholds,
+        thresholds + static_cast<long long>(blockIdx.z) * classes,
         groups,
         classes,
         static_cast<double>(camera.content_width) / camera.width,
