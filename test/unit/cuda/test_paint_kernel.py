@@ -144,6 +144,26 @@ def small_scene(rows: int = 2) -> Scene:
     return Scene(np.full((rows, 16, 16), 5, np.float32), boxes, numbers, geometry, (64, 64), "frame")
 
 
+@pytest.mark.parametrize("mask_frame", ["frame", "box"])
+@pytest.mark.parametrize("camera", [64, 77, 611])
+def test_edges_on_pixel_centres(mask_frame: str, camera: int) -> None:
+    """Also where the centre of a pixel is no float32, and the edge is the next one below or above."""
+    geometry = ResizeGeometry.fit(ResizeSpec(), camera, camera, 64, 64)
+    centres = (np.arange(camera) + 0.5) * (64 / camera)
+    rng = np.random.default_rng(camera)
+    low, high = rng.integers(0, camera // 2, (30, 2)), rng.integers(camera // 2, camera, (30, 2))
+    boxes = np.concatenate([centres[low], centres[high]], axis=1).astype(np.float32)
+    boxes[10:20] = np.nextafter(boxes[10:20], np.float32(0))
+    boxes[20:] = np.nextafter(boxes[20:], np.float32(99))
+    for row in range(30):
+        scene = Scene(
+            np.ones((1, 9, 9), np.float32), boxes[row : row + 1], np.ones(1, np.uint16), geometry, (camera, camera),
+            mask_frame,
+        )  # fmt: skip
+        expected = paint(scene.masks, scene.boxes, scene.numbers, geometry, scene.output_size, mask_frame)
+        np.testing.assert_array_equal(launch([scene]).maps[0].pixels, expected.pixels)
+
+
 def test_rows_without_numbers_far_behind() -> None:
     """More rows than the kernel looks at in one go, the only ones with numbers last."""
     scene = small_scene(4096)
