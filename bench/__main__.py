@@ -14,15 +14,18 @@ ON_A_MODEL = ("model", "head", "node")
 ALONE = ("paint", "transport", "subscription")
 # These take --model and --input too, and minutes: only on request.
 ON_REQUEST = ("toolchain",)
+# Needs an NVIDIA GPU, and takes --write.
+ON_GPU = ("gpu",)
 
 
 def main() -> int:
     """Run them; the exit code is that of the first that failed."""
-    known = (*ON_A_MODEL, *ALONE, *ON_REQUEST)
+    known = (*ON_A_MODEL, *ALONE, *ON_REQUEST, *ON_GPU)
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
     parser.add_argument("--model", help="canonical model or raw export (head, toolchain: raw export)")
     parser.add_argument("--input", nargs="+", help="pictures, folders or videos")
+    parser.add_argument("--write", metavar="FILE.md", help="gpu: the page to put its section into")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - {*known}
     if unknown:
@@ -30,8 +33,10 @@ def main() -> int:
     print(f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC  {machine()}", flush=True)
     given = [*(["--model", arguments.model] if arguments.model else [])]
     given += ["--input", *arguments.input] if arguments.input else []
+    page = ["--write", arguments.write] if arguments.write else []
     for name in arguments.names or (*ON_A_MODEL, *ALONE):
-        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *([] if name in ALONE else given)])
+        more = page if name in ON_GPU else [] if name in ALONE else given
+        done = subprocess.run([sys.executable, "-m", f"bench.{name}", *more])
         if done.returncode:
             return done.returncode
     return 0

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json == "-":
         print(json.dumps(result, indent=1))
         return 0
-    print("\n".join(_report(result)))
+    print("\n".join(report(result)))
     if arguments.json:
         try:
             Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -241,7 +241,7 @@ def _gpu_memory(model: Path) -> float | None:
         return None
 
 
-def _report(result: Mapping[str, Any]) -> list[str]:
+def report(result: Mapping[str, Any]) -> list[str]:
     """The result for people."""
     model, frames, instances = result["model"], result["frames"], result["instances"]
     size = f"{frames['width']}x{frames['height']} {frames['encoding']}"
