@@ -365,7 +365,7 @@ def test_nothing_current_and_closed(driver: EmulatedDriver) -> None:
         device.memory(SIZE)
     device.close()
     device.close()
-    with pytest.raises(DeviceError, match="used after it was closed"), device.active():
+    with pytest.raises(DeviceError, match="used after it was closed or lost"), device.active():
         pass
 
 

@@ -94,7 +94,7 @@ class PycudaDevice:
             return
         context = self._context
         if context is None:
-            raise DeviceError(f"{self.name} was used after it was closed; open the model again")
+            raise DeviceError(f"{self.name} was used after it was closed or lost; open the model again")
         with self._guard:
             context.push()
         self._thread.inside = True
@@ -191,6 +191,8 @@ class PycudaDevice:
         atexit.unregister(self.close)
         if context is not None:
             self._close_context(context, primary)
+        self._drop_parts()
+        self._blocks.clear()
         primary.release()
         if self.lost:
             # TensorRT's CUDA runtime holds the context, too, so that letting go of it does not end it.
@@ -209,8 +211,6 @@ class PycudaDevice:
             context.detach()
         if current:
             primary.leave()
-        self._drop_parts()
-        self._blocks.clear()
 
     def _pushed(self, context: Any) -> bool:
         try:
@@ -243,7 +243,7 @@ class PycudaDevice:
         except self._cuda.Error:
             # If `close` came in between, its context was not on the stack any more, or this call took it off.
             if self._context is not None:
-                self._faults.lost = True
+                self._faults.lost, self._context = True, None
                 with suppress(self._cuda.Error):
                     context.detach()
 
