@@ -17,7 +17,8 @@ from seg_perception.contract import ModelSpec
 from seg_perception.geometry import ResizeGeometry, ResizeSpec
 
 GUARD = 256  # bytes before and after each array; arrays begin at multiples of it
-POISON = 0xCD
+# Before and after each array, where it makes NaN, and where nothing is known yet.
+SURROUNDINGS, POISON = 0xFF, 0xCD
 
 
 class GuardedArrays:
@@ -27,7 +28,7 @@ class GuardedArrays:
         self._blocks: dict[str, NDArray[np.uint8]] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
         for name, array in arrays.items():
-            block = np.full(array.nbytes + 3 * GUARD, POISON, np.uint8)
+            block = np.full(array.nbytes + 3 * GUARD, SURROUNDINGS, np.uint8)
             block = block[-block.ctypes.data % GUARD :][: array.nbytes + 2 * GUARD]
             inner = block[GUARD : GUARD + array.nbytes].view(array.dtype).reshape(array.shape)
             inner[...] = array
@@ -41,8 +42,8 @@ class GuardedArrays:
 
     def check_guards(self) -> None:
         for name, block in self._blocks.items():
-            assert (block[:GUARD] == POISON).all(), f"written before {name}"
-            assert (block[-GUARD:] == POISON).all(), f"written behind {name}"
+            assert (block[:GUARD] == SURROUNDINGS).all(), f"written before {name}"
+            assert (block[-GUARD:] == SURROUNDINGS).all(), f"written behind {name}"
 
 
 class _Kernel:
