@@ -1,39 +1,42 @@
-"""Bring up the perception node for a camera.
+"""Bring up the perception node, for one camera or for all that a parameter file names.
 
     ros2 launch seg_perception perception.launch.py model:=/path/model.onnx camera_topic:=/front/image_raw
+    ros2 launch seg_perception perception.launch.py params_file:=six_cameras engine:=/path/model.engine
 
 An argument that is left out leaves the parameter to `params_file`, and then to the node's default.
 """
 
-import os
+from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, OpaqueFunction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
-from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription
 
+HERE = Path(__file__).resolve().parent
+CONFIG = HERE.parent / "config"
+# Parameter files for other nodes.
+OTHERS = ("diagnostics_aggregator",)
+
 # name, default, description
 ARGUMENTS = (
-    ("model", "", "canonical model (.onnx), made by `seg_perception prepare`; without one the default model, to start with"),
-    (
-        "camera_topic",
-        "",
-        "image topic of the camera named `camera`; others are set up in params_file",
-    ),
+    ("model", "", "canonical model (.onnx) or engine: a path, or the name of a file in the package's share/engines"),
+    ("engine", "", "another word for model"),
+    ("camera_topic", "", "image topic of the camera named `camera`; several are set up in params_file"),
     ("transport", "", "raw, or compressed to subscribe to CAMERA_TOPIC/compressed; for the same camera"),
+    ("params_file", "seg_perception", "YAML file with parameters: a path, or a name from the package's share/config"),
     ("namespace", "", "namespace of the node, for instance front"),
     ("name", "segmenter", "name of the node"),
-    ("params_file", "", "YAML file with parameters; default: config/seg_perception.yaml of the package"),
     ("autostart", "true", "configure and activate at once; false leaves that to a lifecycle manager"),
+    ("respawn", "true", "start the node again when its process has ended"),
+    ("respawn_delay", "2.0", "seconds before that"),
     ("use_sim_time", "false", "take the time from /clock, for bag replay"),
     ("log_level", "info", "debug, info, warn, error"),
     ("dds_profile", "", "Fast DDS profile; default: config/fastdds.xml of the package; none: leave it alone"),
 )
-# The name from Kilted on, and the one before.
-PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -45,14 +48,19 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*declared, OpaqueFunction(function=_bring_up)])
 
 
-def _bring_up(context: LaunchContext) -> list:
+def _bring_up(context: LaunchContext) -> list[GroupAction]:
     value = {name: LaunchConfiguration(name).perform(context) for name, _, _ in ARGUMENTS}
-    return [*_dds_profile(context, value["dds_profile"]), _node(context, value)]
+    profile = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(HERE / "dds_profile.launch.py")),
+        launch_arguments={"dds_profile": value["dds_profile"]}.items(),
+    )
+    # In a group of their own: who includes this file keeps the environment of other processes.
+    return [GroupAction([profile, _node(value)])]
 
 
-def _node(context: LaunchContext, value: dict[str, str]) -> LifecycleNode:
+def _node(value: dict[str, str]) -> LifecycleNode:
     given = {
-        "model": value["model"],
+        "model": _model(value["model"], value["engine"]),
         "cameras.camera.topic": value["camera_topic"],
         "cameras.camera.transport": value["transport"],
     }
@@ -65,10 +73,28 @@ def _node(context: LaunchContext, value: dict[str, str]) -> LifecycleNode:
         executable="segmenter",
         name=value["name"],
         namespace=value["namespace"],
-        parameters=[value["params_file"] or _shared(context, "seg_perception.yaml"), overrides],
+        parameters=[str(_params_file(value["params_file"])), overrides],
         arguments=["--ros-args", "--log-level", value["log_level"]],
+        respawn=_truth("respawn", value["respawn"]),
+        respawn_delay=_seconds("respawn_delay", value["respawn_delay"]),
         output="screen",
     )
+
+
+def _model(model: str, engine: str) -> str:
+    if model and engine:
+        raise ValueError(f"launch arguments model and engine: expected one of them, got {model!r} and {engine!r}")
+    return model or engine
+
+
+def _params_file(text: str) -> Path:
+    """The file of that path, else that of the package; its suffix may be left out."""
+    candidates = (Path(text).expanduser(), CONFIG / text, CONFIG / f"{text}.yaml")
+    for path in candidates:
+        if path.is_file():
+            return path.resolve()
+    names = ", ".join(sorted(path.stem for path in CONFIG.glob("*.yaml") if path.stem not in OTHERS))
+    raise ValueError(f"launch argument params_file: expected a file or one of {names}; got {text!r}")
 
 
 def _truth(name: str, text: str) -> bool:
@@ -77,15 +103,8 @@ def _truth(name: str, text: str) -> bool:
     return text.lower() == "true"
 
 
-def _dds_profile(context: LaunchContext, profile: str) -> list[SetEnvironmentVariable]:
-    """Set the profile for large images, unless the user's environment already names one."""
-    if profile == "none" or (not profile and any(os.environ.get(name) for name in PROFILE_VARIABLES)):
-        return []
-    path = profile or _shared(context, "fastdds.xml")
-    # Fast DDS 2 knows the old name only; with version 3 the old one works but draws a warning.
-    old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
-    return [SetEnvironmentVariable(PROFILE_VARIABLES[1 if old else 0], path)]
-
-
-def _shared(context: LaunchContext, file_name: str) -> str:
-    return PathJoinSubstitution([FindPackageShare("seg_perception"), "config", file_name]).perform(context)
+def _seconds(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"launch argument {name}: expected seconds such as 2.0, got {text!r}") from error
