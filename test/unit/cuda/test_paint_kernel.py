@@ -164,6 +164,16 @@ def test_edges_on_pixel_centres(mask_frame: str, camera: int) -> None:
         np.testing.assert_array_equal(launch([scene]).maps[0].pixels, expected.pixels)
 
 
+def test_small_boxes_far_from_the_origin() -> None:
+    """Where float32 network pixels alone would be too coarse for steep masks."""
+    rng = np.random.default_rng(0)
+    geometry = ResizeGeometry.fit(ResizeSpec("stretch"), 8000, 8, 4096, 8)
+    left = rng.uniform(3800, 4080, 20)
+    boxes = np.stack([left, np.zeros(20), left + rng.uniform(1, 9, 20), np.full(20, 8)], axis=1).astype(np.float32)
+    masks = rng.normal(0, 60, (20, 28, 28)).astype(np.float32)
+    check([Scene(masks, boxes, np.arange(1, 21, dtype=np.uint16), geometry, (9, 8001), "box")])
+
+
 def test_rows_without_numbers_far_behind() -> None:
     """More rows than the kernel looks at in one go, the only ones with numbers last."""
     scene = small_scene(4096)

@@ -29,7 +29,6 @@ extern "C" __global__ void __launch_bounds__(TILE_THREADS, 8) class_cells(
                 classes[static_cast<long long>(tile.top + y) * camera.map_width + tile.left + x] =
                     class_map[samples.down[y].cell * grid_width + samples.across[x].cell];
         }
-        __syncthreads();  // before the next tile's samples
     }
 }
 

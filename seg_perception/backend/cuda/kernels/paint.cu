@@ -327,10 +327,8 @@ __device__ inline void paint_maps(
         areas + z * rows,
         faults + z,
     };
-    for (int index = blockIdx.x; index < tile_count(camera); index += gridDim.x) {
+    for (int index = blockIdx.x; index < tile_count(camera); index += gridDim.x)
         paint_tile(task, camera, tile_at(index, camera), shared);
-        __syncthreads();  // before the next tile's samples
-    }
 }
 
 }  // namespace painting

@@ -57,7 +57,8 @@ __device__ inline Sample sample_at(int pixel, double pixel_scale, int padding, d
     };
 }
 
-// Fill `samples` for a tile; all threads of the block come here together, and it ends with a barrier.
+// Fill `samples` for a tile. All threads of the block come here together: between its two barriers nobody looks at the
+// samples of the tile before any more, nor yet at these.
 __device__ inline void fill_samples(
     const Camera &camera, Tile tile, int grid_height, int grid_width, int network_width, int network_height,
     Samples &samples) {
