@@ -124,7 +124,7 @@ def section(rounds: int) -> str:
         f"    {COMMAND}",
         "",
         f"{device.architecture}, {facts['multiprocessors']} multiprocessors at up to {facts['hertz'] / 1e9:.2f} GHz, "
-        f"{facts['l2'] / MIB:.0f} MiB of L2; driver {facts['driver']}. Copies of 256 MiB, median: to the device "
+        f"{facts['l2'] / MIB:.0f} MiB of L2; driver {facts['driver']}. Large copies, median: to the device "
         f"{rates.to_device / 1e9:.1f} GB/s, to the host {rates.to_host / 1e9:.1f} GB/s, on the device "
         f"{rates.on_device / 1e9:.0f} GB/s (read and written bytes count).",
         "",
@@ -161,9 +161,9 @@ def _facts() -> dict[str, Any]:
 
 def written(text: str, new: str) -> str:
     """A page with a section of the same GPU replaced, or one more at its end."""
-    name = new.partition(",")[0]
-    parts = [part for part in re.split(r"(?m)^(?=## )", text) if part.partition(",")[0] != name]
-    return "".join([*parts[:1], *parts[1:], "" if parts[-1].endswith("\n\n") else "\n", new])
+    old = new.partition(",")[0], "## Nothing measured yet"
+    parts = [part for part in re.split(r"(?m)^(?=## )", text) if not part.startswith(old)]
+    return "".join(parts).rstrip("\n") + "\n\n" + new
 
 
 def main() -> int:

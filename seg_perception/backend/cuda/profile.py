@@ -26,6 +26,7 @@ from .backend import CudaBackend, Job
 from .device import Device, Stream
 from .slot import Step
 
+_PINNED_BYTES = 64 << 20
 _COPIES = 9
 _WARM_UP = 5
 # Share of the free memory that measuring may take: three blocks.
@@ -216,17 +217,19 @@ class Ruler:
             self._blocks = [device.memory(size), device.memory(size)]
             target, source = self._blocks
             on_device = self._copy_seconds(stream, lambda: device.copy(target, source, size, stream))
-            to_device = to_host = 0.0
+            part, to_device, to_host = 0, 0.0, 0.0
             if not device.integrated:
-                with _pinned(device, size) as array:
+                # No cache is in the way there, so that less of the host's memory does.
+                part = min(size, _PINNED_BYTES)
+                with _pinned(device, part) as array:
                     to_device = self._copy_seconds(stream, lambda: device.copy_in(target, array, stream))
                     to_host = self._copy_seconds(stream, lambda: device.copy_out(array, source, stream))
         except BaseException:
             self.__exit__()
             raise
         self._copy = on_device
-        rates = [size / seconds if seconds else np.inf for seconds in (to_device, to_host, on_device / 2)]
-        self.bandwidth = Bandwidth(*rates)
+        rates = [part / seconds if seconds else np.inf for seconds in (to_device, to_host)]
+        self.bandwidth = Bandwidth(rates[0], rates[1], 2 * size / on_device)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -272,8 +275,8 @@ class Ruler:
 def _pinned(device: Device, size: int) -> Iterator[NDArray[np.uint8]]:
     block = device.pinned(size)
     try:
-        # Otherwise the pages that nobody has written yet might all be the same one.
-        block.array[...] = np.arange(size, dtype=np.uint32).astype(np.uint8)
+        # Nobody measures pages that were never written.
+        block.array.fill(165)
         yield block.array
     finally:
         device.free(block)
