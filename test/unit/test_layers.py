@@ -20,7 +20,7 @@ PACKAGE = "seg_perception"
 # From the top: a module may import from the rows below its own, and from its own package.
 LAYERS = (
     ("cli", "ros"),
-    ("toolchain", "replay", "label", "streetworld"),
+    ("toolchain", "replay", "label", "streetworld", "doctor"),
     ("evaluation",),
     ("pipeline",),
     ("backend",),

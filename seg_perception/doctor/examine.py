@@ -1,0 +1,86 @@
+"""All checks, one group after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..errors import SegPerceptionError
+from .cameras import check_cameras
+from .dds import check_dds
+from .finding import Finding, Level
+from .gpu import ask_gpu_packages, check_gpu
+from .graph import Graph
+from .machine import check_machine
+from .model import check_model, flavour_of
+from .packages import ask_packages, check_packages
+from .ros import check_ros, distribution_of
+from .settings import NodeSettings, model_file
+from .surroundings import Surroundings
+
+# Looks at topics; without any, at all that carry images. Raises `SegPerceptionError` where it cannot.
+Look = Callable[[Sequence[str]], Graph]
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is to be examined.
+
+    Attributes:
+        settings: of the node.
+        around: the machine.
+        look: looks at the running system.
+    """
+
+    settings: NodeSettings
+    around: Surroundings
+    look: Look
+
+
+def examine(patient: Patient, progress: Callable[[str], None]) -> list[Finding]:
+    """Do all checks.
+
+    Args:
+        patient: what is to be examined.
+        progress: told what begins, for people who wait.
+    """
+    settings, around = patient.settings, patient.around
+    path = model_file(settings.model)
+    flavour = flavour_of(path)
+    progress("importing packages")
+    answers = ask_packages(around)
+    rclpy = answers["rclpy"].out.strip() if answers["rclpy"].code == 0 else ""
+    distribution = distribution_of(around, rclpy)
+    graph, problem = None, "rclpy is not there"
+    if rclpy:
+        progress("looking at topics")
+        graph, problem = _looked(patient)
+    findings = check_packages(answers, bool(flavour), bool(distribution))
+    findings += check_ros(around, rclpy, graph, problem)
+    # Every distribution's default, where the middleware itself could not be asked.
+    rmw = graph.rmw if graph else rclpy and (around.environment.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp")
+    findings += check_dds(around, distribution, rmw, graph.largest_image if graph else 0)
+    progress("looking at the machine")
+    findings += check_machine(around)
+    findings += check_gpu(ask_gpu_packages(around), flavour)
+    progress("opening the model")
+    if settings.model:
+        findings += _guarded("model", lambda: check_model(path, settings.backend, settings.classes))
+    else:
+        findings.append(Finding("model", "model", Level.SKIPPED, "none is named", "name one with --model"))
+    return findings + check_cameras(graph, problem, settings.topics, settings.use_sim_time)
+
+
+def _looked(patient: Patient) -> tuple[Graph | None, str]:
+    try:
+        return patient.look(patient.settings.topics), ""
+    except SegPerceptionError as error:
+        return None, str(error)
+
+
+def _guarded(group: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """A library that fails in a way nobody foresaw must not keep the other findings from being told."""
+    try:
+        return check()
+    except Exception as error:
+        return [Finding(group, group, Level.FAIL, f"unexpected error: {type(error).__name__}: {error}")]

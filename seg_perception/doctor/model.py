@@ -1,0 +1,101 @@
+"""The model: whether the node could open it, and whether its classes mean something on a road."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import BackendUnavailable, SegPerceptionError
+from .finding import Finding, Level
+
+GROUP = "model"
+
+
+def flavour_of(path: Path) -> str:
+    """The TensorRT that an engine needs; empty for other models. An engine that does not tell counts as TensorRT's."""
+    if path.suffix != ".engine":
+        return ""
+    try:
+        from ..manifest import load_manifest
+
+        return load_manifest(path).flavour
+    except (SegPerceptionError, ImportError):
+        return "tensorrt"
+
+
+def check_model(path: Path, backend: str, classes: str) -> list[Finding]:
+    """Open a canonical model, or hold an engine against this machine; then look at its classes.
+
+    Args:
+        path: of the model.
+        backend: parameter `backend`.
+        classes: class table, parameter `classes`.
+    """
+    try:
+        found, names = _engine(path) if flavour_of(path) else _opened(path, backend)
+    except (SegPerceptionError, ImportError) as error:
+        # Our errors say what to do themselves.
+        advice = f"install the Python package {error.name}" if isinstance(error, ImportError) else ""
+        return [
+            Finding(GROUP, "model", Level.FAIL, str(error), advice),
+            Finding(GROUP, "classes", Level.SKIPPED, "the model cannot be used"),
+        ]
+    return [_model(path, found), check_classes(names, classes)]
+
+
+def check_classes(names: Sequence[str], classes: str) -> Finding:
+    """Whether the class table knows the model's classes, and finds something in every road group."""
+    from ..classes import ROAD_GROUPS
+    from ..sources.class_tables import resolve_class_table
+
+    try:
+        table = resolve_class_table(classes, names)
+    except SegPerceptionError as error:
+        return Finding(GROUP, "classes", Level.FAIL, str(error))
+    groups = table.groups(names).tolist()
+    counts = {group: groups.count(index) for index, group in enumerate(ROAD_GROUPS)}
+    text = f"table {table.name!r} knows {table.covers(names)} of {len(names)} classes: " + ", ".join(
+        f"{group} {count}" for group, count in counts.items()
+    )
+    if not any(counts.values()):
+        advice = "choose a table with parameter `classes`, or write one after the pattern of config/classes/coco.yaml"
+        return Finding(GROUP, "classes", Level.FAIL, f"{text}: nothing would be published", advice, counts)
+    empty = [group for group, count in counts.items() if not count]
+    if empty:
+        advice = "a model that was trained on them, or another class table (parameter `classes`)"
+        return Finding(GROUP, "classes", Level.WARN, f"{text}; never found: {', '.join(empty)}", advice, counts)
+    return Finding(GROUP, "classes", Level.OK, text, facts=counts)
+
+
+def _engine(path: Path) -> tuple[str, Sequence[str]]:
+    """An engine is compared with this machine and not loaded: a node that runs may have taken the GPU's memory."""
+    from ..backend.tensorrt import check_engine
+
+    if not path.is_file():
+        raise BackendUnavailable(f"model file: {path} does not exist; check parameter `model` or --model")
+    manifest = check_engine(path)
+    spec = manifest.spec
+    text = f"{manifest.flavour} {manifest.version}, {', '.join(manifest.architectures)}, {manifest.settings.precision}"
+    return f"engine of {spec.family}, {spec.network_width}x{spec.network_height}; {text}; fits here", spec.class_names
+
+
+def _opened(path: Path, backend: str) -> tuple[str, Sequence[str]]:
+    from ..backend.registry import open_model
+
+    model = open_model(path, backend)
+    try:
+        spec, identity = model.spec, model.identity
+        words = [identity.get(name, "") for name in ("backend", "device", "precision")]
+        text = ", ".join(word for word in words if word)
+        return f"{spec.family}, {spec.network_width}x{spec.network_height}; opened by {text}", spec.class_names
+    finally:
+        model.close()
+
+
+def _model(path: Path, found: str) -> Finding:
+    from ..sources.share import share_directory
+
+    if path.resolve().parent == (share_directory() / "engines").resolve():
+        advice = "it has only seen rendered streets: prepare a model that was trained on photographs of roads"
+        return Finding(GROUP, "model", Level.WARN, f"{path}: {found}; it comes with the package", advice)
+    return Finding(GROUP, "model", Level.OK, f"{path}: {found}")
