@@ -34,7 +34,7 @@ ARGUMENTS = (
     ("respawn", "true", "start the node again when its process has ended"),
     ("respawn_delay", "2.0", "seconds before that"),
     ("use_sim_time", "false", "take the time from /clock, for bag replay"),
-    ("log_level", "info", "debug, info, warn, error"),
+    ("log_level", "info", "debug, info, warn, error; or of one logger, such as segmenter:=debug"),
     ("dds_profile", "", "Fast DDS profile; default: config/fastdds.xml of the package; none: leave it alone"),
 )
 

@@ -21,10 +21,10 @@ from launch.actions import (
     TimerAction,
 )
 from launch.conditions import IfCondition
-from launch.events.process import ProcessExited
+from launch.event_handlers import OnProcessIO
+from launch.events.process import ProcessExited, ProcessIO
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.event_handlers import OnStateTransition
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
@@ -38,9 +38,12 @@ ARGUMENTS = (
     ("play_arguments", "", "more arguments of `ros2 bag play`, such as '--start-offset 30'"),
     ("rviz", "true", "whether RViz is shown"),
 )
+# What the node logs; a level above info keeps it from that.
+ACTIVE = b"state active"
 # Seconds: for a node that does not become active; between the player's start and its first message, for discovery;
 # for the node's last results.
-LONGEST_WAIT, DISCOVERY, LAST_RESULTS = 30.0, "1.0", 2.0
+LONGEST_WAIT, DISCOVERY, LAST_RESULTS = 20.0, "1.0", 2.0
+NOT_ACTIVE = f"the node has not said within {LONGEST_WAIT:.0f} s that it is active; playing the bag all the same"
 # Messages that the player holds in memory; its default of 1000 images is gigabytes.
 QUEUE = "100"
 # Hz; the stamps of results are compared with this clock.
@@ -54,6 +57,10 @@ def generate_launch_description() -> LaunchDescription:
         for name, default, description in ARGUMENTS
     ]
     play = _play_once()
+
+    def play_when_active(output: ProcessIO) -> list[LaunchDescriptionEntity]:
+        return [OpaqueFunction(function=play)] if ACTIVE in output.text else []
+
     return LaunchDescription(
         [
             *declared,
@@ -61,8 +68,9 @@ def generate_launch_description() -> LaunchDescription:
             _include("dds_profile"),
             _include("perception", use_sim_time="true", autostart="true"),
             _include("rviz", IfCondition(LaunchConfiguration("rviz")), use_sim_time="true", required="true"),
-            RegisterEventHandler(OnStateTransition(goal_state="active", entities=[OpaqueFunction(function=play)])),
-            TimerAction(period=LONGEST_WAIT, actions=[OpaqueFunction(function=play)]),
+            # Not by the transition's event: it is lost where it comes before launch and the node have found each other.
+            RegisterEventHandler(OnProcessIO(on_stdout=play_when_active, on_stderr=play_when_active)),
+            TimerAction(period=LONGEST_WAIT, actions=[OpaqueFunction(function=play, args=[NOT_ACTIVE])]),
         ]
     )
 
@@ -78,12 +86,12 @@ def _check(context: LaunchContext) -> None:
         raise ValueError(f"launch argument bag: expected the folder or file of a bag, but there is no {bag!r}")
 
 
-def _play_once() -> Callable[[LaunchContext], list[LaunchDescriptionEntity]]:
-    """A function that starts the player when it is called for the first time."""
+def _play_once() -> Callable[..., list[LaunchDescriptionEntity]]:
+    """A function that starts the player, after a remark, when it is called for the first time."""
     left = [_player]
 
-    def play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-        return [left.pop()(context)] if left else []
+    def play(context: LaunchContext, remark: str = "playing the bag") -> list[LaunchDescriptionEntity]:
+        return [LogInfo(msg=remark), left.pop()(context)] if left else []
 
     return play
 

@@ -1,7 +1,7 @@
 """Stands in for `ros2 bag play`, which PyPI does not have: plays the images of a bag with their clock.
 
-It takes the options that the launch files use, as rosbag2 has them from Humble on, waits for the node's results, and
-prints how many came.
+It takes the options that the launch files use, as rosbag2 has them from Humble on, waits for the node and its results,
+and prints how many came.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import rclpy
@@ -44,6 +45,8 @@ def main() -> int:
     with AnyReader([options.bag]) as reader:
         images = [each for each in reader.connections if each.msgtype == "sensor_msgs/msg/Image"]
         publishers = {each.id: node.create_publisher(Image, each.topic, 10) for each in images}
+        _wait(lambda: sum(each.get_subscription_count() for each in publishers.values()), executor)
+        _wait(lambda: node.count_publishers("/segmenter/detections"), executor)
         time.sleep(options.delay)
         for connection, stamp, data in reader.messages(images):
             message = Clock()
@@ -51,11 +54,15 @@ def main() -> int:
             clock.publish(message)
             publishers[connection.id].publish(bytes(data))
             executor.spin_once(timeout_sec=0.2)
-    end = time.monotonic() + 10
-    while not results and time.monotonic() < end:
-        executor.spin_once(timeout_sec=0.2)
+    _wait(lambda: results, executor)
     print(f"results: {len(results)}", flush=True)
     return 0
+
+
+def _wait(condition: Callable[[], object], executor: SingleThreadedExecutor) -> None:
+    end = time.monotonic() + 20
+    while not condition() and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.1)
 
 
 sys.exit(main())

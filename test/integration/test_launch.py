@@ -14,7 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from colour_model import save_canonical_colour_model
+from integration.harness import NodeProcess, wait_for
 
 from seg_perception.ros.parameters import SCHEME, camera_parameters
 from seg_perception.streetworld.bag import IMAGE
@@ -30,11 +32,11 @@ HUMBLE = {
         "OpaqueFunction", "RegisterEventHandler", "SetEnvironmentVariable", "Shutdown", "TimerAction",
     },
     "launch.conditions": {"IfCondition"},
-    "launch.events.process": {"ProcessExited"},
+    "launch.event_handlers": {"OnProcessIO"},
+    "launch.events.process": {"ProcessExited", "ProcessIO"},
     "launch.launch_description_sources": {"PythonLaunchDescriptionSource"},
     "launch.substitutions": {"LaunchConfiguration"},
     "launch_ros.actions": {"LifecycleNode", "Node"},
-    "launch_ros.event_handlers": {"OnStateTransition"},
     "launch_ros.parameter_descriptions": {"ParameterValue"},
     "launch_ros.substitutions": {"ExecutableInPackage"},
 }  # fmt: skip
@@ -101,6 +103,16 @@ def test_the_readme_lists_the_arguments() -> None:
     listed = set(re.findall(r"`(\w+):=", (ROOT / "README.md").read_text()))
     for name in FILES:
         assert set(arguments_of(name)) - {"required"} <= listed, name
+
+
+def test_the_aggregator_expects_the_statuses_of_the_node(start_node: Callable[..., NodeProcess]) -> None:
+    content = yaml.safe_load((ROOT / "config" / "diagnostics_aggregator.yaml").read_text())
+    (analyzer,) = (value for value in content["/**"]["ros__parameters"].values() if isinstance(value, dict))
+    assert analyzer["type"] == "diagnostic_aggregator/GenericAnalyzer"
+    (prefix,) = analyzer["find_and_remove_prefix"]
+    node = start_node("segmenter")
+    for name in analyzer["expected"]:
+        wait_for(lambda name=name: node.status(name.removeprefix(prefix)), f"status {name!r}")
 
 
 class Launch:
@@ -208,9 +220,9 @@ def test_brings_the_node_up_again_and_again(start: Callable[..., Launch], colour
 
 @launches
 def test_leaves_the_lifecycle_to_a_manager(start: Callable[..., Launch], colours: Path) -> None:
-    launch = start("perception.launch.py", engine=colours, autostart="false", log_level="debug")
+    launch = start("perception.launch.py", engine=colours, autostart="false", name="eye", log_level="eye:=debug")
     launch.wait_for("process started")
-    time.sleep(3)
+    time.sleep(2)
     assert "configure" not in launch.log
     launch.stop()
     assert "process has finished cleanly" in launch.log
@@ -242,11 +254,13 @@ def test_renders_once_and_replays(start: Callable[..., Launch], tmp_path: Path, 
     assert "rendering 3 frames" in first.log
     bag = tmp_path / "cache" / "seg_perception" / "streetworld-3"
     assert re.search(f"played with bag play {bag} --clock .* --loop", first.log)
-    first.ends()
+    first.stop()
     again = start("replay.launch.py", model=colours, bag=bag, camera_topic=IMAGE, play_arguments="--start-offset 0")
     again.wait_for("close RViz or press Ctrl-C")
     assert re.search("results: [1-9]", again.log)
     assert "--loop" not in again.log
+    assert "rendering" not in again.log
+    assert "all the same" not in first.log + again.log
     assert f"-r /image_raw:={IMAGE}" in again.log
     (tmp_path / "close").touch()
     again.ends()
