@@ -36,9 +36,9 @@ test-training: ## Test the training code, in .venv-training
 	@$(PYTHON) -m tools.side training --venv .venv-training --python $(PYTHON)
 	@.venv-training/bin/python -m pytest -ra --confcutdir=test/training test/training $(ARGS)
 
-test-cuda: ## Test what talks to CUDA, on an emulated driver, in .venv-cuda
+test-cuda: ## Test what talks to CUDA, test/gpu too, on an emulated driver, in .venv-cuda
 	@$(PYTHON) -m tools.side cuda --venv .venv-cuda --python $(PYTHON)
-	@EMULATED_CUDA=1 .venv-cuda/bin/python -m pytest -ra test/cuda $(ARGS)
+	@EMULATED_CUDA=1 .venv-cuda/bin/python -m pytest -ra test/cuda test/gpu $(ARGS)
 
 gpu-check: setup ## On a machine with an NVIDIA GPU: test and measure there; writes docs/gpu-results.md
 	@$(PY) -m pytest -ra test/gpu $(ARGS)

@@ -80,8 +80,8 @@ class CudaBackend:
         self.depth = DEPTH
         self.largest_batch = engine.batch or engine.largest_batch
         self.captures = Captures()
-        self._device = device
-        self._engine = engine
+        self.device = device
+        self.engine = engine
         self._identity = identity
         self._slots: list[Slot] = []
         self._next = 0
@@ -179,22 +179,22 @@ class CudaBackend:
             return
         self._closed = True
         # After a fault nothing more can be asked of the device, not even to become active.
-        with suppress(DeviceError), self._device.active():
+        with suppress(DeviceError), self.device.active():
             for slot in self._slots:
                 slot.close()
             for _, address in self._ignored.values():
-                self._device.free(address)
-            self._engine.close()
-        self._engine.close()
+                self.device.free(address)
+            self.engine.close()
+        self.engine.close()
         self._slots.clear()
-        self._device.close()
+        self.device.close()
 
     @contextmanager
     def _working(self) -> Iterator[Device]:
         if self._closed:
             raise RuntimeError("the model was closed")
-        with self._device.active():
-            yield self._device
+        with self.device.active():
+            yield self.device
 
     def _write_frames(self, job: Job, images: Sequence[Frame], sizes: Sequence[int]) -> None:
         """Put frames and what kernels read of them where the upload takes them from."""

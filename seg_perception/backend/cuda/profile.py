@@ -115,7 +115,7 @@ def profile(
         ModelOutputError: the model produced NaN or infinity.
         DeviceError: the device failed.
     """
-    device = backend._device
+    device = backend.device
     work = [(frames, [choice(frame) for frame in frames]) for frames in batches]
     with device.active():
         for number in range(_WARM_UP + 2 * backend.depth + len(work)):
@@ -374,10 +374,10 @@ def _moved(
     backend: CudaBackend, job: Job, frames: Sequence[Frame], results: Sequence[Chosen], steps: Sequence[Step]
 ) -> dict[str, int]:
     """The least bytes that each stage must move."""
-    spec, mask_type = backend.spec, backend._engine.mask_type
+    spec, mask_type = backend.spec, backend.engine.mask_type
     network, rows = spec.network_height * spec.network_width * 3, spec.max_instances
     moved = {name: 0 for name, _ in steps}
-    if not backend._device.integrated:
+    if not backend.device.integrated:
         for name, step in steps:
             if name in ("upload", "download"):
                 copied = step()
