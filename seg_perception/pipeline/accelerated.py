@@ -31,17 +31,18 @@ class Choices:
         self._spec = spec
         self._groups = groups
         self._ignore_masks = ignore_masks
-        self._options: SegmenterOptions | None = None
-        self._thresholds: NDArray[np.float32] = np.zeros(0, np.float32)
+        self._thresholds: dict[str, tuple[SegmenterOptions, NDArray[np.float32]]] = {}
 
     def of(self, frame: Frame, options: SegmenterOptions) -> Choice:
         """What is kept in a frame."""
-        if self._options is not options:
-            self._options, self._thresholds = options, class_thresholds(options.select, self._groups)
+        known = self._thresholds.get(frame.camera)
+        if known is None or known[0] is not options:
+            known = (options, class_thresholds(options.select, self._groups))
+            self._thresholds[frame.camera] = known
         network = (self._spec.network_width, self._spec.network_height)
         ignore = self._ignore_masks.get(frame.camera)
         return Choice(
-            self._thresholds,
+            known[1],
             self._groups,
             options.select.group_iou,
             options.min_pixels,

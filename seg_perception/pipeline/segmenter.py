@@ -27,13 +27,13 @@ class Begun:
 
     Attributes:
         frames: one of each of several cameras.
-        options: those in force when they began.
+        options: those in force when they began, of each frame.
         semantic: whether semantic maps are made, too.
         job: the accelerator's; None for a backend on the host, which does all its work at the end.
     """
 
     frames: Sequence[Frame]
-    options: SegmenterOptions
+    options: Sequence[SegmenterOptions]
     semantic: bool
     job: object = None
 
@@ -41,7 +41,11 @@ class Begun:
 class Segmenter:
     """Frames in, segmentations out.
 
-    `options` may be replaced at any time; a frame is processed under one set of options.
+    A frame is processed under one set of options.
+
+    Attributes:
+        options: of cameras that have none of their own; may be replaced at any time.
+        camera_options: by camera name; may be replaced at any time.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Segmenter:
             ignore_masks: by camera name.
         """
         self.options = options or SegmenterOptions()
+        self.camera_options: Mapping[str, SegmenterOptions] = {}
         self._backend = backend
         self._groups = table.groups(backend.spec.class_names)
         self._ignore_masks = dict(ignore_masks or {})
@@ -106,10 +111,12 @@ class Segmenter:
         Raises:
             FrameError: a frame cannot be decoded.
         """
-        options = self.options
+        own = self.camera_options
+        options = [own.get(frame.camera, self.options) for frame in frames]
         job = None
         if self._accelerator is not None:
-            job = self._accelerator.start(frames, [self._choices.of(frame, options) for frame in frames], semantic)
+            choices = [self._choices.of(*each) for each in zip(frames, options, strict=True)]
+            job = self._accelerator.start(frames, choices, semantic)
         return Begun(frames, options, semantic, job)
 
     def end(self, begun: Begun) -> list[Segmentation | ModelOutputError]:
@@ -123,8 +130,8 @@ class Segmenter:
             return [segmentation(*each, self._groups) for each in zip(begun.frames, results, strict=True)]
         try:
             detected = self.detect(begun.frames)
-            both = zip(begun.frames, detected, strict=True)
-            return [self.finish(*each, begun.options, begun.semantic) for each in both]
+            parts = zip(begun.frames, detected, begun.options, strict=True)
+            return [self.finish(*each, begun.semantic) for each in parts]
         except ModelOutputError as error:
             return [error] * len(begun.frames)
 

@@ -10,34 +10,35 @@ subscription.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import nan
 from threading import Condition
-from typing import Any
+from time import monotonic, time_ns
+from typing import Any, NamedTuple
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ..frame import Frame
+from .absence import Absence, Sought, explain
+from .ages import AgeJudge, Verdict
 from .convert import frame_from_compressed_image, frame_from_image
+from .feed import Feed, describe_qos, type_name
 from .parameters import CameraSettings
 from .statistics import LOST, CameraStatistics
 from .topics import camera_topics
 
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # up to Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
-
-# Best effort takes frames from reliable and best-effort cameras alike and never makes a camera wait for us.
-SENSOR_QOS = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST,
-    depth=1,
-    reliability=ReliabilityPolicy.BEST_EFFORT,
-    durability=DurabilityPolicy.VOLATILE,
-)
+# Without a frame for this many seconds it is asked why.
+QUIET_SECONDS = 2.0
 _MOST_PUBLISHERS = 16
+
+
+class Taken(NamedTuple):
+    """A serialized image, and when it arrived, on the monotonic clock in seconds."""
+
+    data: bytes
+    arrived: float
 
 
 class Doorbell:
@@ -89,6 +90,10 @@ class GapCounter:
         self._publishers = publishers
         self._last: dict[bytes, int] = {}
 
+    def forget(self) -> None:
+        """Begin anew: what was published up to now is not missed."""
+        self._last.clear()
+
     def missed(self, info: Mapping[str, Any]) -> int:
         """How many frames came between the last one taken and this one, whose message info is given."""
         number = info.get("publication_sequence_number")
@@ -106,111 +111,175 @@ class GapCounter:
 
 
 class Camera:
-    """One camera: its subscriptions and its slot."""
+    """One camera: its subscriptions and its slot.
+
+    Attributes:
+        settings: its parameters.
+        statistics: counts its frames.
+        info: the newest calibration.
+        absence: why no frames come; None while they do.
+        since: when it was subscribed to, on the monotonic clock.
+        resolved_topic, resolved_info_topic: full names, after namespace and remapping.
+    """
 
     def __init__(self, node: Node, settings: CameraSettings, statistics: CameraStatistics, doorbell: Doorbell) -> None:
+        """Subscribe, unless the camera is disabled.
+
+        Raises:
+            ConfigurationError: a topic cannot be subscribed to.
+        """
         self.settings = settings
         self.statistics = statistics
-        self.max_age = settings.max_age
-        self.topics = camera_topics(node, settings)
         self.info: CameraInfo | None = None
+        self.absence: Absence | None = None
+        self.since = monotonic()
         self._node = node
         self._doorbell = doorbell
-        self._slot: bytes | None = None
+        self._judge = AgeJudge(settings.max_age)
+        self._slot: Taken | None = None
+        self._looked = self.since
         self._compressed = settings.transport == "compressed"
-        self._images = node.create_subscription(
-            CompressedImage if self._compressed else Image,
-            self.topics.image,
-            self._receive_with_info if hasattr(Subscription, "CallbackType") else self._receive,
-            SENSOR_QOS,
-            callback_group=_OnDemand(doorbell),
-            event_callbacks=_no_events(),
-            raw=True,
-        )
-        self._infos = node.create_subscription(
-            CameraInfo,
-            self.topics.info,
-            lambda _: None,
-            SENSOR_QOS,
-            callback_group=_Never(doorbell),
-            event_callbacks=_no_events(),
-        )
+        self._topics = camera_topics(node, settings)
+        self.resolved_topic = str(node.resolve_topic_name(self._topics.image))
+        self.resolved_info_topic = str(node.resolve_topic_name(self._topics.info))
+        self._images: Feed | None = None
+        self._infos: Feed | None = None
         self._gaps = GapCounter(lambda: node.count_publishers(self.resolved_topic))
+        self.apply(settings)
 
     @property
-    def resolved_topic(self) -> str:
-        """Full name of the image topic, after namespace and remapping."""
-        return str(self._images.topic_name)
+    def qos(self) -> str:
+        """What is asked of the publishers of images, for people."""
+        images = self._images
+        return describe_qos(images.qos) if images else ""
 
     @property
-    def resolved_info_topic(self) -> str:
-        """Full name of the calibration's topic, after namespace and remapping."""
-        return str(self._infos.topic_name)
+    def doubt(self) -> str:
+        """Why the stamps of the latest frames are not believed, for people; empty when they are."""
+        return self._judge.doubt
 
-    def take(self) -> bytes | None:
-        """The newest frame that has not been taken yet, serialized, or None; called by the worker."""
+    def apply(self, settings: CameraSettings) -> None:
+        """Take over parameters that may change at any time; called by the executor."""
+        self.settings = settings
+        if settings.enabled and self._images is None:
+            self._judge = AgeJudge(settings.max_age)
+            self._subscribe()
+        self._judge.max_age = settings.max_age
+        if not settings.enabled:
+            self._unsubscribe()
+
+    def take(self) -> Taken | None:
+        """The newest frame that has not been taken yet, or None; called by the worker."""
         with self._doorbell.rung:
             handed, self._slot = self._slot, None
-        taken = _take(self._images)
+        images = self._images
+        taken = images.take() if images else None
+        looked, self._looked = self._looked, monotonic()
         if taken is None:
             return handed
         if handed is not None:
             self.statistics.replaced()
-        self.statistics.taken(self._gaps.missed(taken[1]))
-        return bytes(taken[0])
+        message, info = taken
+        self.statistics.taken(self._gaps.missed(info))
+        # The middleware's time is that of a clock that can be set; it came after the last look in any case.
+        waited = (time_ns() - info.get("received_timestamp", time_ns())) / 1e9
+        return Taken(bytes(message), max(looked, self._looked - max(0.0, waited)))
 
     def take_info(self) -> CameraInfo | None:
         """The newest calibration that came; called by the worker."""
-        taken = _take(self._infos)
+        infos = self._infos
+        taken = infos.take() if infos else None
         if taken is not None:
             self.info = taken[0]
         return self.info
 
-    def frame(self, serialized: bytes) -> Frame:
+    def frame(self, taken: Taken) -> Frame:
         """Read a serialized image.
 
         Raises:
             FrameError: it cannot be used.
         """
         read = frame_from_compressed_image if self._compressed else frame_from_image
-        return read(serialized, self.settings.name)
+        return read(taken.data, self.settings.name)
+
+    def judge(self, frame: Frame, taken: Taken, now_ns: int) -> Verdict:
+        """Judge the age of a frame that was taken; `now_ns` is the ROS clock."""
+        return self._judge.judge(frame.stamp_ns, now_ns=now_ns, waited=monotonic() - taken.arrived)
+
+    def latency(self, frame: Frame, now_ns: int) -> float:
+        """Seconds since the stamp of a frame; NaN while stamps are not believed. `now_ns` is the ROS clock."""
+        return nan if self._judge.doubt else (now_ns - frame.stamp_ns) / 1e9
 
     def waiting(self) -> bool:
         """Whether the executor has handed a frame over; call with the doorbell held."""
         return self._slot is not None
 
+    def look_after(self) -> bool:
+        """See why no frames come, if none do, and fit the subscriptions to the publishers; called by the executor.
+
+        Returns:
+            Whether the reason is another than before.
+        """
+        images, infos = self._images, self._infos
+        before = self.absence.kind if self.absence else ""
+        self.absence = None
+        if images and infos and monotonic() - max(self.since, self.statistics.last_frame) > QUIET_SECONDS:
+            images.follow()
+            infos.follow()
+            sought = Sought(self.settings.name, images.topic, images.type_name, images.qos)
+            self.absence = explain(sought, images.publishers(), self._image_topics)
+        return before != (self.absence.kind if self.absence else "")
+
     def destroy(self) -> None:
-        """Unsubscribe; the worker must have ended."""
-        self._node.destroy_subscription(self._images)
-        self._node.destroy_subscription(self._infos)
+        """Unsubscribe."""
+        self._unsubscribe()
+
+    def _subscribe(self) -> None:
+        tells_more = hasattr(Subscription, "CallbackType")  # up to Humble, callbacks take nothing but the message
+        receive = self._receive_with_info if tells_more else self._receive
+        kind = CompressedImage if self._compressed else Image
+        images = Feed(self._node, kind, self._topics.image, receive, _OnDemand(self._doorbell), raw=True)
+        try:
+            infos = Feed(self._node, CameraInfo, self._topics.info, lambda _: None, _Never(self._doorbell))
+        except BaseException:
+            images.destroy()
+            raise
+        self.since = self._looked = monotonic()
+        self._gaps.forget()
+        with self._doorbell.rung:
+            self._images, self._infos = images, infos
+
+    def _unsubscribe(self) -> None:
+        with self._doorbell.rung:
+            feeds = (self._images, self._infos)
+            self._images = self._infos = self._slot = None
+        self.absence = None
+        for feed in feeds:
+            if feed is not None:
+                feed.destroy()
 
     def _receive(self, message: bytes) -> None:
         self._receive_with_info(message, {})
 
     def _receive_with_info(self, message: bytes, info: Mapping[str, Any]) -> None:
         with self._doorbell.rung:
+            if self._images is None:
+                return
             if self._slot is not None:
                 self.statistics.replaced()
-            self._slot = message
+            self._slot = Taken(message, monotonic())
             # The worker had looked and found nothing, so what is missing never arrived.
             self.statistics.taken(self._gaps.missed(info), LOST)
             self._doorbell.open = False
             self._doorbell.rung.notify()
 
-
-def _no_events() -> SubscriptionEventCallbacks:
-    """No event handlers, not even rclpy's default ones.
-
-    Fast DDS wakes the wait set of an event handler also for data that wait to be taken, so the executor would spin
-    while a frame waits for the worker. Nothing is lost: our requests match any publisher's QoS.
-    """
-    return SubscriptionEventCallbacks(use_default_callbacks=False)
-
-
-def _take(subscription: Any) -> tuple[Any, Mapping[str, Any]] | None:
-    """Take a message without an executor, as rclpy.wait_for_message does."""
-    with subscription.handle:
-        taken: tuple[Any, Mapping[str, Any]] | None = subscription.handle.take_message(
-            subscription.msg_type, subscription.raw
-        )
-    return taken
+    def _image_topics(self) -> dict[str, str]:
+        """Names and types of the image topics that somebody else publishes."""
+        own = f"{self._node.get_fully_qualified_name()}/"
+        wanted = (type_name(Image), type_name(CompressedImage))
+        return {
+            name: kind
+            for name, kinds in self._node.get_topic_names_and_types()
+            for kind in kinds
+            if kind in wanted and not name.startswith(own) and self._node.count_publishers(name)
+        }

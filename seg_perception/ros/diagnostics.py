@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
@@ -10,16 +12,14 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from .absence import INCOMPATIBLE, PROFILE, WRONG_TYPE, Absence
 from .clocks import steady_clock
 from .statistics import LOST, TOO_OLD, CameraSnapshot, percentile
 
 ACTIVE = "active"
+_HOST = socket.gethostname()
 # A camera is silent when nothing came for this many periods, and at least for this many seconds.
 _SILENT_PERIODS, _SILENT_SECONDS = 2.0, 2.0
-_PROFILE = (
-    "large images need shared memory: check that the camera and this node use the profile config/fastdds.xml "
-    "(its first lines say how)"
-)
 # Results that are older than this tell of clocks that differ, or of a camera that delivers old frames.
 _OLD_SECONDS = 5.0
 _CLOCKS = (
@@ -36,11 +36,21 @@ class CameraState:
         topic: full name of the image topic.
         publishers: how many publishers it has.
         counted: everything counted since the start of the node.
+        enabled: whether it is subscribed to while the node is active.
+        since: when it was subscribed to, on the monotonic clock.
+        qos: what is asked of publishers.
+        absence: why no frames come; None while they do.
+        doubt: why stamps are not believed; empty when they are.
     """
 
     topic: str = ""
     publishers: int = 0
     counted: CameraSnapshot = field(default_factory=CameraSnapshot)
+    enabled: bool = True
+    since: float = -1.0
+    qos: str = ""
+    absence: Absence | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,7 @@ class NodeState:
         identity: what the model is and what runs it.
         stages: median seconds per stage.
         cameras: by name.
+        reload_problem: why the last reload changed nothing, or empty.
     """
 
     phase: str
@@ -60,6 +71,7 @@ class NodeState:
     identity: Mapping[str, str]
     stages: Mapping[str, float]
     cameras: Mapping[str, CameraState]
+    reload_problem: str = ""
 
 
 class Diagnostics:
@@ -85,11 +97,11 @@ class Diagnostics:
         """Publish now."""
         state, now = self._state(), monotonic()
         elapsed, self._published = now - self._published, now
-        statuses = [_named(model_status(state), f"{self._name}: model")]
+        statuses = [_named(model_status(state), f"{self._name}: model", _HOST)]
         for name, camera in state.cameras.items():
             before = self._before.get(name, CameraSnapshot())
             status = camera_status(state.phase, camera, before, elapsed, now)
-            statuses.append(_named(status, f"{self._name}: camera {name}"))
+            statuses.append(_named(status, f"{self._name}: camera {name}", name))
             self._before[name] = camera.counted
         message = DiagnosticArray(status=statuses)
         message.header.stamp = self._node.get_clock().now().to_msg()
@@ -102,10 +114,13 @@ def model_status(state: NodeState) -> DiagnosticStatus:
         level, text = DiagnosticStatus.ERROR, state.problem
     elif not state.identity:
         level, text = DiagnosticStatus.STALE, f"{state.phase}: no model is open; configure the node"
+    elif state.reload_problem:
+        level, text = DiagnosticStatus.WARN, f"{state.phase}; the last reload failed: {state.reload_problem}"
     else:
         level, text = DiagnosticStatus.OK, state.phase
     stages = {f"{stage}_ms": f"{1e3 * seconds:.2f}" for stage, seconds in state.stages.items()}
-    return _status(level, text, {"state": state.phase, **state.identity, **stages})
+    process = {"pid": os.getpid(), "host": _HOST}
+    return _status(level, text, {"state": state.phase, **state.identity, **stages, **process})
 
 
 def camera_status(
@@ -132,7 +147,13 @@ def camera_status(
         **{f"dropped_{cause}": count for cause, count in counted.dropped.items()},
         **{f"latency_p{part}_ms": f"{1e3 * percentile(counted.latencies, part / 100):.1f}" for part in (50, 95, 99)},
         "clock_mismatches": counted.mismatched,
+        "stamps": camera.doubt or "believed",
+        "enabled": camera.enabled,
+        "qos": camera.qos,
+        "no_frames_because": camera.absence.kind if camera.absence else "",
+        "last_frame_age_s": _age(counted.last_frame, now),
         "last_fault": counted.last_fault,
+        "last_fault_age_s": _age(counted.last_fault_time, now),
     }
     return _status(level, text, values)
 
@@ -142,15 +163,11 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
     counted = camera.counted
     if phase != ACTIVE:
         return DiagnosticStatus.STALE, f"the node is {phase}"
-    silence = now - counted.last_frame
-    publishers = f"{camera.publishers} publisher{'' if camera.publishers == 1 else 's'}"
-    if counted.last_frame < 0:
-        hint = "check the topic's name and that the camera runs"
-        if camera.publishers:
-            hint = f"check its type and QoS; {_PROFILE}"
-        return DiagnosticStatus.WARN, f"no frame yet; waiting for {camera.topic} ({publishers}): {hint}"
-    if silence > max(_SILENT_SECONDS, _SILENT_PERIODS * elapsed):
-        return DiagnosticStatus.STALE, f"no frame for {silence:.1f} s; waiting for {camera.topic} ({publishers})"
+    if not camera.enabled:
+        return DiagnosticStatus.OK, "disabled by parameter cameras.NAME.enabled; not subscribed"
+    silence = now - max(counted.last_frame, camera.since)
+    if counted.last_frame < 0 or silence > max(_SILENT_SECONDS, _SILENT_PERIODS * elapsed):
+        return _judge_silence(camera, silence)
     faults, processed = counted.faults - before.faults, counted.processed - before.processed
     if faults and not processed:
         return DiagnosticStatus.ERROR, f"no frame can be used: {counted.last_fault}"
@@ -161,12 +178,12 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
         return DiagnosticStatus.ERROR, f"every frame is older than max_age and dropped; if they are new, {_CLOCKS}"
     lost = counted.dropped.get(LOST, 0) - before.dropped.get(LOST, 0)
     if lost:
-        return DiagnosticStatus.WARN, f"{lost} frames lost on the way; {_PROFILE}"
+        return DiagnosticStatus.WARN, f"{lost} frames lost on the way; {PROFILE}"
     if late:
         return DiagnosticStatus.WARN, f"{late} frames were older than max_age and dropped"
     mismatched = counted.mismatched - before.mismatched
     if mismatched:
-        return DiagnosticStatus.WARN, f"{mismatched} frames without a latency: {_CLOCKS}"
+        return DiagnosticStatus.WARN, f"{mismatched} frames without a latency: {camera.doubt or _CLOCKS}"
     latency = percentile(counted.latencies, 0.5)
     if latency > _OLD_SECONDS:
         return (
@@ -176,12 +193,28 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
     return DiagnosticStatus.OK, "receiving"
 
 
+def _judge_silence(camera: CameraState, silence: float) -> tuple[bytes, str]:
+    """Level and reason when no frames come."""
+    publishers = f"{camera.publishers} publisher{'' if camera.publishers == 1 else 's'}"
+    text = f"waiting for {camera.topic} ({publishers})"
+    if camera.absence is not None:
+        text = f"{text}: {camera.absence.text}"
+        if camera.absence.kind in (WRONG_TYPE, INCOMPATIBLE):
+            return DiagnosticStatus.ERROR, text
+    if camera.counted.last_frame < 0:
+        return DiagnosticStatus.WARN, f"no frame yet; {text}"
+    return DiagnosticStatus.STALE, f"no frame for {silence:.1f} s; {text}"
+
+
+def _age(time: float, now: float) -> str:
+    return f"{now - time:.1f}" if time >= 0 else ""
+
+
 def _status(level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
     pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return DiagnosticStatus(level=level, message=message, values=pairs)
 
 
-def _named(status: DiagnosticStatus, name: str) -> DiagnosticStatus:
-    status.name = name
-    status.hardware_id = name.rpartition(": ")[2]
+def _named(status: DiagnosticStatus, name: str, hardware: str) -> DiagnosticStatus:
+    status.name, status.hardware_id = name, hardware
     return status

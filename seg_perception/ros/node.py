@@ -12,9 +12,11 @@ from rclpy.parameter import Parameter
 
 from ..errors import SegPerceptionError
 from .autostart import Autostart
+from .camera import Camera
 from .diagnostics import ACTIVE, CameraState, Diagnostics, NodeState
 from .node_parameters import NodeParameters
 from .parameters import Settings
+from .reload import Reload
 from .session import Session
 from .statistics import CameraStatistics, FaultLog
 
@@ -32,6 +34,9 @@ class SegmenterNode(LifecycleNode):
     to unconfigured. With autostart the node then starts again by itself, after a delay that grows.
     """
 
+    # Also a node whose parameters were refused is destroyed.
+    _reload: Reload | None = None
+
     def __init__(self, **arguments: Any) -> None:
         """Create the node; `arguments` are those of rclpy's node."""
         super().__init__("segmenter", **arguments)
@@ -43,6 +48,7 @@ class SegmenterNode(LifecycleNode):
         self._fault_log = FaultLog(_LOG_PERIOD_SECONDS)
         self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
         self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
+        self._reload = Reload(self, lambda: self._session, self._settings.settings, self._fail)
         self._guard_transitions()
         self._autostart = Autostart(self, self._bring_up) if self._settings["autostart"] else None
 
@@ -94,6 +100,12 @@ class SegmenterNode(LifecycleNode):
         if session is not None:
             session.close()
 
+    def destroy_node(self) -> None:
+        """Destroy the node, once nothing of it is at work any more."""
+        if self._reload is not None:
+            self._reload.wait()
+        super().destroy_node()
+
     def _guard_transitions(self) -> None:
         """Answer requests for transitions that the present state does not have.
 
@@ -136,6 +148,8 @@ class SegmenterNode(LifecycleNode):
 
     def _open(self) -> None:
         self._failure = ""
+        if self._reload is not None:
+            self._reload.problem = ""
         settings = self._settings.settings()
         unknown = self._settings.unknown()
         if unknown:
@@ -152,6 +166,16 @@ class SegmenterNode(LifecycleNode):
     def _activate(self) -> None:
         if self._session is not None:
             self._session.activate()
+            self._warn_of_overrides()
+
+    def _warn_of_overrides(self) -> None:
+        unknown = self._settings.unknown_overrides()
+        if unknown:
+            self.get_logger().warning(
+                f"parameters: {', '.join(unknown)} were given, but no topic of the node takes them; they are without "
+                "effect: they need full names of topics, and a subscription has reliability, durability, deadline, "
+                "liveliness and liveliness_lease_duration"
+            )
 
     def _deactivate(self) -> None:
         if self._session is not None:
@@ -190,15 +214,26 @@ class SegmenterNode(LifecycleNode):
     def _state(self) -> NodeState:
         session = self._session
         live = {camera.settings.name: camera for camera in session.cameras} if session else {}
-        cameras = {}
-        for name in self._settings["cameras"] or ():
-            counted = self._statistics.setdefault(name, CameraStatistics()).snapshot()
-            topic = live[name].resolved_topic if name in live else ""
-            cameras[name] = CameraState(topic, self.count_publishers(topic) if topic else 0, counted)
         return NodeState(
             self._phase,
             self._problem,
             session.identity if session else {},
             session.stages.medians() if session else {},
-            cameras,
+            {name: self._camera_state(name, live.get(name)) for name in self._settings["cameras"] or ()},
+            self._reload.problem if self._reload else "",
+        )
+
+    def _camera_state(self, name: str, camera: Camera | None) -> CameraState:
+        counted = self._statistics.setdefault(name, CameraStatistics()).snapshot()
+        if camera is None:
+            return CameraState(counted=counted)
+        return CameraState(
+            camera.resolved_topic,
+            self.count_publishers(camera.resolved_topic),
+            counted,
+            enabled=camera.settings.enabled,
+            since=camera.since,
+            qos=camera.qos,
+            absence=camera.absence,
+            doubt=camera.doubt,
         )

@@ -14,6 +14,8 @@ from ..errors import ConfigurationError
 from .parameters import CONFIGURE, SCHEME, ParameterSpec, Settings, camera_parameters, check_camera_names
 from .topics import check_topics
 
+_OVERRIDES = "qos_overrides."
+
 
 class NodeParameters:
     """Declares the scheme on a node and keeps its values valid."""
@@ -56,13 +58,11 @@ class NodeParameters:
 
     def unknown(self) -> list[str]:
         """Names in the parameter file or on the command line that the node does not have; rclpy drops them silently."""
-        # Not public in rclpy, the same from Humble on.
-        given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
-        return sorted(
-            name
-            for name in given
-            if name not in self._specs and not self._node.has_parameter(name) and not name.startswith("qos_overrides.")
-        )
+        return [name for name in self._without_effect() if not name.startswith(_OVERRIDES)]
+
+    def unknown_overrides(self) -> list[str]:
+        """QoS overrides that no topic has taken; to be asked once all topics are there."""
+        return [name for name in self._without_effect() if name.startswith(_OVERRIDES)]
 
     def set_atomically(
         self, parameters: Sequence[Parameter[Any]], store: Callable[[list[Parameter[Any]]], SetParametersResult]
@@ -90,6 +90,11 @@ class NodeParameters:
         finally:
             if not stored:
                 self._undeclare(declared)
+
+    def _without_effect(self) -> list[str]:
+        # Not public in rclpy, the same from Humble on.
+        given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
+        return sorted(name for name in given if name not in self._specs and not self._node.has_parameter(name))
 
     def _settings(self, changes: Mapping[str, Any]) -> Settings:
         cameras = check_camera_names(changes.get("cameras", self["cameras"]))

@@ -36,7 +36,11 @@ LATCHED_QOS = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Outputs:
-    """Publishers of one camera's results."""
+    """Publishers of one camera's results.
+
+    Attributes:
+        class_names: of the model.
+    """
 
     def __init__(self, node: Node, namespace: str, class_names: Sequence[str]) -> None:
         """Create the publishers.
@@ -47,7 +51,7 @@ class Outputs:
             class_names: of the model.
         """
         self._node = node
-        self._class_names = class_names
+        self.class_names = class_names
         self._publishers: list[Any] = []
 
         def publisher(kind: type, name: str, qos: QoSProfile) -> Any:
@@ -67,7 +71,7 @@ class Outputs:
     def publish_labels(self, threshold: float) -> None:
         """Publish the names of the semantic map's values, once for all later subscribers."""
         header = Header(stamp=self._node.get_clock().now().to_msg())
-        self._label_info.publish(messages.label_info_message(header, self._class_names, threshold))
+        self._label_info.publish(messages.label_info_message(header, self.class_names, threshold))
 
     def wants_semantic_map(self) -> bool:
         """Whether anybody listens to the semantic map."""
@@ -86,7 +90,7 @@ class Outputs:
         header = messages.header_of(segmentation.frame)
         pixels = segmentation.instance_map.pixels
         self._instance_map.publish(messages.image_message(header, "mono16", pixels))
-        self._detections.publish(messages.detections_message(header, segmentation, self._class_names))
+        self._detections.publish(messages.detections_message(header, segmentation, self.class_names))
         height, width = pixels.shape
         scaled = info and messages.camera_info_message(info, segmentation.frame, width, height)
         if scaled is not None:
@@ -109,7 +113,7 @@ class Outputs:
             self._colour.publish(messages.image_message(header, "bgr8", colour_map(pixels)))
         raw, compressed = _watched(self._overlay), _watched(self._overlay_compressed)
         if raw or compressed:
-            overlay = draw_overlay(to_bgr(segmentation.frame), segmentation, self._class_names)
+            overlay = draw_overlay(to_bgr(segmentation.frame), segmentation, self.class_names)
             if raw:
                 self._overlay.publish(messages.image_message(header, "bgr8", overlay))
             if compressed:

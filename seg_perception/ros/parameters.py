@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..sources.share import share_directory
 # When a parameter is read.
 START = "read once, when the node starts"
 CONFIGURE = "read when the node is configured; change it while the node is unconfigured"
+RELOAD = "read when the node is configured, and again on a call of ~/reload"
 LIVE = "may be changed at any time"
 
 TRANSPORTS = ("raw", "compressed")
@@ -34,7 +35,7 @@ class ParameterSpec:
     Attributes:
         name: within the node, or within `cameras.NAME.`.
         default: also fixes the type.
-        when: START, CONFIGURE or LIVE.
+        when: START, CONFIGURE, RELOAD or LIVE.
         text: what it is, for `ros2 param describe`.
         lowest, highest: range of a number.
         any_type: whether values of other types are accepted too and read as text.
@@ -70,19 +71,17 @@ SCHEME = (
     ParameterSpec(
         "model",
         DEFAULT_MODEL,
-        CONFIGURE,
+        RELOAD,
         "canonical model (.onnx): a path, or the name of a file in the package's share/engines; the default is one to "
         "start with, not to drive with",
     ),
-    ParameterSpec(
-        "device", "", CONFIGURE, "the backend's name of the device (CPU, GPU, NPU; cuda); '' for its default"
-    ),
-    ParameterSpec("backend", "", CONFIGURE, "openvino, onnxruntime or tensorrt; '' chooses by the model's file suffix"),
-    ParameterSpec("threads", 0, CONFIGURE, "CPU threads of the model; 0 lets the backend choose", 0, 1024),
+    ParameterSpec("device", "", RELOAD, "the backend's name of the device (CPU, GPU, NPU; cuda); '' for its default"),
+    ParameterSpec("backend", "", RELOAD, "openvino, onnxruntime or tensorrt; '' chooses by the model's file suffix"),
+    ParameterSpec("threads", 0, RELOAD, "CPU threads of the model; 0 lets the backend choose", 0, 1024),
     ParameterSpec(
         "classes",
         "auto",
-        CONFIGURE,
+        RELOAD,
         "class table that sorts the model's classes into road groups: a name from config/classes, a YAML file, or "
         "'auto' for the table that knows most of them",
     ),
@@ -131,21 +130,30 @@ CAMERA_SCHEME = (
     ParameterSpec(
         "ignore_mask",
         "",
-        CONFIGURE,
+        RELOAD,
         "image of the region in which nothing is reported (non-zero = ignored), such as the ego hood; '' for none",
+    ),
+    ParameterSpec("enabled", True, LIVE, "whether the camera is subscribed to; one that is not costs nothing"),
+    *(
+        ParameterSpec(
+            f"thresholds.{group}", -1.0, LIVE, f"lowest score of a {group}; negative: as for all cameras", -1.0, 1.0
+        )
+        for group in ROAD_GROUPS
     ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """Parameters `cameras.NAME.*`; `max_age` is in seconds."""
+    """Parameters `cameras.NAME.*`; `max_age` is in seconds, `options` are those of the node but for the thresholds."""
 
     name: str
     topic: str
     transport: str
     max_age: float
     ignore_mask: str
+    enabled: bool = True
+    options: SegmenterOptions = field(default_factory=SegmenterOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +195,7 @@ class Settings:
             backend=values["backend"],
             run=RunOptions(device=values["device"], threads=values["threads"]),
             classes=values["classes"],
-            cameras=_cameras(values),
+            cameras=_cameras(values, options),
             options=options,
         )
 
@@ -242,13 +250,22 @@ def model_path(model: str) -> Path:
     return shared if shared.exists() else path
 
 
-def _cameras(values: Mapping[str, Any]) -> tuple[CameraSettings, ...]:
+def _cameras(values: Mapping[str, Any], options: SegmenterOptions) -> tuple[CameraSettings, ...]:
     cameras = []
     for name in check_camera_names(values["cameras"]):
-        settings = CameraSettings(name, **{spec.name: values[f"cameras.{name}.{spec.name}"] for spec in CAMERA_SCHEME})
+        own = {spec.name: values[f"cameras.{name}.{spec.name}"] for spec in CAMERA_SCHEME}
+        thresholds = [own.pop(f"thresholds.{group}") for group in ROAD_GROUPS]
+        settings = CameraSettings(name, **own, options=_with_thresholds(options, thresholds))
         if settings.transport not in TRANSPORTS:
             raise ConfigurationError(
                 f"cameras.{name}.transport: expected {' or '.join(TRANSPORTS)}, got {settings.transport!r}"
             )
         cameras.append(settings)
     return tuple(cameras)
+
+
+def _with_thresholds(options: SegmenterOptions, thresholds: Iterable[float]) -> SegmenterOptions:
+    """Options with other thresholds of groups where those are not negative."""
+    pairs = zip(thresholds, options.select.group_thresholds, strict=True)
+    merged = tuple(own if own >= 0 else common for own, common in pairs)
+    return replace(options, select=replace(options.select, group_thresholds=merged))

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from rclpy.node import Node
+from rclpy.timer import Timer
 
+from ..errors import SegPerceptionError
 from ..pipeline.host import open_backend
 from ..pipeline.segmenter import Segmenter
 from ..pipeline.select import IgnoreMask
 from ..pipeline.semantic import MAX_SEMANTIC_CLASSES
 from ..sources.class_tables import resolve_class_table
 from .camera import Camera, Doorbell
+from .clocks import steady_clock
 from .outputs import Outputs
 from .parameters import DEFAULT_MODEL, Settings, default_model, model_path
 from .statistics import CameraStatistics, StageTimes
 from .worker import Worker
+
+# How often it is seen that frames come.
+_LOOK_SECONDS = 1.0
 
 
 class Session:
@@ -52,19 +59,14 @@ class Session:
         self._report = report
         self._fail = fail
         self._worker: Worker | None = None
-        self._segmenter = _open(node, settings)
+        self._doorbell = Doorbell()
+        self._timer: Timer | None = None
+        self._segmenter = open_segmenter(node.get_logger(), settings)
         self._outputs: dict[str, Outputs] = {}
         try:
-            self._segmenter.warm_up()
-            names = self._segmenter.spec.class_names
-            if len(names) > MAX_SEMANTIC_CLASSES:
-                node.get_logger().warning(
-                    f"semantic_map has 8 bits: of the model's {len(names)} classes, those from number "
-                    f"{MAX_SEMANTIC_CLASSES} on appear there as background; instance_map and detections have all"
-                )
             for camera in settings.cameras:
                 namespace = "~" if len(settings.cameras) == 1 else f"~/{camera.name}"
-                self._outputs[camera.name] = Outputs(node, namespace, names)
+                self._outputs[camera.name] = Outputs(node, namespace, self._segmenter.spec.class_names)
         except BaseException:
             self.close()
             raise
@@ -75,30 +77,50 @@ class Session:
         return self._segmenter.identity
 
     def activate(self) -> None:
-        """Subscribe and begin to work."""
-        doorbell = Doorbell()
-        for settings in self._settings.cameras:
-            self.cameras.append(Camera(self._node, settings, self._statistics[settings.name], doorbell))
+        """Subscribe and begin to work.
+
+        Raises:
+            ConfigurationError: a topic cannot be subscribed to.
+        """
+        self._doorbell = Doorbell()
+        try:
+            for settings in self._settings.cameras:
+                statistics = self._statistics[settings.name]
+                self.cameras.append(Camera(self._node, settings, statistics, self._doorbell))
+        except BaseException:
+            self.deactivate()
+            raise
         self._publish_labels()
-        self._worker = Worker(
-            [(camera, self._outputs[camera.settings.name]) for camera in self.cameras],
-            self._segmenter,
-            doorbell,
-            now_ns=lambda: int(self._node.get_clock().now().nanoseconds),
-            wake_executor=self._wake_executor,
-            report=self._report,
-            fail=self._fail,
-            stages=self.stages,
-        )
-        self._worker.start()
+        self._start_worker()
+        self._timer = self._node.create_timer(_LOOK_SECONDS, self._look_after_cameras, clock=steady_clock())
 
     def deactivate(self) -> None:
         """End the work and unsubscribe; without effect when not active."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.stop()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            self._node.destroy_timer(timer)
+        self._stop_worker()
         while self.cameras:
             self.cameras.pop().destroy()
+
+    def exchange(self, segmenter: Segmenter) -> None:
+        """Go on with another model from the next frame on; the subscriptions and topics stay.
+
+        Args:
+            segmenter: opened and warmed up; this session closes it.
+        """
+        working = self._worker is not None
+        self._stop_worker()
+        before, self._segmenter = self._segmenter, segmenter
+        self._set_options()
+        self.stages = StageTimes()
+        for outputs in self._outputs.values():
+            outputs.class_names = segmenter.spec.class_names
+        if working:
+            self._publish_labels()
+            self._start_worker()
+        before.close()
 
     def close(self) -> None:
         """Release everything."""
@@ -111,17 +133,53 @@ class Session:
     def apply(self, settings: Settings) -> None:
         """Take over the parameters that may change at any time; from the next frame on."""
         self._settings = settings
-        self._segmenter.options = settings.options
+        self._set_options()
         for camera, changed in zip(self.cameras, settings.cameras, strict=False):
-            camera.max_age = changed.max_age
+            camera.apply(changed)
         if self.cameras:
             self._publish_labels()
 
+    def _set_options(self) -> None:
+        # At once for all cameras.
+        self._segmenter.camera_options = {camera.name: camera.options for camera in self._settings.cameras}
+
+    def _start_worker(self) -> None:
+        self._worker = Worker(
+            [(camera, self._outputs[camera.settings.name]) for camera in self.cameras],
+            self._segmenter,
+            self._doorbell,
+            now_ns=lambda: int(self._node.get_clock().now().nanoseconds),
+            wake_executor=self._wake_executor,
+            report=self._report,
+            fail=self._fail,
+            stages=self.stages,
+        )
+        self._worker.start()
+
+    def _stop_worker(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+
+    def _look_after_cameras(self) -> None:
+        """Say why no frames come from a camera, once per change, and when they come."""
+        for camera in self.cameras:
+            try:
+                changed = camera.look_after()
+            except SegPerceptionError as error:
+                self._fail(error)
+                return
+            name = camera.settings.name
+            if changed and camera.absence is not None:
+                self._report(name, camera.absence.kind, f"no frames: {camera.absence.text}")
+            elif changed and camera.settings.enabled:
+                self._node.get_logger().info(f"camera {name}: frames come")
+
     def _publish_labels(self) -> None:
-        select = self._settings.options.select
-        thresholds = select.thresholds() if select.keep_other else select.thresholds()[:-1]
-        for outputs in self._outputs.values():
-            outputs.publish_labels(float(thresholds.min()))
+        for camera in self._settings.cameras:
+            select = camera.options.select
+            thresholds = select.thresholds() if select.keep_other else select.thresholds()[:-1]
+            self._outputs[camera.name].publish_labels(float(thresholds.min()))
 
     def _wake_executor(self) -> None:
         executor = self._node.executor
@@ -129,8 +187,17 @@ class Session:
             executor.wake()
 
 
-def _open(node: Node, settings: Settings) -> Segmenter:
-    log, path, begin = node.get_logger(), model_path(settings.model), perf_counter()
+def open_segmenter(log: Any, settings: Settings) -> Segmenter:
+    """Open the model that the parameters name, and warm it up.
+
+    Args:
+        log: the node's logger.
+        settings: all parameters.
+
+    Raises:
+        SegPerceptionError: the model, the class table or an ignore mask cannot be used.
+    """
+    path, begin = model_path(settings.model), perf_counter()
     log.info(
         f"opening model {path} (backend {settings.backend or 'by suffix'}, device {settings.run.device or 'default'})"
     )
@@ -148,7 +215,16 @@ def _open(node: Node, settings: Settings) -> Segmenter:
             if camera.ignore_mask
         }
         log.info(f"model open after {perf_counter() - begin:.1f} s, class table {table.name!r}; warming up")
-        return Segmenter(backend, table, settings.options, masks)
+        segmenter = Segmenter(backend, table, settings.options, masks)
+        segmenter.camera_options = {camera.name: camera.options for camera in settings.cameras}
+        segmenter.warm_up()
     except BaseException:
         backend.close()
         raise
+    classes = len(backend.spec.class_names)
+    if classes > MAX_SEMANTIC_CLASSES:
+        log.warning(
+            f"semantic_map has 8 bits: of the model's {classes} classes, those from number {MAX_SEMANTIC_CLASSES} on "
+            "appear there as background; instance_map and detections have all"
+        )
+    return segmenter

@@ -26,6 +26,7 @@ class CameraSnapshot:
         latencies: seconds from stamp to publication of the latest processed frames, sorted.
         last_frame: when the last frame was taken, on the monotonic clock; negative before the first.
         last_fault: text of the last fault, empty for none.
+        last_fault_time: when that was, on the monotonic clock.
         mismatched: processed frames whose stamps are not of the node's clock, so that they have no latency.
     """
 
@@ -36,6 +37,7 @@ class CameraSnapshot:
     last_frame: float = -1.0
     last_fault: str = ""
     mismatched: int = 0
+    last_fault_time: float = -1.0
 
     @property
     def faults(self) -> int:
@@ -62,7 +64,14 @@ class CameraStatistics:
         self._latencies: deque[float] = deque(maxlen=WINDOW)
         self._last_frame = -1.0
         self._last_fault = ""
+        self._last_fault_time = -1.0
         self._mismatched = 0
+
+    @property
+    def last_frame(self) -> float:
+        """When the last frame was taken, on the monotonic clock; negative before the first."""
+        with self._lock:
+            return self._last_frame
 
     def taken(self, missed: int = 0, cause: str = SUPERSEDED) -> None:
         """A frame was taken; `missed` others were published since the one before and are gone."""
@@ -89,7 +98,8 @@ class CameraStatistics:
         """A frame was given up; `fault` says why, for people."""
         with self._lock:
             self._dropped[cause] += 1
-            self._last_fault = fault or self._last_fault
+            if fault:
+                self._last_fault, self._last_fault_time = fault, monotonic()
 
     def snapshot(self) -> CameraSnapshot:
         """What was counted up to now."""
@@ -104,6 +114,7 @@ class CameraStatistics:
                 self._last_frame,
                 self._last_fault,
                 self._mismatched,
+                self._last_fault_time,
             )
 
 

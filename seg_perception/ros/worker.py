@@ -11,7 +11,7 @@ from ..errors import FrameError, ModelOutputError
 from ..frame import Frame
 from ..instances import Segmentation
 from ..pipeline.segmenter import Begun, Segmenter
-from .camera import Camera, Doorbell
+from .camera import Camera, Doorbell, Taken
 from .outputs import Outputs
 from .statistics import MODEL_OUTPUT, TOO_OLD, StageTimes
 
@@ -81,7 +81,7 @@ class Worker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the frame in progress, and wait for that."""
+        """End after the frames in progress, and wait for that."""
         with self._doorbell.rung:
             self._ended = True
             self._doorbell.open = False
@@ -101,6 +101,8 @@ class Worker:
                 elif batch is None:
                     self._wait()
                 ahead = batch
+            if ahead is not None:
+                self._finish(ahead)
         except BaseException as error:
             if not self._ended:
                 self._fail(error)
@@ -111,14 +113,14 @@ class Worker:
         cameras: list[tuple[Camera, Outputs]] = []
         read: list[float] = []
         for camera, outputs in list(self._cameras):
-            serialized = camera.take()
-            if serialized is None:
+            taken = camera.take()
+            if taken is None:
                 continue
             # Served cameras go to the end of the line, so a fast camera cannot starve a slow one.
             self._cameras.remove((camera, outputs))
             self._cameras.append((camera, outputs))
             begin = perf_counter()
-            frame = self._read(camera, serialized)
+            frame = self._read(camera, taken)
             if frame is None:
                 continue
             frames.append(frame)
@@ -136,17 +138,19 @@ class Worker:
                 self._lose(camera, error.kind, str(error))
             return None
 
-    def _read(self, camera: Camera, serialized: bytes) -> Frame | None:
+    def _read(self, camera: Camera, taken: Taken) -> Frame | None:
         """The frame in a message; None, with the fault reported, when it cannot be used."""
         try:
-            frame = camera.frame(serialized)
+            frame = camera.frame(taken)
         except FrameError as error:
             self._lose(camera, error.kind, str(error))
             return None
-        age = (self._now_ns() - frame.stamp_ns) / 1e9
-        if 0 < camera.max_age < age:
+        verdict = camera.judge(frame, taken, self._now_ns())
+        if verdict.news:
+            self._report(camera.settings.name, "stamps", f"stamps: {verdict.news}")
+        if verdict.too_old:
             camera.statistics.dropped(TOO_OLD)
-            self._report_age(camera, age)
+            self._report_age(camera, verdict.age)
             return None
         return frame
 
@@ -176,7 +180,7 @@ class Worker:
                 continue
             done = perf_counter()
             calibrated = self._publish(camera, outputs, result)
-            camera.statistics.processed((self._now_ns() - result.frame.stamp_ns) / 1e9)
+            camera.statistics.processed(camera.latency(result.frame, self._now_ns()))
             self._stages.add({"read": read, **result.timings, "publish": perf_counter() - done})
             if not calibrated:
                 self._report_calibration(camera, result.frame)
@@ -191,9 +195,10 @@ class Worker:
             return True
 
     def _report_age(self, camera: Camera, age: float) -> None:
+        limit = camera.settings.max_age
         text = (
-            f"max_age: expected frames of at most {camera.max_age:g} s, got one of {age:.3f} s; it is dropped; if it "
-            "is new, check that camera and node have the same clock (use_sim_time), else raise max_age"
+            f"max_age: expected frames of at most {limit:g} s, got one of {age:.3f} s; it is dropped; if it is new, "
+            "check that camera and node have the same clock (use_sim_time), else raise max_age"
         )
         self._report(camera.settings.name, TOO_OLD, text)
 

@@ -112,6 +112,9 @@ def test_old_frames_are_dropped(node: NodeProcess) -> None:
     old.header.stamp.sec -= 60
     node.lose(old, "too_old")
     node.wait_log("max_age: expected frames of at most 5 s, got one of 60")
+    # What came before is forgotten, so that there is nothing but old frames.
+    for enabled in (False, True):
+        assert node.set(cameras__camera__enabled=enabled)[0].successful
 
     def all_too_old() -> bool:
         node.publisher().publish(old)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from seg_perception.ros.absence import INCOMPATIBLE, NO_PUBLISHER, SILENT, WRONG_TYPE, Absence
 from seg_perception.ros.camera import GapCounter
 from seg_perception.ros.diagnostics import CameraState, NodeState, camera_status, model_status
 from seg_perception.ros.statistics import CameraSnapshot, CameraStatistics, FaultLog, StageTimes, percentile
@@ -96,7 +99,6 @@ def test_a_camera_s_status_says_why() -> None:
     waiting = status(NEW, publishers=0)
     assert waiting.level == DiagnosticStatus.WARN
     assert "/front/image_raw" in waiting.message
-    assert "QoS" in status(NEW, publishers=1).message
     good = CameraSnapshot(received=20, processed=10, last_frame=99.9, latencies=(0.1, 0.2))
     assert status(good).level == DiagnosticStatus.OK
     values = {pair.key: pair.value for pair in status(good).values}
@@ -126,15 +128,41 @@ def test_the_model_s_status() -> None:
     assert (model_status(failed).level, model_status(failed).message) == (DiagnosticStatus.ERROR, "model: no such file")
     ready = model_status(NodeState("active", "", {"device": "CPU"}, {"model": 0.0123}, {}))
     assert ready.level == DiagnosticStatus.OK
-    assert {pair.key: pair.value for pair in ready.values} == {"state": "active", "device": "CPU", "model_ms": "12.30"}
+    values = {pair.key: pair.value for pair in ready.values}
+    assert (values["state"], values["device"], values["model_ms"]) == ("active", "CPU", "12.30")
+    assert (values["pid"], values["host"]) == (str(os.getpid()), socket.gethostname())
+    kept = model_status(NodeState("active", "", {"device": "CPU"}, {}, {}, reload_problem="no such file"))
+    assert (kept.level, "no such file" in kept.message) == (DiagnosticStatus.WARN, True)
 
 
-def test_without_a_frame_although_somebody_publishes_the_profile_is_named() -> None:
-    silent = status(NEW)
-    assert silent.level == DiagnosticStatus.WARN
-    assert "/front/image_raw (1 publisher)" in silent.message
-    assert "config/fastdds.xml" in silent.message
-    assert "fastdds" not in status(NEW, publishers=0).message
+def test_a_camera_that_is_silent_says_why() -> None:
+    def silent(kind: str, last_frame: float = -1.0, since: float = 50.0) -> Any:
+        counted = CameraSnapshot(last_frame=last_frame)
+        state = CameraState("/front/image_raw", 1, counted, since=since, absence=Absence(kind, "the reason"))
+        return camera_status("active", state, NEW, elapsed=1.0, now=100.0)
+
+    for kind, never, no_longer in (
+        (NO_PUBLISHER, DiagnosticStatus.WARN, DiagnosticStatus.STALE),
+        (SILENT, DiagnosticStatus.WARN, DiagnosticStatus.STALE),
+        (WRONG_TYPE, DiagnosticStatus.ERROR, DiagnosticStatus.ERROR),
+        (INCOMPATIBLE, DiagnosticStatus.ERROR, DiagnosticStatus.ERROR),
+    ):
+        assert [silent(kind).level, silent(kind, 60.0).level] == [never, no_longer]
+        assert "waiting for /front/image_raw (1 publisher): the reason" in silent(kind).message
+        assert {pair.key: pair.value for pair in silent(kind).values}["no_frames_because"] == kind
+    assert silent(SILENT, 60.0, since=99.5).level == DiagnosticStatus.OK, "only just subscribed to again"
+
+
+def test_a_disabled_camera_is_in_order() -> None:
+    state = CameraState("/front/image_raw", 1, NEW, enabled=False)
+    disabled = camera_status("active", state, NEW, elapsed=1.0, now=100.0)
+    assert (disabled.level, "disabled" in disabled.message) == (DiagnosticStatus.OK, True)
+
+
+def test_a_fault_has_an_age() -> None:
+    counted = CameraSnapshot(20, 10, {}, last_frame=99.9, last_fault="plaid", last_fault_time=90.0)
+    values = {pair.key: pair.value for pair in status(counted, before=counted).values}
+    assert (values["last_fault"], values["last_fault_age_s"], values["last_frame_age_s"]) == ("plaid", "10.0", "0.1")
 
 
 def test_old_stamps_are_a_warning() -> None:
