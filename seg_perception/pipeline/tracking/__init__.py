@@ -1,0 +1,1 @@
+"""What the tracker is made of: motion of boxes, likeness of boxes, numbers."""
