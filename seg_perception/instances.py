@@ -7,7 +7,7 @@ same thing in all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,8 @@ class Instances:
     """The detections of one frame that were kept, best first, each with its number.
 
     Attributes:
-        rows: int32 `[N]`, the row of each instance in the `Detections` it came from.
+        rows: int32 `[N]`, the row of each instance in the `Detections` it came from; -1 for one that was not found in
+            this frame, but is expected there, and has no pixels.
         numbers: uint16 `[N]`, unique and never 0: the pixel value in the instance map.
         boxes_camera: float32 `[N, 4]`, x1 y1 x2 y2 in camera pixels, clipped to the image.
         scores: float32 `[N]`.
@@ -86,6 +87,12 @@ class Instances:
             self.scores[keep],
             self.labels[keep],
             self.groups[keep],
+        )
+
+    def joined(self, others: Instances) -> Instances:
+        """These, then others."""
+        return Instances(
+            *(np.concatenate([getattr(self, each.name), getattr(others, each.name)]) for each in fields(self))
         )
 
     def numbered(self, numbers: NDArray[np.uint16]) -> Instances:

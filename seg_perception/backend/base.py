@@ -211,8 +211,8 @@ class Accelerator(Backend, Protocol):
             DeviceError: the device failed.
         """
 
-    def detections(self, job: object) -> list[Detections]:
-        """Wait for what was found; for the rest see `detect`."""
+    def detections(self, job: object) -> list[Detections | ModelOutputError]:
+        """Wait for what was found in each frame, or the fault of the model in it; for the rest see `detect`."""
 
     def chosen(self, job: object) -> list[Chosen | ModelOutputError]:
         """Wait for the result of each frame, or the fault of the model in it.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..errors import ConfigurationError
 from .output_size import OutputSize
 from .select import SelectOptions
+from .track import TrackerOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +16,15 @@ class SegmenterOptions:
 
     Attributes:
         select: which detections are kept.
-        min_pixels: instances with fewer visible pixels of the instance map are neither published nor tracked.
+        min_pixels: instances with fewer visible pixels of the instance map are not published.
         output_size: size of the instance map.
+        tracking: how numbers are kept from frame to frame; None numbers each frame anew, 1..N by descending score.
     """
 
     select: SelectOptions = field(default_factory=SelectOptions)
     min_pixels: int = 16
     output_size: OutputSize = field(default_factory=OutputSize)
+    tracking: TrackerOptions | None = None
 
     def __post_init__(self) -> None:
         if self.min_pixels < 0:

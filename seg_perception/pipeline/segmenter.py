@@ -19,6 +19,7 @@ from .accelerated import Choices, segmentation
 from .options import SegmenterOptions
 from .select import IgnoreMask, renumber, select
 from .semantic import semantic_map
+from .trackers import Trackers
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,14 @@ class Begun:
         frames: one of each of several cameras.
         options: those in force when they began, of each frame.
         semantic: whether semantic maps are made, too.
+        tracked: whether the frames go through the trackers.
         job: the accelerator's; None for a backend on the host, which does all its work at the end.
     """
 
     frames: Sequence[Frame]
     options: Sequence[SegmenterOptions]
     semantic: bool
+    tracked: bool
     job: object = None
 
 
@@ -46,6 +49,7 @@ class Segmenter:
     Attributes:
         options: of cameras that have none of their own; may be replaced at any time.
         camera_options: by camera name; may be replaced at any time.
+        trackers: of the cameras.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class Segmenter:
         """
         self.options = options or SegmenterOptions()
         self.camera_options: Mapping[str, SegmenterOptions] = {}
+        self.trackers = Trackers()
         self._backend = backend
         self._groups = table.groups(backend.spec.class_names)
         self._ignore_masks = dict(ignore_masks or {})
@@ -113,11 +118,13 @@ class Segmenter:
         """
         own = self.camera_options
         options = [own.get(frame.camera, self.options) for frame in frames]
+        # A tracker decides on the host which instances get which numbers.
+        tracked = any(each.tracking is not None for each in options)
         job = None
         if self._accelerator is not None:
-            choices = [self._choices.of(*each) for each in zip(frames, options, strict=True)]
+            choices = None if tracked else [self._choices.of(*each) for each in zip(frames, options, strict=True)]
             job = self._accelerator.start(frames, choices, semantic)
-        return Begun(frames, options, semantic, job)
+        return Begun(frames, options, semantic, tracked, job)
 
     def end(self, begun: Begun) -> list[Segmentation | ModelOutputError]:
         """The second half of `segment`: what became of each frame; the model's fault in one does not harm the others.
@@ -125,15 +132,12 @@ class Segmenter:
         Raises:
             FrameError: a frame cannot be decoded.
         """
-        if self._accelerator is not None:
+        if self._accelerator is not None and not begun.tracked:
             results = self._accelerator.chosen(begun.job)
             return [segmentation(*each, self._groups) for each in zip(begun.frames, results, strict=True)]
-        try:
-            detected = self.detect(begun.frames)
-            parts = zip(begun.frames, detected, begun.options, strict=True)
-            return [self.finish(*each, begun.semantic) for each in parts]
-        except ModelOutputError as error:
-            return [error] * len(begun.frames)
+        detected = self._detected(begun)
+        parts = zip(begun.frames, detected, begun.options, strict=True)
+        return [self._finished(*each, begun.semantic) for each in parts]
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """What the model found, before anything is left out."""
@@ -144,14 +148,20 @@ class Segmenter:
     ) -> Segmentation:
         """Select, number and paint what the last `detect` found in a frame."""
         begin = perf_counter()
-        kept = select(detections, self._groups, options.select, self._ignore_masks.get(frame.camera))
+        ignore = self._ignore_masks.get(frame.camera)
+        if options.tracking is None:
+            instances = select(detections, self._groups, options.select, ignore)
+        else:
+            instances = self.trackers.select(frame, detections, self._groups, options, ignore)
         selected = perf_counter()
         size = options.output_size.of(detections.geometry)
-        instances, painted = kept, self._paint(detections, kept, size)
+        painted = self._paint(detections, instances, size)
         visible = painted.areas[instances.rows] >= options.min_pixels
         if not visible.all():
             # Painted again without them, so that their pixels fall to the instances behind.
-            instances = renumber(instances.where(visible))
+            instances = instances.where(visible)
+            if options.tracking is None:
+                instances = renumber(instances)
             painted = self._paint(detections, instances, size)
         done = perf_counter()
         timings = {**detections.timings, "select": selected - begin, "paint": done - selected}
@@ -159,7 +169,11 @@ class Segmenter:
         if semantic:
             classes = semantic_map(self._backend.class_map(detections, size), instances, painted)
             timings["semantic"] = perf_counter() - done
-        return Segmentation(frame, instances, painted, painted.areas[instances.rows], timings, classes)
+        areas = painted.areas[instances.rows]
+        if options.tracking is not None and options.tracking.coast:
+            expected = self.trackers.coasted(frame)
+            instances, areas = instances.joined(expected), np.append(areas, np.zeros(len(expected), np.int64))
+        return Segmentation(frame, instances, painted, areas, timings, classes)
 
     def mask(self, detections: Detections, row: int, size: tuple[int, int]) -> NDArray[np.bool_]:
         """The whole mask of one row of the last `detect`, bool `[height, width]`, whatever lies before it."""
@@ -183,6 +197,25 @@ class Segmenter:
     def close(self) -> None:
         """Release the model."""
         self._backend.close()
+
+    def _detected(self, begun: Begun) -> Sequence[Detections | ModelOutputError]:
+        """What the model found in each frame, or its fault."""
+        if self._accelerator is not None:
+            return self._accelerator.detections(begun.job)
+        try:
+            return self.detect(begun.frames)
+        except ModelOutputError as error:
+            return [error] * len(begun.frames)
+
+    def _finished(
+        self, frame: Frame, detected: Detections | ModelOutputError, options: SegmenterOptions, semantic: bool
+    ) -> Segmentation | ModelOutputError:
+        try:
+            return (
+                detected if isinstance(detected, ModelOutputError) else self.finish(frame, detected, options, semantic)
+            )
+        except ModelOutputError as error:
+            return error
 
     def _paint(self, detections: Detections, instances: Instances, size: tuple[int, int]) -> InstanceMap:
         numbers = np.zeros(len(detections.scores), np.uint16)

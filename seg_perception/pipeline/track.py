@@ -146,6 +146,10 @@ class Tracker:
         self._tracks = _Tracks.begin(_NO_INSTANCES, 0)
         self._stamp_ns: int | None = None
 
+    def __len__(self) -> int:
+        """How many tracks there are, those out of view included."""
+        return len(self._tracks)
+
     def reset(self) -> None:
         """End all tracks."""
         self._tracks = _Tracks.begin(_NO_INSTANCES, 0)

@@ -103,7 +103,12 @@ class CudaBackend:
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """Run the model on frames, one per camera; see `Backend.detect`. The last `depth` results stay valid."""
-        return self.detections(self.start(frames))
+        found = []
+        for each in self.detections(self.start(frames)):
+            if isinstance(each, ModelOutputError):
+                raise each
+            found.append(each)
+        return found
 
     def start(self, frames: Sequence[Frame], choices: Sequence[Choice] | None = None, semantic: bool = False) -> Job:
         """Begin with frames, one per camera; see `Accelerator.start`."""
@@ -134,15 +139,11 @@ class CudaBackend:
         job.timings.update(decode=decoded - begin, copy=copied - decoded, launch=perf_counter() - copied)
         return job
 
-    def detections(self, job: object) -> list[Detections]:
+    def detections(self, job: object) -> list[Detections | ModelOutputError]:
         """Wait for what was found; see `Accelerator.detections`."""
         mine = self._finished(job)
         found = [self._detections(mine, index) for index in range(mine.work.count)]
-        for index, each in enumerate(found):
-            fault = self._fault(mine, index, each)
-            if fault is not None:
-                raise fault
-        return found
+        return [self._fault(mine, index, each) or each for index, each in enumerate(found)]
 
     def chosen(self, job: object) -> list[Chosen | ModelOutputError]:
         """Wait for the result of each frame; see `Accelerator.chosen`."""
