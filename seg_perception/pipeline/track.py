@@ -20,7 +20,7 @@ _LOWEST_OVERLAP = 0.05
 # Those left over are tried again with both boxes enlarged by this share of their sides.
 _MARGIN = 0.8
 # What is doubtful must be where it is expected.
-_LOWEST_WEAK_OVERLAP = 0.4
+_LOWEST_WEAK_OVERLAP = 0.3
 # Tracks that are not in view are forgotten beyond so many, the longest unseen first: bounds time and memory.
 _MOST_UNSEEN = 1000
 # How often a track was seen before it is filled in.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 _PLACE_NOISE = 0.07
 _ACCELERATION = 2.5  # per s^2
 _FIRST_SPEED = 3.0  # per s
+_WIDEST = 1.0  # a prediction that is less certain would overlap nothing by enough
 _SMALLEST_SIDE = 2.0  # px; keeps a box that shrinks from turning inside out
 
 
@@ -81,8 +82,8 @@ class Motion:
 
     def widened(self) -> NDArray[np.float64]:
         """The boxes, each larger on all sides by the standard deviation of its place: float64 `[T, 4]`."""
-        deviation = np.sqrt(self.variances[:, :1])
-        widened: NDArray[np.float64] = self.boxes + deviation * np.array([-1.0, -1.0, 1.0, 1.0])
+        deviation = np.minimum(np.sqrt(self.variances[:, 0]), _WIDEST * box_sizes(self.boxes))
+        widened: NDArray[np.float64] = self.boxes + deviation[:, None] * np.array([-1.0, -1.0, 1.0, 1.0])
         return widened
 
     def where(self, keep: NDArray[np.bool_]) -> Motion:
