@@ -55,6 +55,21 @@ class Probe:
             self._process.wait()
         self._errors.close()
 
+    def first(self, seconds: float = 0.0) -> Mapping[str, Any]:
+        """The first object that it tells, once it has started and worked for `seconds`.
+
+        Raises:
+            BackendUnavailable: it ended without one, or tells nothing.
+        """
+        patience = _START_SECONDS + seconds
+        said = self.next(patience)
+        if said is None:
+            raise BackendUnavailable(
+                f"what looks at the running system did not answer within {patience:g} s; is the middleware waiting for "
+                "something (RMW_IMPLEMENTATION, its daemon, its configuration)?"
+            )
+        return said
+
     def next(self, timeout: float) -> Mapping[str, Any] | None:
         """The next object that it tells; None if none comes within `timeout` seconds.
 
@@ -92,16 +107,6 @@ class Probe:
 
 
 def ask(arguments: Sequence[str], seconds: float) -> Mapping[str, Any]:
-    """The one object that a probe tells after `seconds` of work.
-
-    Raises:
-        BackendUnavailable: it ended without one, or did not end.
-    """
+    """The one object that a probe tells after `seconds` of work; errors as `Probe.first`."""
     with Probe(arguments) as probe:
-        said = probe.next(seconds + _START_SECONDS)
-        if said is None:
-            raise BackendUnavailable(
-                f"what looks at the running system did not answer within {seconds + _START_SECONDS:g} s; is the "
-                "middleware waiting for something (RMW_IMPLEMENTATION, its daemon, its configuration)?"
-            )
-        return said
+        return probe.first(seconds)

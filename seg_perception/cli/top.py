@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     top = _Top(arguments)
     try:
         with Probe(["diagnostics"]) as probe:
+            probe.first()
             return top.once(probe) if arguments.once else top.go_on(probe)
     finally:
         top.close()

@@ -12,7 +12,7 @@ from .finding import Finding, Level
 from .gpu import ask_gpu_packages, check_gpu
 from .graph import Graph
 from .machine import check_machine
-from .model import check_model, flavour_of
+from .model import ask_model, flavour_of
 from .packages import ask_packages, check_packages
 from .ros import check_ros, distribution_of
 from .settings import NodeSettings, model_file
@@ -65,7 +65,7 @@ def examine(patient: Patient, progress: Callable[[str], None]) -> list[Finding]:
     findings += check_gpu(ask_gpu_packages(around), flavour)
     progress("opening the model")
     if settings.model:
-        findings += _guarded("model", lambda: check_model(path, settings.backend, settings.classes))
+        findings += ask_model(around, path, settings.backend, settings.classes)
     else:
         findings.append(Finding("model", "model", Level.SKIPPED, "none is named", "name one with --model"))
     return findings + check_cameras(graph, problem, settings.topics, settings.use_sim_time)
@@ -76,11 +76,3 @@ def _looked(patient: Patient) -> tuple[Graph | None, str]:
         return patient.look(patient.settings.topics), ""
     except SegPerceptionError as error:
         return None, str(error)
-
-
-def _guarded(group: str, check: Callable[[], list[Finding]]) -> list[Finding]:
-    """A library that fails in a way nobody foresaw must not keep the other findings from being told."""
-    try:
-        return check()
-    except Exception as error:
-        return [Finding(group, group, Level.FAIL, f"unexpected error: {type(error).__name__}: {error}")]

@@ -41,6 +41,11 @@ class Finding:
         """For `--json`."""
         return {**asdict(self), "level": self.level.value}
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Finding:
+        """What `as_json` made."""
+        return cls(**{**values, "level": Level(values["level"])})
+
 
 def failed(findings: Iterable[Finding]) -> bool:
     """Whether the machine is not fit to drive."""

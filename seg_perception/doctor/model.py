@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import BackendUnavailable, SegPerceptionError
+from ..errors import SegPerceptionError
 from .finding import Finding, Level
+from .surroundings import Surroundings
 
 GROUP = "model"
+_MARK = "findings: "
 
 
 def flavour_of(path: Path) -> str:
@@ -23,8 +26,26 @@ def flavour_of(path: Path) -> str:
         return "tensorrt"
 
 
+def ask_model(around: Surroundings, path: Path, backend: str, classes: str) -> list[Finding]:
+    """`check_model` in a process of its own: a driver or library that crashes must not take the doctor along."""
+    arguments = ", ".join(map(repr, (str(path), backend, classes)))
+    answer = around.python(f"from {__name__} import tell; tell({arguments})")
+    told = next((line for line in answer.out.splitlines() if line.startswith(_MARK)), "")
+    if not told:
+        advice = "open it with `seg_perception inspect` to see all that is said"
+        return [Finding(GROUP, "model", Level.FAIL, f"{path}: opening it failed: {answer.reason}", advice)]
+    return [Finding.from_json(each) for each in json.loads(told.removeprefix(_MARK))]
+
+
+def tell(path: str, backend: str, classes: str) -> None:
+    """Print what `check_model` finds for who started this process."""
+    findings = check_model(Path(path), backend, classes)
+    # Libraries print to standard output, too.
+    print(f"\n{_MARK}{json.dumps([finding.as_json() for finding in findings])}", flush=True)
+
+
 def check_model(path: Path, backend: str, classes: str) -> list[Finding]:
-    """Open a canonical model, or hold an engine against this machine; then look at its classes.
+    """Open a model as the node would, then look at its classes.
 
     Args:
         path: of the model.
@@ -32,7 +53,7 @@ def check_model(path: Path, backend: str, classes: str) -> list[Finding]:
         classes: class table, parameter `classes`.
     """
     try:
-        found, names = _engine(path) if flavour_of(path) else _opened(path, backend)
+        found, names = _opened(path, backend)
     except (SegPerceptionError, ImportError) as error:
         # Our errors say what to do themselves.
         advice = f"install the Python package {error.name}" if isinstance(error, ImportError) else ""
@@ -67,19 +88,8 @@ def check_classes(names: Sequence[str], classes: str) -> Finding:
     return Finding(GROUP, "classes", Level.OK, text, facts=counts)
 
 
-def _engine(path: Path) -> tuple[str, Sequence[str]]:
-    """An engine is compared with this machine and not loaded: a node that runs may have taken the GPU's memory."""
-    from ..backend.tensorrt import check_engine
-
-    if not path.is_file():
-        raise BackendUnavailable(f"model file: {path} does not exist; check parameter `model` or --model")
-    manifest = check_engine(path)
-    spec = manifest.spec
-    text = f"{manifest.flavour} {manifest.version}, {', '.join(manifest.architectures)}, {manifest.settings.precision}"
-    return f"engine of {spec.family}, {spec.network_width}x{spec.network_height}; {text}; fits here", spec.class_names
-
-
 def _opened(path: Path, backend: str) -> tuple[str, Sequence[str]]:
+    """Open a model as the node would; an engine is held against this machine first, with the reason if it differs."""
     from ..backend.registry import open_model
 
     model = open_model(path, backend)

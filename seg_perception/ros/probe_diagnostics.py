@@ -21,7 +21,7 @@ _DEPTH = 100
 
 
 def listen(tell: Tell) -> None:
-    """Tell `{"status": [...]}` for every message, and each second `{"publishers": N}`: how many there are to hear."""
+    """Tell `{"status": [...]}` for every message; at once and each second how many there are to hear."""
     node = rclpy.create_node("seg_perception_top", start_parameter_services=False)
 
     def receive(message: DiagnosticArray) -> None:
@@ -36,7 +36,11 @@ def listen(tell: Tell) -> None:
         ]
         tell({"status": statuses})
 
+    def count() -> None:
+        tell({"publishers": node.count_publishers(TOPIC)})
+
     node.create_subscription(DiagnosticArray, TOPIC, receive, _DEPTH)
-    node.create_timer(_PERIOD_SECONDS, lambda: tell({"publishers": node.count_publishers(TOPIC)}), clock=steady_clock())
+    node.create_timer(_PERIOD_SECONDS, count, clock=steady_clock())
+    count()
     with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
