@@ -1,69 +1,19 @@
-"""TensorRT and TensorRT-RTX: the backend of NVIDIA GPUs, and the reasons why an engine may not be loaded here.
-
-Every check comes before TensorRT sees the engine: a mismatch ends in its C++ code with a message that helps nobody.
-"""
+"""TensorRT and TensorRT-RTX: the backend of NVIDIA GPUs."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from ..errors import BackendUnavailable, ConfigurationError, ModelError
-from ..manifest import EngineManifest, file_sha256, load_manifest, manifest_path
+from ..errors import ConfigurationError
 from .base import RunOptions
 from .cuda.backend import CudaBackend
 from .cuda.pycuda_device import PycudaDevice
-from .cuda_driver import first_device
-from .tensorrt_api import RUN_NAMES, TensorRt
+from .engine_check import check_engine
 from .tensorrt_engine import load_engine
 from .tensorrt_runner import TensorRtRunner
 
 # Names of the one device, for `RunOptions.device`.
 _DEVICES = ("", "cuda", "gpu")
-
-
-def check_engine(path: Path) -> EngineManifest:
-    """Hold an engine against its manifest, the TensorRT that is installed, and the GPU.
-
-    Returns:
-        The manifest of an engine that can be loaded here.
-
-    Raises:
-        ModelError: it has no usable manifest, is not the file that the manifest describes, or was built with another
-            version of TensorRT or for another GPU.
-        NotCanonicalError: its model follows another version of the contract.
-        BackendUnavailable: TensorRT, the driver or the GPU is absent.
-    """
-    manifest = load_manifest(path)
-    rebuild = f"build it again: {manifest.rebuild_command(path)}"
-    try:
-        sha256 = file_sha256(path)
-    except OSError as error:
-        raise ModelError(f"{path}: the engine cannot be read ({error.strerror}); {rebuild}") from error
-    if sha256 != manifest.engine_sha256:
-        raise ModelError(
-            f"{path}: not the engine that {manifest_path(path).name} describes (its SHA-256 differs: changed, "
-            f"truncated, or the manifest of another build); copy both files again, or {rebuild}"
-        )
-    library = TensorRt.load(manifest.flavour, RUN_NAMES)
-    if library.version != manifest.version:
-        raise ModelError(
-            f"{path}: built with {manifest.flavour} {manifest.version}, this machine has {library.version}, and an "
-            f"engine runs only on the version that built it; {rebuild}"
-        )
-    try:
-        device = first_device()
-    except BackendUnavailable as error:
-        raise BackendUnavailable(
-            f"{path}: this engine needs an NVIDIA GPU ({', '.join(manifest.architectures)}): {error}; install "
-            "its driver (or give the container access to it), or use the canonical model (.onnx), which needs no GPU"
-        ) from error
-    if device.architecture not in manifest.architectures:
-        raise ModelError(
-            f"{path}: built for {', '.join(manifest.architectures)}, the GPU here ({device.name}) is "
-            f"{device.architecture}; build it again for this one: {_for_this_gpu(manifest, path, device.architecture)}"
-        )
-    return manifest
 
 
 def open_model(path: Path, options: RunOptions) -> CudaBackend | TensorRtRunner:
@@ -103,8 +53,3 @@ def open_model(path: Path, options: RunOptions) -> CudaBackend | TensorRtRunner:
     }
     # Either closes engine and device, also when it cannot be made.
     return (CudaBackend if spec.max_instances else TensorRtRunner)(spec, identity, device, engine)
-
-
-def _for_this_gpu(manifest: EngineManifest, engine: Path, architecture: str) -> str:
-    gpu = (architecture,) if manifest.settings.gpu else ()
-    return replace(manifest.settings, gpu=gpu).command(manifest.source, str(engine.parent))

@@ -40,7 +40,7 @@ _TYPES = {
 
 
 def load_engine(path: Path, manifest: EngineManifest, device: Device) -> TensorRtEngine:
-    """Load an engine that `tensorrt.check_engine` has passed.
+    """Load an engine that `engine_check.check_engine` has passed.
 
     Args:
         path: of the engine.
