@@ -125,7 +125,8 @@ class Launch:
             "from launch.actions import IncludeLaunchDescription\n"
             "from launch.launch_description_sources import PythonLaunchDescriptionSource as Source\n"
             f"include = IncludeLaunchDescription(Source({str(FOLDER / file)!r}), launch_arguments={given!r}.items())\n"
-            "service = LaunchService(); service.include_launch_description(LaunchDescription([include]))\n"
+            "service = LaunchService(noninteractive=True)\n"
+            "service.include_launch_description(LaunchDescription([include]))\n"
             "sys.exit(service.run())\n"
         )
         self._log = log
