@@ -25,6 +25,8 @@ _LOWEST_WEAK_OVERLAP = 0.3
 _MOST_UNSEEN = 1000
 # How often a track was seen before it is filled in.
 _SEEN_BEFORE_COASTING = 3
+# Clocks are corrected, and cameras stamp frames unevenly, by this much at most; beyond, it is another time.
+_CORRECTION_S = 0.5
 _NANOSECONDS = 1e9
 _OLDEST_S = 60.0
 
@@ -135,8 +137,8 @@ class Tracker:
     """The tracks of one camera.
 
     Classes may flicker within a road group; a track never changes its group. Every frame is to be given to `update`,
-    empty ones too: tracks age by stamps. If the stamps jump back, the tracks end; numbers go on, so that no number
-    means something else than shortly before.
+    empty ones too: tracks age by stamps. If the stamps jump back, by more than a clock is corrected, the tracks end;
+    numbers go on, so that no number means something else than shortly before.
     """
 
     def __init__(self, options: TrackerOptions | None = None) -> None:
@@ -201,8 +203,12 @@ class Tracker:
 
     def _advance(self, stamp_ns: int) -> NDArray[np.bool_]:
         """Move the tracks on to a frame, without those that are too old: bool `[T]`, seen in the frame before."""
-        if self._stamp_ns is None or stamp_ns < self._stamp_ns:
+        back = 0 if self._stamp_ns is None else self._stamp_ns - stamp_ns
+        if back > _CORRECTION_S * _NANOSECONDS:
             self.reset()
+        elif back > 0:
+            self._tracks = replace(self._tracks, seen_ns=self._tracks.seen_ns - back)
+        if self._stamp_ns is None or back > 0:
             self._stamp_ns = stamp_ns
         tracks = self._tracks.where(stamp_ns - self._tracks.seen_ns <= self.options.max_age * _NANOSECONDS)
         in_view = np.asarray(tracks.seen_ns == self._stamp_ns, bool)
@@ -221,12 +227,12 @@ class Tracker:
         boxes = instances.boxes_camera.astype(np.float64)
         kin = _kinds(self._tracks.groups, self._tracks.labels)[:, None] == _kinds(instances.groups, instances.labels)
         motion = self._tracks.motion
-        rows, columns = best_pairs(likeness(motion, boxes, _LOWEST_OVERLAP) * (kin & strong)).T
+        rows, columns = best_pairs(likeness(motion, boxes, kin & strong, _LOWEST_OVERLAP)).T
         shift = camera_shift(motion.boxes[rows], boxes[columns])
         if shift.any():
             motion = motion.moved(shift)
             self._tracks = replace(self._tracks, motion=motion)
-            rows, columns = best_pairs(likeness(motion, boxes, _LOWEST_OVERLAP) * (kin & strong)).T
+            rows, columns = best_pairs(likeness(motion, boxes, kin & strong, _LOWEST_OVERLAP)).T
         track[columns] = rows
         free = np.ones(len(self._tracks), bool)
         for allowed, lowest, margin in (
@@ -236,7 +242,7 @@ class Tracker:
             free[track[track >= 0]] = False
             open_pairs = kin & allowed & free[:, None] & (track < 0)
             if open_pairs.any():
-                rows, columns = best_pairs(likeness(motion, boxes, lowest, margin) * open_pairs).T
+                rows, columns = best_pairs(likeness(motion, boxes, open_pairs, lowest, margin)).T
                 track[columns] = rows
         return track
 

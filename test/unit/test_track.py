@@ -131,6 +131,20 @@ def test_stamps_that_jump_back_end_tracks_and_their_numbers() -> None:
     assert drive.see(box(100), box(200)) == [3, 4]
 
 
+def test_a_clock_that_is_corrected_ends_no_track() -> None:
+    drive = Drive()
+    for step in range(10):
+        assert drive.see(box(100 + 6 * step)) == [1]
+        if step == 5:
+            drive.stamp -= 4 * PERIOD
+    # Nor do stamps that are a little out of order.
+    for step in range(10, 20):
+        assert drive.see(box(100 + 6 * step), seconds=0.22 if step % 2 else -0.02) == [1]
+    # From then on it ages as before.
+    drive.stamp += 16 * PERIOD
+    assert drive.see(box(220)) == [2]
+
+
 def test_a_jump_ahead_ends_tracks() -> None:
     drive = Drive()
     drive.see(box(100))

@@ -14,7 +14,13 @@ _HALF_AT = 0.2
 _FEWEST_PAIRS = 4
 
 
-def likeness(expected: Motion, boxes: NDArray[np.float64], lowest: float, margin: float = 0.0) -> NDArray[np.float64]:
+def likeness(
+    expected: Motion,
+    boxes: NDArray[np.float64],
+    allowed: NDArray[np.bool_],
+    lowest: float,
+    margin: float = 0.0,
+) -> NDArray[np.float64]:
     """Gains of pairing expected boxes with detected ones.
 
     The overlap alone takes one of two people side by side for the other. When one hides a part of the other, most sides
@@ -23,6 +29,7 @@ def likeness(expected: Motion, boxes: NDArray[np.float64], lowest: float, margin
     Args:
         expected: T of them; boxes whose place is less certain reach further.
         boxes: float64 `[N, 4]`, detected, in camera pixels.
+        allowed: bool `[T, N]`, pairs that may be.
         lowest: IoU from which a pair is possible.
         margin: by which share of their sides both boxes are enlarged on each side before, 0 for not at all.
 
@@ -30,9 +37,10 @@ def likeness(expected: Motion, boxes: NDArray[np.float64], lowest: float, margin
         float64 `[T, N]`, 0 for what is no pair, else up to 2.
     """
     overlap = box_iou(_enlarged(expected.widened(), margin), _enlarged(boxes, margin))
-    off = (boxes - expected.boxes[:, None]) / (_HALF_AT * box_sizes(expected.boxes))[:, None, None]
-    near = (1 / (1 + off**2)).mean(axis=2)
-    gains: NDArray[np.float64] = np.where(overlap > lowest, overlap + near, 0.0)
+    rows, columns = np.nonzero((overlap > lowest) & allowed)
+    off = (boxes[columns] - expected.boxes[rows]) / (_HALF_AT * box_sizes(expected.boxes)[rows])[:, None]
+    gains = np.zeros_like(overlap)
+    gains[rows, columns] = overlap[rows, columns] + (1 / (1 + off**2)).mean(axis=1)
     return gains
 
 
