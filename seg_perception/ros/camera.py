@@ -275,11 +275,14 @@ class Camera:
 
     def _image_topics(self) -> dict[str, str]:
         """Names and types of the image topics that somebody else publishes."""
-        own = f"{self._node.get_fully_qualified_name()}/"
+        own = (self._node.get_name(), self._node.get_namespace())
         wanted = (type_name(Image), type_name(CompressedImage))
         return {
             name: kind
             for name, kinds in self._node.get_topic_names_and_types()
             for kind in kinds
-            if kind in wanted and not name.startswith(own) and self._node.count_publishers(name)
+            if kind in wanted
+            and any(
+                (each.node_name, each.node_namespace) != own for each in self._node.get_publishers_info_by_topic(name)
+            )
         }

@@ -27,6 +27,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Image
+from std_srvs.srv import Trigger
 
 WIDTH, HEIGHT = 320, 192
 TIMEOUT = 20.0
@@ -101,14 +102,15 @@ class Client:
 
     def call(self, kind: type, name: str, request: Any, timeout: float = TIMEOUT) -> Any:
         # Kept: a service may not know a new client yet when it answers, and then the answer is lost. What only asks
-        # or sets is then asked again; a transition is not, as it would be another one.
+        # or sets is then asked again; a transition or reload is not, as it would be another one.
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(kind, name)
             assert client.wait_for_service(timeout), f"no service {name}"
-            time.sleep(0.1)
+            # What is not asked again needs more patience.
+            time.sleep(0.5 if kind in (ChangeState, Trigger) else 0.1)
         asked: list[Any] = []
-        begin, patience = time.monotonic(), timeout if kind is ChangeState else ANSWER_SECONDS
+        begin, patience = time.monotonic(), timeout if kind in (ChangeState, Trigger) else ANSWER_SECONDS
 
         def answer() -> Any:
             if len(asked) * patience <= time.monotonic() - begin:
@@ -204,6 +206,9 @@ class NodeProcess:
     def describe(self, *names: str) -> list[Any]:
         request = DescribeParameters.Request(names=names)
         return list(self.client.call(DescribeParameters, f"{self.name}/describe_parameters", request).descriptors)
+
+    def reload(self) -> Any:
+        return self.client.call(Trigger, f"{self.name}/reload", Trigger.Request())
 
     # Frames
 

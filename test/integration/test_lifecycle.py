@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,8 @@ from sensor_msgs.msg import Image
 from seg_perception.ros.autostart import BackOff
 from seg_perception.ros.node import SegmenterNode
 
-CYCLES = 30
+# 500 take four minutes: LIFECYCLE_CYCLES=500.
+CYCLES = int(os.environ.get("LIFECYCLE_CYCLES", "60"))
 # The node ends within two seconds of a signal; a busy machine may take longer to see it.
 END_SECONDS = 5.0
 

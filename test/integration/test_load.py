@@ -12,7 +12,7 @@ import pytest
 from integration.harness import NodeProcess, image_message, wait_for
 from sensor_msgs.msg import Image
 
-FLOOD_HZ, FLOOD_SECONDS = 100, 8.0
+FLOOD_HZ, FLOOD_SECONDS = 200, 8.0
 SLOWED = 0.05
 
 
