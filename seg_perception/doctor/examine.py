@@ -13,7 +13,7 @@ from .gpu import ask_gpu_packages, check_gpu
 from .graph import Graph
 from .machine import check_machine
 from .model import ask_model, flavour_of
-from .packages import ask_packages, check_packages
+from .packages import ask_packages, check_packages, is_absent
 from .ros import check_ros, distribution_of
 from .settings import NodeSettings, model_file
 from .surroundings import Surroundings
@@ -55,7 +55,7 @@ def examine(patient: Patient, progress: Callable[[str], None]) -> list[Finding]:
     if rclpy:
         progress("looking at topics")
         graph, problem = _looked(patient)
-    findings = check_packages(answers, bool(flavour), bool(distribution))
+    findings = check_packages(answers, bool(flavour), bool(distribution) or not is_absent(answers["rclpy"], "rclpy"))
     findings += check_ros(around, rclpy, graph, problem)
     # Every distribution's default, where the middleware itself could not be asked.
     rmw = graph.rmw if graph else rclpy and (around.environment.get("RMW_IMPLEMENTATION") or "rmw_fastrtps_cpp")

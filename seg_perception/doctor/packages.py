@@ -67,6 +67,11 @@ def check_packages(answers: Mapping[str, Ran], engine: bool, ros: bool) -> list[
     return [*findings, _rclpy(answers["rclpy"], ros), _messages(answers, ros), _cv_bridge(answers)]
 
 
+def is_absent(answer: Ran, name: str) -> bool:
+    """Whether a package is not installed at all, in contrast to one that does not work."""
+    return f"No module named '{name}'" in answer.err
+
+
 def numpy_mismatch(answer: Ran) -> bool:
     """Whether a package was built for another NumPy than the one that is installed."""
     return any(mark in answer.err for mark in _NUMPY_MARKS)
@@ -102,6 +107,9 @@ def _rclpy(answer: Ran, ros: bool) -> Finding:
     if not ros:
         text = "no ROS here: neither ROS_DISTRO nor rclpy; the node needs it, the other commands do not"
         return Finding(GROUP, "rclpy", Level.SKIPPED, text, "source /opt/ros/DISTRO/setup.bash")
+    if "rmw" in answer.reason.lower():
+        advice = "install the middleware that RMW_IMPLEMENTATION names (ros-DISTRO-rmw-...), or unset the variable"
+        return Finding(GROUP, "rclpy", Level.FAIL, f"cannot be imported: {answer.reason}", advice)
     advice = (
         "source /opt/ros/DISTRO/setup.bash and the workspace; in a virtual environment made with "
         "--system-site-packages and the distribution's own Python version"
@@ -129,7 +137,7 @@ def _cv_bridge(answers: Mapping[str, Ran]) -> Finding:
     answer = answers["cv_bridge"]
     if answer.code == 0 and "converts wrongly" not in answer.out and not numpy_mismatch(answer):
         return Finding(GROUP, "cv_bridge", Level.OK, answer.out.strip())
-    if "No module named 'cv_bridge'" in answer.err:
+    if is_absent(answer, "cv_bridge"):
         text = "absent; only images in unusual encodings need it"
         return Finding(GROUP, "cv_bridge", Level.SKIPPED, text)
     if answers["rclpy"].code != 0:

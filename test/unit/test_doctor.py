@@ -24,6 +24,7 @@ from seg_perception.errors import BackendUnavailable, ConfigurationError
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "config" / "fastdds.xml"
 ABSENT = Ran(1, "", "Traceback\nModuleNotFoundError: No module named 'it'")
+NO_BRIDGE = Ran(1, "", "ModuleNotFoundError: No module named 'cv_bridge'")
 IMAGE = "sensor_msgs/msg/Image"
 
 
@@ -77,7 +78,7 @@ def test_one_cpu_backend_is_enough_and_an_engine_needs_none(engine: bool, expect
 
 
 def test_without_ros_its_packages_are_skipped_and_with_it_they_must_work() -> None:
-    given = answers(rclpy=ABSENT, messages=ABSENT, cv_bridge=ABSENT)
+    given = answers(rclpy=ABSENT, messages=ABSENT, cv_bridge=NO_BRIDGE)
     without = levels(packages.check_packages(given, engine=False, ros=False))
     broken = levels(packages.check_packages(given, engine=False, ros=True))
     assert [without[name] for name in ("rclpy", "messages", "cv_bridge")] == ["SKIPPED"] * 3

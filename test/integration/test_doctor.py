@@ -1,0 +1,133 @@
+"""`seg_perception doctor` beside real publishers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import pytest
+from integration.harness import Client, NodeProcess, image_message
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+DOCTOR = [sys.executable, "-m", "seg_perception.cli", "doctor"]
+HZ = 20.0
+
+
+@pytest.fixture(scope="module")
+def cameras(client: Client) -> Iterator[None]:
+    """A good camera, one with old stamps, one of an encoding that nobody knows, and one that says nothing."""
+    good = client.node.create_publisher(
+        Image, "/good/image_raw", QoSProfile(depth=3, reliability=ReliabilityPolicy.RELIABLE)
+    )
+    silent = client.node.create_publisher(
+        Image, "/silent/image_raw", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    )
+    old, odd = (client.publisher(Image, f"/{name}/image_raw") for name in ("old", "odd"))
+    small = client.publisher(CompressedImage, "/small/image_raw/compressed")
+    pixels, ended = np.zeros((48, 64, 3), np.uint8), Event()
+
+    def publish() -> None:
+        while not ended.wait(1 / HZ):
+            good.publish(image_message(pixels))
+            late = image_message(pixels)
+            late.header.stamp.sec -= 90
+            old.publish(late)
+            odd.publish(image_message(pixels, "plaid"))
+            small.publish(CompressedImage(format="jpeg", data=b"no picture"))
+
+    thread = Thread(target=publish)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+    for publisher in (good, silent, old, odd, small):
+        client.node.destroy_publisher(publisher)
+
+
+def examine(*arguments: str, **environment: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Exit code, and the findings by their checks."""
+    done = subprocess.run(
+        [*DOCTOR, "--json", "--seconds", "1.5", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    assert told["ok"] == (done.returncode == 0)
+    assert sum(told["counts"].values()) == len(told["findings"])
+    return done.returncode, {finding["check"]: finding for finding in told["findings"]}
+
+
+def test_topics_that_are_named(cameras: None, model: Path) -> None:
+    names = ["good/image_raw", "/old/image_raw", "/odd/image_raw", "/silent/image_raw", "/god/image_raw"]
+    names.append("/small/image_raw/compressed")
+    code, found = examine("--model", str(model), "--camera", *names)
+    assert code == 1
+    good = found["/good/image_raw"]
+    assert good["level"] == "OK", good
+    assert good["facts"]["hz"] == pytest.approx(HZ, rel=0.3)
+    assert (good["facts"]["width"], good["facts"]["height"], good["facts"]["encoding"]) == (64, 48, "bgr8")
+    assert "reliable, volatile" in good["found"]
+    assert found["/good/image_raw stamps"]["level"] == "OK"
+    assert found["/old/image_raw stamps"]["level"] == "WARN"
+    assert found["/old/image_raw stamps"]["facts"]["age_median"] == pytest.approx(90, abs=2)
+    assert found["/odd/image_raw"]["level"] == found["/small/image_raw/compressed"]["level"] == "FAIL"
+    assert "plaid" in found["/odd/image_raw"]["found"]
+    assert found["/silent/image_raw"]["level"] == "FAIL"
+    assert "transient local" in found["/silent/image_raw"]["found"]
+    assert found["/god/image_raw"]["level"] == "FAIL"
+    assert "/good/image_raw" in found["/god/image_raw"]["advice"]
+    for check in ("middleware", "discovery", "messages", "profile", "model", "classes", "/clock"):
+        assert found[check]["level"] == "OK", found[check]
+
+
+def test_topics_that_are_found_without_those_of_our_own_nodes(
+    cameras: None, model: Path, start_node: Callable[..., NodeProcess]
+) -> None:
+    node = start_node("patient", "-r", "image_raw:=/good/image_raw", model=model, autostart=True)
+    node.wait_state("active")
+    code, found = examine("--model", str(model))
+    assert code == 0
+    assert [found[f"/{name}/image_raw"]["level"] for name in ("good", "odd", "silent")] == ["OK", "WARN", "WARN"]
+    assert not any(check.startswith("/patient") for check in found)
+    # Nobody's overlay was made for the doctor.
+    assert node.state() == "active"
+
+
+def test_a_parameter_file_with_simulated_time_and_no_clock(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "node.yaml"
+    path.write_text(
+        f"/**:\n  ros__parameters:\n    use_sim_time: true\n    model: {model}\n    cameras: [lost]\n"
+        "    cameras.lost.topic: nowhere/image\n"
+    )
+    # As people see it.
+    command = [*DOCTOR, "--seconds", "0.1", "--params", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == "python"
+    assert any(line.startswith("  FAIL     /clock: use_sim_time is true") for line in lines)
+    assert any(line.startswith("  FAIL     /nowhere/image: ") for line in lines)
+    assert any(line.startswith(f"  OK       model: {model}") for line in lines)
+    assert lines[-1].startswith("not fit")
+    assert "\x1b" not in done.stdout
+
+
+def test_a_middleware_that_is_not_there_is_a_finding(model: Path) -> None:
+    code, found = examine("--model", str(model), RMW_IMPLEMENTATION="rmw_made_up_cpp")
+    assert code == 1
+    # Which rcl answers by ending the process that imports it.
+    assert found["rclpy"]["level"] == "FAIL"
+    assert "rmw_made_up_cpp" in found["rclpy"]["found"]
+    assert "RMW_IMPLEMENTATION" in found["rclpy"]["advice"]
+    assert found["model"]["level"] == "OK"
