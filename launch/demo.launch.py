@@ -3,7 +3,7 @@
     ros2 launch seg_perception demo.launch.py
     ros2 launch seg_perception demo.launch.py camera_topic:=/image_raw model:=/path/model.onnx
 
-The drive is rendered by the first start, in about the time that it lasts, and kept for the next ones; this needs the
+The drive is rendered by the first start, in less than half a minute, and kept for the next ones; this needs the
 Python package rosbags. Arguments of perception.launch.py and rviz.launch.py are passed on.
 """
 
