@@ -63,7 +63,7 @@ def check_profile(around: Surroundings, distribution: str, image_bytes: int) -> 
         return _without_profile(around, name, advice), None
     try:
         transport = shared_memory(Path(value).expanduser())
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, ElementTree.ParseError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return Finding(GROUP, "profile", Level.FAIL, f"{name}={value} cannot be read ({reason})", advice), None
     if transport is None:
@@ -84,6 +84,7 @@ def shared_memory(path: Path) -> Transport | None:
     Raises:
         OSError: the file cannot be read.
         xml.etree.ElementTree.ParseError: it is not XML.
+        ValueError: a size is not a number.
     """
     root = ElementTree.parse(path).getroot()
     found = {}

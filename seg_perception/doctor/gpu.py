@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..errors import BackendUnavailable
 from .finding import Finding, Level
+from .packages import is_absent
 from .surroundings import Ran, Surroundings
 
 GROUP = "gpu"
@@ -111,7 +112,8 @@ def _tensorrt(answers: Mapping[str, Ran], flavour: str) -> list[Finding]:
 def _pycuda(answer: Ran, flavour: str, gpu: Gpu | None) -> Finding:
     if answer.code == 0:
         return Finding(GROUP, "pycuda", Level.OK, answer.out.strip())
-    if not flavour or gpu is None:
+    # With its package and without a driver it does not load either, which is the driver's fault.
+    if not flavour or (gpu is None and not is_absent(answer, "pycuda")):
         return Finding(GROUP, "pycuda", Level.SKIPPED, _unneeded(f"does not load here: {answer.reason}", flavour))
     advice = "pip install pycuda (it is compiled: it needs the CUDA headers and a C++ compiler)"
     return Finding(GROUP, "pycuda", Level.FAIL, f"cannot be imported: {answer.reason}", advice)

@@ -10,18 +10,26 @@ from .surroundings import Ran, Surroundings
 
 GROUP = "python"
 _VERSION = "import {0}; print({0}.__version__)"
-_METADATA = "import {0}; from importlib.metadata import version; print(version('{1}'))"
+# Of those that do not tell it themselves.
+_METADATA = """
+import {0}
+from importlib.metadata import PackageNotFoundError, version
+try:
+    print(version("{0}"))
+except PackageNotFoundError:
+    print("of unknown version")
+"""
 # What each package is asked. The messages go through their C code, which a NumPy of another major version breaks.
 QUESTIONS = {
     "numpy": _VERSION.format("numpy"),
     "opencv": _VERSION.format("cv2"),
     "PyYAML": _VERSION.format("yaml"),
-    "jsonschema": _METADATA.format("jsonschema", "jsonschema"),
+    "jsonschema": _METADATA.format("jsonschema"),
     "tqdm": _VERSION.format("tqdm"),
     "openvino": _VERSION.format("openvino"),
     "onnxruntime": _VERSION.format("onnxruntime"),
     "onnx": _VERSION.format("onnx"),
-    "rclpy": _METADATA.format("rclpy", "rclpy"),
+    "rclpy": _METADATA.format("rclpy"),
     "messages": """
 from rclpy.serialization import deserialize_message, serialize_message
 from diagnostic_msgs.msg import DiagnosticArray

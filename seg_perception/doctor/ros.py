@@ -10,6 +10,7 @@ GROUP = "ros"
 # rclpy's major version of each distribution.
 DISTRIBUTIONS = {"humble": 3, "iron": 4, "jazzy": 7, "kilted": 9}
 TRIED = ("jazzy", "kilted")
+_UNKNOWN = -1
 # DDS derives ports from the domain; those of higher ones collide with the ports that Linux hands out.
 _HIGHEST_DOMAIN, _SAFE_DOMAIN = 232, 101
 _RANGES = ("", "SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
@@ -40,7 +41,7 @@ def _distribution(around: Surroundings, rclpy_version: str) -> Finding:
     named, name = around.environment.get("ROS_DISTRO", ""), distribution_of(around, rclpy_version)
     text = f"{name or 'unknown'} (rclpy {rclpy_version}{'' if named else ', ROS_DISTRO is not set'})"
     expected = DISTRIBUTIONS.get(named)
-    if expected is not None and expected != _major(rclpy_version):
+    if expected is not None and _major(rclpy_version) not in (expected, _UNKNOWN):
         advice = "two installations are mixed: start from a clean shell and source one setup.bash"
         return Finding(GROUP, "distribution", Level.WARN, f"{text}, but {named} comes with rclpy {expected}.x", advice)
     if name not in TRIED:
@@ -83,4 +84,4 @@ def _discovery(around: Surroundings) -> Finding:
 
 def _major(version: str) -> int:
     major = version.partition(".")[0]
-    return int(major) if major.isdecimal() else -1
+    return int(major) if major.isdecimal() else _UNKNOWN

@@ -25,8 +25,11 @@ from .cdr import read_compressed_image, read_image
 from .convert import frame_from_compressed_image, frame_from_image
 from .topics import info_beside
 
-# Until the processes of this machine and its network have found one another.
-_DISCOVERY_SECONDS = 2.0
+# Processes announce themselves when they start, and every three seconds; when nothing new was heard for longer, all
+# are known. Where they never cease to come, this is enough.
+_SETTLED_SECONDS, _DISCOVERY_SECONDS = 3.5, 10.0
+# For the first frame, as its publisher has to find us, too.
+_FIRST_FRAME_SECONDS = 2.0
 # More topics than this are not cameras, and all at once they would measure this process.
 _MOST_TOPICS = 16
 _LABELS = "vision_msgs/msg/LabelInfo"
@@ -56,7 +59,7 @@ def look(topics: Sequence[str], seconds: float) -> Graph:
     begin = time.monotonic()
     # A topic whose first frame comes late, as its publisher has to find us first, gets its full time all the same.
     while meters and not all(meter.measured(seconds) for meter in meters.values()):
-        if time.monotonic() - begin > seconds + _DISCOVERY_SECONDS:
+        if time.monotonic() - begin > seconds + _FIRST_FRAME_SECONDS:
             break
         executor.spin_once(timeout_sec=0.1)
     streams = [_stream(node, topic, known, meters.get(topic), clock) for topic in wanted]
@@ -117,11 +120,17 @@ class _SimulatedTime:
 
 def _discovered(node: Node, executor: SingleThreadedExecutor, topics: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Types by topic, once those wanted are there or discovery has had its time."""
-    begin = time.monotonic()
+    begin = changed = time.monotonic()
+    before: dict[str, tuple[str, ...]] = {}
     while True:
         executor.spin_once(timeout_sec=0.1)
         known = {name: tuple(kinds) for name, kinds in node.get_topic_names_and_types() if node.count_publishers(name)}
-        if (topics and set(topics) <= set(known)) or time.monotonic() - begin > _DISCOVERY_SECONDS:
+        now = time.monotonic()
+        if known != before:
+            before, changed = known, now
+        if topics and set(topics) <= set(known):
+            return known
+        if now - changed > _SETTLED_SECONDS or now - begin > _DISCOVERY_SECONDS:
             return known
 
 

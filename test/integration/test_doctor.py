@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
@@ -22,8 +23,11 @@ HZ = 20.0
 
 
 @pytest.fixture(scope="module")
-def cameras(client: Client) -> Iterator[None]:
-    """A good camera, one with old stamps, one of an encoding that nobody knows, and one that says nothing."""
+def cameras(client: Client) -> Iterator[list[float]]:
+    """A good camera, one with old stamps, one of an encoding that nobody knows, and one that says nothing.
+
+    Yields when the good one's frames were published.
+    """
     good = client.node.create_publisher(
         Image, "/good/image_raw", QoSProfile(depth=3, reliability=ReliabilityPolicy.RELIABLE)
     )
@@ -33,10 +37,12 @@ def cameras(client: Client) -> Iterator[None]:
     old, odd = (client.publisher(Image, f"/{name}/image_raw") for name in ("old", "odd"))
     small = client.publisher(CompressedImage, "/small/image_raw/compressed")
     pixels, ended = np.zeros((48, 64, 3), np.uint8), Event()
+    times: list[float] = []
 
     def publish() -> None:
         while not ended.wait(1 / HZ):
             good.publish(image_message(pixels))
+            times.append(time.monotonic())
             late = image_message(pixels)
             late.header.stamp.sec -= 90
             old.publish(late)
@@ -45,7 +51,7 @@ def cameras(client: Client) -> Iterator[None]:
 
     thread = Thread(target=publish)
     thread.start()
-    yield
+    yield times
     ended.set()
     thread.join()
     for publisher in (good, silent, old, odd, small):
@@ -68,14 +74,15 @@ def examine(*arguments: str, **environment: str) -> tuple[int, dict[str, dict[st
     return done.returncode, {finding["check"]: finding for finding in told["findings"]}
 
 
-def test_topics_that_are_named(cameras: None, model: Path) -> None:
+def test_topics_that_are_named(cameras: list[float], model: Path) -> None:
     names = ["good/image_raw", "/old/image_raw", "/odd/image_raw", "/silent/image_raw", "/god/image_raw"]
     names.append("/small/image_raw/compressed")
     code, found = examine("--model", str(model), "--camera", *names)
     assert code == 1
     good = found["/good/image_raw"]
     assert good["level"] == "OK", good
-    assert good["facts"]["hz"] == pytest.approx(HZ, rel=0.3)
+    # A busy machine publishes more slowly, too.
+    assert good["facts"]["hz"] == pytest.approx((len(cameras) - 1) / (cameras[-1] - cameras[0]), rel=0.3)
     assert (good["facts"]["width"], good["facts"]["height"], good["facts"]["encoding"]) == (64, 48, "bgr8")
     assert "reliable, volatile" in good["found"]
     assert found["/good/image_raw stamps"]["level"] == "OK"
@@ -92,7 +99,7 @@ def test_topics_that_are_named(cameras: None, model: Path) -> None:
 
 
 def test_topics_that_are_found_without_those_of_our_own_nodes(
-    cameras: None, model: Path, start_node: Callable[..., NodeProcess]
+    cameras: list[float], model: Path, start_node: Callable[..., NodeProcess]
 ) -> None:
     node = start_node("patient", "-r", "image_raw:=/good/image_raw", model=model, autostart=True)
     node.wait_state("active")

@@ -116,6 +116,7 @@ GRAPH = Graph("rmw_fastrtps_cpp", {}, 0, (), 3.0)
         ({}, "9.1.2", ["OK", "OK", "OK"]),
         ({"ROS_DISTRO": "humble"}, "3.3.15", ["OK", "OK", "OK"]),
         ({"ROS_DISTRO": "jazzy"}, "9.1.2", ["WARN", "OK", "OK"]),
+        ({"ROS_DISTRO": "jazzy"}, "of unknown version", ["OK", "OK", "OK"]),
         ({"ROS_DISTRO": "rolling"}, "11.0.0", ["WARN", "OK", "OK"]),
         ({"ROS_DOMAIN_ID": "101", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}, "9.1.2", ["OK", "OK", "OK"]),
         ({"ROS_DOMAIN_ID": "150"}, "9.1.2", ["OK", "OK", "WARN"]),
@@ -163,6 +164,7 @@ def test_the_profile_of_the_package_is_enough_for_its_largest_image() -> None:
         ("kilted", {"FASTDDS_DEFAULT_PROFILES_FILE": "PROFILE"}, 50_000_000, "WARN"),
         ("kilted", {"FASTDDS_DEFAULT_PROFILES_FILE": "/no/such.xml"}, 0, "FAIL"),
         ("kilted", {"FASTDDS_DEFAULT_PROFILES_FILE": "BROKEN"}, 0, "FAIL"),
+        ("kilted", {"FASTDDS_DEFAULT_PROFILES_FILE": "ODD"}, 0, "FAIL"),
         ("kilted", {"FASTDDS_DEFAULT_PROFILES_FILE": "PLAIN"}, 0, "WARN"),
     ],
 )
@@ -170,7 +172,9 @@ def test_profile(distribution: str, environment: dict[str, str], image: int, exp
     # Well-formed, but its transport is for participants that ask for it by name.
     (tmp_path / "plain.xml").write_text(PROFILE.read_text().replace('is_default_profile="true"', ""))
     (tmp_path / "broken.xml").write_text("<profiles>")
+    (tmp_path / "odd.xml").write_text(PROFILE.read_text().replace("134217728", "128 MiB"))
     places = {"PROFILE": str(PROFILE), "PLAIN": str(tmp_path / "plain.xml"), "BROKEN": str(tmp_path / "broken.xml")}
+    places["ODD"] = str(tmp_path / "odd.xml")
     given = {name: places.get(value, value) for name, value in environment.items()}
     finding, _ = dds.check_profile(around(tmp_path, **given), distribution, image)
     assert finding.level.value == expected, finding
