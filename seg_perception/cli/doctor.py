@@ -15,7 +15,7 @@ from shutil import get_terminal_size
 
 from ..doctor.finding import Finding, Level, failed
 from ..doctor.graph import Graph
-from .probe import ask
+from .probe import ask, seconds_between
 
 HELP = "check this machine before driving: packages, ROS, DDS, GPU, model, cameras, clocks; says what to do"
 EPILOG = """\
@@ -46,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image topics that must be there (default: those of --params, else all that carry images are measured)",
     )
     parser.add_argument(
-        "--seconds", type=_seconds, default=3.0, metavar="S", help="how long topics are measured (default: 3)"
+        "--seconds",
+        type=seconds_between(0.1, 600),
+        default=3.0,
+        metavar="S",
+        help="how long topics are measured (default: 3)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
@@ -120,13 +124,3 @@ def _tell(step: str) -> None:
     """Say what people wait for, where they can see it and a later line replaces it."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{step} ...", end="", file=sys.stderr, flush=True)
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 600:
-        raise argparse.ArgumentTypeError(f"expected seconds from 0 to 600, got {text!r}")
-    return value

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Queue
 from threading import Thread
 from types import TracebackType
@@ -110,3 +111,18 @@ def ask(arguments: Sequence[str], seconds: float) -> Mapping[str, Any]:
     """The one object that a probe tells after `seconds` of work; errors as `Probe.first`."""
     with Probe(arguments) as probe:
         return probe.first(seconds)
+
+
+def seconds_between(lowest: float, highest: float) -> Callable[[str], float]:
+    """The type of an argument that is a time."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"expected seconds from {lowest:g} to {highest:g}, got {text!r}")
+        return value
+
+    return parse

@@ -11,7 +11,7 @@ from shutil import get_terminal_size
 from time import monotonic
 from typing import Any
 
-from .probe import Probe
+from .probe import Probe, seconds_between
 from .top_load import GpuLoad, HostLoad, ProcessLoad
 from .top_nodes import Nodes
 from .top_table import Screen, table
@@ -43,11 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="print one table and end")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line, in place of the table")
     parser.add_argument(
-        "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between tables (default: 1)"
+        "--interval",
+        type=seconds_between(0.05, 3600),
+        default=1.0,
+        metavar="S",
+        help="seconds between tables (default: 1)",
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=seconds_between(0.05, 3600),
         default=10.0,
         metavar="S",
         help="seconds without a word after which to say what to check (default: 10)",
@@ -164,13 +168,3 @@ class _Top:
             f"ROS_DOMAIN_ID (here {domain}) and RMW_IMPLEMENTATION, that the discovery range (here "
             f"ROS_AUTOMATIC_DISCOVERY_RANGE={reach}) reaches it, and that its diagnostics_period is below --timeout"
         )
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.05 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"expected seconds from 0.05 to 3600, got {text!r}")
-    return value

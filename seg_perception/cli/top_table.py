@@ -86,9 +86,10 @@ def _cameras(node: NodeView, silent: bool, screen: Screen) -> list[str]:
     below = any(len(_line(row, rows)) > screen.columns for row in rows)
     shown = [row[:-1] for row in rows] if below else rows
     lines = [_cut(_line(shown[0], shown), screen)]
+    # Where the status stands: behind the widest name.
+    place = 4 + max(len(row[0]) for row in rows)
     for row, cells, camera in zip(rows[1:], shown[1:], node.cameras, strict=True):
-        line = _cut(_line(cells, shown), screen)
-        lines.append(line.replace(f"  {row[1]}", f"  {screen.shown(row[1])}", 1))
+        lines.append(_coloured(_cut(_line(cells, shown), screen), place, row[1], screen))
         if below and camera.drops:
             lines += _wrapped(f"dropped: {row[-1]}", screen)
         if camera.level != "OK" and not silent:
@@ -107,7 +108,13 @@ def _line(row: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _status(name: str, level: str, message: str, screen: Screen) -> list[str]:
     first, *rest = textwrap.wrap(f"{name}  {level}  {message}", screen.columns, subsequent_indent="    ")
-    return [first.replace(f"  {level}", f"  {screen.shown(level)}", 1), *rest]
+    return [_coloured(first, len(name) + 2, level, screen), *rest]
+
+
+def _coloured(line: str, place: int, level: str, screen: Screen) -> str:
+    """A line with the level that stands at a place coloured, unless it was cut there."""
+    end = place + len(level)
+    return f"{line[:place]}{screen.shown(level)}{line[end:]}" if line[place:end] == level else line
 
 
 def _identity(values: Mapping[str, str]) -> str:
@@ -151,4 +158,4 @@ def _wrapped(text: str, screen: Screen) -> list[str]:
 
 
 def _cut(line: str, screen: Screen) -> str:
-    return line if len(line) <= screen.columns else line[: screen.columns - 1] + "…"
+    return line if len(line) <= screen.columns else line[: screen.columns - 3] + "..."

@@ -123,7 +123,7 @@ def test_once_as_a_table(node: NodeProcess) -> None:
 def test_nobody_speaks(node: NodeProcess) -> None:
     done = once("nobody", "--timeout", "2")
     assert (done.returncode, done.stdout) == (1, "")
-    for hint in ("of nobody within 2 s", "publisher", "ROS_DOMAIN_ID", "LOCALHOST", "ros2 node list"):
+    for hint in ("of nobody within 2 s", "publish", "ROS_DOMAIN_ID", "LOCALHOST", "ros2 node list"):
         assert hint in done.stderr
 
 
