@@ -204,13 +204,13 @@ def paint_cases(bench: Bench, count: int, size: tuple[int, int], dtype: type, go
     ]
 
     def painting(inner: Places, maps: Places, gated: bool) -> Callable[[], object]:
-        return lambda: kernels.paint(inner, found, request, found, maps, work, pixels, gated, stream)
+        return lambda: kernels.paint(inner, found, request, maps, work, pixels, gated, stream)
 
     def select() -> None:
         kernels.select(found, request, 1, stream)
 
     inner, maps = buffers[-1]
-    prune = lambda: kernels.prune(request, found, inner, 1, stream)  # noqa: E731
+    prune = lambda: kernels.prune(request, found, inner, work, True, stream)  # noqa: E731
     select()
     painting(inner, maps, False)()
     check_painted(bench, outputs, geometry, found, maps, (height, width))

@@ -105,8 +105,10 @@ class HostDevice:
     @contextmanager
     def active(self) -> Iterator[None]:
         self._active += 1
-        yield
-        self._active -= 1
+        try:
+            yield
+        finally:
+            self._active -= 1
 
     def check(self) -> None:
         assert self._active, "CUDA: no context is current"
@@ -126,7 +128,9 @@ class HostDevice:
 
     def free(self, block: int | Pinned) -> None:
         self.check()
-        del self._blocks[block if isinstance(block, int) else block.array.ctypes.data]
+        freed = self._blocks.pop(block if isinstance(block, int) else block.array.ctypes.data)
+        # Who still looks at it sees that.
+        freed.fill(POISON)
 
     def memory_info(self) -> tuple[int, int]:
         return self.memory_limit - self.taken, self.memory_limit

@@ -125,7 +125,8 @@ class Backend(Protocol):
             output_size: height and width of the map; it shows the whole camera image.
 
         Raises:
-            ModelOutputError: a mask that would be painted has NaN or infinity.
+            ModelOutputError: a mask that would be painted has NaN or infinity. A backend may pass over those where
+                nothing would be seen of them.
         """
 
     def class_map(self, detections: Detections, output_size: tuple[int, int]) -> NDArray[np.uint8] | None:
@@ -216,6 +217,24 @@ class Accelerator(Backend, Protocol):
 
     def chosen(self, job: object) -> list[Chosen | ModelOutputError]:
         """Wait for the result of each frame, or the fault of the model in it.
+
+        Raises:
+            DeviceError: the device failed.
+        """
+
+    def painted(
+        self, job: object, numbers: Sequence[NDArray[np.uint16]], choices: Sequence[Choice], semantic: bool = False
+    ) -> list[Chosen | ModelOutputError]:
+        """After `detections`: paint under given numbers, and wait for the result of each frame.
+
+        Args:
+            job: one of the last `depth`.
+            numbers: for each frame uint16 `[K]`, the pixel value for each row; 0 leaves a row out.
+            choices: for each frame; only `min_pixels` and `map_size` are looked at.
+            semantic: whether semantic maps are made, too.
+
+        Returns:
+            As `chosen`; instances that are too small have the number 0, the others keep theirs.
 
         Raises:
             DeviceError: the device failed.

@@ -169,7 +169,7 @@ def measure_gpu(
             "with a larger --max-batch"
         )
     choices, options = Choices(backend.spec, groups, {}), SegmenterOptions()
-    found = profile(backend, batches, lambda frame: choices.of(frame, options), rounds, **sizes)
+    found = profile(backend, batches, lambda frame: choices.of([frame], [options])[0], rounds, **sizes)
     graph, wall = _percentiles(found.graph), _percentiles(found.wall)
     stages = {}
     for stage in found.stages:

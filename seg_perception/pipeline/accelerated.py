@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,11 @@ class Choices:
         self._ignore_masks = ignore_masks
         self._thresholds: dict[str, tuple[SegmenterOptions, NDArray[np.float32]]] = {}
 
-    def of(self, frame: Frame, options: SegmenterOptions) -> Choice:
-        """What is kept in a frame."""
+    def of(self, frames: Sequence[Frame], options: Sequence[SegmenterOptions]) -> list[Choice]:
+        """What is kept in each frame, by its own options."""
+        return [self._of(*each) for each in zip(frames, options, strict=True)]
+
+    def _of(self, frame: Frame, options: SegmenterOptions) -> Choice:
         known = self._thresholds.get(frame.camera)
         if known is None or known[0] is not options:
             known = (options, class_thresholds(options.select, self._groups))

@@ -9,6 +9,9 @@ from .output_size import OutputSize
 from .select import SelectOptions
 from .track import TrackerOptions
 
+# What 32 bits with a sign hold, on a GPU.
+MOST_MIN_PIXELS = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class SegmenterOptions:
@@ -27,5 +30,5 @@ class SegmenterOptions:
     tracking: TrackerOptions | None = None
 
     def __post_init__(self) -> None:
-        if self.min_pixels < 0:
-            raise ConfigurationError(f"min_pixels: expected 0 or more, got {self.min_pixels}")
+        if not 0 <= self.min_pixels <= MOST_MIN_PIXELS:
+            raise ConfigurationError(f"min_pixels: expected 0 to {MOST_MIN_PIXELS}, got {self.min_pixels}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backend.base import Accelerator, Backend
+from ..backend.base import Accelerator, Backend, Chosen
 from ..classes import ClassTable
 from ..contract import ModelSpec
 from ..errors import ModelOutputError
@@ -122,7 +122,7 @@ class Segmenter:
         tracked = any(each.tracking is not None for each in options)
         job = None
         if self._accelerator is not None:
-            choices = None if tracked else [self._choices.of(*each) for each in zip(frames, options, strict=True)]
+            choices = None if tracked else self._choices.of(frames, options)
             job = self._accelerator.start(frames, choices, semantic)
         return Begun(frames, options, semantic, tracked, job)
 
@@ -132,12 +132,16 @@ class Segmenter:
         Raises:
             FrameError: a frame cannot be decoded.
         """
-        if self._accelerator is not None and not begun.tracked:
-            results = self._accelerator.chosen(begun.job)
-            return [segmentation(*each, self._groups) for each in zip(begun.frames, results, strict=True)]
-        detected = self._detected(begun)
-        parts = zip(begun.frames, detected, begun.options, strict=True)
-        return [self._finished(*each, begun.semantic) for each in parts]
+        if self._accelerator is not None:
+            chosen = self._tracked(begun) if begun.tracked else self._accelerator.chosen(begun.job)
+            results = [segmentation(*each, self._groups) for each in zip(begun.frames, chosen, strict=True)]
+            pairs = zip(results, begun.options, strict=True)
+            return [each if isinstance(each, ModelOutputError) else self._filled(each, own) for each, own in pairs]
+        try:
+            found = zip(begun.frames, self.detect(begun.frames), begun.options, strict=True)
+            return [self.finish(*each, begun.semantic) for each in found]
+        except ModelOutputError as error:
+            return [error] * len(begun.frames)
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
         """What the model found, before anything is left out."""
@@ -148,11 +152,7 @@ class Segmenter:
     ) -> Segmentation:
         """Select, number and paint what the last `detect` found in a frame."""
         begin = perf_counter()
-        ignore = self._ignore_masks.get(frame.camera)
-        if options.tracking is None:
-            instances = select(detections, self._groups, options.select, ignore)
-        else:
-            instances = self.trackers.select(frame, detections, self._groups, options, ignore)
+        instances = self._kept(frame, detections, options)
         selected = perf_counter()
         size = options.output_size.of(detections.geometry)
         painted = self._paint(detections, instances, size)
@@ -170,10 +170,7 @@ class Segmenter:
             classes = semantic_map(self._backend.class_map(detections, size), instances, painted)
             timings["semantic"] = perf_counter() - done
         areas = painted.areas[instances.rows]
-        if options.tracking is not None and options.tracking.coast:
-            expected = self.trackers.coasted(frame)
-            instances, areas = instances.joined(expected), np.append(areas, np.zeros(len(expected), np.int64))
-        return Segmentation(frame, instances, painted, areas, timings, classes)
+        return self._filled(Segmentation(frame, instances, painted, areas, timings, classes), options)
 
     def mask(self, detections: Detections, row: int, size: tuple[int, int]) -> NDArray[np.bool_]:
         """The whole mask of one row of the last `detect`, bool `[height, width]`, whatever lies before it."""
@@ -198,24 +195,37 @@ class Segmenter:
         """Release the model."""
         self._backend.close()
 
-    def _detected(self, begun: Begun) -> Sequence[Detections | ModelOutputError]:
-        """What the model found in each frame, or its fault."""
-        if self._accelerator is not None:
-            return self._accelerator.detections(begun.job)
-        try:
-            return self.detect(begun.frames)
-        except ModelOutputError as error:
-            return [error] * len(begun.frames)
+    def _kept(self, frame: Frame, detections: Detections, options: SegmenterOptions) -> Instances:
+        """The detections that are kept, numbered by the tracker or by score."""
+        ignore = self._ignore_masks.get(frame.camera)
+        if options.tracking is None:
+            return select(detections, self._groups, options.select, ignore)
+        return self.trackers.select(frame, detections, self._groups, options, ignore)
 
-    def _finished(
-        self, frame: Frame, detected: Detections | ModelOutputError, options: SegmenterOptions, semantic: bool
-    ) -> Segmentation | ModelOutputError:
-        try:
-            return (
-                detected if isinstance(detected, ModelOutputError) else self.finish(frame, detected, options, semantic)
-            )
-        except ModelOutputError as error:
-            return error
+    def _tracked(self, begun: Begun) -> list[Chosen | ModelOutputError]:
+        """What an accelerator makes of numbers that are decided here, while it works on the next frames."""
+        if self._accelerator is None:
+            raise RuntimeError("expected an accelerator, got a backend on the host")
+        numbers = []
+        found = self._accelerator.detections(begun.job)
+        for frame, each, options in zip(begun.frames, found, begun.options, strict=True):
+            own = np.zeros(self.spec.max_instances, np.uint16)
+            if not isinstance(each, ModelOutputError):
+                kept = self._kept(frame, each, options)
+                own[kept.rows] = kept.numbers
+            numbers.append(own)
+        choices = self._choices.of(begun.frames, begun.options)
+        painted = self._accelerator.painted(begun.job, numbers, choices, begun.semantic)
+        pairs = zip(found, painted, strict=True)
+        return [before if isinstance(before, ModelOutputError) else after for before, after in pairs]
+
+    def _filled(self, result: Segmentation, options: SegmenterOptions) -> Segmentation:
+        """With objects that the frame lacked, if the tracker is to fill them in."""
+        if options.tracking is None or not options.tracking.coast:
+            return result
+        expected = self.trackers.coasted(result.frame)
+        areas = np.append(result.areas, np.zeros(len(expected), np.int64))
+        return replace(result, instances=result.instances.joined(expected), areas=areas)
 
     def _paint(self, detections: Detections, instances: Instances, size: tuple[int, int]) -> InstanceMap:
         numbers = np.zeros(len(detections.scores), np.uint16)

@@ -18,7 +18,7 @@ from .tracking.numbers import Numbers
 # IoU from which a detection may be that of a track; predictions are uncertain and small boxes overlap little.
 _LOWEST_OVERLAP = 0.05
 # Those left over are tried again with both boxes enlarged by this share of their sides.
-_MARGIN = 0.8
+_MARGIN = 0.5
 # What is doubtful must be where it is expected.
 _LOWEST_WEAK_OVERLAP = 0.3
 # Tracks that are not in view are forgotten beyond so many, the longest unseen first: bounds time and memory.
@@ -45,7 +45,7 @@ class TrackerOptions:
         ConfigurationError: one of them is impossible.
     """
 
-    max_age: float = 1.5
+    max_age: float = 2.0
     weak_share: float = 0.6
     coast: float = 0.0
 

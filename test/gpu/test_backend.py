@@ -36,6 +36,7 @@ checks = unit("test_backend")
 LEFT_OUT = (
     "test_nothing_is_allocated_and_nothing_captured_after_the_warm_up",
     "test_a_larger_frame_is_captured_again_and_counted",
+    "test_both_halves_are_captured",
     "test_without_capture_everything_is_queued_piece_by_piece",
     "test_an_engine_that_cannot_be_captured",
     "test_memory_shared_with_the_cpu_is_not_copied",

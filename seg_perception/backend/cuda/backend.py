@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
@@ -120,6 +120,7 @@ class CudaBackend:
         with self._working() as device:
             slot = self._slots[self._next]
             slot.stream.wait()
+            slot.give_up_room()
             job = Job(
                 slot,
                 slot.serial + 1,
@@ -152,11 +153,24 @@ class CudaBackend:
             raise ValueError("job: expected one that was started with choices")
         return [self._chosen(mine, index) for index in range(mine.work.count)]
 
+    def painted(
+        self, job: object, numbers: Sequence[NDArray[np.uint16]], choices: Sequence[Choice], semantic: bool = False
+    ) -> list[Chosen | ModelOutputError]:
+        """Paint what was found under given numbers; see `Accelerator.painted`."""
+        mine = self._current(job)
+        sizes = [choice.map_size for choice in choices]
+        work = Work(PAINT, 0, mine.work.count, semantic)
+        begin = perf_counter()
+        self._paint(mine.slot, work, sizes, [choice.min_pixels for choice in choices], numbers)
+        mine.timings["paint"] = perf_counter() - begin
+        result = replace(mine, work=work, sizes=sizes)
+        return [self._chosen(result, index) for index in range(work.count)]
+
     def paint(self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]) -> InstanceMap:
         """Paint the masks of one of the last `depth` detects; see `Backend.paint`."""
         handle = self._handle(detections)
         slot = handle.job.slot
-        self._paint(handle, PAINT, output_size, numbers)
+        self._paint(slot, Work(PAINT, handle.index, 1), [output_size], [0], [numbers])
         if slot.found.host["faults"][handle.index] & Fault.FAULTY_LOGIT:
             raise not_finite("mask logits")
         return self._map(slot, handle.index, output_size)
@@ -166,7 +180,7 @@ class CudaBackend:
         if not self.spec.class_map:
             return None
         handle = self._handle(detections)
-        self._paint(handle, CLASSES, output_size)
+        self._paint(handle.job.slot, Work(CLASSES, handle.index, 1), [output_size], [0], [])
         return _cut(handle.job.slot.maps.host["semantic"][handle.index], output_size).copy()
 
     def geometry(self, frame: Frame) -> ResizeGeometry:
@@ -225,23 +239,30 @@ class CudaBackend:
         """Address of an ignore mask's sums, which are brought there once."""
         if id(sums) not in self._ignored:
             block = device.pinned(sums.nbytes)
-            address = device.memory(sums.nbytes)
-            block.array[: sums.nbytes].view(np.float64)[...] = sums.reshape(-1)
-            device.copy_in(address, block.array[: sums.nbytes], slot.stream)
-            slot.stream.wait()
-            device.free(block)
+            try:
+                address = device.memory(sums.nbytes)
+                block.array[: sums.nbytes].view(np.float64)[...] = sums.reshape(-1)
+                device.copy_in(address, block.array[: sums.nbytes], slot.stream)
+                slot.stream.wait()
+            finally:
+                device.free(block)
             self._ignored[id(sums)] = (sums, address)
         return self._ignored[id(sums)][1]
 
-    def _finished(self, job: object) -> Job:
-        """Wait for a batch that has not been overtaken."""
+    def _current(self, job: object) -> Job:
+        """A batch that has not been overtaken."""
         if not isinstance(job, Job) or job.slot.serial != job.serial or job.slot not in self._slots:
             raise ValueError(f"job: expected one of the last {DEPTH} of this backend, got an older or foreign one")
+        return job
+
+    def _finished(self, job: object) -> Job:
+        """Wait for a batch."""
+        mine = self._current(job)
         begin = perf_counter()
         with self._working():
-            job.slot.stream.wait()
-        job.timings["gpu"] = perf_counter() - begin
-        return job
+            mine.slot.stream.wait()
+        mine.timings["gpu"] = perf_counter() - begin
+        return mine
 
     def _detections(self, job: Job, index: int) -> Detections:
         host = job.slot.found.host
@@ -270,15 +291,14 @@ class CudaBackend:
 
     def _chosen(self, job: Job, index: int) -> Chosen | ModelOutputError:
         slot, size = job.slot, job.sizes[index]
-        detections = self._detections(job, index)
-        fault = self._fault(job, index, detections)
-        if fault is not None:
-            return fault
         begin = perf_counter()
         semantic = _cut(slot.maps.host["semantic"][index], size).copy() if job.work.semantic else None
         painted = self._map(slot, index, size)
-        job.timings["fetch"] = job.timings.get("fetch", 0.0) + perf_counter() - begin
-        return Chosen(detections, slot.found.host["numbers"][index].copy(), painted, semantic)
+        # Of this frame alone; the others are shared by the batch.
+        job.timings["fetch"] = (perf_counter() - begin) * job.work.count
+        detections = self._detections(job, index)
+        fault = self._fault(job, index, detections)
+        return fault or Chosen(detections, slot.found.host["numbers"][index].copy(), painted, semantic)
 
     def _map(self, slot: Slot, index: int, size: tuple[int, int]) -> InstanceMap:
         # Copied, since the next batch but one overwrites it while a caller may still hold this one.
@@ -286,17 +306,24 @@ class CudaBackend:
         return InstanceMap(pixels, slot.found.host["areas"][index].astype(np.int64))
 
     def _paint(
-        self, handle: _DeviceMasks, kind: str, size: tuple[int, int], numbers: NDArray[np.uint16] | None = None
+        self,
+        slot: Slot,
+        work: Work,
+        sizes: Sequence[tuple[int, int]],
+        min_pixels: Sequence[int],
+        numbers: Sequence[NDArray[np.uint16]],
     ) -> None:
-        """Queue the second half for one frame and wait for it."""
-        slot, index = handle.job.slot, handle.index
+        """Queue the second half for some frames and wait for it; sizes and the rest are those of these frames."""
         with self._working():
-            slot.make_room(0, size[0] * size[1])
-            camera = slot.request.host["cameras"][index]
-            camera["map_height"], camera["map_width"] = size
-            if numbers is not None:
-                slot.request.host["numbers"][index] = numbers
-            slot.queue(Work(kind, index, 1))
+            slot.make_room(0, max(height * width for height, width in sizes))
+            host = slot.request.host
+            for offset, (size, least) in enumerate(zip(sizes, min_pixels, strict=True)):
+                camera = host["cameras"][work.first + offset]
+                camera["map_height"], camera["map_width"] = size
+                camera["min_pixels"] = least
+            for offset, own in enumerate(numbers):
+                host["numbers"][work.first + offset] = own
+            slot.queue(work)
             slot.stream.wait()
 
     def _handle(self, detections: Detections) -> _DeviceMasks:

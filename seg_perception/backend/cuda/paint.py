@@ -84,7 +84,6 @@ class MapKernels:
         inner: Addresses,
         found: Addresses,
         request: Addresses,
-        numbers: Addresses,
         maps: Addresses,
         work: Work,
         map_pixels: int,
@@ -95,7 +94,6 @@ class MapKernels:
 
         Args:
             inner, found, request, maps: see the class.
-            numbers: has the numbers to paint, `found` or `request`.
             work: which frames, and whether semantic maps are painted, too.
             map_pixels: what a map has at most; from one map to the next.
             gated: pass over the frames whose gate `prune` closed.
@@ -106,7 +104,7 @@ class MapKernels:
         arguments: tuple[np.generic, ...] = (
             _entry(inner, "masks", first, rows * cells * self._mask_bytes),
             _entry(found, "boxes", first, rows * 16),
-            _entry(numbers, "numbers", first, rows * 2),
+            _entry(found, "numbers", first, rows * 2),
             _entry(found, "labels", first, rows * 4),
             _entry(inner, "class_map", first, cells) if spec.class_map and work.semantic else address(0),
             _entry(request, "cameras", first, CAMERA.itemsize),
@@ -123,15 +121,27 @@ class MapKernels:
         )
         self._paint.launch(_tile_grid(map_pixels, work.count), _TILE_BLOCK, arguments, stream)
 
-    def prune(self, request: Addresses, found: Addresses, inner: Addresses, count: int, stream: Stream) -> None:
-        """Leave small instances out of the numbers of the first `count` frames, and set their gates accordingly."""
+    def prune(
+        self, request: Addresses, found: Addresses, inner: Addresses, work: Work, renumber: bool, stream: Stream
+    ) -> None:
+        """Leave small instances of some frames out, and set their gates accordingly.
+
+        Args:
+            request, found, inner: see the class.
+            work: which frames.
+            renumber: number the others 1..N; else they keep their numbers.
+            stream: where.
+        """
+        rows, first = self._spec.max_instances, work.first
         arguments: tuple[np.generic, ...] = (
-            *_arrays(request, "cameras"),
-            np.int32(self._spec.max_instances),
-            *_arrays(found, "numbers", "areas"),
-            *_arrays(inner, "gate"),
+            _entry(request, "cameras", first, CAMERA.itemsize),
+            np.int32(rows),
+            np.int32(renumber),
+            _entry(found, "numbers", first, rows * 2),
+            _entry(found, "areas", first, rows * 4),
+            _entry(inner, "gate", first, 4),
         )
-        self._prune.launch((1, 1, count), _SELECT_BLOCK, arguments, stream)
+        self._prune.launch((1, 1, work.count), _SELECT_BLOCK, arguments, stream)
 
     def class_cells(
         self, inner: Addresses, request: Addresses, maps: Addresses, index: int, map_pixels: int, stream: Stream

@@ -19,6 +19,8 @@ from .letterbox import launch_letterbox
 from .paint import MapKernels
 
 ALL, DETECT, PAINT, CLASSES = "all", "detect", "paint", "classes"
+# Batches between two looks at whether less room would do.
+_PATIENCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class Captures:
     """How work was queued; shared by all slots.
 
     Attributes:
-        made: graphs captured so far; grows beyond the warm-up only when a frame is larger than any before.
+        made: graphs captured so far: two for each size of batch, and for each size with semantic maps; again when a
+            frame or map is larger than all before, or all have become much smaller.
         obstacle: why nothing is captured; empty while it is.
     """
 
@@ -81,6 +84,8 @@ class Slot:
         self._graphs: dict[Work, Graph] = {}
         self._blocks: dict[str, Block] = {}
         self._scratch = 0
+        self._batches = 0
+        self._lately = self.capacity
         try:
             self._scratch = device.memory(max(engine.scratch_bytes, 1))
             self._blocks["inner"] = Block(device, inner_layout(spec, batch, engine.mask_type), device_only=True)
@@ -112,17 +117,23 @@ class Slot:
         Raises:
             DeviceError: there is not enough memory.
         """
-        if self.capacity.holds(frame_bytes, map_pixels):
+        self._lately = self._lately.grown(frame_bytes, map_pixels)
+        if not self.capacity.holds(frame_bytes, map_pixels):
+            self._resize(self.capacity.grown(frame_bytes, map_pixels))
+
+    def give_up_room(self) -> None:
+        """Now and then, before frames are written: release what was not needed for a while.
+
+        All that there is room for is copied, since copies of a captured graph have a fixed size.
+        """
+        self._batches += 1
+        if self._batches % _PATIENCE:
             return
-        self.stream.wait()
-        self._graphs.clear()
-        grown = self.capacity.grown(frame_bytes, map_pixels)
-        if grown.frame_bytes > self.capacity.frame_bytes:
-            self._remake("request", request_layout(self._spec, grown))
-            self.capacity = replace(self.capacity, frame_bytes=grown.frame_bytes)
-        if grown.map_pixels > self.capacity.map_pixels:
-            self._remake("maps", maps_layout(grown))
-            self.capacity = grown
+        if 2 * self._lately.map_pixels <= self.capacity.map_pixels or (
+            2 * self._lately.frame_bytes <= self.capacity.frame_bytes
+        ):
+            self._resize(self._lately)
+        self._lately = Capacity(self.capacity.batch)
 
     def queue(self, work: Work) -> None:
         """Queue work, as a graph if it can be one.
@@ -144,12 +155,12 @@ class Slot:
     def steps(self, work: Work) -> list[Step]:
         """The pieces of work in their order, each with the name of its stage."""
         if work.kind == ALL:
-            return [*self._detect(work, select=True), *self._paint(work, pruned=True)]
+            return [*self._detect(work, select=True), *self._paint(work, chosen=True)]
         if work.kind == DETECT:
             download = ("download", lambda: self.found.download(self.stream, "boxes", "faults"))
             return [*self._detect(work, select=False), download]
         if work.kind == PAINT:
-            return self._paint(work, pruned=False)
+            return self._paint(work, chosen=False)
         return self._classes(work)
 
     def close(self) -> None:
@@ -167,13 +178,21 @@ class Slot:
         if scratch:
             self._device.free(scratch)
 
+    def _resize(self, capacity: Capacity) -> None:
+        """Make the blocks that depend on it anew; what the host had written there is gone."""
+        self.stream.wait()
+        self._graphs.clear()
+        # What stood in the way may be gone, too.
+        self._captures.obstacle = ""
+        if capacity.frame_bytes != self.capacity.frame_bytes:
+            self._remake("request", request_layout(self._spec, capacity))
+            self.capacity = replace(self.capacity, frame_bytes=capacity.frame_bytes)
+        if capacity.map_pixels != self.capacity.map_pixels:
+            self._remake("maps", maps_layout(capacity))
+            self.capacity = capacity
+
     def _remake(self, name: str, layout: Layout) -> None:
-        """Put a larger block in the place of one; arrays of the same size keep what the host has in them."""
-        old, new = self._blocks[name], Block(self._device, layout)
-        for array in old.host.keys() & new.host.keys():
-            if new.host[array].shape == old.host[array].shape:
-                new.host[array][...] = old.host[array]
-        self._blocks[name] = new
+        old, self._blocks[name] = self._blocks[name], Block(self._device, layout)
         old.free()
 
     def _detect(self, work: Work, select: bool) -> list[Step]:
@@ -198,31 +217,29 @@ class Slot:
             steps.append(("select", lambda: self._kernels.check_classes(inner, found, work.count, stream)))
         return steps
 
-    def _paint(self, work: Work, pruned: bool) -> list[Step]:
-        """Numbers to maps. `pruned`: the numbers are those of `select`, and small instances are left out."""
+    def _paint(self, work: Work, chosen: bool) -> list[Step]:
+        """Numbers to maps, without small instances. `chosen`: the numbers are those of `select`, 1..N."""
         request, found, maps, inner, stream = self.request, self.found, self.maps, self._blocks["inner"], self.stream
         kernels, pixels = self._kernels, self.capacity.map_pixels
-
-        def paint(gated: bool) -> None:
-            numbers = found if pruned else request
-            kernels.paint(inner, found, request, numbers, maps, work, pixels, gated, stream)
-
-        if pruned:
-            steps: list[Step] = [
-                ("paint", lambda: paint(gated=False)),
-                ("paint", lambda: kernels.prune(request, found, inner, work.count, stream)),
-                ("paint", lambda: paint(gated=True)),
-                ("download", lambda: found.download(stream, "boxes", "areas")),
-            ]
-        else:
+        rows = found.size_of("numbers") // self.capacity.batch
+        begin, size = work.first * rows, work.count * rows
+        steps: list[Step] = []
+        if not chosen:
+            numbers = (found.address("numbers") + begin, request.address("numbers") + begin, size)
             steps = [
                 ("upload", lambda: request.upload(stream, "cameras", "numbers")),
+                ("paint", lambda: self._device.copy(*numbers, stream)),
                 ("paint", lambda: found.zero(stream, "faults")),
                 ("paint", lambda: found.zero(stream, "areas")),
-                ("paint", lambda: paint(gated=False)),
-                ("download", lambda: found.download(stream, "faults", "areas")),
             ]
-        return [*steps, *self._map_downloads(work, "maps", *(["semantic"] if work.semantic else []))]
+        return [
+            *steps,
+            ("paint", lambda: kernels.paint(inner, found, request, maps, work, pixels, False, stream)),
+            ("paint", lambda: kernels.prune(request, found, inner, work, chosen, stream)),
+            ("paint", lambda: kernels.paint(inner, found, request, maps, work, pixels, True, stream)),
+            ("download", lambda: found.download(stream, "boxes" if chosen else "faults", "areas")),
+            *self._map_downloads(work, "maps", *(["semantic"] if work.semantic else [])),
+        ]
 
     def _classes(self, work: Work) -> list[Step]:
         """The class map of one frame at the size of its map."""

@@ -322,3 +322,82 @@ def test_each_camera_of_a_batch_has_its_own_choice(backend: CudaBackend) -> None
     results = backend.chosen(backend.start([picture] * 3, choices))
     kept = [np.flatnonzero(each.numbers).size for each in results if not isinstance(each, ModelOutputError)]
     assert kept == [2, 1, 1]
+
+
+def test_numbers_given_for_a_whole_batch(backend: CudaBackend, model: Path) -> None:
+    """With tracking: small instances are left out, the others keep their numbers, and one launch paints all."""
+    frames = [random_frame(seed, 300 + 20 * seed, 200) for seed in range(3)]
+    groups, low = np.array([0, 1, 2, 3], np.int32), np.full(4, 0.25, np.float32)
+    host = open_backend(model, "onnxruntime")
+    for _ in range(4):
+        job = backend.start(frames)
+        found = backend.detections(job)
+        assert not any(isinstance(each, ModelOutputError) for each in found)
+        numbers = [np.where(each.scores > 0.3, 1000 - np.arange(100), 0).astype(np.uint16) for each in found]
+        choices = [Choice(low, groups, 0.7, 700, (frame.height, frame.width)) for frame in frames]
+        results = backend.painted(job, numbers, choices, semantic=True)
+        left_out = 0
+        for picture, own, result in zip(frames, numbers, results, strict=True):
+            assert not isinstance(result, ModelOutputError)
+            (theirs,) = host.detect([picture])
+            size = (picture.height, picture.width)
+            small = (own > 0) & (host.paint(theirs, own, size).areas < 700)
+            left_out += int(small.sum())
+            expected = np.where(small, 0, own).astype(np.uint16)
+            np.testing.assert_array_equal(result.numbers, expected)
+            assert (result.painted.pixels != host.paint(theirs, expected, size).pixels).mean() < 0.002
+            assert result.semantic_map is not None
+            np.testing.assert_array_equal(result.semantic_map > 0, result.painted.pixels > 0)
+        assert left_out > 0
+
+
+def test_both_halves_are_captured(backend: CudaBackend) -> None:
+    choices = [Choice(np.full(4, 0.25, np.float32), np.array([0, 1, 2, 3], np.int32), 0.7, 1, (192, 320))]
+    for _ in range(6):
+        backend.painted(backend.start([random_frame(0)]), [np.zeros(100, np.uint16)], choices)
+    assert backend.captures.made == 4  # in both slots
+
+
+def test_infinite_masks_are_noticed_by_either_way_of_painting(tmp_path: Path) -> None:
+    path = save_canonical_colour_model(tmp_path / "nan.onnx", batch=None, fault="prototypes")
+    backend = host_backend(path, largest_batch=2)
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).picture
+    bad = good.copy()
+    bad[0:8, 0:8] = FAULT_COLOUR
+    size, groups, low = (192, 320), np.array([0, 1, 2, 3], np.int32), np.full(4, 0.25, np.float32)
+    job = backend.start([frame(bad), frame(good)])
+    first, second = backend.detections(job)
+    assert not isinstance(first, ModelOutputError)
+    assert not isinstance(second, ModelOutputError)
+    numbers = [(each.scores > 0.25).astype(np.uint16) for each in (first, second)]
+    with pytest.raises(ModelOutputError, match="mask logits"):
+        backend.paint(first, numbers[0], size)
+    assert backend.paint(second, numbers[1], size).pixels.any()
+    results = backend.painted(job, numbers, [Choice(low, groups, 0.7, 0, size)] * 2)
+    assert [isinstance(each, ModelOutputError) for each in results] == [True, False]
+    assert not any(
+        isinstance(each, ModelOutputError)
+        for each in backend.painted(job, [0 * each for each in numbers], [Choice(low, groups, 0.7, 0, size)] * 2)
+    )
+    backend.close()
+
+
+def test_room_for_large_maps_is_given_up_when_it_is_no_longer_needed(
+    backend: CudaBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("seg_perception.backend.cuda.slot._PATIENCE", 4)
+    groups, low = np.array([0, 1, 2, 3], np.int32), np.full(4, 0.25, np.float32)
+    sizes = [(768, 1280)] + [(192, 320)] * 30
+    rooms = []
+    for size in sizes:
+        (result,) = backend.chosen(backend.start([random_frame(1)], [Choice(low, groups, 0.7, 1, size)]))
+        assert not isinstance(result, ModelOutputError)
+        assert result.painted.pixels.shape == size
+        rooms.append(max(slot.capacity.map_pixels for slot in backend._slots))
+    assert rooms[0] >= 768 * 1280
+    assert rooms[-1] < 2 * 192 * 320
+
+
+def test_the_time_to_fetch_maps_is_told(backend: CudaBackend) -> None:
+    (result,) = Segmenter(backend, TABLE).segment([random_frame(0, 1280, 720)])
+    assert result.timings["fetch"] > 0

@@ -67,9 +67,11 @@ def launch(
         labels=np.stack([labels] * count),
         areas=np.zeros((count, rows), np.int32),
         faults=np.zeros(count, np.uint32),
+        numbers=np.stack([scene.numbers for scene in scenes]),
     )
-    cameras = np.concatenate([camera_record(scene.geometry, scene.output_size) for scene in scenes])
-    request = GuardedArrays(cameras=cameras, numbers=np.stack([scene.numbers for scene in scenes]))
+    request = GuardedArrays(
+        cameras=np.concatenate([camera_record(scene.geometry, scene.output_size) for scene in scenes])
+    )
     maps = GuardedArrays(
         maps=np.full((count, pixels), UNTOUCHED, np.uint16), semantic=np.full((count, pixels), POISON, np.uint8)
     )
@@ -78,7 +80,7 @@ def launch(
         class_map=class_map is not None,
     )  # fmt: skip
     which = Part(*(part or (0, count)), semantic)
-    kernels.paint(inner, found, request, request, maps, which, pixels, gate is not None, None)
+    kernels.paint(inner, found, request, maps, which, pixels, gate is not None, None)
     for block in (inner, found, request, maps):
         block.check_guards()
     result = Painted([], found["faults"], [])

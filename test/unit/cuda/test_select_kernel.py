@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from seg_perception.backend.cuda.slot import PAINT, Work
 from seg_perception.classes import NO_GROUP
 from seg_perception.geometry import ResizeGeometry, ResizeSpec
 from seg_perception.instances import Detections
@@ -137,25 +138,27 @@ def test_impossible_labels_and_scores_do_no_harm() -> None:
     assert numbers_of_kernel([found], [SelectOptions(0.0)], [None])[0].tolist() == [1, 0, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("renumber", [True, False])
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 600), limit=st.integers(0, 6))
-@settings(max_examples=80)
-def test_prune(seed: int, rows: int, limit: int) -> None:
+@settings(max_examples=60)
+def test_prune(renumber: bool, seed: int, rows: int, limit: int) -> None:
     rng = np.random.default_rng(seed)
     numbers = np.zeros((3, rows), np.uint16)
     areas = rng.integers(0, 9, (3, rows)).astype(np.int32)
     for each in numbers:
         kept = np.flatnonzero(rng.random(rows) < 0.5)
-        each[kept] = np.arange(1, len(kept) + 1)
+        each[kept] = np.arange(1, len(kept) + 1) if renumber else rng.permutation(65535)[: len(kept)] + 1
     areas[0] += 6
     geometry = ResizeGeometry.fit(ResizeSpec(), 64, 64, 64, 64)
     request = GuardedArrays(cameras=np.concatenate([camera_record(geometry, min_pixels=limit)] * 3))
     found, inner = GuardedArrays(numbers=numbers, areas=areas), GuardedArrays(gate=np.full(3, UNWRITTEN, np.uint32))
-    map_kernels(geometry, rows).prune(request, found, inner, 3, None)
+    map_kernels(geometry, rows).prune(request, found, inner, Work(PAINT, 0, 3), renumber, None)
     for block in (found, inner):
         block.check_guards()
     small = (numbers > 0) & (areas < limit)
     pruned = small.any(axis=1)
     assert inner["gate"].tolist() == pruned.tolist()
     left = (numbers > 0) & ~small
-    np.testing.assert_array_equal(found["numbers"], np.where(left, np.cumsum(left, axis=1), 0))
+    expected = np.cumsum(left, axis=1) if renumber else numbers
+    np.testing.assert_array_equal(found["numbers"], np.where(left, expected, 0))
     np.testing.assert_array_equal(found["areas"], np.where(pruned[:, None], 0, areas))

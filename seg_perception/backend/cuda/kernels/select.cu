@@ -187,14 +187,14 @@ extern "C" __global__ void __launch_bounds__(selection::THREADS) select_rows(
     }
 }
 
-// Leave out instances with fewer than min_pixels visible pixels, and number the others 1..N in their order. One block
-// per camera z of the batch.
+// Leave out instances with fewer than min_pixels visible pixels; with `renumber`, number the others 1..N in their order.
+// One block per camera z of the batch.
 //
 // numbers, areas: [B, rows]. gate: [B]; where an instance was left out it becomes 1 and the areas 0, so that the map is
 // painted again; else 0.
 extern "C" __global__ void __launch_bounds__(selection::THREADS) prune(
-    const Camera *__restrict__ cameras, int rows, unsigned short *__restrict__ numbers, int *__restrict__ areas,
-    unsigned *__restrict__ gate) {
+    const Camera *__restrict__ cameras, int rows, int renumber, unsigned short *__restrict__ numbers,
+    int *__restrict__ areas, unsigned *__restrict__ gate) {
     using namespace selection;
     __shared__ int found[WARPS];
     const int min_pixels = cameras[blockIdx.z].min_pixels;
@@ -212,7 +212,7 @@ extern "C" __global__ void __launch_bounds__(selection::THREADS) prune(
         const bool kept = row < rows && numbers[row] && areas[row] >= min_pixels;
         const unsigned short number = renumbered(kept, last, found);
         if (row >= rows) continue;
-        numbers[row] = number;
+        if (renumber || !kept) numbers[row] = number;
         areas[row] = 0;
     }
 }
