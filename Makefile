@@ -7,7 +7,7 @@ OUT ?= out
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-families test-training test-cuda gpu-check lint bench bench-toolchain demo train clean
+.PHONY: help setup test test-families test-training test-cuda gpu-check lint bench bench-node bench-toolchain demo train clean
 
 # Each process that speaks DDS stays on this machine and, with a domain of its
 # own, out of the way of others that run at the same time. Domains above 100 can
@@ -50,6 +50,9 @@ lint: setup ## Check style (ruff) and types (mypy, strict)
 
 bench: setup ## Measure; prints tables, passes no judgement
 	@$(DDS) $(PY) -m bench $(ARGS)
+
+bench-node: setup ## Measure six cameras through the node, and through one as usually written (ARGS="--minutes 10": memory, too)
+	@$(DDS) $(PY) -m bench vehicle $(ARGS)
 
 bench-toolchain: setup ## Measure time and memory of prepare, quantize and build; takes minutes
 	@$(PY) -m bench toolchain $(ARGS)

@@ -13,7 +13,7 @@ from bench.table import machine
 ON_A_MODEL = ("model", "head", "node")
 ALONE = ("paint", "transport", "subscription")
 # These take --model and --input too, and minutes: only on request.
-ON_REQUEST = ("toolchain", "tracking")
+ON_REQUEST = ("toolchain", "tracking", "vehicle")
 # Needs an NVIDIA GPU, and takes --write.
 ON_GPU = ("gpu",)
 
@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
     parser.add_argument("--model", help="canonical model or raw export (head, toolchain: raw export)")
     parser.add_argument("--input", nargs="+", help="pictures, folders or videos")
+    parser.add_argument("--minutes", help="vehicle: how long the node is measured")
     parser.add_argument("--write", metavar="FILE.md", help="gpu: the page to put its section into")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - {*known}
@@ -35,7 +36,8 @@ def main() -> int:
     given += ["--input", *arguments.input] if arguments.input else []
     page = ["--write", arguments.write] if arguments.write else []
     for name in arguments.names or (*ON_A_MODEL, *ALONE):
-        more = page if name in ON_GPU else [] if name in ALONE else given
+        more = ["--minutes", arguments.minutes] if name == "vehicle" and arguments.minutes else []
+        more += page if name in ON_GPU else [] if name in ALONE else given
         done = subprocess.run([sys.executable, "-m", f"bench.{name}", *more])
         if done.returncode:
             return done.returncode
