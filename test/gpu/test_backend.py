@@ -181,7 +181,7 @@ def test_captured_as_on_the_host_without_an_allocation_after_the_warm_up(
 def test_what_bench_measures(captured: CudaBackend) -> None:
     choices = Choices(captured.spec, checks.TABLE.groups(captured.spec.class_names), {})
     options = Segmenter(captured, checks.TABLE).options
-    found = profile(captured, [street_frames()], lambda frame: choices.of(frame, options), rounds=10)
+    found = profile(captured, [street_frames()], lambda frame: choices.of([frame], [options])[0], rounds=10)
     assert [stage.name for stage in found.stages] == ["upload", "letterbox", "engine", "select", "paint", "download"]
     assert all((stage.seconds > 0).all() for stage in found.stages)
     assert found.obstacle == ""
