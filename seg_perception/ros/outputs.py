@@ -107,7 +107,8 @@ class Outputs:
     def _publish_watched(self, header: Header, segmentation: Segmentation) -> None:
         """What is made only while somebody subscribes to it."""
         pixels = segmentation.instance_map.pixels
-        if segmentation.semantic_map is not None:
+        # Where cameras are processed together, it is made for all if one of them wants it.
+        if segmentation.semantic_map is not None and _watched(self._semantic_map):
             self._semantic_map.publish(messages.image_message(header, "mono8", segmentation.semantic_map))
         if _watched(self._colour):
             self._colour.publish(messages.image_message(header, "bgr8", colour_map(pixels)))

@@ -49,6 +49,8 @@ class CameraSnapshot:
 SUPERSEDED, LOST = "superseded", "lost"
 TOO_OLD = "too_old"
 MODEL_OUTPUT = "model_output"
+# Under way when something failed that was no fault of the frame.
+FAILURE = "failure"
 # Causes that are always listed, so that a chart of them has no gaps; others appear when they occur.
 CAUSES = (SUPERSEDED, LOST, TOO_OLD, "encoding", "layout", "size", "compressed", "message", MODEL_OUTPUT)
 

@@ -13,7 +13,7 @@ from ..instances import Segmentation
 from ..pipeline.segmenter import Begun, Segmenter
 from .camera import Camera, Doorbell, Taken
 from .outputs import Outputs
-from .statistics import MODEL_OUTPUT, TOO_OLD, StageTimes
+from .statistics import FAILURE, MODEL_OUTPUT, TOO_OLD, StageTimes
 
 # A safety net only: frames ring the doorbell.
 _LOOK_AGAIN_SECONDS = 0.5
@@ -73,6 +73,8 @@ class Worker:
         self._report = report
         self._fail = fail
         self._stages = stages
+        # Cameras whose frames are under way, one entry for each frame.
+        self._in_hand: list[Camera] = []
         self._ended = False
         self._thread = Thread(target=self._run, name="segmenter_worker", daemon=True)
 
@@ -104,6 +106,8 @@ class Worker:
             if ahead is not None:
                 self._finish(ahead)
         except BaseException as error:
+            for camera in self._in_hand:
+                camera.statistics.dropped(FAILURE, f"{type(error).__name__}: {error}")
             if not self._ended:
                 self._fail(error)
 
@@ -124,6 +128,7 @@ class Worker:
             if frame is None:
                 continue
             frames.append(frame)
+            self._in_hand.append(camera)
             cameras.append((camera, outputs))
             read.append(perf_counter() - begin)
             if len(frames) == self._segmenter.largest_batch:
@@ -180,6 +185,7 @@ class Worker:
                 continue
             done = perf_counter()
             calibrated = self._publish(camera, outputs, result)
+            self._in_hand.remove(camera)
             camera.statistics.processed(camera.latency(result.frame, self._now_ns()))
             self._stages.add({"read": read, **result.timings, "publish": perf_counter() - done})
             if not calibrated:
@@ -212,5 +218,7 @@ class Worker:
         self._report(camera.settings.name, "camera_info", text)
 
     def _lose(self, camera: Camera, kind: str, text: str) -> None:
+        if camera in self._in_hand:
+            self._in_hand.remove(camera)
         camera.statistics.dropped(kind, text)
         self._report(camera.settings.name, kind, text)

@@ -119,5 +119,6 @@ def test_a_fault_of_the_device_leads_through_error_processing_and_back(node: Nod
     node.publisher(topic="/accelerated_front").publish(picture())
     node.wait_log("illegal address", "activate: done")
     wait_for(lambda: node.log.count("activate: done") == 2, "the node active again")
+    wait_for(lambda: node.count("dropped_failure", "camera front") == 1, "the frame that was under way in the counts")
     result = node.process(picture(), node.output(Image, "front/instance_map"), "/accelerated_front")
     assert_same_instances(pixels_of(result), street())
