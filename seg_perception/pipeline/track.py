@@ -23,8 +23,8 @@ _MARGIN = 0.5
 _LOWEST_WEAK_OVERLAP = 0.3
 # Tracks that are not in view are forgotten beyond so many, the longest unseen first: bounds time and memory.
 _MOST_UNSEEN = 1000
-# How often a track was seen before it is filled in.
-_SEEN_BEFORE_COASTING = 3
+# How often a track was seen before doubtful instances continue it, or it is filled in: ghosts seldom come thrice.
+_ESTABLISHED = 3
 # Clocks are corrected, and cameras stamp frames unevenly, by this much at most; beyond, it is another time.
 _CORRECTION_S = 0.5
 _NANOSECONDS = 1e9
@@ -38,7 +38,7 @@ class TrackerOptions:
     Attributes:
         max_age: seconds after which an object that is not seen loses its number.
         weak_share: instances that reach at least this share of their score threshold may continue a track that was seen
-            in the frame before; 1 for none.
+            in the frame before, and in some others; 1 for none.
         coast: seconds for which `Tracker.coasted` fills in an object that is not seen; 0 for never.
 
     Raises:
@@ -46,7 +46,7 @@ class TrackerOptions:
     """
 
     max_age: float = 2.0
-    weak_share: float = 0.6
+    weak_share: float = 0.8
     coast: float = 0.0
 
     def __post_init__(self) -> None:
@@ -193,9 +193,7 @@ class Tracker:
         """
         tracks = self._tracks
         unseen = ((self._stamp_ns or 0) - tracks.seen_ns) / _NANOSECONDS
-        tracks = tracks.where(
-            (unseen > 0) & (unseen <= self.options.coast) & (tracks.times_seen >= _SEEN_BEFORE_COASTING)
-        )
+        tracks = tracks.where((unseen > 0) & (unseen <= self.options.coast) & (tracks.times_seen >= _ESTABLISHED))
         boxes = np.clip(tracks.motion.boxes, 0, (width, height, width, height)).astype(np.float32)
         rows = np.full(len(tracks), -1, np.int32)
         found = Instances(rows, tracks.numbers, boxes, tracks.scores, tracks.labels, tracks.groups)
@@ -235,9 +233,10 @@ class Tracker:
             rows, columns = best_pairs(likeness(motion, boxes, kin & strong, _LOWEST_OVERLAP)).T
         track[columns] = rows
         free = np.ones(len(self._tracks), bool)
+        sure = in_view & (self._tracks.times_seen >= _ESTABLISHED)
         for allowed, lowest, margin in (
             (strong, _LOWEST_OVERLAP, _MARGIN),
-            (~strong & in_view[:, None], _LOWEST_WEAK_OVERLAP, 0.0),
+            (~strong & sure[:, None], _LOWEST_WEAK_OVERLAP, 0.0),
         ):
             free[track[track >= 0]] = False
             open_pairs = kin & allowed & free[:, None] & (track < 0)
