@@ -2,10 +2,10 @@
 
 It stands for what a competent engineer writes in an hour, the image callback that does everything: the executor hands
 over typed messages from the queue of sensor data, cv_bridge makes an array of each, and what the model finds goes out
-as one full-size mono8 mask per instance and a Detection2DArray. It is meant to be good at that. The model, its threads and its score threshold are the node's, so that
-inference costs the same; the mask of an instance is resized within its box only; messages are filled the fast way. What
-it lacks is what the design lacks: a queue holds frames that grow old in it, pixels are copied whether they are used or
-not, and results grow with the number of instances.
+as one full-size mono8 mask per instance and a Detection2DArray. It is meant to be good at that. The model, its threads
+and its score threshold are the node's, so that inference costs the same; the mask of an instance is resized within its
+box only; messages are filled the fast way. What it lacks is what the design lacks: a queue holds frames that grow old
+in it, pixels are copied whether they are used or not, and results grow with the number of instances.
 """
 
 from __future__ import annotations
