@@ -24,7 +24,7 @@ Parameters (`ros2 param describe /segmenter NAME` tells more; config/seg_percept
   model, backend, device, threads, classes            the model and what runs it
   cameras, cameras.NAME.topic, .transport, .max_age, .ignore_mask
   score_threshold, thresholds.GROUP, group_iou, min_pixels, keep_other_classes
-  output_size, tracking, autostart, diagnostics_period
+  output_size, tracking, tracking_max_age, tracking_coast, autostart, diagnostics_period
 
 Topics: ~/instance_map, ~/detections, ~/label_info, ~/semantic_map, ~/instance_map/color, ~/overlay,
 ~/overlay/compressed, ~/camera_info (under ~/NAME/ with several cameras) and /diagnostics.

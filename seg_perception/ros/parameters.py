@@ -16,6 +16,7 @@ from ..errors import ConfigurationError
 from ..pipeline.options import SegmenterOptions
 from ..pipeline.output_size import OutputSize
 from ..pipeline.select import SelectOptions
+from ..pipeline.track import TrackerOptions
 from ..sources.share import share_directory
 
 # When a parameter is read.
@@ -111,7 +112,18 @@ SCHEME = (
         "size of the instance map: 'camera', 'network', or a scale of the camera's size from 0.01 to 4 such as '0.5'",
         any_type=True,
     ),
-    ParameterSpec("tracking", False, CONFIGURE, "keep an object's number from frame to frame; not available yet"),
+    ParameterSpec("tracking", False, LIVE, "keep an object's number from frame to frame, for each camera"),
+    ParameterSpec(
+        "tracking_max_age", 1.5, LIVE, "seconds after which an object that is not seen loses its number", 0.01, 60.0
+    ),
+    ParameterSpec(
+        "tracking_coast",
+        0.0,
+        LIVE,
+        "seconds for which an object that is not seen stays in the detections, where it is expected; 0 for never",
+        0.0,
+        60.0,
+    ),
     ParameterSpec("autostart", False, START, "configure and activate without a lifecycle manager"),
     ParameterSpec("diagnostics_period", 1.0, START, "seconds between messages on /diagnostics", 0.1, 60.0),
 )
@@ -177,8 +189,7 @@ class Settings:
         Raises:
             ConfigurationError: a value is impossible, or two do not fit each other.
         """
-        if values["tracking"]:
-            raise ConfigurationError("tracking: expected false, got true; this version has no tracker yet")
+        tracking = TrackerOptions(max_age=values["tracking_max_age"], coast=values["tracking_coast"])
         select = SelectOptions(
             score_threshold=values["score_threshold"],
             group_thresholds=tuple(values[f"thresholds.{group}"] for group in ROAD_GROUPS),
@@ -189,6 +200,7 @@ class Settings:
             select=select,
             min_pixels=values["min_pixels"],
             output_size=OutputSize.parse(str(values["output_size"])),
+            tracking=tracking if values["tracking"] else None,
         )
         return cls(
             model=values["model"],

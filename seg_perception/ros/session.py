@@ -113,6 +113,7 @@ class Session:
         working = self._worker is not None
         self._stop_worker()
         before, self._segmenter = self._segmenter, segmenter
+        segmenter.trackers = before.trackers
         self._set_options()
         self.stages = StageTimes()
         for outputs in self._outputs.values():

@@ -63,7 +63,7 @@ def test_the_parameter_file_starts_the_node(start_node: Callable[..., NodeProces
         ("autostart", False, "read-only"),
         ("output_size", "network", "while the node is unconfigured"),
         ("cameras__camera__topic", "/other", "while the node is unconfigured"),
-        ("tracking", True, "while the node is unconfigured"),
+        ("tracking_coast", 5.0, "tracking coast: expected 0 to max_age"),
         ("cameras__camera__max_age", -1.0, "out of range"),
     ],
 )
@@ -109,7 +109,6 @@ def test_before_configure_everything_but_nonsense_may_change(start_node: Callabl
         ("cameras__camera__topic", "image_raw/", "cameras.camera.topic: expected the name of an image topic"),
         ("cameras__camera__topic", "~image", "cameras.camera.topic: expected the name of an image topic"),
         ("cameras__camera__topic", "", "cameras.camera.topic: expected the name of an image topic"),
-        ("tracking", True, "no tracker yet"),
     ):
         (result,) = node.set(**{name: value})
         assert not result.successful, name
@@ -148,18 +147,18 @@ def test_a_start_value_that_waits_for_its_camera_is_refused_with_it(start_node: 
 
 
 def test_a_parameter_cannot_be_removed(start_node: Callable[..., NodeProcess]) -> None:
-    node = start_node("removes", tracking=True)
+    node = start_node("removes", output_size="huge")
     (refused,) = node.set(output_size=None)
     assert not refused.successful
-    assert node.get("output_size") == "camera"
+    assert node.get("output_size") == "huge"
 
 
 def test_bad_start_values_are_told_at_configure(start_node: Callable[..., NodeProcess], model: object) -> None:
-    node = start_node("wrong", model=model, tracking=True, output_size="huge")
+    node = start_node("wrong", model=model, tracking_coast=9.0, output_size="huge")
     assert not node.change("configure")
     node.wait_log("configure failed")
     assert node.set(output_size="camera")[0].successful
-    assert node.set(tracking=False)[0].successful
+    assert node.set(tracking_coast=0.0)[0].successful
     assert node.change("configure")
     wait_for(lambda: node.values("model").get("state") == "inactive", "diagnostics")
 
