@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from seg_perception.classes import NO_GROUP
 from seg_perception.errors import ConfigurationError
+from seg_perception.evaluation.tracking import TrackedFrame, tracking_scores
 from seg_perception.instances import Instances
 from seg_perception.pipeline.track import Tracker, TrackerOptions
 from seg_perception.pipeline.tracking.numbers import HIGHEST, Numbers
+from seg_perception.streetworld.world import StreetWorld, WorldOptions
 
 Box = Sequence[float]
 START = 1_700_000_000_000_000_000
@@ -295,6 +297,21 @@ def test_whatever_comes_numbers_are_unique_and_the_same_again(
         assert len(set(given_out.tolist())) == len(given_out)
         assert (numbers[~weak] > 0).all()
         np.testing.assert_array_equal(numbers, second.update(seen, stamp, weak))
+
+
+def test_a_drive_through_the_street_world() -> None:
+    tracker = Tracker()
+    frames = []
+    for shot in StreetWorld(WorldOptions(25, seed=3, width=400, height=240, scene_frames=0)).shots():
+        truth = shot.truth.instances
+        numbers = np.array([each.number for each in truth], np.int64)
+        boxes, groups = [each.box for each in truth], shot.truth.groups()
+        seen = instances(*boxes, groups=groups.tolist(), labels=[each.label for each in truth])
+        found = tracker.update(seen, shot.frame.stamp_ns).astype(np.int64)
+        frames.append(TrackedFrame(numbers, found, groups, groups, np.eye(len(truth))))
+    scores = tracking_scores([frames])
+    assert scores["all"].true_tracks > 15
+    assert min(each.idf1 for each in scores.values() if each.true) > 0.9
 
 
 @pytest.mark.parametrize(
