@@ -78,7 +78,8 @@ def write_bag(folder: Path, camera: Camera, shots: Iterable[WorldFrame], storage
     written = {"images": 0, "detections": 0}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with Writer(folder, version=9, storage_plugin=plugin) as writer:
+        # The players of ROS distributions before Iron read no later one.
+        with Writer(folder, version=8, storage_plugin=plugin) as writer:
             connections = {
                 topic: writer.add_connection(topic, kind, typestore=store, offered_qos_profiles=_offered(topic))
                 for topic, kind in TOPICS.items()
