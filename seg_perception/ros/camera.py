@@ -182,8 +182,9 @@ class Camera:
         message, info = taken
         self.statistics.taken(self._gaps.missed(info))
         # The middleware's time is that of a clock that can be set; it came after the last look in any case.
-        waited = (time_ns() - info.get("received_timestamp", time_ns())) / 1e9
-        return Taken(bytes(message), max(looked, self._looked - max(0.0, waited)))
+        now_ns = time_ns()
+        waited = max(0.0, (now_ns - (info.get("received_timestamp") or now_ns)) / 1e9)
+        return Taken(bytes(message), max(looked, self._looked - waited))
 
     def take_info(self) -> CameraInfo | None:
         """The newest calibration that came; called by the worker."""

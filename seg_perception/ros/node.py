@@ -166,7 +166,8 @@ class SegmenterNode(LifecycleNode):
     def _activate(self) -> None:
         if self._session is not None:
             self._session.activate()
-            self._warn_of_overrides()
+            if all(camera.settings.enabled for camera in self._session.cameras):
+                self._warn_of_overrides()
 
     def _warn_of_overrides(self) -> None:
         unknown = self._settings.unknown_overrides()

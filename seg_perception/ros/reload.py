@@ -17,7 +17,7 @@ from ..pipeline.segmenter import Segmenter
 from .parameters import Settings
 from .session import Session, open_segmenter
 
-_GOES_ON = "the model that was open before goes on"
+_GOES_ON = "the model that was open before goes on; correct the file or the parameters before the next configure"
 
 
 class Reload:
