@@ -15,7 +15,7 @@ from .machine import check_machine
 from .model import ask_model, flavour_of
 from .packages import ask_packages, check_packages, is_absent
 from .ros import check_ros, distribution_of
-from .settings import NodeSettings, model_file
+from .settings import NodeSettings
 from .surroundings import Surroundings
 
 # Looks at topics; without any, at all that carry images. Raises `SegPerceptionError` where it cannot.
@@ -45,7 +45,9 @@ def examine(patient: Patient, progress: Callable[[str], None]) -> list[Finding]:
         progress: told what begins, for people who wait.
     """
     settings, around = patient.settings, patient.around
-    path = model_file(settings.model)
+    from ..sources.share import find_model
+
+    path = find_model(settings.model)
     flavour = flavour_of(path)
     progress("importing packages")
     answers = ask_packages(around)

@@ -52,17 +52,6 @@ def full_name(topic: str) -> str:
     return f"/{topic.removeprefix('~').lstrip('/')}"
 
 
-def model_file(model: str) -> Path:
-    """The file that parameter `model` names: a path, or a file of the package's share/engines."""
-    from ..sources.share import share_directory
-
-    path = Path(model).expanduser()
-    if path.exists() or path.is_absolute():
-        return path
-    shared = share_directory() / "engines" / model
-    return shared if shared.exists() else path
-
-
 def _settings(parameters: Mapping[str, Any]) -> NodeSettings:
     names = parameters.get("cameras", ["camera"])
     if not isinstance(names, list):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
@@ -89,6 +90,9 @@ def _run(arguments: Sequence[str]) -> int:
         if rclpy.ok():
             raise
     finally:
+        # Another Ctrl-C would break the end off, not hasten it; `_end_late` sees to it that there is one.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         _end(rclpy, executor, node)
         ended.set()
     return 0

@@ -17,7 +17,7 @@ from ..pipeline.options import SegmenterOptions
 from ..pipeline.output_size import OutputSize
 from ..pipeline.select import SelectOptions
 from ..pipeline.track import TrackerOptions
-from ..sources.share import share_directory
+from ..sources.share import find_model, share_directory
 
 # When a parameter is read.
 START = "read once, when the node starts"
@@ -255,11 +255,7 @@ def model_path(model: str) -> Path:
             "model: expected the path of a canonical model, got nothing; make one with `seg_perception prepare` and "
             "start the node with `--ros-args -p model:=MODEL.onnx`"
         )
-    path = Path(model).expanduser()
-    if path.exists() or path.is_absolute():
-        return path
-    shared = share_directory() / "engines" / model
-    return shared if shared.exists() else path
+    return find_model(model)
 
 
 def _cameras(values: Mapping[str, Any], options: SegmenterOptions) -> tuple[CameraSettings, ...]:

@@ -31,6 +31,15 @@ def share_directory() -> Path:
     )
 
 
+def find_model(model: str) -> Path:
+    """The file that a model's name stands for: a path, or a file of the package's share/engines."""
+    path = Path(model).expanduser()
+    if path.exists() or path.is_absolute():
+        return path
+    shared = share_directory() / "engines" / model
+    return shared if shared.exists() else path
+
+
 def _candidates() -> Iterator[Path]:
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         if prefix:

@@ -17,9 +17,10 @@ from seg_perception.doctor.examine import Patient, examine
 from seg_perception.doctor.finding import Finding, Level, failed
 from seg_perception.doctor.graph import Graph, Publisher, Stream
 from seg_perception.doctor.model import ask_model, check_classes, check_model
-from seg_perception.doctor.settings import NodeSettings, full_name, model_file, read_settings
+from seg_perception.doctor.settings import NodeSettings, full_name, read_settings
 from seg_perception.doctor.surroundings import Ran, Surroundings, run_program
 from seg_perception.errors import BackendUnavailable, ConfigurationError
+from seg_perception.sources.share import find_model
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "config" / "fastdds.xml"
@@ -321,7 +322,7 @@ def test_a_model_of_the_user_s_is_opened(tmp_path: Path) -> None:
 
 
 def test_the_default_model_is_to_start_with() -> None:
-    findings = check_model(model_file("street-nano.onnx"), "", "auto")
+    findings = check_model(find_model("street-nano.onnx"), "", "auto")
     assert levels(findings) == {"model": "WARN", "classes": "OK"}
 
 
