@@ -36,6 +36,7 @@ CAMERAS = ("front", "front_left", "front_right", "rear", "rear_left", "rear_righ
 SIZE = (1280, 720)
 SEED, PICTURES, SCENE = 8102, 24, 4
 WARM_UP_SECONDS = 10.0
+START_SECONDS = 60.0
 # What goes into and out of messages; all else is the picture's own work.
 MESSAGE_STAGES = ("take", "read", "decode", "publish")
 NODE, USUAL = "segmenter", "usual_segmenter"
@@ -70,7 +71,9 @@ class Measured:
         ages_ms: of results, by camera.
         instances, megabytes: all that was published of a frame and arrived, per result.
         cpu_ms, viewer_cpu_ms: CPU time of the node, and of the process that received, per result.
-        memory: rows of seconds and resident megabytes.
+        others: cores that programs which are no part of this took.
+        memory: rows of seconds, megabytes of its own, and resident ones with what it shares: libraries, and the
+            pictures in shared memory.
         diagnostics: key-values of the last status of each name.
     """
 
@@ -82,6 +85,7 @@ class Measured:
     megabytes: float
     cpu_ms: float
     viewer_cpu_ms: float
+    others: float
     memory: NDArray[np.float64]
     diagnostics: dict[str, dict[str, str]]
 
@@ -172,8 +176,8 @@ def viewer(node_name: str, masks: str, names: Sequence[str], report: Path) -> No
     node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    said = False
-    while not ended:
+    said, last_moment = False, time.monotonic() + START_SECONDS
+    while not ended and (said or time.monotonic() < last_moment):
         executor.spin_once(timeout_sec=0.2)
         if not said and all(map(node.count_publishers, topics)):
             said = True
@@ -203,7 +207,7 @@ def measure(design: Design, model: Path, bag: Path, rate_hz: float, seconds: flo
         view = [*me, "--view", design.name, design.masks, str(seen)]
         receiver = stack.enter_context(_process(view, values, stdout=subprocess.PIPE))
         if receiver.stdout is None or receiver.stdout.readline().strip() != b"ready":
-            raise RuntimeError(f"the viewer of {design.title} did not start")
+            raise RuntimeError(f"expected topics {design.masks} of /{design.name}, none came in {START_SECONDS:.0f} s")
         play = [*me, "--play", str(bag), str(rate_hz), str(WARM_UP_SECONDS + seconds), str(shown)]
         source = stack.enter_context(_process(play, values))
         samples = _watch(node, receiver, source)
@@ -230,16 +234,20 @@ def _process(command: list[str], values: dict[str, str], **streams: Any) -> Iter
 
 def _watch(
     node: subprocess.Popen[bytes], receiver: subprocess.Popen[bytes], source: subprocess.Popen[bytes]
-) -> list[tuple[float, float, float, float]]:
-    """Until the cameras end, once a second: time, CPU seconds of node and viewer, resident MB of the node."""
-    watched, watching = psutil.Process(node.pid), psutil.Process(receiver.pid)
-    samples = []
+) -> list[list[float]]:
+    """Until the cameras end, once a second: time, CPU seconds of node, viewer and strangers, the node's MB."""
+    ours = [psutil.Process(process.pid) for process in (node, receiver, source)]
+    samples: list[list[float]] = []
     while source.poll() is None:
         for process, name in ((node, "the node"), (receiver, "the viewer")):
             if process.poll() is not None:
                 raise RuntimeError(f"{name} ended with code {process.returncode}")
-        node_cpu, viewer_cpu = (sum(each.cpu_times()[:2]) for each in (watched, watching))
-        samples.append((time.time(), node_cpu, viewer_cpu, watched.memory_info().rss / 1e6))
+        taken = [sum(process.cpu_times()[:2]) for process in ours]
+        everybody = psutil.cpu_times()
+        strangers = sum(everybody) - everybody.idle - everybody.iowait - sum(taken)
+        memory = ours[0].memory_info()
+        own = (memory.rss - memory.shared) / 1e6
+        samples.append([time.time(), taken[0], taken[1], strangers, own, memory.rss / 1e6])
         time.sleep(1.0)
     if source.returncode:
         raise RuntimeError(f"the cameras ended with code {source.returncode}")
@@ -268,7 +276,8 @@ def _evaluate(
         1e-6 * sum(size for when, size in received["arrived"] if begin <= when <= end) / number,
         float(cpu[0]),
         float(cpu[1]),
-        samples[:, [0, 3]],
+        float(samples[-1, 3] - samples[0, 3]) / (end - begin),
+        samples[:, [0, 4, 5]],
         received["diagnostics"],
     )
 
@@ -322,16 +331,18 @@ def show_comparison(all_measured: Sequence[Measured]) -> None:
             ("CPU time of the receiver per result, ms", f"{each.viewer_cpu_ms:.1f}"),
             ("instances per result", f"{each.instances:.1f}"),
             ("published per result, MB", f"{each.megabytes:.2f}"),
-            ("memory first / last / largest, MB", " / ".join(f"{value:.0f}" for value in _extremes(each.memory[:, 1]))),
-            ("memory growth, MB per minute", f"{slope:+.2f}"),
+            ("own memory first / last / largest, MB", _extremes(each.memory[:, 1])),
+            ("own memory, growth per minute, MB", f"{slope:+.2f}"),
+            ("resident first / last / largest, MB", _extremes(each.memory[:, 2])),
+            ("cores that other programs took", f"{each.others:.2f}"),
         ):
             rows.setdefault(name, []).append(text)
     title = f"{len(CAMERAS)} cameras of {SIZE[0]}x{SIZE[1]}, {all_measured[0].seconds:.0f} s; the others after it"
     show(title, ["", *(each.title for each in all_measured)], [[name, *texts] for name, texts in rows.items()])
 
 
-def _extremes(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    return float(values[0]), float(values[-1]), float(values.max())
+def _extremes(values: NDArray[np.float64]) -> str:
+    return f"{values[0]:.0f} / {values[-1]:.0f} / {values.max():.0f}"
 
 
 def main() -> int:
