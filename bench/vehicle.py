@@ -297,7 +297,7 @@ def show_cameras(measured: Measured) -> None:
     show(title, ["camera", "sent", "processed", "age p50 ms", "p99"], rows)
 
 
-def show_stages(measured: Measured) -> None:
+def show_stages(measured: Measured, rate_hz: float) -> None:
     """Where the time of a frame goes, and the bound on the age."""
     status = next((each for key, each in measured.diagnostics.items() if key.endswith(": model")), {})
     stages = {key[:-3]: float(value) for key, value in status.items() if key.endswith("_ms")}
@@ -310,7 +310,10 @@ def show_stages(measured: Measured) -> None:
     show("Node, a published frame: medians of its stages", ["", "ms", "of the batch"], rows)
     p50, p95, p99 = measured.percentiles(50, 95, 99)
     turn = len(measured.ages_ms) * batch
-    marks = {"p50": p50, "p95": p95, "p99": p99, "three batches": 3 * batch, "all cameras in turn": turn}
+    # The newest frame of a camera is up to one interval old when its turn comes.
+    oldest = 1e3 / rate_hz + batch
+    marks = {"p50": p50, "p95": p95, "p99": p99, "three batches": 3 * batch}
+    marks |= {"camera interval + a batch": oldest, "all cameras in turn": turn}
     rows = [[name, f"{ms:.0f}", f"{ms / batch:.2f}"] for name, ms in marks.items()]
     show("Node, age of results", ["", "ms", "batches"], rows)
 
@@ -377,7 +380,7 @@ def main() -> int:
                 print(f"{design.title}: {error}; the end of its log:\n{log[-4000:]}", file=sys.stderr)
                 return 1
     show_cameras(done[0])
-    show_stages(done[0])
+    show_stages(done[0], arguments.rate)
     show_comparison(done)
     return 0
 
