@@ -77,7 +77,6 @@ def _ids(ids: IdAgreement) -> list[str]:
         f"    {_share(ids.shown, ids.detections):>7} of the detections have pixels in the map; their boxes and the "
         f"boxes around these pixels: mean IoU {ids.box_iou:.3f}",
         f"    {_share(ids.kept, ids.seen_again):>7} of the objects found again have the number of the last time",
-        "            (no tracker in this version: numbers go by score, anew in each frame)",
     ]
 
 

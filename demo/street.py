@@ -114,7 +114,7 @@ def drive(model: Path, bag: Path, out: Path, frames: int, rate: float | None = N
     if record.resolve() == bag.resolve():
         raise ConfigurationError(f"{bag}: what is received is recorded there; play a copy, or choose another --out")
     _clear(record)
-    parameters = {"score_threshold": LOWEST_SCORE}
+    parameters = {"score_threshold": LOWEST_SCORE, "tracking": True}
     report = run(model, (), out, rate=rate, frames=len(truth), bag=bag, record=record, parameters=parameters)
     arrived = list(read_published(record, INSTANCE_MAP, DETECTIONS))
     in_bag = dict(zip(report.stamps_ns, (frame.stamp_ns for frame in truth), strict=True))
