@@ -25,7 +25,7 @@ class _Batch:
 
     Attributes:
         cameras: where each frame came from, and where its results go.
-        read: seconds that reading each took.
+        read: seconds that taking and reading each took.
         begun: what the segmenter knows of them.
     """
 
@@ -117,13 +117,13 @@ class Worker:
         cameras: list[tuple[Camera, Outputs]] = []
         read: list[float] = []
         for camera, outputs in list(self._cameras):
+            begin = perf_counter()
             taken = camera.take()
             if taken is None:
                 continue
             # Served cameras go to the end of the line, so a fast camera cannot starve a slow one.
             self._cameras.remove((camera, outputs))
             self._cameras.append((camera, outputs))
-            begin = perf_counter()
             frame = self._read(camera, taken)
             if frame is None:
                 continue
@@ -152,7 +152,7 @@ class Worker:
             return None
         verdict = camera.judge(frame, taken, self._now_ns())
         if verdict.news:
-            self._report(camera.settings.name, "stamps", f"stamps: {verdict.news}")
+            self._report(camera.settings.name, f"stamps {verdict.kind}", f"stamps: {verdict.news}")
         if verdict.too_old:
             camera.statistics.dropped(TOO_OLD)
             self._report_age(camera, verdict.age)
