@@ -25,12 +25,14 @@ class Verdict:
         too_old: whether it is older than allowed.
         by_arrival: whether its stamp was not believed.
         news: what has changed since the frame before, for people; empty for nothing.
+        kind: of the news.
     """
 
     age: float
     too_old: bool
     by_arrival: bool = False
     news: str = ""
+    kind: str = ""
 
 
 class AgeJudge:
@@ -64,15 +66,16 @@ class AgeJudge:
         """
         age = (now_ns - stamp_ns) / 1e9
         self._notice_stamp(stamp_ns, age)
-        news = [self._notice_clock(now_ns)]
         kind, doubt = self._doubt(stamp_ns, now_ns, age)
+        news = {"clock": self._notice_clock(now_ns)}
         if kind != self._kind:
-            news.append(f"{doubt}; age is counted from arrival" if kind else "stamps fit the ROS clock again")
+            news[kind] = f"{doubt}; age is counted from arrival" if kind else "stamps fit the ROS clock again"
+        told = {about: text for about, text in news.items() if text}
         self._kind, self.doubt = kind, doubt
         by_arrival = bool(kind)
         if by_arrival:
             age = max(0.0, waited)
-        return Verdict(age, self._exceeded(age), by_arrival, "; ".join(filter(None, news)))
+        return Verdict(age, self._exceeded(age), by_arrival, "; ".join(told.values()), " ".join(told))
 
     def _exceeded(self, age: float) -> bool:
         return 0 < self.max_age < age

@@ -23,6 +23,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from numpy.typing import NDArray
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters, SetParametersAtomically
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -63,7 +64,7 @@ class Recorder:
         durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
         qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
         self.topic = topic
-        self.subscription = client.node.create_subscription(kind, topic, self.messages.append, qos)
+        self.subscription = client.subscription(kind, topic, self.messages.append, qos)
 
     def of(self, stamp: tuple[int, int]) -> Any:
         """The message with a stamp, or None."""
@@ -97,8 +98,14 @@ class Client:
     def record(self, kind: type, topic: str, latched: bool = False) -> Recorder:
         return Recorder(self, kind, topic, latched)
 
-    def publisher(self, kind: type, topic: str) -> Any:
-        return self.node.create_publisher(kind, topic, qos_profile_sensor_data)
+    def publisher(self, kind: type, topic: str, qos: QoSProfile | None = None) -> Any:
+        # Without event handlers: rclpy's executor ends when they go while it looks at them.
+        quiet = PublisherEventCallbacks(use_default_callbacks=False)
+        return self.node.create_publisher(kind, topic, qos or qos_profile_sensor_data, event_callbacks=quiet)
+
+    def subscription(self, kind: type, topic: str, callback: Callable[[Any], object], qos: QoSProfile | int) -> Any:
+        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
+        return self.node.create_subscription(kind, topic, callback, qos, event_callbacks=quiet)
 
     def call(self, kind: type, name: str, request: Any, timeout: float = TIMEOUT) -> Any:
         # Kept: a service may not know a new client yet when it answers, and then the answer is lost. What only asks
