@@ -113,7 +113,9 @@ class Session:
         working = self._worker is not None
         self._stop_worker()
         before, self._segmenter = self._segmenter, segmenter
-        segmenter.trackers = before.trackers
+        if segmenter.spec.class_names == before.spec.class_names:
+            # Tracks know classes by their place in the model.
+            segmenter.trackers = before.trackers
         self._set_options()
         self.stages = StageTimes()
         for outputs in self._outputs.values():
