@@ -136,7 +136,7 @@ def test_a_picture_is_published_while_it_is_watched(picture: str) -> None:
     assert node.topics() == ALWAYS | {picture}
 
 
-def test_a_semantic_map_is_asked_for_while_it_is_watched_and_published_when_made() -> None:
+def test_a_semantic_map_is_asked_for_and_published_while_it_is_watched() -> None:
     found = segmentation(64, 48, 3)
     made = replace(found, semantic_map=np.zeros((48, 64), np.uint8))
     for watched in (True, False):
@@ -146,7 +146,8 @@ def test_a_semantic_map_is_asked_for_while_it_is_watched_and_published_when_made
         outputs.publish(found, None)
         assert node.topics() == ALWAYS
         outputs.publish(made, None)
-        assert node.topics() == ALWAYS | {"semantic_map"}
+        # Made all the same where another camera of the batch is watched.
+        assert node.topics() == (ALWAYS | {"semantic_map"} if watched else ALWAYS)
 
 
 def test_pictures_that_nobody_watches_are_not_made() -> None:
