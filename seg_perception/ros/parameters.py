@@ -114,7 +114,12 @@ SCHEME = (
     ),
     ParameterSpec("tracking", False, LIVE, "keep an object's number from frame to frame, for each camera"),
     ParameterSpec(
-        "tracking_max_age", TrackerOptions().max_age, LIVE, "seconds after which an object that is not seen loses its number", 0.01, 60.0
+        "tracking_max_age",
+        TrackerOptions().max_age,
+        LIVE,
+        "seconds after which an object that is not seen loses its number",
+        0.01,
+        60.0,
     ),
     ParameterSpec(
         "tracking_coast",
