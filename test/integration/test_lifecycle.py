@@ -139,7 +139,10 @@ def test_a_model_that_cannot_be_used_is_refused_and_another_one_works(
         assert not node.change("configure"), case
         assert node.state() == "unconfigured"
         wait_for(lambda start=already, text=text: text in node.log[start:], f"{case}: {text}")
-        wait_for(lambda: node.status("model").level == DiagnosticStatus.ERROR, "diagnostics of the failure")
+        wait_for(
+            lambda: (found := node.status("model")) and found.level == DiagnosticStatus.ERROR,
+            "diagnostics of the failure",
+        )
     good = shutil.copy(model, tmp_path / "good.onnx")
     assert node.set(model=str(good))[0].successful
     assert node.set(classes="no_such_table")[0].successful
@@ -195,7 +198,9 @@ def test_an_unexpected_error_leads_through_error_processing(
     node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
     node.output(Image, "overlay")
     publish_until(node, "RuntimeError: broken on purpose")
-    wait_for(lambda: "broken on purpose" in node.status("model").message, "diagnostics of the failure")
+    wait_for(
+        lambda: (found := node.status("model")) and "broken on purpose" in found.message, "diagnostics of the failure"
+    )
     assert "Traceback" in node.log
     if autostart:
         node.wait_log("autostart: configures and activates again in 1 s")

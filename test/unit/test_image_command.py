@@ -238,7 +238,7 @@ def test_a_video_becomes_a_video(model: Path, table: Path, scene: Scene, tmp_pat
         (["street.png", "--backend", "abacus"], "expected one of openvino"),
         (["street.png", "--device", "abacus"], "OpenVINO has CPU"),
         (["street.png", "--score", "2"], "score thresholds: expected 0 to 1, got 2.0"),
-        (["street.png", "--min-pixels", "-3"], "min_pixels: expected 0 or more, got -3"),
+        (["street.png", "--min-pixels", "-3"], "min_pixels: expected 0 to 2147483647, got -3"),
         (["street.png", "--threads", "-3"], "threads: expected 0 (the backend's choice) or more, got -3"),
         ([".", "-o", "."], "it is a folder of input"),
         (["street.png", "-o", "/proc/nowhere"], "cannot be written"),
