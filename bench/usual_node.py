@@ -88,8 +88,8 @@ class UsualNode(Node):
     def _mono8(self, header: Header, mask: NDArray[np.uint8]) -> Image:
         """A mask as ROS 2's cv_bridge makes a message of it.
 
-        The port of ROS 1's that PyPI has gives the pixels as bytes, which rclpy checks one by one: time that would not be
-        the design's fault.
+        The port of ROS 1's that PyPI has gives the pixels as bytes, which rclpy checks one by one: time that would not
+        be the design's fault.
         """
         message = Image(header=header, height=mask.shape[0], width=mask.shape[1], encoding="mono8", step=mask.shape[1])
         message.data.frombytes(mask.tobytes())
