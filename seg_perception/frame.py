@@ -87,6 +87,7 @@ class Frame:
         stamp_ns: acquisition time in nanoseconds, in the clock of the source.
         frame_id: coordinate frame of the camera.
         camera: name of the camera in the configuration.
+        arrival_ns: when it arrived, on the clock of the other stamps, if its own stamp cannot be believed; else 0.
         big_endian: byte order of channels of 16 bits; without effect on the other encodings.
 
     Raises:
@@ -102,6 +103,7 @@ class Frame:
     frame_id: str = ""
     camera: str = ""
     big_endian: bool = False
+    arrival_ns: int = 0
 
     def __post_init__(self) -> None:
         layout = ENCODINGS.get(self.encoding)
@@ -134,6 +136,11 @@ class Frame:
                 f"image data: {self.rows} rows of {self.step} bytes need at least {needed} bytes, "
                 f"got {self.data.size}; the message is truncated or its header is wrong",
             )
+
+    @property
+    def time_ns(self) -> int:
+        """When it was taken, as far as that can be told: by its stamp, or by its arrival."""
+        return self.arrival_ns or self.stamp_ns
 
     @property
     def rows(self) -> int:

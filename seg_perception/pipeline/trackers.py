@@ -31,7 +31,7 @@ class Trackers:
         """Keep what is worth reporting, under the numbers of tracks; every frame is to come here, empty ones too.
 
         Args:
-            frame: its camera and stamp.
+            frame: its camera and time.
             detections: what was found in it.
             class_groups: int32 `[C]`, road group of each class.
             options: those of the camera, with `tracking`.
@@ -42,7 +42,7 @@ class Trackers:
         tracker.options = tracking
         found = select(detections, class_groups, _lowered(options.select, tracking.weak_share), ignore)
         weak = found.scores < class_thresholds(options.select, class_groups)[found.labels]
-        numbers = tracker.update(found, frame.stamp_ns, weak)
+        numbers = tracker.update(found, frame.time_ns, weak)
         return found.numbered(numbers).where(numbers > 0)
 
     def coasted(self, frame: Frame) -> Instances:

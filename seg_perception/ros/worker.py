@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Thread
 from time import perf_counter
 
@@ -150,13 +150,16 @@ class Worker:
         except FrameError as error:
             self._lose(camera, error.kind, str(error))
             return None
-        verdict = camera.judge(frame, taken, self._now_ns())
+        now_ns = self._now_ns()
+        verdict = camera.judge(frame, taken, now_ns)
         if verdict.news:
             self._report(camera.settings.name, f"stamps {verdict.kind}", f"stamps: {verdict.news}")
         if verdict.too_old:
             camera.statistics.dropped(TOO_OLD)
             self._report_age(camera, verdict.age)
             return None
+        if verdict.by_arrival:
+            return replace(frame, arrival_ns=now_ns - int(verdict.age * 1e9))
         return frame
 
     def _wait(self) -> None:

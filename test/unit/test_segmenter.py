@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,13 @@ def test_without_tracking_each_frame_is_numbered_anew(segmenter: Segmenter) -> N
     segmenter.options = SegmenterOptions()
     (result,) = segmenter.segment([picture(1, two_cars(1)[1:])])
     assert result.instances.numbers.tolist() == [1]
+
+
+def test_tracks_age_by_arrival_where_stamps_cannot_be_believed(segmenter: Segmenter) -> None:
+    def arrived(index: int, boxes: list[Box]) -> Frame:
+        return replace(picture(0, boxes), arrival_ns=(100 + index) * PERIOD_NS)
+
+    first = number_of(segmenter.segment([arrived(0, two_cars(0))])[0], 240, 144)
+    assert number_of(segmenter.segment([arrived(2, two_cars(2))])[0], 240, 144) == first
+    segmenter.segment([arrived(3, [])])
+    assert number_of(segmenter.segment([arrived(40, two_cars(0))])[0], 240, 144) not in (0, first)
