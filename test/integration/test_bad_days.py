@@ -356,10 +356,11 @@ def test_frames_and_parameters_go_on_while_a_model_is_opened(
         thread = threading.Thread(target=lambda: answers.append(node.reload()))
         thread.start()
         node.wait_log("opening model")
-        before, period = len(maps.messages), 1.5
+        before = len(maps.messages)
         assert node.set(score_threshold=0.3)[0].successful
-        time.sleep(period)
-        assert len(maps.messages) - before > 0.5 * period / 0.05
+        # How many come while the other model is opened is a matter of the machine.
+        wait_for(lambda: len(maps.messages) > before + 3, "frames while a model is opened")
+        assert not answers
         thread.join()
     assert answers[0].success
     assert node.get("score_threshold") == 0.3
