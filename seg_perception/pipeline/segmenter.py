@@ -206,14 +206,13 @@ class Segmenter:
         """What an accelerator makes of numbers that are decided here, while it works on the next frames."""
         if self._accelerator is None:
             raise RuntimeError("expected an accelerator, got a backend on the host")
-        numbers = []
+        numbers: list[NDArray[np.uint16]] = []
         found = self._accelerator.detections(begun.job)
         for frame, each, options in zip(begun.frames, found, begun.options, strict=True):
-            own = np.zeros(self.spec.max_instances, np.uint16)
-            if not isinstance(each, ModelOutputError):
-                kept = self._kept(frame, each, options)
-                own[kept.rows] = kept.numbers
-            numbers.append(own)
+            if isinstance(each, ModelOutputError):
+                numbers.append(np.zeros(self.spec.max_instances, np.uint16))
+            else:
+                numbers.append(_numbers(each, self._kept(frame, each, options)))
         choices = self._choices.of(begun.frames, begun.options)
         painted = self._accelerator.painted(begun.job, numbers, choices, begun.semantic)
         pairs = zip(found, painted, strict=True)
@@ -228,6 +227,11 @@ class Segmenter:
         return replace(result, instances=result.instances.joined(expected), areas=areas)
 
     def _paint(self, detections: Detections, instances: Instances, size: tuple[int, int]) -> InstanceMap:
-        numbers = np.zeros(len(detections.scores), np.uint16)
-        numbers[instances.rows] = instances.numbers
-        return self._backend.paint(detections, numbers, size)
+        return self._backend.paint(detections, _numbers(detections, instances), size)
+
+
+def _numbers(detections: Detections, instances: Instances) -> NDArray[np.uint16]:
+    """The number of each row of the detections, uint16 `[K]`; 0 for those that are no instances."""
+    numbers = np.zeros(len(detections.scores), np.uint16)
+    numbers[instances.rows] = instances.numbers
+    return numbers

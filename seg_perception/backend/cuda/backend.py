@@ -249,9 +249,13 @@ class CudaBackend:
             self._ignored[id(sums)] = (sums, address)
         return self._ignored[id(sums)][1]
 
+    def _lives(self, job: Job) -> bool:
+        """Whether a batch is of this backend and its slot has not begun another."""
+        return job.slot in self._slots and job.slot.serial == job.serial
+
     def _current(self, job: object) -> Job:
         """A batch that has not been overtaken."""
-        if not isinstance(job, Job) or job.slot.serial != job.serial or job.slot not in self._slots:
+        if not isinstance(job, Job) or not self._lives(job):
             raise ValueError(f"job: expected one of the last {DEPTH} of this backend, got an older or foreign one")
         return job
 
@@ -328,8 +332,7 @@ class CudaBackend:
 
     def _handle(self, detections: Detections) -> _DeviceMasks:
         handle = detections.masks
-        known = isinstance(handle, _DeviceMasks) and handle.job.slot in self._slots
-        if not isinstance(handle, _DeviceMasks) or not known or handle.job.slot.serial != handle.job.serial:
+        if not isinstance(handle, _DeviceMasks) or not self._lives(handle.job):
             raise ValueError("masks: expected detections of this backend's last detect, got older or foreign ones")
         return handle
 

@@ -52,10 +52,12 @@ class Captures:
         made: graphs captured so far: two for each size of batch, and for each size with semantic maps; again when a
             frame or map is larger than all before, or all have become much smaller.
         obstacle: why nothing is captured; empty while it is.
+        told: the obstacle that the log has; a later try that meets the same one says nothing.
     """
 
     made: int = 0
     obstacle: str = ""
+    told: str = ""
 
 
 Step = tuple[str, Callable[[], object]]
@@ -301,4 +303,7 @@ class Slot:
 
     def _give_up(self, reason: str) -> None:
         self._captures.obstacle = reason
+        if reason == self._captures.told:
+            return
+        self._captures.told = reason
         logging.getLogger(__name__).warning("no CUDA graphs, every launch is queued by itself: %s", reason)
