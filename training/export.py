@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from seg_perception.contract import METADATA_KEY, ModelSpec
+from seg_perception.files import write_atomically
 from seg_perception.sources.class_tables import find_class_table, load_class_table
-from seg_perception.toolchain.files import write_atomically
 from seg_perception.toolchain.head import HeadOptions
 from seg_perception.toolchain.prepare import PrepareOptions, prepare
 

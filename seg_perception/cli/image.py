@@ -43,11 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Process everything; 1 when something had to be skipped."""
     from ..backend.base import RunOptions
+    from ..files import writable_folder
     from ..pipeline.host import open_backend
     from ..pipeline.segmenter import Segmenter
     from ..sources.class_tables import resolve_class_table
     from ..sources.images import open_source
-    from ..toolchain.files import writable_folder
 
     if any(path.is_dir() and path.resolve() == arguments.output.resolve() for path in arguments.paths):
         raise ConfigurationError(

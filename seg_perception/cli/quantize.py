@@ -73,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise BackendUnavailable(
             f"`quantize` needs the Python packages onnx and onnxruntime ({error}): pip install onnx onnxruntime"
         ) from error
+    from ..files import writable_folder, write_atomically
     from ..metrics.agreement import AgreementBudget
     from ..toolchain.export import load_model
-    from ..toolchain.files import writable_folder, write_atomically
 
     options = QuantizeOptions(
         Budget(arguments.max_loss, AgreementBudget(arguments.min_iou, arguments.max_faults)),

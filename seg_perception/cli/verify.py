@@ -76,9 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..backend.base import RunOptions
+    from ..files import writable_folder
     from ..pipeline.host import open_backend
     from ..pipeline.segmenter import Segmenter
-    from ..toolchain.files import writable_folder
     from ..toolchain.verify.compare import check_classes, verify
 
     labels = _labels(arguments)

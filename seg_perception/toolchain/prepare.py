@@ -14,11 +14,11 @@ from onnx import helper, numpy_helper
 from ..classes import ClassTable, name_key
 from ..contract import ModelSpec
 from ..errors import ClassTableError, ConfigurationError, ModelError
+from ..files import write_atomically
 from ..geometry import ResizeSpec
 from .canonical import finish, network_of, publish, replace_input
 from .export import Export, Port, load_export
 from .families import Family, Match, PixelSpec, recognise
-from .files import write_atomically
 from .graph import GraphBuilder, rename_tensors
 from .head import Head, HeadOptions, InstanceHead
 from .precision.half import to_half

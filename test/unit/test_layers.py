@@ -20,12 +20,15 @@ PACKAGE = "seg_perception"
 # From the top: a module may import from the rows below its own, and from its own package.
 LAYERS = (
     ("cli", "ros"),
+    ("fleet",),
     ("toolchain", "replay", "label", "streetworld", "doctor"),
+    ("report",),
     ("evaluation",),
     ("pipeline",),
     ("backend",),
     ("sources", "metrics"),
-    ("manifest", "contract", "frame", "geometry", "instances", "classes", "errors"),
+    ("messages",),
+    ("manifest", "contract", "frame", "geometry", "instances", "classes", "files", "errors"),
 )
 BOTTOM = LAYERS[-1]
 RANK = {part: rank for rank, layer in enumerate(reversed(LAYERS)) for part in layer}
@@ -42,8 +45,9 @@ HOMES = {
     "onnxruntime": {"backend", "toolchain"},
     "onnx": {"toolchain"},
     "jsonschema": {"manifest"},
-    "rosbags": {"sources", "streetworld"},
+    "rosbags": {"sources", "streetworld", "replay"},
     "pycocotools": {"metrics"},
+    "ray": {"fleet"},
 }
 
 

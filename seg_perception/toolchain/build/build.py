@@ -16,7 +16,7 @@ from ...errors import ConfigurationError, SegPerceptionError
 from ...manifest import ENGINE_SUFFIX, BuildSettings, EngineManifest, file_sha256, load_manifest, manifest_path
 from ...sources.class_tables import find_class_table
 from ..export import spec_of
-from ..files import writable_folder, write_atomically
+from ...files import writable_folder, write_atomically
 from ..quantize.frames import CalibrationSet
 from .engine import EngineBuild, Plan
 from .int8 import calibration_frames, frames_sha256

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ...contract import INPUT_NAME, ModelSpec
 from ...errors import ConfigurationError, ModelError
 from ...manifest import BuildSettings
-from ..files import write_atomically
+from ...files import write_atomically
 from .progress import BuildProgress, run_watched
 from .target import Target
 

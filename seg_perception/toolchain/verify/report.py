@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...files import write_atomically
 from ...metrics.compact import FrameInstances
-from ..files import write_atomically
 from .compare import ComparedFrame, PrecisionPair, Verification
 from .pictures import ONLY_REFERENCE, ONLY_TESTED, RELABELLED, side_by_side
 

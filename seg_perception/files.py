@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from ..errors import ConfigurationError
+from .errors import ConfigurationError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
