@@ -15,9 +15,12 @@ from seg_perception.backend.base import Runner, RunOptions
 from seg_perception.backend.registry import backend_names, open_model
 from seg_perception.frame import Frame
 from seg_perception.instances import Segmentation
+from seg_perception.messages.images import write_image
 from seg_perception.pipeline.host import HostBackend
+from seg_perception.pipeline.outputs import ALWAYS, FrameMessages
 from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.sources.class_tables import resolve_class_table
+from seg_perception.sources.serialized import frame_from_image
 
 ROUNDS = 41
 MOST_INSTANCES = 10
@@ -38,22 +41,14 @@ def typical(segmenter: Segmenter, pictures: list[NDArray[np.uint8]]) -> NDArray[
 
 
 def message_path(picture: NDArray[np.uint8], names: tuple[str, ...]) -> Callable[[Segmentation], None]:
-    """What the node does per frame besides segmenting: read the serialised image, build and serialise the results."""
-    from rclpy.serialization import serialize_message
-    from sensor_msgs.msg import Image
-
-    from seg_perception.ros import messages
-    from seg_perception.ros.convert import frame_from_image
-
-    height, width, _ = picture.shape
-    image = Image(height=height, width=width, encoding="bgr8", step=3 * width)
-    image.data.frombytes(picture.tobytes())
-    received = bytes(serialize_message(image))
+    """What the node does per frame besides segmenting: read the serialised image, serialise the results."""
+    received = write_image(0, "camera", "bgr8", picture)
 
     def path(segmentation: Segmentation) -> None:
-        header = messages.header_of(frame_from_image(received, "camera"))
-        serialize_message(messages.image_message(header, "mono16", segmentation.instance_map.pixels))
-        serialize_message(messages.detections_message(header, segmentation, names))
+        frame_from_image(received, "camera")
+        messages = FrameMessages(segmentation, names)
+        for topic in ALWAYS:
+            messages.make(topic)
 
     return path
 

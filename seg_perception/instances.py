@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from .frame import Frame
 from .geometry import ResizeGeometry
 
+# A semantic map has 8 bits and 0 is background; classes beyond are background, too.
+MAX_SEMANTIC_CLASSES = 255
+
 
 def _require_shape(name: str, array: NDArray[np.generic], expected: tuple[int, ...]) -> None:
     if array.shape != expected:

@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import NO_CLASS
-from ..instances import InstanceMap, Instances
+from ..instances import MAX_SEMANTIC_CLASSES, InstanceMap, Instances
 
-# A semantic map has 8 bits and 0 is background; classes beyond are background, too.
-MAX_SEMANTIC_CLASSES = 255
 # The value of each class of a class map.
 _VALUES = np.arange(1, 257).astype(np.uint8)
 _VALUES[NO_CLASS] = 0

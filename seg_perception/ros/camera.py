@@ -21,9 +21,11 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from ..frame import Frame
+from ..messages.calibration import Calibration
+from ..sources.serialized import frame_from_compressed_image, frame_from_image
 from .absence import Absence, Sought, explain
 from .ages import AgeJudge, Verdict
-from .convert import frame_from_compressed_image, frame_from_image
+from .convert import through_cv_bridge
 from .feed import Feed, describe_qos, type_name
 from .parameters import CameraSettings
 from .statistics import LOST, CameraStatistics
@@ -130,7 +132,7 @@ class Camera:
         """
         self.settings = settings
         self.statistics = statistics
-        self.info: CameraInfo | None = None
+        self.info: Calibration | None = None
         self.absence: Absence | None = None
         self.since = monotonic()
         self._node = node
@@ -186,12 +188,16 @@ class Camera:
         waited = max(0.0, (now_ns - (info.get("received_timestamp") or now_ns)) / 1e9)
         return Taken(bytes(message), max(looked, self._looked - waited))
 
-    def take_info(self) -> CameraInfo | None:
-        """The newest calibration that came; called by the worker."""
+    def take_info(self) -> Calibration | None:
+        """The newest calibration that came; called by the worker.
+
+        Raises:
+            FrameError: it cannot be read; the one before stays.
+        """
         infos = self._infos
         taken = infos.take() if infos else None
         if taken is not None:
-            self.info = taken[0]
+            self.info = Calibration.read(bytes(taken[0]))
         return self.info
 
     def frame(self, taken: Taken) -> Frame:
@@ -200,8 +206,9 @@ class Camera:
         Raises:
             FrameError: it cannot be used.
         """
-        read = frame_from_compressed_image if self._compressed else frame_from_image
-        return read(taken.data, self.settings.name)
+        if self._compressed:
+            return frame_from_compressed_image(taken.data, self.settings.name)
+        return frame_from_image(taken.data, self.settings.name, through_cv_bridge)
 
     def judge(self, frame: Frame, taken: Taken, now_ns: int) -> Verdict:
         """Judge the age of a frame that was taken; `now_ns` is the ROS clock."""
@@ -241,7 +248,7 @@ class Camera:
         kind = CompressedImage if self._compressed else Image
         images = Feed(self._node, kind, self._topics.image, receive, _OnDemand(self._doorbell), raw=True)
         try:
-            infos = Feed(self._node, CameraInfo, self._topics.info, lambda _: None, _Never(self._doorbell))
+            infos = Feed(self._node, CameraInfo, self._topics.info, lambda _: None, _Never(self._doorbell), raw=True)
         except BaseException:
             images.destroy()
             raise

@@ -1,8 +1,4 @@
-"""Messages become frames.
-
-Whatever `frame.ENCODINGS` names passes as it is and is decoded by `sources.encodings`, as it would be without ROS. An
-encoding that is not named there is offered to cv_bridge, where it is installed, to make bgr8 of it.
-"""
+"""What cv_bridge adds: encodings that the package does not know, where it is installed, become bgr8."""
 
 from __future__ import annotations
 
@@ -13,49 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FrameError
-from ..frame import ENCODINGS, Frame
-from ..sources.encodings import decode_compressed
-from .cdr import read_compressed_image, read_image
+from ..frame import ENCODINGS
+from ..messages.images import ImageMessage
 
 # Signed and floating-point images have no agreed brightness; a conversion would be a guess.
 _NO_BRIGHTNESS = ("8S", "16S", "32S", "32F", "64F")
 
 
-def frame_from_image(serialized: bytes, camera: str) -> Frame:
-    """A frame out of a serialized `sensor_msgs/Image`; its pixels are not copied.
+def through_cv_bridge(serialized: bytes, message: ImageMessage) -> NDArray[np.uint8]:
+    """Let cv_bridge convert an image to bgr, uint8 `[height, width, 3]`.
 
     Args:
-        serialized: the message.
-        camera: name of the camera in the configuration.
+        serialized: the image.
+        message: its fields.
 
     Raises:
-        FrameError: the message is malformed, its encoding is not supported, or its data do not match its size.
+        FrameError: kind `encoding`, it cannot be converted.
     """
-    message = read_image(serialized)
-    if message.encoding not in ENCODINGS:
-        bgr = _through_cv_bridge(serialized, message.encoding, (message.height, message.width, 3))
-        return Frame.from_bgr(bgr, stamp_ns=message.stamp_ns, frame_id=message.frame_id, camera=camera)
-    return Frame(
-        message.data,
-        message.width,
-        message.height,
-        message.step,
-        message.encoding,
-        message.stamp_ns,
-        message.frame_id,
-        camera,
-        message.is_bigendian,
-    )
-
-
-def frame_from_compressed_image(serialized: bytes, camera: str) -> Frame:
-    """A frame out of a serialized `sensor_msgs/CompressedImage`; arguments and errors as `frame_from_image`."""
-    message = read_compressed_image(serialized)
-    return decode_compressed(message.data, stamp_ns=message.stamp_ns, frame_id=message.frame_id, camera=camera)
-
-
-def _through_cv_bridge(serialized: bytes, encoding: str, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Let cv_bridge convert to bgr, uint8 `[height, width, 3]`."""
+    encoding = message.encoding
     if encoding.startswith(_NO_BRIGHTNESS):
         raise _unsupported(encoding, "signed and floating-point pixels have no defined brightness")
     bridge = _cv_bridge()
@@ -68,6 +39,7 @@ def _through_cv_bridge(serialized: bytes, encoding: str, shape: tuple[int, int, 
         image = bridge.imgmsg_to_cv2(deserialize_message(serialized, Image), "bgr8")
     except Exception as error:  # cv_bridge raises errors of OpenCV, its own, KeyError and TypeError
         raise _unsupported(encoding, f"cv_bridge: {error}") from error
+    shape = (message.height, message.width, 3)
     if image.shape != shape or image.dtype != np.uint8:
         raise _unsupported(encoding, f"cv_bridge returned {image.dtype} {image.shape}, expected uint8 {shape}")
     return np.ascontiguousarray(image)

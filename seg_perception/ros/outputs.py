@@ -8,13 +8,13 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from ..instances import Segmentation
-from ..pipeline.overlay import colour_map, draw_overlay
-from ..sources.encodings import to_bgr
-from . import messages
+from ..messages.calibration import CAMERA_INFO, Calibration
+from ..messages.detections import DETECTIONS, LABEL_INFO, write_label_info
+from ..messages.images import COMPRESSED_IMAGE, IMAGE
+from ..pipeline.outputs import ALWAYS, LABELS, LATCHED, ON_DEMAND, SEMANTIC_MAP, FrameMessages
 
 
 def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
@@ -33,6 +33,13 @@ def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATI
 PICTURE_QOS = _reliable(2)
 MESSAGE_QOS = _reliable(10)
 LATCHED_QOS = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)
+_KINDS = {
+    IMAGE: (Image, PICTURE_QOS),
+    COMPRESSED_IMAGE: (CompressedImage, PICTURE_QOS),
+    DETECTIONS: (Detection2DArray, MESSAGE_QOS),
+    CAMERA_INFO: (CameraInfo, MESSAGE_QOS),
+    LABEL_INFO: (LabelInfo, LATCHED_QOS),
+}
 
 
 class Outputs:
@@ -52,74 +59,46 @@ class Outputs:
         """
         self._node = node
         self.class_names = class_names
-        self._publishers: list[Any] = []
-
-        def publisher(kind: type, name: str, qos: QoSProfile) -> Any:
-            created: Any = node.create_publisher(kind, f"{namespace}/{name}", qos)
-            self._publishers.append(created)
-            return created
-
-        self._instance_map = publisher(Image, "instance_map", PICTURE_QOS)
-        self._detections = publisher(Detection2DArray, "detections", MESSAGE_QOS)
-        self._camera_info = publisher(CameraInfo, "camera_info", MESSAGE_QOS)
-        self._label_info = publisher(LabelInfo, "label_info", LATCHED_QOS)
-        self._semantic_map = publisher(Image, "semantic_map", PICTURE_QOS)
-        self._colour = publisher(Image, "instance_map/color", PICTURE_QOS)
-        self._overlay = publisher(Image, "overlay", PICTURE_QOS)
-        self._overlay_compressed = publisher(CompressedImage, "overlay/compressed", PICTURE_QOS)
+        self._publishers: dict[str, Any] = {}
+        for topic, name in {**ALWAYS, **ON_DEMAND, **LATCHED}.items():
+            kind, qos = _KINDS[name]
+            self._publishers[topic] = node.create_publisher(kind, f"{namespace}/{topic}", qos)
 
     def publish_labels(self, threshold: float) -> None:
         """Publish the names of the semantic map's values, once for all later subscribers."""
-        header = Header(stamp=self._node.get_clock().now().to_msg())
-        self._label_info.publish(messages.label_info_message(header, self.class_names, threshold))
+        now_ns = self._node.get_clock().now().nanoseconds
+        self._publishers[LABELS].publish(write_label_info(now_ns, self.class_names, threshold))
 
     def wants_semantic_map(self) -> bool:
         """Whether anybody listens to the semantic map."""
-        return _watched(self._semantic_map)
+        return self._watched(SEMANTIC_MAP)
 
-    def publish(self, segmentation: Segmentation, info: CameraInfo | None) -> bool:
+    def publish(self, segmentation: Segmentation, calibration: Calibration | None) -> bool:
         """Publish everything about one frame, under the header of its image.
 
         Args:
             segmentation: of the frame.
-            info: the camera's calibration, if it has one.
+            calibration: of the camera, if it has one.
 
         Returns:
             Whether the calibration, if any, is one for images of this size; it is not published otherwise.
+
+        Raises:
+            FrameError: a picture for people cannot be drawn; the rest went out before.
         """
-        header = messages.header_of(segmentation.frame)
-        pixels = segmentation.instance_map.pixels
-        self._instance_map.publish(messages.image_message(header, "mono16", pixels))
-        self._detections.publish(messages.detections_message(header, segmentation, self.class_names))
-        height, width = pixels.shape
-        scaled = info and messages.camera_info_message(info, segmentation.frame, width, height)
-        if scaled is not None:
-            self._camera_info.publish(scaled)
-        self._publish_watched(header, segmentation)
-        return info is None or scaled is not None
+        messages = FrameMessages(segmentation, self.class_names, calibration)
+        for topic in (*ALWAYS, *filter(self._watched, ON_DEMAND)):
+            # Serialized as it is: rclpy would build and convert objects field by field.
+            message = messages.make(topic)
+            if message is not None:
+                self._publishers[topic].publish(message)
+        return messages.calibrated
 
     def destroy(self) -> None:
         """Remove the topics."""
-        for publisher in self._publishers:
+        for publisher in self._publishers.values():
             self._node.destroy_publisher(publisher)
         self._publishers.clear()
 
-    def _publish_watched(self, header: Header, segmentation: Segmentation) -> None:
-        """What is made only while somebody subscribes to it."""
-        pixels = segmentation.instance_map.pixels
-        # Where cameras are processed together, it is made for all if one of them wants it.
-        if segmentation.semantic_map is not None and _watched(self._semantic_map):
-            self._semantic_map.publish(messages.image_message(header, "mono8", segmentation.semantic_map))
-        if _watched(self._colour):
-            self._colour.publish(messages.image_message(header, "bgr8", colour_map(pixels)))
-        raw, compressed = _watched(self._overlay), _watched(self._overlay_compressed)
-        if raw or compressed:
-            overlay = draw_overlay(to_bgr(segmentation.frame), segmentation, self.class_names)
-            if raw:
-                self._overlay.publish(messages.image_message(header, "bgr8", overlay))
-            if compressed:
-                self._overlay_compressed.publish(messages.jpeg_message(header, overlay))
-
-
-def _watched(publisher: Any) -> bool:
-    return bool(publisher.get_subscription_count() > 0)
+    def _watched(self, topic: str) -> bool:
+        return bool(self._publishers[topic].get_subscription_count() > 0)

@@ -20,9 +20,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from ..doctor.cameras import IMAGE_KINDS
 from ..doctor.graph import Graph, Publisher, Stream
 from ..errors import FrameError
+from ..frame import Frame
+from ..messages.images import read_compressed_image, read_image
+from ..sources.serialized import frame_from_compressed_image, frame_from_image
 from .camera import GapCounter
-from .cdr import read_compressed_image, read_image
-from .convert import frame_from_compressed_image, frame_from_image
+from .convert import through_cv_bridge
 from .topics import info_beside
 
 # Processes announce themselves when they start, and every three seconds; when nothing new was heard for longer, all
@@ -160,7 +162,7 @@ def _stream(
         return stream
     stream = replace(stream, frames=len(meter.arrivals), missed=meter.missed, hz=meter.hz, size=len(meter.latest))
     try:
-        frame = (frame_from_compressed_image if meter.compressed else frame_from_image)(meter.latest, topic)
+        frame = _frame(meter, topic)
     except FrameError as error:
         return replace(stream, fault=str(error))
     stamp = frame.stamp_ns / 1e9
@@ -175,6 +177,13 @@ def _stream(
         ages=(min(meter.ages), median(meter.ages), max(meter.ages)),
         simulated_age=None if clock.now is None else clock.now - stamp,
     )
+
+
+def _frame(meter: _Meter, topic: str) -> Frame:
+    """The latest frame of a topic."""
+    if meter.compressed:
+        return frame_from_compressed_image(meter.latest, topic)
+    return frame_from_image(meter.latest, topic, through_cv_bridge)
 
 
 def _publisher(info: Any) -> Publisher:

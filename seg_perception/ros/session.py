@@ -11,10 +11,10 @@ from rclpy.node import Node
 from rclpy.timer import Timer
 
 from ..errors import SegPerceptionError
+from ..instances import MAX_SEMANTIC_CLASSES
 from ..pipeline.host import open_backend
 from ..pipeline.segmenter import Segmenter
 from ..pipeline.select import IgnoreMask
-from ..pipeline.semantic import MAX_SEMANTIC_CLASSES
 from ..sources.class_tables import resolve_class_table
 from .camera import Camera, Doorbell
 from .clocks import steady_clock

@@ -196,8 +196,13 @@ class Worker:
 
     def _publish(self, camera: Camera, outputs: Outputs, segmentation: Segmentation) -> bool:
         """Publish the results; false when the calibration does not fit."""
+        calibration = None
         try:
-            return outputs.publish(segmentation, camera.take_info())
+            calibration = camera.take_info()
+        except FrameError as error:
+            self._report(camera.settings.name, "camera_info", str(error))
+        try:
+            return outputs.publish(segmentation, calibration)
         except FrameError as error:
             # A picture for people that cannot be made; the results went out before it.
             self._report(camera.settings.name, f"publish {error.kind}", str(error))

@@ -14,10 +14,12 @@ from seg_perception.errors import FrameError
 from seg_perception.frame import ENCODINGS, Frame
 from seg_perception.ros import convert
 from seg_perception.sources.encodings import to_bgr
+from seg_perception.sources.serialized import frame_from_image
 
 
 def frame_of(pixels: NDArray[np.generic], encoding: str, **options: object) -> Frame:
-    return convert.frame_from_image(serialize_message(image_message(pixels, encoding, **options)), "front")
+    serialized = serialize_message(image_message(pixels, encoding, **options))
+    return frame_from_image(serialized, "front", convert.through_cv_bridge)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.integers(1, 7), st.booleans(), st.integers(0, 5))
@@ -42,7 +44,7 @@ def test_what_is_decoded_without_ros_is_not_copied_and_needs_no_cv_bridge(
     rows = 4 * layout.rows_per_two // 2
     octets = np.random.default_rng(5).integers(0, 256, (rows, 6 * layout.bytes_per_pixel), np.uint8)
     serialized = bytes(serialize_message(image_message(octets, encoding, width=6, height=4)))
-    frame = convert.frame_from_image(serialized, "front")
+    frame = frame_from_image(serialized, "front", convert.through_cv_bridge)
     assert np.shares_memory(frame.data, np.frombuffer(serialized, np.uint8))
     alone = Frame(octets.reshape(-1), 6, 4, octets.shape[1], encoding)
     np.testing.assert_array_equal(to_bgr(frame), to_bgr(alone))

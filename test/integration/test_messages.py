@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sensor_msgs.msg import CameraInfo, RegionOfInterest
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
+from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from seg_perception.errors import FrameError
 from seg_perception.frame import Frame
 from seg_perception.instances import InstanceMap, Instances, Segmentation
-from seg_perception.ros import messages
+from seg_perception.messages.calibration import Calibration, Region
+from seg_perception.messages.detections import write_detections, write_label_info
+from seg_perception.messages.images import write_compressed_image, write_image
+from seg_perception.pipeline.outputs import FrameMessages
 from seg_perception.ros.outputs import Outputs
 
 
@@ -35,30 +41,89 @@ def segmentation(width: int = 1280, height: int = 720, count: int = 10, stamp_ns
     return Segmentation(frame, instances, InstanceMap(pixels.astype(np.uint16), areas), areas, {})
 
 
-@given(st.integers(-(2**31), 2**31 - 1), st.integers(0, 10**9 - 1))
-def test_headers_survive(seconds: int, nanoseconds: int) -> None:
-    frame = Frame(np.zeros(3, np.uint8), 1, 1, 3, "bgr8", seconds * 10**9 + nanoseconds, "optical")
-    header = messages.header_of(frame)
-    assert (header.stamp.sec, header.stamp.nanosec, header.frame_id) == (seconds, nanoseconds, "optical")
+def received(kind: type, serialized: bytes | None) -> Any:
+    """The message that rclpy makes of the bytes, which must be as many as rclpy would have written."""
+    message = deserialize_message(serialized, kind)
+    # It pads the end, and what it leaves between fields is not always zero.
+    assert 0 <= len(serialize_message(message)) - len(serialized) < 4
+    return message
+
+
+names = st.text(st.characters(blacklist_characters="\x00", blacklist_categories=["Cs"]), max_size=40)
+stamps = st.integers(-(2**31) * 10**9, 2**31 * 10**9 - 1)
+
+
+@given(stamps, names)
+def test_headers_survive(stamp_ns: int, frame_id: str) -> None:
+    for kind, serialized in (
+        (Image, write_image(stamp_ns, frame_id, "mono8", np.zeros((1, 1), np.uint8))),
+        (CompressedImage, write_compressed_image(stamp_ns, frame_id, "png", b"")),
+    ):
+        header = received(kind, serialized).header
+        assert (header.stamp.sec * 10**9 + header.stamp.nanosec, header.frame_id) == (stamp_ns, frame_id)
 
 
 def test_pixels_survive_whatever_their_layout() -> None:
     pixels = np.random.default_rng(1).integers(0, 2**16, (6, 10), np.uint16)
-    header = messages.header_of(segmentation(4, 4).frame)
     for layout in (pixels, pixels[::2, ::3], np.asfortranarray(pixels), pixels.astype(">u2")):
-        message = messages.image_message(header, "mono16", layout)
-        assert message.step == layout.shape[1] * 2
+        message = received(Image, write_image(5, "optical", "mono16", layout))
+        assert (message.step, message.encoding) == (layout.shape[1] * 2, "mono16")
         np.testing.assert_array_equal(np.frombuffer(bytes(message.data), "<u2").reshape(layout.shape), layout)
 
 
 def test_detections_name_group_and_class() -> None:
     found = segmentation(8, 8, 3)
-    message = messages.detections_message(messages.header_of(found.frame), found, ["person", "dog", "car"])
+    message = received(Detection2DArray, write_detections(found, ["person", "dog", "car"]))
     assert [detection.id for detection in message.detections] == ["1", "2", "3"]
-    names = [[result.hypothesis.class_id for result in detection.results] for detection in message.detections]
-    assert names == [["other", "person"], ["pedestrian", "dog"], ["vehicle", "car"]]
+    hypotheses = [[result.hypothesis for result in detection.results] for detection in message.detections]
+    assert [[each.class_id for each in row] for row in hypotheses] == [
+        ["other", "person"],
+        ["pedestrian", "dog"],
+        ["vehicle", "car"],
+    ]
+    scores = [[each.score for each in row] for row in hypotheses]
+    assert scores == [[score, score] for score in found.instances.scores.astype(float)]
+    assert {detection.results[0].pose.pose.orientation.w for detection in message.detections} == {1.0}
     box = message.detections[0].bbox
     assert (box.center.position.x, box.center.position.y, box.size_x, box.size_y) == (25, 50, 30, 60)
+
+
+@given(names, st.lists(names, min_size=3, max_size=3), st.integers(0, 12))
+def test_detections_are_laid_out_right_whatever_the_lengths(frame_id: str, classes: list[str], count: int) -> None:
+    found = segmentation(4, 4, count)
+    found = replace(found, frame=replace(found.frame, frame_id=frame_id))
+    message = received(Detection2DArray, write_detections(found, classes))
+    assert [detection.header.frame_id for detection in message.detections] == [frame_id] * count
+    assert [detection.results[1].hypothesis.class_id for detection in message.detections] == [
+        classes[index % 3] for index in range(count)
+    ]
+    assert message.header.stamp.nanosec == 5
+
+
+eight_numbers = st.lists(st.integers(0, 2**32 - 1), min_size=8, max_size=8)
+
+
+@given(names, names, st.lists(st.floats(allow_nan=False), max_size=14), eight_numbers, st.booleans())
+def test_calibrations_are_read_and_written_as_rclpy_does(
+    frame_id: str, model: str, coefficients: list[float], sizes: list[int], rectify: bool
+) -> None:
+    info = CameraInfo(height=sizes[0], width=sizes[1], distortion_model=model, d=coefficients)
+    info.header.frame_id, info.header.stamp.sec = frame_id, -7
+    info.k, info.r, info.p = np.arange(9.0), np.arange(9.0) / 7, np.arange(12.0) / 3
+    info.binning_x, info.binning_y = sizes[2], sizes[3]
+    info.roi = RegionOfInterest(
+        x_offset=sizes[4], y_offset=sizes[5], height=sizes[6], width=sizes[7], do_rectify=rectify
+    )
+    assert received(CameraInfo, Calibration.read(bytes(serialize_message(info))).write()) == info
+
+
+@given(st.data())
+def test_a_damaged_calibration_does_no_more_than_raise_a_frame_error(data: st.DataObject) -> None:
+    serialized = bytearray(serialize_message(CameraInfo(d=[0.1] * 5, distortion_model="plumb_bob")))
+    for _ in range(data.draw(st.integers(0, 6))):
+        serialized[data.draw(st.integers(0, len(serialized) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(FrameError):
+        Calibration.read(bytes(serialized[: data.draw(st.integers(0, len(serialized)))]))
 
 
 sizes = st.integers(2, 60)
@@ -69,16 +134,16 @@ def test_a_point_lands_where_the_image_shows_it(
     width: int, height: int, out_width: int, out_height: int, bin_x: int, bin_y: int, left: int, top: int
 ) -> None:
     """A pixel of the full sensor through both calibrations: crop, bin and resize move it as K says."""
-    info = CameraInfo(binning_x=bin_x, binning_y=bin_y)
     full = (max(1, bin_x) * width, max(1, bin_y) * height)
-    info.roi = RegionOfInterest(x_offset=left, y_offset=top, width=full[0], height=full[1])
-    info.width, info.height = full[0] + left + 3, full[1] + top + 5
-    info.k = [310.0, 1.5, 17.0, 0.0, 290.0, 11.0, 0.0, 0.0, 1.0]
-    info.p = [310.0, 0.0, 17.0, -40.0, 0.0, 290.0, 11.0, 3.0, 0.0, 0.0, 1.0, 0.0]
-    frame = Frame(np.zeros(width * height * 3, np.uint8), width, height, 3 * width, "bgr8", 7, "optical")
-    scaled = messages.camera_info_message(info, frame, out_width, out_height)
+    k = np.array([310.0, 1.5, 17.0, 0.0, 290.0, 11.0, 0.0, 0.0, 1.0])
+    p = np.array([310.0, 0.0, 17.0, -40.0, 0.0, 290.0, 11.0, 3.0, 0.0, 0.0, 1.0, 0.0])
+    region = Region(x_offset=left, y_offset=top, width=full[0], height=full[1])
+    info = Calibration(
+        0, "", full[1] + top + 5, full[0] + left + 3, "", np.zeros(0), k, np.zeros(9), p, bin_x, bin_y, region
+    )
+    assert info.describes(width, height)
+    scaled = info.scaled((width, height), (out_width, out_height))
     assert (scaled.width, scaled.height, scaled.binning_x, scaled.roi.width) == (out_width, out_height, 0, 0)
-    assert scaled.header.frame_id == "optical"
     point = np.array([0.3, -0.2, 2.0])
     for before, after, columns in ((info.k, scaled.k, 3), (info.p, scaled.p, 4)):
         homogeneous = np.append(point, 1.0)[:columns]
@@ -89,23 +154,27 @@ def test_a_point_lands_where_the_image_shows_it(
         np.testing.assert_allclose(found[:2] / found[2], [x, y], atol=1e-9)
 
 
-def test_a_calibration_for_another_size_is_no_calibration() -> None:
-    frame = segmentation(64, 48).frame
-    assert messages.camera_info_message(CameraInfo(width=640, height=480), frame, 64, 48) is None
-    assert messages.camera_info_message(CameraInfo(), frame, 64, 48) is None
-
-
 def test_labels_fit_eight_bits() -> None:
-    found = segmentation(4, 4)
-    message = messages.label_info_message(messages.header_of(found.frame), [str(n) for n in range(300)], 0.3)
+    message = received(LabelInfo, write_label_info(7, [str(n) for n in range(300)], 0.3))
     assert [entry.class_id for entry in message.class_map] == list(range(256))
     assert message.class_map[255].class_name == "254"
     assert message.threshold == pytest.approx(0.3)
+    assert message.header.stamp.nanosec == 7
 
 
-def test_jpeg_can_be_read_again() -> None:
-    header = messages.header_of(segmentation(4, 4).frame)
-    message = messages.jpeg_message(header, np.full((20, 30, 3), 90, np.uint8))
+def test_a_calibration_is_sent_under_the_frames_header_and_for_its_size_only() -> None:
+    found, empty = segmentation(64, 48), np.zeros(0)
+    fitting = Calibration(1, "other", 48, 64, "", empty, np.eye(3).ravel(), np.zeros(9), np.zeros(12))
+    messages = FrameMessages(found, ["a", "b", "c"], fitting)
+    header = received(CameraInfo, messages.make("camera_info")).header
+    assert (messages.calibrated, header.stamp.nanosec, header.frame_id) == (True, 5, "optical")
+    for other in (replace(fitting, width=640), replace(fitting, width=0, height=0)):
+        messages = FrameMessages(found, ["a", "b", "c"], other)
+        assert (messages.calibrated, messages.make("camera_info")) == (False, None)
+
+
+def test_an_overlay_can_be_read_again() -> None:
+    message = received(CompressedImage, FrameMessages(segmentation(64, 48), ["a", "b", "c"]).make("overlay/compressed"))
     assert message.format == "bgr8; jpeg compressed bgr8"
     assert bytes(message.data[:3]) == b"\xff\xd8\xff"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from seg_perception.contract import NO_CLASS
-from seg_perception.instances import InstanceMap, Instances
-from seg_perception.pipeline.semantic import MAX_SEMANTIC_CLASSES, semantic_map
+from seg_perception.instances import MAX_SEMANTIC_CLASSES, InstanceMap, Instances
+from seg_perception.pipeline.semantic import semantic_map
 
 
 def instances(numbers: list[int], labels: list[int]) -> Instances:

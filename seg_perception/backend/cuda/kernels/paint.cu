@@ -28,7 +28,7 @@ constexpr int LINES = TILE_HEIGHT / WARPS;  // pixels of a thread, one below the
 constexpr int COLUMNS = TILE_WIDTH / 32;    // and side by side
 static_assert(COLUMNS == 2 && LINES * COLUMNS <= 32, "a pixel is a bit, two are stored at once");
 constexpr unsigned LEFT_COLUMN = 0x55555555u, RIGHT_COLUMN = 0xaaaaaaaau;
-constexpr int MAX_SEMANTIC_CLASSES = 255;  // pipeline/semantic.py
+constexpr int MAX_SEMANTIC_CLASSES = 255;  // instances.py
 constexpr float LARGEST = 3.402823466e38f;
 
 // What one camera's tiles are painted from, and where.
