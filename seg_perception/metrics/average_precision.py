@@ -22,7 +22,9 @@ from ..errors import BackendUnavailable
 
 KINDS = {"mask": "segm", "box": "bbox"}
 _IOU_LEVELS = 10
-_RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+# Squares of the side in pixels between which COCO calls an object small, medium or large.
+AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 # Resamples computed at once: bounds the memory of (resamples, IoU levels, results) arrays.
 _AT_ONCE = 25
 
@@ -63,29 +65,80 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class _ClassMatches:
+class ClassMatches:
     """The results of one class, best first, and how they match.
 
     Attributes:
+        scores: float64 `[D]`, descending.
         image: int64 `[D]`, index of each result's image.
         right, wrong: bool `[10, D]` by IoU level; neither where a result lies on a crowd region.
         truths: int64 `[I]`, objects to be found in each image.
     """
 
+    scores: NDArray[np.float64]
     image: NDArray[np.int64]
     right: NDArray[np.bool_]
     wrong: NDArray[np.bool_]
     truths: NDArray[np.int64]
 
+    @classmethod
+    def of(cls, images: Sequence[Mapping[str, Any] | None]) -> ClassMatches:
+        """Join what pycocotools finds for one class image by image.
+
+        Args:
+            images: of each image `dtScores`, `dtMatches`, `dtIgnore` and `gtIgnore`, named and shaped as pycocotools
+                has them; None stands for nothing there.
+        """
+        truths = np.zeros(len(images), np.int64)
+        scores: list[NDArray[np.float64]] = [np.empty(0)]
+        image: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        matched, ignored = [np.zeros((_IOU_LEVELS, 0), bool)], [np.zeros((_IOU_LEVELS, 0), bool)]
+        for index, found in enumerate(images):
+            if found is None:
+                continue
+            truths[index] = np.count_nonzero(np.asarray(found["gtIgnore"]) == 0)
+            scores.append(np.asarray(found["dtScores"], np.float64))
+            image.append(np.full(len(found["dtScores"]), index))
+            matched.append(np.asarray(found["dtMatches"]).reshape(_IOU_LEVELS, -1) != 0)
+            ignored.append(np.asarray(found["dtIgnore"], bool).reshape(_IOU_LEVELS, -1))
+        joined = np.concatenate(scores)
+        order = np.argsort(-joined, kind="stable")
+        hit, left_out = (np.concatenate(each, axis=1)[:, order] for each in (matched, ignored))
+        return cls(joined[order], np.concatenate(image)[order], hit & ~left_out, ~hit & ~left_out, truths)
+
+    def curve(self, level: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Precision and score at each of `RECALL_LEVELS`, at one IoU level.
+
+        Returns:
+            float64 `[101]` each: the best precision at this or any higher recall, 0 where it is never reached; the
+            score of the result that reaches it, NaN where none does. Both NaN where there is nothing to be found.
+        """
+        precision, scores = np.full(len(RECALL_LEVELS), np.nan), np.full(len(RECALL_LEVELS), np.nan)
+        truths = self.truths.sum()
+        if not truths:
+            return precision, scores
+        right, wrong = np.cumsum(self.right[level]), np.cumsum(self.wrong[level])
+        best = np.maximum.accumulate((right / (right + wrong + np.spacing(1)))[::-1])[::-1]
+        first = np.searchsorted(right / truths, RECALL_LEVELS, side="left")
+        reached = first < len(self.scores)
+        precision[:] = 0.0
+        precision[reached], scores[reached] = best[first[reached]], self.scores[first[reached]]
+        return precision, scores
+
 
 class MatchedResults:
     """One result set, matched with the ground truth of some images."""
 
-    def __init__(self, kind: str, image_ids: Sequence[int], classes: Mapping[str, _ClassMatches]) -> None:
+    def __init__(self, kind: str, image_ids: Sequence[int], classes: Mapping[str, ClassMatches]) -> None:
         """Take what `match_results` made."""
         self.kind = kind
         self.image_ids = tuple(image_ids)
         self._classes = dict(classes)
+
+    @property
+    def classes(self) -> Mapping[str, ClassMatches]:
+        """How the results of each class match."""
+        return self._classes
 
     def only(self, names: Sequence[str]) -> MatchedResults:
         """The same for some of the classes."""
@@ -158,6 +211,40 @@ def match_results(
     Raises:
         BackendUnavailable: pycocotools is not installed.
     """
+    evaluation = _evaluated(annotations, results, image_ids, kind, {"all": (0.0, 1e10)})
+    return _matched(evaluation, annotations, kind)
+
+
+def summarize_results(
+    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int], kind: str = "mask"
+) -> tuple[MatchedResults, NDArray[np.float64]]:
+    """Match results with ground truth, and sum them up as pycocotools does by default; arguments as `match_results`.
+
+    Returns:
+        The matched results, and `COCOeval.stats`, float64 `[12]`: AP over all IoU levels, at 0.50 and at 0.75, of
+        small, medium and large objects; AR with 1, 10 and 100 results a picture, of small, medium and large objects.
+        NaN where there is nothing to be found. Small, medium and large are those of the results' boxes, for masks,
+        too, if results have both: that is pycocotools' reading.
+
+    Raises:
+        BackendUnavailable: pycocotools is not installed.
+    """
+    evaluation = _evaluated(annotations, results, image_ids, kind, AREAS)
+    with redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+        evaluation.summarize()
+    stats = np.asarray(evaluation.stats, np.float64)
+    return _matched(evaluation, annotations, kind), np.where(stats < 0, np.nan, stats)
+
+
+def _evaluated(
+    annotations: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    image_ids: Sequence[int],
+    kind: str,
+    areas: Mapping[str, tuple[float, float]],
+) -> Any:
+    """The evaluation of pycocotools after its first step."""
     require_pycocotools()
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -180,15 +267,22 @@ def match_results(
             found = truth.loadRes(own)
         evaluation = COCOeval(truth, found, KINDS[kind])
         evaluation.params.imgIds = wanted
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluation.params.areaRngLbl = list(areas)
+        evaluation.params.areaRng = [list(limits) for limits in areas.values()]
         evaluation.evaluate()
+    return evaluation
+
+
+def _matched(evaluation: Any, annotations: Mapping[str, Any], kind: str) -> MatchedResults:
+    """How results of any size match: the first of the areas."""
     categories = {each["id"]: str(each["name"]) for each in annotations["categories"]}
-    rows = np.reshape(np.array(evaluation.evalImgs, dtype=object), (-1, len(wanted)))
+    wanted, areas = list(evaluation.params.imgIds), len(evaluation.params.areaRng)
+    rows = np.reshape(np.array(evaluation.evalImgs, dtype=object), (-1, areas, len(wanted)))[:, 0]
     return MatchedResults(
         kind,
         wanted,
         {
-            categories[category]: _class_matches(images)
+            categories[category]: ClassMatches.of(images)
             for category, images in zip(evaluation.params.catIds, rows, strict=True)
         },
     )
@@ -232,26 +326,7 @@ def _numbered(annotations: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _class_matches(images: Sequence[Mapping[str, Any] | None]) -> _ClassMatches:
-    """Join what pycocotools found for one class image by image; None stands for nothing there."""
-    truths = np.zeros(len(images), np.int64)
-    scores: list[NDArray[np.float64]] = [np.empty(0)]
-    image: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-    matched, ignored = [np.zeros((_IOU_LEVELS, 0), bool)], [np.zeros((_IOU_LEVELS, 0), bool)]
-    for index, found in enumerate(images):
-        if found is None:
-            continue
-        truths[index] = np.count_nonzero(np.asarray(found["gtIgnore"]) == 0)
-        scores.append(np.asarray(found["dtScores"], np.float64))
-        image.append(np.full(len(found["dtScores"]), index))
-        matched.append(np.asarray(found["dtMatches"]).reshape(_IOU_LEVELS, -1) != 0)
-        ignored.append(np.asarray(found["dtIgnore"], bool).reshape(_IOU_LEVELS, -1))
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    hit, left_out = (np.concatenate(each, axis=1)[:, order] for each in (matched, ignored))
-    return _ClassMatches(np.concatenate(image)[order], hit & ~left_out, ~hit & ~left_out, truths)
-
-
-def _weighted(matches: _ClassMatches, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _weighted(matches: ClassMatches, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """AP of one class at each IoU level.
 
     Args:
@@ -274,7 +349,7 @@ def _weighted(matches: _ClassMatches, weights: NDArray[np.float64]) -> NDArray[n
     precision = right / (right + wrong + np.spacing(1))
     # The best precision at this or any higher recall, counted once for each recall level that is newly reached.
     best = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-    reached = np.searchsorted(_RECALL_LEVELS, recall, side="right")
+    reached = np.searchsorted(RECALL_LEVELS, recall, side="right")
     new = np.diff(reached, axis=2, prepend=0)
-    result[possible] = (new * best).sum(axis=2) / len(_RECALL_LEVELS)
+    result[possible] = (new * best).sum(axis=2) / len(RECALL_LEVELS)
     return result

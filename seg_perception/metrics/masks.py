@@ -30,7 +30,7 @@ def encode_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
     if mask.ndim != 2:
         raise ValueError(f"mask: expected shape (H, W), got {mask.shape}")
     height, width = mask.shape
-    return {"size": [height, width], "counts": _as_text(_run_lengths(mask))}
+    return {"size": [height, width], "counts": counts_text(_run_lengths(mask))}
 
 
 def mask_iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -93,8 +93,8 @@ def _run_lengths(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     return lengths
 
 
-def _as_text(lengths: NDArray[np.int64]) -> str:
-    """Run lengths in COCO's text form."""
+def counts_text(lengths: NDArray[np.int64]) -> str:
+    """Run lengths, int64 `[runs]`, outside first, in COCO's text form."""
     rest = lengths.copy()
     rest[3:] -= lengths[1:-2]
     columns = []
