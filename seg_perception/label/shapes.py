@@ -1,0 +1,205 @@
+"""Masks as polygons and run lengths, and back.
+
+Polygons are in pixels whose corners have whole coordinates: pixel (u, v) is the square from (u, v) to (u + 1, v + 1).
+Before it is simplified, the outline of a mask runs along the edges of its pixels, so drawing it gives the mask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..metrics.compact import CompactMask
+
+# A hole that is no thicker than this in pixels may be filled: no pixel of it is further than one from the object.
+_THIN = 2
+_FEWEST_POINTS = 3
+
+
+def polygons_of(mask: CompactMask, simplify: float) -> list[NDArray[np.float64]] | None:
+    """The outlines of a mask, the largest part first.
+
+    Args:
+        mask: holes that are at most two pixels thick are filled.
+        simplify: how far in pixels an outline may leave the mask's own, so that it needs fewer points. No pixel that
+            is further from the mask's border, rounded up, changes sides.
+
+    Returns:
+        One float64 `[P, 2]` for each part, x and y in pixels of the image; None for a mask that polygons cannot hold
+        because of its holes.
+    """
+    region = mask.region().astype(np.uint8)
+    outlines = _outlines(region)
+    filled = _drawn(outlines, region.shape)
+    thick = cv2.erode(filled - region, np.ones((_THIN + 1, _THIN + 1), np.uint8), borderValue=0)
+    if thick.any():
+        return None
+    chosen = [_simplified(outline, 0.0) for outline in outlines]
+    for tolerance in (simplify, simplify / 2, simplify / 4) if simplify > 0 else ():
+        simple = [_simplified(outline, tolerance) for outline in outlines]
+        # Outlines of thin parts may come to cross one another.
+        if _is_near(_drawn(simple, region.shape), filled, int(np.ceil(simplify))):
+            chosen = simple
+            break
+    chosen.sort(key=lambda outline: -cv2.contourArea(outline.astype(np.float32)))
+    corner = np.array([mask.left, mask.top], np.float64)
+    return [outline + corner for outline in chosen]
+
+
+def mask_of_polygons(polygons: Iterable[NDArray[np.floating]], size: tuple[int, int]) -> CompactMask:
+    """The pixels whose centres lie in any of some polygons.
+
+    Args:
+        polygons: float `[P, 2]` each, x and y in pixels; a polygon that crosses itself is filled by the even-odd rule.
+        size: height and width of the image; what lies outside it is cut off.
+    """
+    mask = np.zeros(size, bool)
+    for polygon in polygons:
+        if len(polygon) >= _FEWEST_POINTS:
+            _fill(mask, np.asarray(polygon, np.float64))
+    return CompactMask.of(mask)
+
+
+def mask_of_rle(rle: dict[str, Any]) -> CompactMask:
+    """A mask of COCO's run lengths, as text or as a list of numbers.
+
+    Raises:
+        ValueError: they are malformed, or do not add up to the size.
+    """
+    height, width = (int(side) for side in rle["size"])
+    counts = rle["counts"]
+    lengths = _lengths_of_text(counts) if isinstance(counts, str) else [int(each) for each in counts]
+    return CompactMask.of(_mask_of_runs(lengths, (width, height)).T)
+
+
+def crop_runs(mask: CompactMask) -> list[int]:
+    """The runs along the rows of a mask's own rectangle, outside first."""
+    flat = mask.region().reshape(-1)
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    bounds = [0, *([0] if flat[:1].any() else []), *changes.tolist(), flat.size]
+    return [end - begin for begin, end in pairwise(bounds)]
+
+
+def mask_of_crop_runs(runs: Sequence[int], box: tuple[int, int, int, int], size: tuple[int, int]) -> CompactMask:
+    """The inverse of `crop_runs`.
+
+    Args:
+        runs: along the rows of a rectangle, outside first.
+        box: its left, top, width and height in pixels.
+        size: height and width of the image.
+
+    Raises:
+        ValueError: the runs do not add up to the rectangle.
+    """
+    left, top, width, height = box
+    return mask_of_crop(_mask_of_runs(runs, (height, width)), left, top, size)
+
+
+def mask_of_crop(region: NDArray[np.bool_], left: int, top: int, size: tuple[int, int]) -> CompactMask:
+    """A mask of which a rectangle, bool `[h, w]`, is given; what lies outside the image is cut off."""
+    mask = np.zeros(size, bool)
+    y, x = max(0, -top), max(0, -left)
+    into = mask[max(0, top) : max(0, top + region.shape[0]), max(0, left) : max(0, left + region.shape[1])]
+    into[...] = region[y : y + into.shape[0], x : x + into.shape[1]]
+    return CompactMask.of(mask)
+
+
+def painted_mask(pixels: NDArray[np.uint16], number: int, box: NDArray[np.floating]) -> CompactMask:
+    """The pixels of one number in an instance map; only its box is looked at, outside which nothing is painted.
+
+    Args:
+        pixels: uint16 `[H, W]`, at camera size.
+        number: of the instance.
+        box: float `[4]`, x1 y1 x2 y2 in pixels of the map.
+    """
+    height, width = pixels.shape
+    x1, y1 = (max(0, int(np.floor(side)) - 1) for side in box[:2])
+    x2, y2 = min(width, int(np.ceil(box[2])) + 1), min(height, int(np.ceil(box[3])) + 1)
+    part = CompactMask.of(pixels[y1:y2, x1:x2] == number)
+    return CompactMask(
+        (height, width), part.top + y1, part.left + x1, part.bottom + y1, part.right + x1, part.area, part.bits
+    )
+
+
+def _outlines(region: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
+    """The outer border of each part, along the edges of its pixels: int32 `[P, 2]`."""
+    # Of a doubled mask the outline that OpenCV draws through the centres of pixels tells the two sides of one apart.
+    double = np.repeat(np.repeat(region, 2, axis=0), 2, axis=1)
+    contours, _ = cv2.findContours(double, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [((contour[:, 0] + 1) // 2).astype(np.int32) for contour in contours]
+
+
+def _simplified(outline: NDArray[np.int32], tolerance: float) -> NDArray[np.float64]:
+    """The same outline with fewer points, float64 `[P, 2]`."""
+    closed = cv2.approxPolyDP(outline.reshape(-1, 1, 2), tolerance, True)[:, 0]
+    # A speck that is smaller than the tolerance stays as it is.
+    return (closed if len(closed) >= _FEWEST_POINTS else outline).astype(np.float64)
+
+
+def _drawn(outlines: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    mask = np.zeros(shape, bool)
+    for outline in outlines:
+        _fill(mask, outline.astype(np.float64))
+    return mask.view(np.uint8)
+
+
+def _is_near(first: NDArray[np.uint8], second: NDArray[np.uint8], distance: int) -> bool:
+    """Whether no pixel of two masks, uint8 0 or 1, differs that is further than this from the border of the second."""
+    around = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
+    outer, inner = cv2.dilate(second, around, borderValue=0), cv2.erode(second, around, borderValue=0)
+    return bool((first <= outer).all() and (inner <= first).all())
+
+
+def _fill(mask: NDArray[np.bool_], polygon: NDArray[np.float64]) -> None:
+    """Add the pixels whose centres lie in a polygon, float64 `[P, 2]`, to a mask, bool `[H, W]`, by the even-odd rule.
+
+    Along each row the edges that cross its middle take turns at beginning and ending the inside.
+    """
+    height, width = mask.shape
+    top = max(0, int(np.ceil(polygon[:, 1].min() - 0.5)))
+    bottom = min(height, int(np.ceil(polygon[:, 1].max() - 0.5)))
+    if bottom <= top:
+        return
+    turns = np.zeros((bottom - top, width + 1), np.uint8)
+    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        low, high = sorted((y1, y2))
+        rows = np.arange(max(top, int(np.ceil(low - 0.5))), min(bottom, int(np.ceil(high - 0.5))))
+        if not len(rows):
+            continue
+        x = x1 + (rows + 0.5 - y1) * (x2 - x1) / (y2 - y1)
+        turns[rows - top, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)] ^= 1
+    mask[top:bottom] |= np.bitwise_xor.accumulate(turns[:, :width], axis=1).view(np.bool_)
+
+
+def _mask_of_runs(lengths: Sequence[int], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Runs along the rows of an array, outside first: bool of that shape."""
+    if sum(lengths) != shape[0] * shape[1] or any(length < 0 for length in lengths):
+        raise ValueError(f"run lengths: expected them to add up to {shape[0]} x {shape[1]} pixels, got {sum(lengths)}")
+    inside = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(inside, lengths).reshape(shape)
+
+
+def _lengths_of_text(text: str) -> list[int]:
+    """Run lengths out of COCO's text form, which `metrics.masks.encode_rle` explains."""
+    lengths: list[int] = []
+    value = shift = 0
+    for character in text.encode("ascii", "replace"):
+        digit = character - 48
+        if not 0 <= digit < 64:
+            raise ValueError(f"run lengths: expected characters from '0' to 'o', got {chr(character)!r}")
+        value |= (digit & 0x1F) << shift
+        shift += 5
+        if digit & 0x20:
+            continue
+        if digit & 0x10:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("run lengths: expected the text to end with a whole number, it is cut off")
+    return lengths
