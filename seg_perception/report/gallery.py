@@ -1,0 +1,124 @@
+"""Pictures of a report: several layers of one frame, two of which share the place on both sides of a slider."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .html import Content, Html, element
+
+# A report stays well below 20 MB: base64 adds a third to this, tables and plots need little.
+PICTURE_BYTES = 13_000_000
+# What is tried until a picture is small enough: its width in pixels, the quality of the JPEG file.
+_STEPS = ((800, 85), (800, 70), (640, 70), (640, 50), (480, 50), (320, 40))
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One picture of a frame.
+
+    Attributes:
+        name: what it shows: `truth`, `f16`.
+        image_bgr: uint8 `[H, W, 3]`; all layers of a frame have one size.
+    """
+
+    name: str
+    image_bgr: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A frame of a gallery.
+
+    Attributes:
+        title: name of the frame.
+        text: what there is to see.
+        layers: its pictures; the first is on the left of the slider, the second on its right, and where there are more
+            one can choose.
+    """
+
+    title: str
+    text: Content
+    layers: Sequence[Layer]
+
+
+def share_of_bytes(pictures: int) -> int:
+    """Bytes that each picture of a report may have, so that all of them stay within `PICTURE_BYTES`."""
+    return PICTURE_BYTES // max(1, pictures)
+
+
+def gallery(shots: Iterable[Shot], most_bytes: int, level: int = 3) -> Html:
+    """Frames, one after another.
+
+    Args:
+        shots: the frames; taken one at a time, so that they need not all be in memory.
+        most_bytes: of each picture; see `share_of_bytes`.
+        level: of the headings.
+    """
+    return element("div", (shot_block(each, most_bytes, level) for each in shots), class_="gallery")
+
+
+def shot_block(shot: Shot, most_bytes: int, level: int = 3) -> Html:
+    """One frame: title, text, slider and, with more than two layers, the choice of what is on its sides."""
+    layers = [_layer(shot.title, each, place, len(shot.layers), most_bytes) for place, each in enumerate(shot.layers)]
+    many = len(layers) > 1
+    slider = element(
+        "input", type="range", min=0, max=100, step="any", value=50, autocomplete="off",
+        aria_label=f"{shot.title}: how much of the left picture is shown",
+    ) if many else ""  # fmt: skip
+    handle = element("div", class_="handle") if many else ""
+    stage = element("div", layers, handle, slider, class_="stage")
+    heading = element(f"h{level}", shot.title)
+    text = element("p", shot.text) if shot.text else ""
+    return element("article", heading, text, _picks(shot), stage, class_="shot compare")
+
+
+def data_uri(image_bgr: NDArray[np.uint8], most_bytes: int) -> str:
+    """An image as a JPEG file within a URI: as good as `most_bytes` allows, and never wider than 800 pixels."""
+    data = b""
+    for width, quality in _STEPS:
+        data = _jpeg(_narrowed(image_bgr, width), quality)
+        if len(data) <= most_bytes:
+            break
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _layer(title: str, layer: Layer, place: int, count_: int, most_bytes: int) -> Html:
+    sides = [side for side, at in (("left", 0), ("right", min(1, count_ - 1))) if at == place]
+    height, width = layer.image_bgr.shape[:2]
+    picture = element("img", src=data_uri(layer.image_bgr, most_bytes), alt=f"{title}: {layer.name}", width=width,
+                      height=height, decoding="async")  # fmt: skip
+    return element("figure", picture, element("figcaption", layer.name), class_=" ".join(["layer", *sides]))
+
+
+def _picks(shot: Shot) -> Html:
+    """The choice of the layers on both sides of the slider."""
+    if len(shot.layers) < 3:
+        return Html()
+
+    def choice(side: str, chosen: int) -> Html:
+        buttons = (
+            element("button", layer.name, type="button", value=place, aria_pressed=str(place == chosen).lower())
+            for place, layer in enumerate(shot.layers)
+        )
+        return element("div", element("span", side, class_="faint"), buttons, role="group", aria_label=side,
+                       data_side=side)  # fmt: skip
+
+    return element("div", choice("left", 0), choice("right", 1), class_="picks")
+
+
+def _narrowed(image: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    if width <= most:
+        return image
+    return cv2.resize(image, (most, max(1, round(height * most / width))), interpolation=cv2.INTER_AREA).view(np.uint8)
+
+
+def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return data.tobytes()
