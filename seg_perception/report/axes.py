@@ -10,7 +10,6 @@ from .html import Html, element
 
 WIDTH = 520  # of every drawing, in its own units; shown at this width in pixels or less
 TOP, BELOW = 10, 42  # room above and below the area within the axes
-_RIGHT = 16
 _BASE = 250  # height of the lower axis
 _LETTER = 6.6  # width of an average letter
 
@@ -102,15 +101,17 @@ class Across:
     Attributes:
         scale: its values.
         left: where it begins in the drawing.
+        right: room behind its end.
     """
 
     scale: Scale
     left: float
+    right: float = 16
 
     @property
     def width(self) -> float:
         """Its length in the drawing."""
-        return WIDTH - _RIGHT - self.left
+        return WIDTH - self.right - self.left
 
     def at(self, value: float) -> float:
         """Where a value lies in the drawing."""

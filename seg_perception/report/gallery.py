@@ -92,7 +92,7 @@ def _layer(title: str, layer: Layer, place: int, count_: int, most_bytes: int) -
     sides = [side for side, at in (("left", 0), ("right", min(1, count_ - 1))) if at == place]
     height, width = layer.image_bgr.shape[:2]
     picture = element("img", src=data_uri(layer.image_bgr, most_bytes), alt=f"{title}: {layer.name}", width=width,
-                      height=height, decoding="async")  # fmt: skip
+                      height=height)  # fmt: skip
     return element("figure", picture, element("figcaption", layer.name), class_=" ".join(["layer", *sides]))
 
 

@@ -18,13 +18,14 @@ from math import isfinite, nan
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .axes import BELOW, TOP, WIDTH, Across, Axis, Canvas, left_of, line, path, svg
+from .axes import BELOW, TOP, Across, Axis, Canvas, left_of, line, path, svg
 from .html import Content, Html, element
 
 KINDS = 7  # colours in the style sheet
 _POINTS = 400  # of a curve, at most; a drawing has no more columns
 _TOUCHED = 40  # points of a curve that say their values
 _BAR, _GAP = 13, 10  # height of a bar, and between groups of bars
+_VALUE = 55  # room for a value behind its bar
 _NAME = 26  # letters of a category's name, at most
 
 
@@ -145,7 +146,7 @@ def bar_chart(
     values = [end for row in bars.values() for bar in row for end in (bar.value, bar.low, bar.high)]
     scale = axis.fitted([0.0, *values] if axis.low is None else values)
     names = [_short(each) for each in categories]
-    across = Across(scale, left_of(names))
+    across = Across(scale, left_of(names), _VALUE)
     step = _BAR * len(bars) + _GAP
     base = TOP + step * len(categories)
     marks = [*across.marks(TOP, base)]
@@ -207,10 +208,7 @@ def _bar(across: Across, bar: Bar, top: float, number: int, name: str, digits: i
     ends = [across.at(bar.low), across.at(bar.high)] if interval else [low, high]
     if interval:
         yield line([(end, top + _BAR / 2) for end in ends], "whisker")
-    behind = max(high, *ends) + 5
-    inside = behind + 7 * len(text) > WIDTH
-    yield element("text", text, x=min(low, *ends) - 5 if inside else behind, y=top + _BAR - 2.5,
-                  text_anchor="end" if inside else None)  # fmt: skip
+    yield element("text", text, x=max(high, *ends) + 5, y=top + _BAR - 2.5)
 
 
 def _steps(canvas: Canvas, edges: NDArray[np.floating], shares: NDArray[np.floating], number: int, name: str) -> Html:
