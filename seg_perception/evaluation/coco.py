@@ -66,7 +66,7 @@ class CocoSet:
         Raises:
             SourceError: the file cannot be read or has another form, or none of its images is there.
         """
-        content = _read(path)
+        content = read_annotations(path)
         names = [(image, Path(str(image["file_name"]))) for image in content["images"]]
         folders = [folder] if folder is not None else [path.parent / "images", path.parent]
         for each in folders:
@@ -167,7 +167,7 @@ class _Images(FrameSource):
         return len(self._set.images)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_annotations(path: Path) -> dict[str, Any]:
     """The content of an annotation file, with the keys and fields that are used.
 
     Raises:
