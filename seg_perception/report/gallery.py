@@ -14,8 +14,9 @@ from .html import Content, Html, element
 
 # A report stays well below 20 MB: base64 adds a third to this, tables and plots need little.
 PICTURE_BYTES = 13_000_000
+WIDTH = 800  # of pictures, at most: what is drawn on them stays readable
 # What is tried until a picture is small enough: its width in pixels, the quality of the JPEG file.
-_STEPS = ((800, 85), (800, 70), (640, 70), (640, 50), (480, 50), (320, 40))
+_STEPS = ((WIDTH, 85), (WIDTH, 70), (640, 70), (640, 50), (480, 50), (320, 40))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,15 @@ class Shot:
     Attributes:
         title: name of the frame.
         text: what there is to see.
-        layers: its pictures; the first is on the left of the slider, the second on its right, and where there are more
-            one can choose.
+        layers: its pictures.
+        left, right: which of them are on the sides of the slider; where there are more than two, one can choose.
     """
 
     title: str
     text: Content
     layers: Sequence[Layer]
+    left: int = 0
+    right: int = 1
 
 
 def share_of_bytes(pictures: int) -> int:
@@ -65,35 +68,49 @@ def gallery(shots: Iterable[Shot], most_bytes: int, level: int = 3) -> Html:
 
 def shot_block(shot: Shot, most_bytes: int, level: int = 3) -> Html:
     """One frame: title, text, slider and, with more than two layers, the choice of what is on its sides."""
-    layers = [_layer(shot.title, each, place, len(shot.layers), most_bytes) for place, each in enumerate(shot.layers)]
-    many = len(layers) > 1
+    layers = [_layer(shot, place, most_bytes) for place in range(len(shot.layers))]
     slider = element(
         "input", type="range", min=0, max=100, step="any", value=50, autocomplete="off",
         aria_label=f"{shot.title}: how much of the left picture is shown",
-    ) if many else ""  # fmt: skip
-    handle = element("div", class_="handle") if many else ""
-    stage = element("div", layers, handle, slider, class_="stage")
+    )  # fmt: skip
+    movable = [element("div", class_="handle"), slider] if len(layers) > 1 else []
+    stage = element("div", layers, movable, class_="stage")
     heading = element(f"h{level}", shot.title)
     text = element("p", shot.text) if shot.text else ""
     return element("article", heading, text, _picks(shot), stage, class_="shot compare")
 
 
 def data_uri(image_bgr: NDArray[np.uint8], most_bytes: int) -> str:
-    """An image as a JPEG file within a URI: as good as `most_bytes` allows, and never wider than 800 pixels."""
+    """An image as a JPEG file within a URI: as good as `most_bytes` allows, and never wider than `WIDTH`."""
     data = b""
     for width, quality in _STEPS:
-        data = _jpeg(_narrowed(image_bgr, width), quality)
+        data = _jpeg(narrowed(image_bgr, width), quality)
         if len(data) <= most_bytes:
             break
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _layer(title: str, layer: Layer, place: int, count_: int, most_bytes: int) -> Html:
-    sides = [side for side, at in (("left", 0), ("right", min(1, count_ - 1))) if at == place]
+def narrowed(image_bgr: NDArray[np.uint8], most: int = WIDTH) -> NDArray[np.uint8]:
+    """The image at a width of `most` pixels, if it is wider."""
+    height, width = image_bgr.shape[:2]
+    if width <= most:
+        return image_bgr
+    size = (most, max(1, round(height * most / width)))
+    return cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA).view(np.uint8)
+
+
+def _layer(shot: Shot, place: int, most_bytes: int) -> Html:
+    layer = shot.layers[place]
+    # A single picture is on both sides.
+    sides = ("left", "right") if len(shot.layers) == 1 else _sides(shot, place)
     height, width = layer.image_bgr.shape[:2]
-    picture = element("img", src=data_uri(layer.image_bgr, most_bytes), alt=f"{title}: {layer.name}", width=width,
-                      height=height)  # fmt: skip
+    source, name = data_uri(layer.image_bgr, most_bytes), f"{shot.title}: {layer.name}"
+    picture = element("img", src=source, alt=name, width=width, height=height)
     return element("figure", picture, element("figcaption", layer.name), class_=" ".join(["layer", *sides]))
+
+
+def _sides(shot: Shot, place: int) -> list[str]:
+    return [side for side, chosen in (("left", shot.left), ("right", shot.right)) if chosen == place]
 
 
 def _picks(shot: Shot) -> Html:
@@ -109,14 +126,7 @@ def _picks(shot: Shot) -> Html:
         return element("div", element("span", side, class_="faint"), buttons, role="group", aria_label=side,
                        data_side=side)  # fmt: skip
 
-    return element("div", choice("left", 0), choice("right", 1), class_="picks")
-
-
-def _narrowed(image: NDArray[np.uint8], most: int) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    if width <= most:
-        return image
-    return cv2.resize(image, (most, max(1, round(height * most / width))), interpolation=cv2.INTER_AREA).view(np.uint8)
+    return element("div", choice("left", shot.left), choice("right", shot.right), class_="picks")
 
 
 def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
