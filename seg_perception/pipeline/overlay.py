@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,11 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..instances import Segmentation
+from ..errors import ConfigurationError
+from ..instances import Instances, Segmentation
+from .overlay_panel import Figures, draw_figures, draw_legend
+from .plates import Box, Colour, Places, Sizes, Writing, draw_plate, shade
 
+OUTLINE, FILL, BOTH = SHAPES = ("outline", "fill", "both")
 _FILL = 0.42
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_HEIGHT = 22.0  # pixels of a capital of `_FONT` at scale 1
+# A full label may be this much wider than its box.
+_WIDER = 2.0
 # Turning by the golden angle keeps every run of successive hues far apart, however long it gets.
 _GOLDEN_ANGLE = np.pi * (3.0 - np.sqrt(5.0))
 # Lightness and chroma alternate, so that hues that come close after some turns still differ.
@@ -38,162 +42,122 @@ def colour_map(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return cv2.cvtColor(words.view(np.uint8).reshape(*pixels.shape, 4), cv2.COLOR_BGRA2BGR).view(np.uint8)
 
 
+@dataclass(frozen=True, slots=True)
+class OverlayStyle:
+    """How instances are drawn.
+
+    Attributes:
+        shape: one of `SHAPES`: their outlines, their areas, or both.
+        numbers: whether labels have the instances' numbers.
+        figures: whether figures of the camera and a legend are drawn.
+
+    Raises:
+        ConfigurationError: there is no such shape.
+    """
+
+    shape: str = BOTH
+    numbers: bool = False
+    figures: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise ConfigurationError(f"overlay_style: expected {', '.join(SHAPES)}, got {self.shape!r}")
+
+
 def draw_overlay(
-    image_bgr: NDArray[np.uint8], segmentation: Segmentation, class_names: Sequence[str]
+    image_bgr: NDArray[np.uint8],
+    segmentation: Segmentation,
+    class_names: Sequence[str],
+    style: OverlayStyle = OverlayStyle(),
+    figures: Figures | None = None,
 ) -> NDArray[np.uint8]:
-    """The camera image with every instance filled, outlined, framed and named.
+    """The camera image with every instance marked and named.
 
     Args:
         image_bgr: uint8 `[H, W, 3]`, the camera image; it is left unchanged.
         segmentation: what was found in it; the instance map may have another size.
         class_names: the model's class names, indexed by the instances' labels.
+        style: how.
+        figures: of the camera, for a style that has them.
 
     Returns:
         uint8 `[H, W, 3]`, bgr.
     """
     canvas = np.ascontiguousarray(image_bgr).copy()
-    instances = segmentation.instances
-    if not len(instances):
-        return canvas
     height, width = canvas.shape[:2]
-    style = _Style.of(width, height)
-    pixels = segmentation.instance_map.pixels
-    if pixels.shape != (height, width):
-        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).view(np.uint16)
+    instances, sizes, places = segmentation.instances, Sizes.of(width, height), Places(width, height)
     corners = np.concatenate([np.floor(instances.boxes_camera[:, :2]), np.ceil(instances.boxes_camera[:, 2:])], axis=1)
     boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.astype(int).tolist()]
     colours = [(b, g, r) for b, g, r in _colour_table()[instances.numbers].tolist()]
 
-    # Worst first, so that the names of the surest instances lie on top.
-    for index in reversed(range(len(instances))):
-        _fill(canvas, pixels, int(instances.numbers[index]), boxes[index], colours[index], style)
-    for index in reversed(range(len(instances))):
-        _draw_corners(canvas, boxes[index], colours[index], style)
-    texts = [
-        f"{class_names[label]} {score:.2f}" for label, score in zip(instances.labels, instances.scores, strict=True)
+    # Worst first, so that the surest instances lie on top.
+    masks = _masks(segmentation, boxes, (height, width)) if len(instances) else iter(())
+    for index, region, mask in masks:
+        _draw_mask(canvas[region], mask, colours[index], sizes, style.shape)
+    for index in reversed(range(len(boxes))):
+        _draw_corners(canvas, boxes[index], colours[index], sizes)
+    if style.figures:
+        draw_legend(canvas, instances.groups, sizes, places)
+        if figures is not None:
+            draw_figures(canvas, figures, sizes, places)
+    plates = [
+        places.find(sizes, _writings(instances, index, class_names, style, sizes, box), box)
+        for index, box in enumerate(boxes)
     ]
-    plates = _place_labels(texts, boxes, (width, height), style)
-    for index in reversed(range(len(instances))):
-        _draw_label(canvas, texts[index], plates[index], colours[index], style)
+    for index in reversed(range(len(boxes))):
+        writing, place = plates[index]
+        draw_plate(canvas, place, writing, colours[index], sizes, hollow=instances.rows[index] < 0)
     return canvas
 
 
-_Box = tuple[int, int, int, int]
-_Colour = tuple[int, int, int]
+def _masks(
+    segmentation: Segmentation, boxes: Sequence[Box], shape: tuple[int, int]
+) -> Iterator[tuple[int, tuple[slice, slice], NDArray[np.uint8]]]:
+    """The worst instance first: its index, the region of the image around it, and its pixels there."""
+    pixels, (height, width) = segmentation.instance_map.pixels, shape
+    if pixels.shape != shape:
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).view(np.uint16)
+    for index in reversed(range(len(boxes))):
+        number = int(segmentation.instances.numbers[index])
+        x1, y1, x2, y2 = boxes[index]
+        # One pixel more: a map of another size rounds the box's border its own way. The blocks of a much coarser map
+        # may reach further, and are cut there.
+        region = np.s_[max(0, y1 - 1) : max(0, y2 + 1), max(0, x1 - 1) : max(0, x2 + 1)]
+        if pixels[region].size:  # a model may give a box that ends before it begins
+            yield index, region, cv2.inRange(pixels[region], number, number).view(np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
-class _Style:
-    """Sizes in pixels that suit an image.
-
-    Attributes:
-        line: thickness of outlines and corners.
-        capital: height of a capital letter.
-        font_scale: scale of `_FONT`.
-        font_line: thickness of its strokes.
-        margin: space around a label's text.
-    """
-
-    line: int
-    capital: int
-    font_scale: float
-    font_line: int
-    margin: int
-
-    @classmethod
-    def of(cls, width: int, height: int) -> _Style:
-        side = min(width, height * 16 / 9) / 1280
-        capital = max(8, round(10 * side))
-        return cls(
-            line=max(1, round(1.5 * side)),
-            capital=capital,
-            font_scale=capital / _FONT_HEIGHT,
-            font_line=max(1, round(capital / 9)),
-            margin=max(3, round(0.4 * capital)),
-        )
-
-    def plate(self, text: str) -> tuple[int, int]:
-        """Width and height of a label's plate."""
-        (width, _), _ = cv2.getTextSize(text, _FONT, self.font_scale, self.font_line)
-        # The third of a capital below the base line is for letters like g.
-        return width + 2 * self.margin, self.capital + self.capital // 3 + 2 * self.margin
+def _draw_mask(region: NDArray[np.uint8], mask: NDArray[np.uint8], colour: Colour, sizes: Sizes, shape: str) -> None:
+    """Tint an instance's pixels and draw their outline."""
+    if shape != OUTLINE:
+        cv2.copyTo(shade(region, colour, _FILL), mask, region)
+    if shape != FILL:
+        # Thick smooth lines cost by the corner, and a border drawn pixel by pixel has one at each step.
+        contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_TC89_KCOS)
+        cv2.drawContours(region, contours, -1, colour, sizes.line, cv2.LINE_AA)
 
 
-def _fill(
-    canvas: NDArray[np.uint8], pixels: NDArray[np.uint16], number: int, box: _Box, colour: _Colour, style: _Style
-) -> None:
-    """Blend an instance's pixels with its colour and draw their outline, looking only inside its box."""
-    x1, y1, x2, y2 = box
-    # One pixel more: a map of another size rounds the box's border its own way. The blocks of a much coarser map may
-    # reach further, and are cut there.
-    x1, y1 = max(0, x1 - 1), max(0, y1 - 1)
-    region = canvas[y1 : y2 + 1, x1 : x2 + 1]
-    if not region.size:  # a model may give a box that ends before it begins
-        return
-    mask = cv2.inRange(pixels[y1 : y2 + 1, x1 : x2 + 1], number, number)
-    blended = cv2.LUT(region, _blend_table(colour))
-    cv2.copyTo(blended, mask, region)
-    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(region, contours, -1, colour, style.line, cv2.LINE_AA)
-
-
-def _blend_table(colour: _Colour) -> NDArray[np.uint8]:
-    """What each value of each channel becomes under a translucent `colour`: uint8 `[1, 256, 3]`."""
-    values = np.arange(256.0)[:, None] * (1 - _FILL) + np.array(colour) * _FILL
-    return np.round(values).astype(np.uint8)[None]
-
-
-def _draw_corners(canvas: NDArray[np.uint8], box: _Box, colour: _Colour, style: _Style) -> None:
+def _draw_corners(canvas: NDArray[np.uint8], box: Box, colour: Colour, sizes: Sizes) -> None:
     """Mark the four corners of a box."""
     height, width = canvas.shape[:2]
     x1, y1, x2, y2 = max(0, box[0]), max(0, box[1]), min(width, box[2]) - 1, min(height, box[3]) - 1
     side = max(0, min(x2 - x1, y2 - y1))
-    length = min(max(4, side // 4), 16 * style.line, side)
+    length = min(max(4, side // 4), 16 * sizes.line, side)
     for x, dx in ((x1, length), (x2, -length)):
         for y, dy in ((y1, length), (y2, -length)):
             corner = np.array([(x + dx, y), (x, y), (x, y + dy)], np.int32)
-            cv2.polylines(canvas, [corner], False, colour, style.line + 1, cv2.LINE_AA)
+            cv2.polylines(canvas, [corner], False, colour, sizes.line, cv2.LINE_AA)
 
 
-def _place_labels(texts: Sequence[str], boxes: Sequence[_Box], size: tuple[int, int], style: _Style) -> list[_Box]:
-    """A place for every label at its box, clear of the labels before it if there is such a place.
-
-    Args:
-        texts: the labels, best instance first.
-        boxes: their boxes.
-        size: width and height of the image.
-        style: sizes in pixels.
-
-    Returns:
-        The labels' plates, x1 y1 x2 y2.
-    """
-    width, height = size
-    plates: list[_Box] = []
-    for text, (x1, y1, _, y2) in zip(texts, boxes, strict=True):
-        plate_width, plate_height = style.plate(text)
-        left = max(0, min(x1, width - plate_width))
-        tops = [top for top in (y1 - plate_height, y1, y2 - plate_height, y2) if 0 <= top <= height - plate_height]
-        places = [(left, top, left + plate_width, top + plate_height) for top in tops or [0]]
-        free = (place for place in places if not any(_overlap(place, plate) for plate in plates))
-        plates.append(next(free, places[0]))
-    return plates
-
-
-def _draw_label(canvas: NDArray[np.uint8], text: str, plate: _Box, colour: _Colour, style: _Style) -> None:
-    """Write `text` on a plate of `colour`."""
-    cv2.rectangle(canvas, plate[:2], (plate[2] - 1, plate[3] - 1), colour, cv2.FILLED)
-    origin = (plate[0] + style.margin, plate[1] + style.margin + style.capital)
-    cv2.putText(canvas, text, origin, _FONT, style.font_scale, _ink(colour), style.font_line, cv2.LINE_AA)
-
-
-def _overlap(a: _Box, b: _Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _ink(colour: _Colour) -> _Colour:
-    """Black or white, whichever is easier to read on `colour` (Rec. 709 luma)."""
-    blue, green, red = colour
-    return (16, 16, 16) if 0.0722 * blue + 0.7152 * green + 0.2126 * red > 110 else (255, 255, 255)
+def _writings(
+    instances: Instances, index: int, class_names: Sequence[str], style: OverlayStyle, sizes: Sizes, box: Box
+) -> list[Writing]:
+    """What an instance's label may say, the fullest first; a label much wider than its box says less."""
+    group, score = int(instances.groups[index]), f"{instances.scores[index]:.2f}"
+    number = f"#{instances.numbers[index]} " if style.numbers else ""
+    full = Writing(f"{class_names[instances.labels[index]]} {number}{score}", group)
+    shorter = [Writing(number + score, group), Writing("", group)]
+    return [full, *shorter] if sizes.width(full) <= _WIDER * (box[2] - box[0]) else shorter
 
 
 @lru_cache(maxsize=1)

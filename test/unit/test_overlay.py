@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from seg_perception.classes import NO_GROUP, ROAD_GROUPS
+from seg_perception.errors import ConfigurationError
 from seg_perception.frame import Frame
 from seg_perception.instances import InstanceMap, Instances, Segmentation
-from seg_perception.pipeline.overlay import colour_map, draw_overlay
+from seg_perception.pipeline.overlay import BOTH, FILL, OUTLINE, SHAPES, OverlayStyle, colour_map, draw_overlay
+from seg_perception.pipeline.overlay_panel import Figures
+from seg_perception.pipeline.pictograms import pictogram
 
 NAMES = ("person", "car", "traffic light")
 Box = tuple[float, float, float, float]
@@ -113,6 +118,105 @@ def test_the_outline_has_the_pure_colour() -> None:
         np.testing.assert_array_equal(overlay[row, column], colour_of(3))
 
 
+@pytest.mark.parametrize("shape", [OUTLINE, FILL, BOTH])
+def test_outlines_and_areas_are_drawn_as_the_style_says(shape: str) -> None:
+    image, box = picture(720, 1280), (100.0, 100.0, 500.0, 500.0)
+    pixels = np.zeros((720, 1280), np.uint16)
+    pixels[200:400, 200:400] = 3
+    overlay = draw_overlay(image, segmentation(image, pixels, [box], [3]), NAMES, OverlayStyle(shape))
+    assert np.array_equal(overlay[220:380, 220:380], image[220:380, 220:380]) == (shape == OUTLINE)
+    assert np.array_equal(overlay[300, 200], colour_of(3)) == (shape != FILL)
+
+
+def test_there_are_three_shapes() -> None:
+    with pytest.raises(ConfigurationError, match="expected outline, fill, both, got 'neon'"):
+        OverlayStyle("neon")
+
+
+def test_what_is_not_seen_now_has_a_hollow_label() -> None:
+    image, box = np.zeros((360, 640, 3), np.uint8), (100.0, 100.0, 400.0, 300.0)
+    seen = segmentation(image, np.zeros((360, 640), np.uint16), [box], [1])
+    expected = replace(seen, instances=replace(seen.instances, rows=np.array([-1], np.int32)))
+    plates = [
+        np.count_nonzero((draw_overlay(image, each, NAMES) == colour_of(1)).all(axis=-1)) for each in (seen, expected)
+    ]
+    assert plates[1] < 0.75 * plates[0]
+
+
+def test_numbers_stand_in_labels_where_they_are_kept() -> None:
+    image, box = np.zeros((360, 640, 3), np.uint8), (100.0, 100.0, 400.0, 300.0)
+    found = segmentation(image, np.zeros((360, 640), np.uint16), [box], [1])
+    plain, numbered = (draw_overlay(image, found, NAMES, OverlayStyle(numbers=each)) for each in (False, True))
+    assert np.count_nonzero(numbered.any(axis=0)[:400]) >= np.count_nonzero(plain.any(axis=0)[:400])
+    assert (numbered != plain).any()
+    np.testing.assert_array_equal(numbered[110:], plain[110:])
+
+
+# The corners
+
+
+FIGURED = OverlayStyle(figures=True)
+
+
+def test_figures_and_legend_keep_to_their_corners() -> None:
+    image = np.full((720, 1280, 3), 200, np.uint8)
+    nothing = segmentation(image, np.zeros((720, 1280), np.uint16), [], [])
+    overlay = draw_overlay(image, nothing, NAMES, FIGURED, Figures("front", 0.062, 9.8, {"superseded": 48}, 5.0))
+    changed = (overlay != 200).any(axis=-1)
+    assert changed[2, 2]
+    assert changed[-2, 2]
+    changed[:60, :640] = changed[-30:, :640] = False
+    assert not changed.any()
+
+
+def test_figures_say_what_they_know() -> None:
+    expected = frozenset({"superseded"})
+    calm = Figures("front", 0.0624, 9.84, {"superseded": 48, "too_old": 0}, 5.0, expected)
+    assert [text for text, _ in calm.lines()] == [
+        "front   9.8 results/s   age 62 ms",
+        "dropped in 5 s: 48 superseded",
+    ]
+    alarmed = replace(calm, dropped={"superseded": 48, "too_old": 2})
+    assert alarmed.lines()[1][0] == "dropped in 5 s: 48 superseded, 2 too old"
+    assert alarmed.lines()[1][1] != calm.lines()[1][1], "what should not be is in another colour"
+    assert [text for text, _ in Figures("left", seconds=5.0).lines()] == [
+        "left   - results/s   age -",
+        "dropped in 5 s: none",
+    ]
+
+
+def test_labels_keep_clear_of_figures_and_legend() -> None:
+    image = np.zeros((360, 640, 3), np.uint8)
+    box = (0.0, 0.0, 640.0, 360.0)
+    found = segmentation(image, np.zeros((360, 640), np.uint16), [box], [1])
+    figures = Figures("front", 0.062, 9.8, {"superseded": 48}, 5.0)
+    plain = draw_overlay(image, found, NAMES, OverlayStyle(), figures)
+    figured = draw_overlay(image, found, NAMES, FIGURED, figures)
+    label = (plain == colour_of(1)).all(axis=-1)[:20, 10:150]
+    assert label.sum() > 300
+    assert not (figured == colour_of(1)).all(axis=-1)[:20, 10:150].any()
+
+
+@pytest.mark.parametrize("size", [(640, 480), (1280, 720), (3840, 2160)])
+def test_the_writing_grows_with_the_picture(size: tuple[int, int]) -> None:
+    width, height = size
+    image = np.zeros((height, width, 3), np.uint8)
+    nothing = segmentation(image, np.zeros((height, width), np.uint16), [], [])
+    lines = (
+        draw_overlay(image, nothing, NAMES, FIGURED, Figures("H"))[: height // 4, : width // 50].max(axis=(1, 2)) > 128
+    )
+    # Of the strokes of a capital letter.
+    assert max(7, 0.012 * height) <= np.count_nonzero(lines) <= 0.03 * height
+
+
+@pytest.mark.parametrize("side", [12, 30])
+def test_pictograms_differ(side: int) -> None:
+    drawn = [pictogram(group, side) / 255 for group in (NO_GROUP, *range(len(ROAD_GROUPS)))]
+    for index, one in enumerate(drawn):
+        assert 0.1 < one.mean() < 0.7
+        assert all(np.abs(one - other).mean() > 0.15 for other in drawn[:index])
+
+
 def test_far_from_boxes_and_labels_nothing_changes() -> None:
     image = picture(720, 1280)
     boxes = [(100.5, 200.5, 250.2, 300.7), (600.0, 400.0, 700.0, 500.0), (1000.0, 60.0, 1279.0, 200.0)]
@@ -198,8 +302,8 @@ def test_the_label_at_a_border_stays_inside(box: Box) -> None:
     # The map is empty, so what is drawn in the pure colour is the plate and the corners.
     overlay = draw_overlay(image, segmentation(image, np.zeros((360, 640), np.uint16), [box], [1]), NAMES)
     plate = (overlay == colour_of(1)).all(axis=-1)
-    # The widest row of the plate and its tallest column are as in the middle of the image.
-    middle = (250.0, 200.0, 400.0, 300.0)
+    # As much of it as in the middle of the image, where a label as long belongs to a box as wide.
+    middle = (250.0, 200.0, 250.0 + min(150.0, box[2] - box[0]), 300.0)
     plain = draw_overlay(image, segmentation(image, np.zeros((360, 640), np.uint16), [middle], [1]), NAMES)
     expected = (plain == colour_of(1)).all(axis=-1)[:196]
     assert plate.sum() >= expected.sum()
@@ -232,7 +336,9 @@ def test_tiny_images_and_any_boxes(
     numbers = random.choice(np.arange(1, 65536, dtype=np.uint16), count, replace=False)
     pixels = random.choice(np.append(numbers, np.uint16(0)), (map_height, map_width))
     boxes = [tuple(box) for box in corners.reshape(-1, 4).tolist()]
-    overlay = draw_overlay(image, segmentation(image, pixels, boxes, numbers.tolist()), NAMES)
+    style = OverlayStyle(SHAPES[seed % 3], numbers=bool(seed & 4), figures=bool(seed & 8))
+    found = segmentation(image, pixels, boxes, numbers.tolist())
+    overlay = draw_overlay(image, found, NAMES, style, Figures("front", 0.1, 9.0, {"lost": 3}, 5.0))
     assert overlay.shape == image.shape
     assert overlay.dtype == np.uint8
 

@@ -1,0 +1,185 @@
+"""Writing on pictures: sizes that suit them, and plates with a pictogram and text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .pictograms import pictogram
+
+Box = tuple[int, int, int, int]
+Colour = tuple[int, int, int]
+
+BLACK, WHITE = (16, 16, 16), (255, 255, 255)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_HEIGHT = 22.0  # pixels of a capital of `_FONT` at scale 1
+# Places are kept free in steps of this many pixels.
+_CELL = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes in pixels that suit an image.
+
+    Attributes:
+        line: thickness of outlines and corners.
+        capital: height of a capital letter.
+        font_scale: scale of the font.
+        font_line: thickness of its strokes.
+        margin: space around a plate's text.
+        icon: side of a pictogram.
+    """
+
+    line: int
+    capital: int
+    font_scale: float
+    font_line: int
+    margin: int
+    icon: int
+
+    @classmethod
+    def of(cls, width: int, height: int) -> Sizes:
+        """Those that suit an image of some width and height."""
+        side = min(width, height * 16 / 9) / 1280
+        capital = max(8, round(10 * side))
+        return cls(
+            line=max(1, round(1.5 * side)),
+            capital=capital,
+            font_scale=capital / _FONT_HEIGHT,
+            font_line=max(1, round(capital / 9)),
+            margin=max(3, round(0.4 * capital)),
+            icon=capital + capital // 2,
+        )
+
+    @property
+    def plate_height(self) -> int:
+        """Height of a plate."""
+        # The third of a capital below the base line is for letters like g.
+        return self.capital + self.capital // 3 + 2 * self.margin
+
+    def width(self, writing: Writing) -> int:
+        """Width of the plate of some writing."""
+        icon = 0 if writing.group is None else self.icon
+        gap = self.margin if icon and writing.text else 0
+        return icon + gap + self.text_width(writing.text) + 2 * self.margin
+
+    def text_width(self, text: str) -> int:
+        """Width of a line of text."""
+        if not text:
+            return 0
+        (width, _), _ = cv2.getTextSize(text, _FONT, self.font_scale, self.font_line)
+        return width
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What stands on a plate.
+
+    Attributes:
+        text: to the right of the pictogram.
+        group: whose pictogram; None for none.
+    """
+
+    text: str
+    group: int | None = None
+
+
+class Places:
+    """Which parts of an image are taken by plates."""
+
+    def __init__(self, width: int, height: int) -> None:
+        """All is free."""
+        self._taken = np.zeros((height // _CELL + 1, width // _CELL + 1), np.bool_)
+        self._width, self._height = width, height
+
+    def find(self, sizes: Sizes, writings: Sequence[Writing], box: Box) -> tuple[Writing, Box]:
+        """A place for a plate at a box, clear of what is taken if there is such a place; it is taken from now on.
+
+        Args:
+            sizes: in pixels.
+            writings: what the plate may say, the fullest first; the shorter ones are for crowded places.
+            box: x1 y1 x2 y2 of what it belongs to.
+
+        Returns:
+            What it says, and its x1 y1 x2 y2.
+        """
+        x1, y1, _, y2 = box
+        high = sizes.plate_height
+        tops = [y1 - high, y1, y2 - high, y2, *(y1 + step * high for step in (1, 2, 3))]
+        tops = [top for top in tops if 0 <= top <= self._height - high] or [0]
+        for writing in writings:
+            wide = sizes.width(writing)
+            left = max(0, min(x1, self._width - wide))
+            for top in tops:
+                place = (left, top, left + wide, top + high)
+                if self.take(place):
+                    return writing, place
+        wide = sizes.width(writings[-1])
+        left = max(0, min(x1, self._width - wide))
+        return writings[-1], (left, tops[0], left + wide, tops[0] + high)
+
+    def take(self, place: Box) -> bool:
+        """Take a place, if it is free."""
+        x1, y1, x2, y2 = place
+        cells = self._taken[y1 // _CELL : -(-y2 // _CELL), x1 // _CELL : -(-x2 // _CELL)]
+        if cells.any():
+            return False
+        cells[...] = True
+        return True
+
+
+def draw_plate(
+    canvas: NDArray[np.uint8], place: Box, writing: Writing, colour: Colour, sizes: Sizes, *, hollow: bool = False
+) -> None:
+    """Draw a plate.
+
+    Args:
+        canvas: uint8 `[H, W, 3]`, bgr.
+        place: x1 y1 x2 y2; what lies outside the canvas is cut.
+        writing: what stands on it.
+        colour: of the plate.
+        sizes: in pixels.
+        hollow: whether the plate is dark, and its border and writing have the colour.
+    """
+    ground = BLACK if hollow else colour
+    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), ground, cv2.FILLED)
+    if hollow:
+        cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), colour, 1)
+    draw_writing(canvas, place, writing, colour if hollow else ink(colour), sizes)
+
+
+def draw_writing(canvas: NDArray[np.uint8], place: Box, writing: Writing, colour: Colour, sizes: Sizes) -> None:
+    """Draw what stands on a plate, without the plate."""
+    x, y = place[0] + sizes.margin, place[1]
+    if writing.group is not None:
+        _draw_pictogram(canvas, writing.group, (x, y + (sizes.plate_height - sizes.icon) // 2), colour, sizes.icon)
+        x += sizes.icon + sizes.margin
+    if writing.text:
+        origin = (x, y + sizes.margin + sizes.capital)
+        cv2.putText(canvas, writing.text, origin, _FONT, sizes.font_scale, colour, sizes.font_line, cv2.LINE_AA)
+
+
+def ink(colour: Colour) -> Colour:
+    """Black or white, whichever is easier to read on `colour` (Rec. 709 luma)."""
+    blue, green, red = colour
+    return BLACK if 0.0722 * blue + 0.7152 * green + 0.2126 * red > 110 else WHITE
+
+
+def shade(region: NDArray[np.uint8], colour: Colour, share: float) -> NDArray[np.uint8]:
+    """A region `[h, w, 3]` under a translucent colour; `share` (0-1) is the colour's."""
+    values = np.arange(256.0)[:, None] * (1 - share) + np.array(colour) * share
+    return cv2.LUT(region, np.round(values).astype(np.uint8)[None]).view(np.uint8)
+
+
+def _draw_pictogram(canvas: NDArray[np.uint8], group: int, corner: tuple[int, int], colour: Colour, side: int) -> None:
+    x, y = corner
+    region = canvas[max(0, y) : y + side, max(0, x) : x + side]
+    if not region.size:
+        return
+    covered = pictogram(group, side)[max(0, -y) :, max(0, -x) :][: region.shape[0], : region.shape[1]]
+    share = covered[..., None] / np.float32(255)
+    region[...] = region * (1 - share) + np.array(colour, np.float32) * share + np.float32(0.5)
