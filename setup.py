@@ -63,8 +63,8 @@ setup(
         "openvino": ["openvino"],
         "onnxruntime": ["onnxruntime"],
         "toolchain": ["onnx", "onnxruntime"],
-        # Bags as input of commands, and those that `streetworld --bag` makes.
-        "bags": ["rosbags"],
+        # Bags as input of commands, and those that `replay` and `streetworld --bag` make.
+        "bags": ["rosbags", "mcap"],
         # Average precision on labelled pictures.
         "evaluation": ["pycocotools"],
         # For use without ROS; elsewhere python3-opencv comes through rosdep.

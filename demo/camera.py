@@ -26,7 +26,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from demo.pictures import schedule
 from seg_perception.errors import SegPerceptionError
-from seg_perception.sources.bags import open_bag
+from seg_perception.sources.bag_reader import Bag
 from seg_perception.streetworld import bag
 
 FRAME_ID = "camera_optical_frame"
@@ -74,11 +74,9 @@ def from_bag(path: Path, frames: int) -> list[Shot]:
     """The first frames that the street world's camera recorded."""
     images: list[bytearray] = []
     infos: list[bytearray] = []
-    with open_bag(path) as reader:
+    with Bag(path) as recorded:
         for topic, messages in ((bag.IMAGE, images), (bag.CAMERA_INFO, infos)):
-            connections = [each for each in reader.connections if each.topic == topic]
-            for _, _, data in islice(reader.messages(connections), frames):
-                messages.append(bytearray(data))
+            messages += [bytearray(each.data) for each in islice(recorded.messages([topic]), frames)]
     return [Shot(*both) for both in zip(images, infos, strict=True)]
 
 

@@ -58,7 +58,7 @@ def _pictures(drive: Drive) -> Iterator[NDArray[np.uint8]]:
     """Both sides of each frame."""
     received = {each.stamp_ns: each for each in drive.received}
     truth = {each.stamp_ns: each for each in drive.truth}
-    for _, frame in BagImages(drive.bag, topic=IMAGE):
+    for _, frame in BagImages(drive.bag, topics=[IMAGE]):
         if frame.stamp_ns in truth:
             found = received.get(frame.stamp_ns)
             left = _panel(frame, found, "received" if found else "no result: dropped")

@@ -14,7 +14,7 @@ from demo.session import DETECTIONS, INSTANCE_MAP, Report, run
 from seg_perception.errors import ConfigurationError, SourceError
 from seg_perception.evaluation.published import PublishedComparison, compare_published
 from seg_perception.metrics.agreement import AgreementRule
-from seg_perception.sources.bags import is_bag, open_bag
+from seg_perception.sources.bag_reader import Bag, is_bag
 from seg_perception.sources.published import PublishedFrame, read_published
 from seg_perception.streetworld import bag as world_bag
 from seg_perception.streetworld.world import StreetWorld, WorldFrame, WorldOptions
@@ -86,8 +86,8 @@ def has_truth(path: Path) -> bool:
     """Whether a path is a bag with pictures and ground truth, as the street world writes it."""
     if not is_bag(path):
         return False
-    with open_bag(path) as reader:
-        topics = {each.topic for each in reader.connections}
+    with Bag(path) as bag:
+        topics = set(bag.topics)
     return {world_bag.IMAGE, world_bag.CAMERA_INFO, world_bag.INSTANCE_MAP, world_bag.DETECTIONS} <= topics
 
 

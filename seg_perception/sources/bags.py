@@ -2,147 +2,154 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from ..errors import BackendUnavailable, SourceError
+from ..errors import FrameError, SourceError
 from ..frame import Frame
+from ..messages.detections import DETECTIONS
+from ..messages.images import COMPRESSED_IMAGE, IMAGE
+from .bag_reader import Bag
 from .base import FrameSource
-from .encodings import decode_compressed
+from .serialized import frame_from_message
 
-BAG_SUFFIXES = (".mcap", ".db3", ".bag")
-_METADATA = "metadata.yaml"
-_IMAGE, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-_NANOSECONDS = 1_000_000_000
+_COMPRESSED = "/compressed"
+# What a segmenter publishes beside its detections is no camera.
+_RESULTS = ("instance_map", "instance_map/color", "semantic_map", "overlay", "overlay/compressed")
+_SECOND = 1_000_000_000
 
 
 class BagImages(FrameSource):
     """The images of a bag in the order in which they were recorded.
 
     Stamps and `frame_id` are those of the messages; names are `BAG_000000`, `BAG_000001`, ... Messages that cannot be
-    decoded are failures, and the bag goes on.
+    decoded are failures, and so is what is damaged; the bag goes on.
+
+    Attributes:
+        cameras: name of the camera by topic, for each topic that is read.
     """
 
-    def __init__(self, path: Path, *, frame_id: str = "", camera: str = "", topic: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        frame_id: str = "",
+        camera: str = "",
+        topics: Sequence[str] = (),
+        start: float = 0.0,
+        duration: float = 0.0,
+    ) -> None:
         """Open the bag once to see what it has.
 
         Args:
             path: a bag's folder, or a single file.
             frame_id: for messages that have none.
-            camera: name of the camera in the configuration.
-            topic: only of this one; empty for all topics with images.
+            camera: name of the camera in the configuration; by default one after each topic.
+            topics: only of these; none for all with camera images.
+            start: seconds of the bag to leave out.
+            duration: seconds of the bag to read; 0 for all that follows.
 
         Raises:
             SourceError: it cannot be read or has no images.
             BackendUnavailable: rosbags is not installed.
         """
         super().__init__(sequence=True)
-        self._path, self._frame_id, self._camera, self._topic = path, frame_id, camera, topic
-        with open_bag(path) as reader:
-            topics = {each.topic: each.msgtype for each in reader.connections}
-            images = self._connections(reader)
-            if not images:
-                raise SourceError(
-                    f"{path}: expected {topic or 'a topic'} of {_IMAGE} or {_COMPRESSED}, got "
-                    f"{', '.join(f'{name} ({kind})' for name, kind in topics.items()) or 'an empty bag'}"
-                )
-            self._count = sum(each.msgcount for each in images)
+        self._path, self._frame_id = path, frame_id
+        self._start, self._duration = start, duration
+        with Bag(path) as bag:
+            self.cameras = camera_topics(bag, topics)
+            self._count = sum(bag.counts[topic] for topic in self.cameras)
         if not self._count:
-            raise SourceError(f"{path}: its topics {', '.join(each.topic for each in images)} have no images")
+            raise SourceError(f"{path}: its topics {', '.join(self.cameras)} have no images")
+        if camera:
+            self.cameras = dict.fromkeys(self.cameras, camera)
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         """Yield the images that can be decoded."""
         self.failures = []
-        with open_bag(self._path) as reader:
-            for index, (connection, _, data) in enumerate(reader.messages(self._connections(reader))):
+        with Bag(self._path) as bag:
+            begin, end = time_range(bag, self._start, self._duration)
+            for index, message in enumerate(bag.messages(self.cameras, begin, end)):
                 name = f"{self._path.stem}_{index:06d}"
                 try:
-                    frame = self._frame(reader.deserialize(data, connection.msgtype), connection.msgtype)
-                # Beside FrameError whatever rosbags raises for bytes that are no such message.
-                except Exception as error:
-                    self.failures.append(SourceError(f"{self._path}: {name} on {connection.topic}: {error}"))
+                    frame = frame_from_message(message.data, message.kind, self.cameras[message.topic])
+                except FrameError as error:
+                    self.failures.append(SourceError(f"{self._path}: {name} on {message.topic}: {error}"))
                 else:
-                    yield name, frame
+                    yield name, frame if frame.frame_id else replace(frame, frame_id=self._frame_id)
+            self.failures += [SourceError(f"{self._path}: {fault}") for fault in bag.faults]
 
     def __len__(self) -> int:
-        """How many image messages the bag has."""
-        return int(self._count)
+        """How many image messages the bag has.
 
-    def _connections(self, reader: Any) -> list[Any]:
-        return [
-            each
-            for each in reader.connections
-            if each.msgtype in (_IMAGE, _COMPRESSED) and self._topic in ("", each.topic)
-        ]
-
-    def _frame(self, message: Any, kind: str) -> Frame:
-        stamp = message.header.stamp
-        stamp_ns = stamp.sec * _NANOSECONDS + stamp.nanosec
-        frame_id = message.header.frame_id or self._frame_id
-        data = np.asarray(message.data, np.uint8)
-        if kind == _COMPRESSED:
-            return decode_compressed(data, stamp_ns=stamp_ns, frame_id=frame_id, camera=self._camera)
-        return Frame(
-            data,
-            message.width,
-            message.height,
-            message.step,
-            message.encoding,
-            stamp_ns,
-            frame_id,
-            self._camera,
-            bool(message.is_bigendian),
-        )
+        Raises:
+            TypeError: only a part of the bag is read.
+        """
+        if self._start or self._duration:
+            raise TypeError(f"{self._path}: how many images a part of a bag has is not known before it is read")
+        return self._count
 
 
-def is_bag(path: Path) -> bool:
-    """Whether a path is meant as a bag: a file by its suffix, a folder by what ROS 2 writes into it."""
-    if path.is_dir():
-        return (path / _METADATA).is_file()
-    return path.suffix.lower() in BAG_SUFFIXES
+def camera_topics(bag: Bag, wanted: Sequence[str] = ()) -> dict[str, str]:
+    """The topics of a bag with camera images, and a name for each camera.
 
+    Of a camera that was recorded raw and compressed, the raw images are taken; results of a segmenter are left out.
 
-def open_bag(path: Path) -> Any:
-    """A reader of rosbags, to be used with `with`.
+    Args:
+        bag: open.
+        wanted: these and no others; none for all.
 
     Raises:
-        SourceError: the bag cannot be read.
-        BackendUnavailable: rosbags is not installed.
+        SourceError: there is none, or one that is wanted is not there or has no images.
     """
-    try:
-        from rosbags.highlevel import AnyReader
-        from rosbags.typesys import Stores, get_typestore
-    except ImportError as error:
-        message = f"{path}: bags need the Python package rosbags ({error}): pip install rosbags"
-        raise BackendUnavailable(message) from error
-    try:
-        # Bags before Iron do not say how their messages are built.
-        return _Reader(AnyReader([path], default_typestore=get_typestore(Stores.LATEST)), path)
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    images = {topic: kind for topic, kind in bag.topics.items() if kind in (IMAGE, COMPRESSED_IMAGE)}
+    for topic in wanted:
+        if topic not in images:
+            got = f"{topic} ({bag.topics[topic]})" if topic in bag.topics else ", ".join(images) or "no images"
+            raise SourceError(f"{bag.path}: topic {topic}: expected one of {IMAGE} or {COMPRESSED_IMAGE}, got {got}")
+    chosen = list(dict.fromkeys(wanted)) or _cameras(bag.topics, images)
+    if not chosen:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in bag.topics.items()) or "an empty bag"
+        raise SourceError(f"{bag.path}: expected a topic of {IMAGE} or {COMPRESSED_IMAGE} from a camera, got {listed}")
+    return _names(chosen)
 
 
-class _Reader:
-    """A reader whose opening raises the errors of this package."""
+def time_range(bag: Bag, start: float, duration: float) -> tuple[int | None, int | None]:
+    """Times of recording in nanoseconds between which a part of a bag lies; None where it is not limited.
 
-    def __init__(self, reader: Any, path: Path) -> None:
-        self._reader, self._path = reader, path
-
-    def __enter__(self) -> Any:
-        try:
-            return self._reader.__enter__()
-        except Exception as error:
-            raise _unreadable(self._path, error) from error
-
-    def __exit__(self, *details: object) -> None:
-        self._reader.__exit__(*details)
+    Args:
+        bag: open.
+        start: seconds to leave out.
+        duration: seconds to read; 0 for all that follows.
+    """
+    begin = bag.start_ns + round(start * _SECOND)
+    return (begin if start else None), (begin + round(duration * _SECOND) if duration else None)
 
 
-def _unreadable(path: Path, error: Exception) -> SourceError:
-    return SourceError(
-        f"{path}: cannot be read as a bag ({error}); expected a folder with {_METADATA} or a file ending in "
-        f"{', '.join(BAG_SUFFIXES)}; copy it again, or repair it with `ros2 bag reindex`"
-    )
+def _cameras(topics: Mapping[str, str], images: Mapping[str, str]) -> list[str]:
+    """Topics of cameras."""
+    spaces = [topic.rpartition("/")[0] for topic, kind in topics.items() if kind == DETECTIONS]
+    results = {f"{space}/{name}" for space in spaces for name in _RESULTS}
+    return [
+        topic
+        for topic, kind in images.items()
+        if topic not in results
+        and not (kind == COMPRESSED_IMAGE and images.get(topic.removesuffix(_COMPRESSED)) == IMAGE)
+    ]
+
+
+def _names(topics: Sequence[str]) -> dict[str, str]:
+    """A name for each topic, fit for a parameter: of /front/image_raw it is front."""
+    names: dict[str, str] = {}
+    for topic in topics:
+        parts = [part for part in topic.removesuffix(_COMPRESSED).split("/") if part]
+        words = "_".join(parts[:-1] or parts)
+        name = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_") or "camera"
+        name = name if name[0].isalpha() else f"camera_{name}"
+        if len(parts) == 1 and name.startswith("image"):
+            name = "camera"
+        taken = set(names.values())
+        names[topic] = next(each for each in (name, *(f"{name}_{n}" for n in range(2, 1000))) if each not in taken)
+    return names

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import FrameError, SourceError
 from ..frame import Frame, check_size
-from .bags import BAG_SUFFIXES, BagImages, is_bag
+from .bag_reader import BAG_SUFFIXES, is_bag
+from .bags import BagImages
 from .base import FrameSource
 from .encodings import decode_compressed
 from .video import VIDEO_SUFFIXES, VideoFile

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ..classes import NO_GROUP, ROAD_GROUPS
 from ..errors import SourceError
-from .bags import open_bag
+from .bag_reader import Bag
+from .bag_types import message_store
 
 _NANOSECONDS = 1_000_000_000
 _HIGHEST = 0xFFFF
@@ -65,21 +66,28 @@ def read_published(path: Path, instance_map: str, detections: str) -> Iterator[P
         BackendUnavailable: rosbags is not installed.
     """
     waiting: dict[int, dict[str, Any]] = {}
-    with open_bag(path) as reader:
-        connections = [each for each in reader.connections if each.topic in (instance_map, detections)]
-        topics = sorted({each.topic for each in reader.connections})
-        if not {instance_map, detections} <= set(topics):
+    with Bag(path) as bag:
+        if not {instance_map, detections} <= set(bag.topics):
             raise SourceError(
-                f"{path}: expected the topics {instance_map} and {detections}, got {', '.join(topics) or 'none'}"
+                f"{path}: expected the topics {instance_map} and {detections}, got "
+                f"{', '.join(sorted(bag.topics)) or 'none'}"
             )
-        for connection, _, data in reader.messages(connections):
-            message = reader.deserialize(data, connection.msgtype)
+        for topic, kind, _, data in bag.messages((instance_map, detections)):
+            message = _read(path, topic, kind, data)
             stamp = message.header.stamp.sec * _NANOSECONDS + message.header.stamp.nanosec
             parts = waiting.setdefault(stamp, {})
-            parts[connection.topic] = message
+            parts[topic] = message
             if len(parts) == 2:
                 del waiting[stamp]
                 yield _frame(path, stamp, parts[instance_map], parts[detections].detections)
+
+
+def _read(path: Path, topic: str, kind: str, data: bytes) -> Any:
+    try:
+        return message_store().deserialize_cdr(data, kind)
+    # Whatever rosbags raises for bytes that are no such message.
+    except Exception as error:
+        raise SourceError(f"{path}: {topic}: a message is no {kind} ({error})") from error
 
 
 def _frame(path: Path, stamp: int, image: Any, found: Sequence[Any]) -> PublishedFrame:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import BackendUnavailable, ConfigurationError
 from ..frame import Frame
+from ..sources.bag_types import message_store
 from .camera import Camera
 from .ego import Transform, optical
 from .truth import TrueInstance
@@ -35,17 +36,6 @@ TOPICS = {
 }
 # As tf2's own broadcasters have it.
 _QUEUES = {TF: 100, TF_STATIC: 1}
-# vision_msgs is in no distribution's base set; fields as in its release 4.
-_VISION_MESSAGES = {
-    "Point2D": "float64 x\nfloat64 y\n",
-    "Pose2D": "vision_msgs/Point2D position\nfloat64 theta\n",
-    "BoundingBox2D": "vision_msgs/Pose2D center\nfloat64 size_x\nfloat64 size_y\n",
-    "ObjectHypothesis": "string class_id\nfloat64 score\n",
-    "ObjectHypothesisWithPose": "vision_msgs/ObjectHypothesis hypothesis\ngeometry_msgs/PoseWithCovariance pose\n",
-    "Detection2D": "std_msgs/Header header\nvision_msgs/ObjectHypothesisWithPose[] results\n"
-    "vision_msgs/BoundingBox2D bbox\nstring id\n",
-    "Detection2DArray": "std_msgs/Header header\nvision_msgs/Detection2D[] detections\n",
-}
 
 
 def write_bag(folder: Path, camera: Camera, shots: Iterable[WorldFrame], storage: str = "mcap") -> dict[str, int]:
@@ -92,18 +82,6 @@ def write_bag(folder: Path, camera: Camera, shots: Iterable[WorldFrame], storage
     except OSError as error:
         raise ConfigurationError(f"--bag {folder}: cannot be written ({error.strerror or error})") from error
     return written
-
-
-def message_store() -> Any:
-    """A type store of rosbags that knows the messages of `TOPICS`."""
-    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-    store = get_typestore(Stores.LATEST)
-    types: dict[str, Any] = {}
-    for name, fields in _VISION_MESSAGES.items():
-        types.update(get_types_from_msg(fields, f"vision_msgs/msg/{name}"))
-    store.register(types)
-    return store
 
 
 def _offered(topic: str) -> list[Any]:

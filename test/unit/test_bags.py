@@ -12,6 +12,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from seg_perception.errors import SourceError
+from seg_perception.sources.bag_types import message_store
 from seg_perception.sources.bags import BagImages
 from seg_perception.sources.encodings import to_bgr
 from seg_perception.sources.images import open_source
@@ -34,6 +35,14 @@ def image(index: int, picture: NDArray[np.uint8], encoding: str = "bgr8"):
     return TYPES.types["sensor_msgs/msg/Image"](
         header=header(index), height=6, width=8, encoding=encoding, is_bigendian=0, step=24, data=picture.reshape(-1)
     )
+
+
+def large_image(index: int, picture: NDArray[np.uint8]):
+    height, width, _ = picture.shape
+    return TYPES.types["sensor_msgs/msg/Image"](
+        header=header(index), height=height, width=width, encoding="bgr8", is_bigendian=0, step=3 * width,
+        data=picture.reshape(-1),
+    )  # fmt: skip
 
 
 def compressed(index: int, data: bytes):
@@ -96,11 +105,89 @@ def test_a_bag_without_images_says_what_it_has(tmp_path: Path):
         open_source(bag)
 
 
-def test_a_damaged_bag_says_so(tmp_path: Path):
+def test_a_bag_of_which_nothing_is_left_says_so(tmp_path: Path):
     bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [image(0, pictures(1)[0])])
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[:40])
-    with pytest.raises(SourceError, match="cannot be read as a bag"):
-        open_source(bag)
-    with pytest.raises(SourceError, match="cannot be read as a bag"):
-        BagImages(file)
+    for path in (bag, file):
+        with pytest.raises(SourceError, match="cannot be read as a bag"):
+            open_source(path)
+
+
+@PLUGINS
+def test_of_a_bag_that_was_cut_off_and_lost_its_metadata_what_is_left_is_read(tmp_path: Path, plugin: StoragePlugin):
+    # Large enough that some of it is on disk before the end: an mcap chunk has a megabyte.
+    rng = np.random.default_rng(5)
+    large = [rng.integers(0, 256, (400, 500, 3), np.uint8) for _ in range(12)]
+    bag = write_bag(tmp_path / "drive", plugin, [large_image(index, each) for index, each in enumerate(large)])
+    (bag / "metadata.yaml").unlink()
+    (file,) = (each for each in bag.iterdir() if each.suffix in (".mcap", ".db3"))
+    file.write_bytes(file.read_bytes()[: int(file.stat().st_size * 0.7)])
+    source = open_source(bag)
+    frames = [frame for _, frame in source]
+    assert 3 <= len(frames) < 12
+    for frame, expected in zip(frames, large, strict=False):
+        np.testing.assert_array_equal(to_bgr(frame), expected)
+    assert any("ends early" in str(each) or "damaged" in str(each) for each in source.failures)
+
+
+@PLUGINS
+def test_a_damaged_stretch_costs_only_what_lies_in_it(tmp_path: Path, plugin: StoragePlugin):
+    rng = np.random.default_rng(6)
+    large = [rng.integers(0, 256, (400, 500, 3), np.uint8) for _ in range(12)]
+    bag = write_bag(tmp_path / "drive", plugin, [large_image(index, each) for index, each in enumerate(large)])
+    (file,) = (each for each in bag.iterdir() if each.suffix in (".mcap", ".db3"))
+    data = bytearray(file.read_bytes())
+    middle = len(data) // 2
+    # The lengths in a record's head and the pointers of a database's page.
+    place = data.rindex(b"bgr8", 0, middle) - 80 if plugin == StoragePlugin.MCAP else middle // 4096 * 4096
+    data[place : place + 4096] = bytes([255] * 4096)
+    file.write_bytes(data)
+    source = open_source(bag)
+    frames = [frame for _, frame in source]
+    assert 4 <= len(frames) < 12
+    assert source.failures
+    stamps = [frame.stamp_ns for frame in frames]
+    assert stamps == sorted(set(stamps))
+
+
+def test_a_part_of_a_bag(tmp_path: Path):
+    bag = tmp_path / "drive"
+    with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        kind = "sensor_msgs/msg/Image"
+        connection = writer.add_connection("/front/image_raw", kind, typestore=TYPES)
+        for index, picture in enumerate(pictures(10)):
+            writer.write(connection, index * 100_000_000, TYPES.serialize_cdr(image(index, picture), kind))
+    part = BagImages(bag, start=0.35, duration=0.3)
+    assert [frame.stamp_ns % 1000 for _, frame in part] == [4, 5, 6]
+    assert part.cameras == {"/front/image_raw": "front"}
+
+
+def test_cameras_are_found_and_results_are_none(tmp_path: Path):
+    picture = pictures(1)[0]
+    png = cv2.imencode(".png", picture)[1].tobytes()
+    recorded = {
+        "/front/image_raw": image(0, picture),
+        "/front/image_raw/compressed": compressed(1, png),
+        "/rear/image_raw/compressed": compressed(2, png),
+        "/image_raw": image(3, picture),
+        "/segmenter/instance_map": image(4, picture),
+        "/segmenter/overlay/compressed": compressed(5, png),
+        "/segmenter/detections": message_store().types["vision_msgs/msg/Detection2DArray"](header(6), []),
+    }
+    bag = tmp_path / "drive"
+    with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for index, (topic, message) in enumerate(recorded.items()):
+            kind = message.__msgtype__
+            connection = writer.add_connection(topic, kind, typestore=message_store())
+            writer.write(connection, index, message_store().serialize_cdr(message, kind))
+    source = BagImages(bag)
+    assert source.cameras == {
+        "/front/image_raw": "front",
+        "/rear/image_raw/compressed": "rear",
+        "/image_raw": "camera",
+    }
+    assert [frame.camera for _, frame in source] == ["front", "rear", "camera"]
+    assert [frame.camera for _, frame in BagImages(bag, topics=["/segmenter/instance_map"])] == ["segmenter"]
+    with pytest.raises(SourceError, match=r"topic /segmenter/detections: expected .* got /segmenter/detections \("):
+        BagImages(bag, topics=["/segmenter/detections"])

@@ -46,6 +46,7 @@ HOMES = {
     "onnx": {"toolchain"},
     "jsonschema": {"manifest"},
     "rosbags": {"sources", "streetworld", "replay"},
+    "mcap": {"sources", "replay"},
     "pycocotools": {"metrics"},
     "ray": {"fleet"},
 }

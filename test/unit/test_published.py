@@ -53,10 +53,10 @@ def test_a_bag_says_what_is_in_the_world(truth: list[PublishedFrame], shots: lis
 
 
 def test_the_camera_alone_can_be_read(bag: Path):
-    frames = [frame for _, frame in BagImages(bag, topic=IMAGE)]
+    frames = [frame for _, frame in BagImages(bag, topics=[IMAGE])]
     assert [frame.encoding for frame in frames] == ["bgr8"] * 6
-    with pytest.raises(SourceError, match=r"expected /nothing of sensor_msgs/msg/Image"):
-        BagImages(bag, topic="/nothing")
+    with pytest.raises(SourceError, match=r"topic /nothing: expected one of sensor_msgs/msg/Image"):
+        BagImages(bag, topics=["/nothing"])
 
 
 def test_a_topic_that_is_missing_is_named(bag: Path):

@@ -14,6 +14,7 @@ from rosbags.highlevel import AnyReader
 
 from seg_perception.cli.main import main
 from seg_perception.evaluation.coco import CocoSet
+from seg_perception.sources.bag_types import message_store
 from seg_perception.sources.images import open_source
 from seg_perception.streetworld.bag import (
     CAMERA_INFO,
@@ -22,7 +23,6 @@ from seg_perception.streetworld.bag import (
     INSTANCE_MAP,
     TF,
     TF_STATIC,
-    message_store,
 )
 from seg_perception.streetworld.world import StreetWorld, WorldFrame, WorldOptions
 

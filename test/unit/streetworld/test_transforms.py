@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from rosbags.highlevel import AnyReader
 
+from seg_perception.sources.bag_types import message_store
 from seg_perception.streetworld.bag import (
     CAMERA_INFO,
     IMAGE,
@@ -21,7 +22,6 @@ from seg_perception.streetworld.bag import (
     TF,
     TF_STATIC,
     bag_transforms,
-    message_store,
     write_bag,
 )
 from seg_perception.streetworld.ego import Transform, optical

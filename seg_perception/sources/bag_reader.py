@@ -1,0 +1,162 @@
+"""Messages of bags of ROS 2 (sqlite3 and mcap) and ROS 1, serialized as they were recorded, read without any ROS.
+
+Whole bags are read by their index. What has none, or turns out to be damaged, is read as far as it can be; what is
+wrong is said in `Bag.faults`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from ..errors import BackendUnavailable, SourceError
+from .bag_salvage import BagMessage, salvage
+
+METADATA = "metadata.yaml"
+STORAGE_SUFFIXES = (".mcap", ".db3")
+BAG_SUFFIXES = (*STORAGE_SUFFIXES, ".bag")
+
+
+class Bag:
+    """A bag that is open for reading; to be used with `with`.
+
+    Attributes:
+        path: its folder or file.
+        topics: type by topic.
+        counts: messages by topic, as far as they can be read.
+        faults: what cannot be read, for people.
+        start_ns: when the first message was recorded; 0 of an empty bag.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            SourceError: nothing of it can be read.
+            BackendUnavailable: rosbags is not installed.
+        """
+        self.path = path
+        self.faults: list[str] = []
+        self.topics: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.start_ns = 0
+        self._reader: Any = None
+        self._stack = ExitStack()
+        try:
+            self._open()
+        except ImportError as error:
+            message = f"{path}: bags need the Python packages rosbags and mcap ({error}): pip install rosbags mcap"
+            raise BackendUnavailable(message) from error
+        if not self.topics and self.faults:
+            raise SourceError(
+                f"{path}: cannot be read as a bag ({self.faults[-1]}); expected a folder with {METADATA} or a file "
+                f"ending in {', '.join(BAG_SUFFIXES)}; copy it again"
+            )
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._stack.close()
+
+    def messages(
+        self, topics: Collection[str] = (), start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[BagMessage]:
+        """Messages in the order in which they were recorded.
+
+        Args:
+            topics: only of these; of all for none.
+            start_ns, stop_ns: only those recorded from the first on and before the second.
+        """
+        given: Counter[str] = Counter()
+        if self._reader is not None:
+            try:
+                for message in self._indexed(topics, start_ns, stop_ns):
+                    given[message.topic] += 1
+                    yield message
+            # Whatever rosbags and the decompressors raise for bytes that are not as they should be.
+            except Exception as error:
+                self._note(f"{self.path.name}: damaged ({_text(error)})")
+            else:
+                return
+        for message in self._salvaged():
+            if topics and message.topic not in topics:
+                continue
+            if (start_ns is not None and message.time_ns < start_ns) or (
+                stop_ns is not None and message.time_ns >= stop_ns
+            ):
+                continue
+            if given[message.topic] > 0:
+                given[message.topic] -= 1
+                continue
+            yield message
+
+    def _open(self) -> None:
+        from rosbags.highlevel import AnyReader
+        from rosbags.rosbag2 import Reader
+        from rosbags.typesys import Stores, get_typestore
+
+        try:
+            if self.path.suffix == ".bag":
+                reader: Any = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS1_NOETIC))
+            else:
+                reader = Reader(self.path)
+            self._reader = self._stack.enter_context(reader)
+        except Exception as error:
+            self._note(f"{self.path.name}: not whole ({_text(error)})")
+            self._count_salvaged()
+            return
+        for each in reader.connections:
+            self.topics.setdefault(each.topic, each.msgtype)
+            self.counts[each.topic] += each.msgcount
+        self.start_ns = int(reader.start_time) if any(self.counts.values()) else 0
+
+    def _indexed(
+        self, topics: Collection[str], start_ns: int | None, stop_ns: int | None
+    ) -> Iterator[BagMessage]:  # fmt: skip
+        reader = self._reader
+        wanted = [each for each in reader.connections if not topics or each.topic in topics]
+        if not wanted:
+            return
+        convert = reader.typestore.ros1_to_cdr if self.path.suffix == ".bag" else None
+        for connection, time_ns, data in reader.messages(wanted, start=start_ns, stop=stop_ns):
+            serialized = bytes(data if convert is None else convert(data, connection.msgtype))
+            yield BagMessage(connection.topic, connection.msgtype, time_ns, serialized)
+
+    def _count_salvaged(self) -> None:
+        for message in self._salvaged():
+            self.topics.setdefault(message.topic, message.kind)
+            self.counts[message.topic] += 1
+            self.start_ns = min(self.start_ns or message.time_ns, message.time_ns)
+
+    def _salvaged(self) -> Iterator[BagMessage]:
+        for file in _storage_files(self.path):
+            yield from salvage(file, self._note)
+
+    def _note(self, fault: str) -> None:
+        if fault not in self.faults:
+            self.faults.append(fault)
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path is meant as a bag: a file by its suffix, a folder by what ROS 2 writes into it."""
+    if path.is_dir():
+        return (path / METADATA).is_file() or bool(_storage_files(path))
+    return path.suffix.lower() in BAG_SUFFIXES
+
+
+def _storage_files(path: Path) -> list[Path]:
+    """The files of a bag in the order of their numbers: NAME_2 comes before NAME_10."""
+    if not path.is_dir():
+        return [path] if path.suffix in STORAGE_SUFFIXES else []
+    files = [each for each in path.iterdir() if each.suffix in STORAGE_SUFFIXES]
+    return sorted(files, key=lambda each: [(int(part), "") if part.isdigit() else (0, part)
+                                           for part in re.split(r"(\d+)", each.name)])  # fmt: skip
+
+
+def _text(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
