@@ -66,7 +66,8 @@ class Pairing:
             uint16 `[P + S + E]`; those without a counterpart have numbers of their own.
         """
         shared, own = np.concatenate([self.pairs[:, 0], self.switched[:, 0]]), first + np.arange(len(self.extra))
-        return (np.concatenate([shared, own]) + 1).astype(np.uint16)
+        numbers: NDArray[np.int64] = np.concatenate([shared, own]) + 1
+        return numbers.astype(np.uint16)
 
 
 def resized_instances(found: FrameInstances, width: int, height: int, like: NDArray[np.uint8]) -> FrameInstances:

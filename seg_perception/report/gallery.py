@@ -76,7 +76,7 @@ def shot_block(shot: Shot, most_bytes: int, level: int = 3) -> Html:
     movable = [element("div", class_="handle"), slider] if len(layers) > 1 else []
     stage = element("div", layers, movable, class_="stage")
     heading = element(f"h{level}", shot.title)
-    text = element("p", shot.text) if shot.text else ""
+    text = element("div", shot.text, class_="about")
     return element("article", heading, text, _picks(shot), stage, class_="shot compare")
 
 

@@ -36,11 +36,13 @@ class Series:
     Attributes:
         name: for the legend.
         x, y: `[N]` each, in the order in which they are joined; NaN in y is a gap.
+        says: what else each point says under the mouse; empty: nothing.
     """
 
     name: str
     x: ArrayLike
     y: ArrayLike
+    says: Sequence[str] = ()
 
     def points(self) -> NDArray[np.float64]:
         """The points, float64 `[N, 2]`."""
@@ -63,8 +65,18 @@ def plots(*figures: Html) -> Html:
 
 def line_plot(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Html:
     """Curves over one pair of axes."""
-    curves = [(each.name, _thinned(each.points())) for each in series]
-    return _curves(title, curves, x, y)
+    curves = [(each, each.points()) for each in series]
+    points = np.concatenate([*(found for _, found in curves), np.zeros((0, 2))])
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return _figure(title, _nothing(), ())
+    canvas = Canvas.of(x.fitted(points[:, 0]), y.fitted(points[:, 1]))
+    marks: list[Html] = []
+    for n, (each, found) in enumerate(curves):
+        seen = found.take(_spread(len(found), _POINTS), axis=0)
+        runs = (line((canvas.at(*point) for point in run), f"curve s{n % KINDS}") for run in _runs(seen))
+        marks += [*runs, *_touchable(canvas, each.name, found, each.says)]
+    return _figure(title, canvas.drawing(title, marks), [each.name for each in series])
 
 
 def histogram(title: str, samples: Mapping[str, ArrayLike], label: str, bins: int = 40) -> Html:
@@ -95,11 +107,11 @@ def cumulative(title: str, samples: Mapping[str, ArrayLike], x: Axis) -> Html:
     """The share of the samples up to each value."""
     shares = np.concatenate([np.linspace(0, 99, 100), np.linspace(99, 100, 41)[1:]])
     curves = [
-        (name, np.stack([np.percentile(values, shares), shares], axis=1))
+        Series(name, np.percentile(values, shares), shares)
         for name, each in samples.items()
         if (values := _finite(each)).size
     ]
-    return _curves(title, curves, x, Axis("samples (%)", 0, 100))
+    return line_plot(title, curves, x, Axis("samples (%)", 0, 100))
 
 
 def time_line(title: str, series: Sequence[Series], x: Axis, y: Axis, marks: Iterable[tuple[float, str]] = ()) -> Html:
@@ -160,19 +172,6 @@ def bar_chart(
     return _figure(title, svg(title, base + BELOW, marks), bars, filled=True)
 
 
-def _curves(title: str, curves: Sequence[tuple[str, NDArray[np.float64]]], x: Axis, y: Axis) -> Html:
-    points = np.concatenate([*(each for _, each in curves), np.zeros((0, 2))])
-    points = points[np.isfinite(points).all(axis=1)]
-    if not len(points):
-        return _figure(title, _nothing(), ())
-    canvas = Canvas.of(x.fitted(points[:, 0]), y.fitted(points[:, 1]))
-    marks: list[Html] = []
-    for n, (name, each) in enumerate(curves):
-        runs = (line((canvas.at(*point) for point in run), f"curve s{n % KINDS}") for run in _runs(each))
-        marks += [*runs, *_touchable(canvas, name, each)]
-    return _figure(title, canvas.drawing(title, marks), [name for name, _ in curves])
-
-
 def _figure(title: str, drawing: Html, names: Iterable[str], note: Content = "", filled: bool = False) -> Html:
     """A plot with its title and legend. Filled plots have patches in the legend, the others pieces of line."""
     entries = [element("li", _key(n, filled), name) for n, name in enumerate(names)]
@@ -222,15 +221,16 @@ def _steps(canvas: Canvas, edges: NDArray[np.floating], shares: NDArray[np.float
     return element("g", shape, _touchable(canvas, name, middles[shares > 0]))
 
 
-def _touchable(canvas: Canvas, name: str, points: NDArray[np.floating]) -> list[Html]:
+def _touchable(canvas: Canvas, name: str, points: NDArray[np.floating], says: Sequence[str] = ()) -> list[Html]:
     """Spots that say their values under the mouse."""
-    points = points[np.isfinite(points).all(axis=1)]
+    known = np.flatnonzero(np.isfinite(points).all(axis=1))
     spots = []
-    for x, y in points[_spread(len(points), _TOUCHED)].tolist():
+    for index in known[_spread(len(known), _TOUCHED)].tolist():
+        x, y = points[index].tolist()
         across, up = canvas.at(x, y)
-        says = f"{name}: {x:.4g}, {y:.4g}"
+        text = ", ".join([f"{name}: {x:.4g}", f"{y:.4g}", *([says[index]] if says and says[index] else [])])
         spots.append(
-            element("circle", element("title", says), cx=round(across, 1), cy=round(up, 1), r=4, class_="touch")
+            element("circle", element("title", text), cx=round(across, 1), cy=round(up, 1), r=4, class_="touch")
         )
     return spots
 
@@ -245,13 +245,6 @@ def _finite(values: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(values, np.float64).ravel()
     kept: NDArray[np.float64] = array[np.isfinite(array)]
     return kept
-
-
-def _thinned(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """No more points than can be seen."""
-    if len(points) <= _POINTS:
-        return points
-    return points.take(_spread(len(points), _POINTS), axis=0)
 
 
 def _spread(length: int, most: int) -> NDArray[np.intp]:

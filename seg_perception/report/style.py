@@ -66,7 +66,7 @@ figure { margin: 0; min-width: 0; }
 .curve.s4 { stroke-dasharray: 12 4; } .curve.s5 { stroke-dasharray: 4 3; } .curve.s6 { stroke-dasharray: 1 5; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 33rem), 1fr)); gap: 1.2rem 1.5rem; }
 .shot { min-width: 0; } .shot h3, .shot h4 { margin: 0 0 0.2rem; } h4 { font-size: 0.95rem; }
-.shot p { margin: 0.2rem 0; }
+.about p, .about ul { margin: 0.2rem 0; padding-left: 0; list-style: none; }
 .picks { flex-wrap: wrap; gap: 0.3rem 1.5rem; margin: 0.3rem 0; font-size: 0.87rem; }
 .picks div { display: flex; flex-wrap: wrap; gap: 0.2rem 0.3rem; align-items: baseline; min-width: 0; }
 .picks button { font: inherit; color: var(--ink); background: var(--soft); border: 1px solid var(--line);
