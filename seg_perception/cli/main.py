@@ -22,6 +22,7 @@ COMMANDS = {
     "verify": "seg_perception.cli.verify",
     "bench": "seg_perception.cli.bench",
     "streetworld": "seg_perception.cli.streetworld",
+    "label": "seg_perception.cli.label",
     "top": "seg_perception.cli.top",
     "doctor": "seg_perception.cli.doctor",
 }

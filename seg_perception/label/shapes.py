@@ -65,18 +65,6 @@ def mask_of_polygons(polygons: Iterable[NDArray[np.floating]], size: tuple[int, 
     return CompactMask.of(mask)
 
 
-def mask_of_rle(rle: dict[str, Any]) -> CompactMask:
-    """A mask of COCO's run lengths, as text or as a list of numbers.
-
-    Raises:
-        ValueError: they are malformed, or do not add up to the size.
-    """
-    height, width = (int(side) for side in rle["size"])
-    counts = rle["counts"]
-    lengths = _lengths_of_text(counts) if isinstance(counts, str) else [int(each) for each in counts]
-    return CompactMask.of(_mask_of_runs(lengths, (width, height)).T)
-
-
 def crop_runs(mask: CompactMask) -> list[int]:
     """The runs along the rows of a mask's own rectangle, outside first."""
     flat = mask.region().reshape(-1)
@@ -182,24 +170,3 @@ def _mask_of_runs(lengths: Sequence[int], shape: tuple[int, int]) -> NDArray[np.
         raise ValueError(f"run lengths: expected them to add up to {shape[0]} x {shape[1]} pixels, got {sum(lengths)}")
     inside = np.arange(len(lengths)) % 2 == 1
     return np.repeat(inside, lengths).reshape(shape)
-
-
-def _lengths_of_text(text: str) -> list[int]:
-    """Run lengths out of COCO's text form, which `metrics.masks.encode_rle` explains."""
-    lengths: list[int] = []
-    value = shift = 0
-    for character in text.encode("ascii", "replace"):
-        digit = character - 48
-        if not 0 <= digit < 64:
-            raise ValueError(f"run lengths: expected characters from '0' to 'o', got {chr(character)!r}")
-        value |= (digit & 0x1F) << shift
-        shift += 5
-        if digit & 0x20:
-            continue
-        if digit & 0x10:
-            value -= 1 << shift
-        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise ValueError("run lengths: expected the text to end with a whole number, it is cut off")
-    return lengths

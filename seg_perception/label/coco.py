@@ -1,0 +1,123 @@
+"""Labels in COCO's format (https://cocodataset.org/#format-data)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import SourceError
+from ..evaluation.coco import read_annotations
+from ..metrics.compact import CompactMask
+from ..metrics.segmentations import decode_segmentation, encode_compact
+from .records import Category, LabelledFrame, LabelledObject, MaskStyle
+from .shapes import mask_of_crop
+
+INSTANCES = "instances.json"
+
+
+def coco_bytes(frames: Iterable[LabelledFrame], categories: Sequence[Category], style: MaskStyle) -> bytes:
+    """The content of an annotation file.
+
+    Beside the usual fields an image has `camera`, `stamp_ns`, `source` and, where it was given, `weather`; an
+    annotation has `score`, `track_id` and `visible` where they are known. An object of which only the box is known has
+    no segmentation; training ignores such regions.
+    """
+    number_of = {each.name: each.number for each in categories}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for frame in frames:
+        images.append(_image(len(images) + 1, frame))
+        for each in frame.objects:
+            head = {"id": len(annotations) + 1, "image_id": len(images), "category_id": number_of[each.category]}
+            annotations.append({**head, **_annotation(each, style)})
+    content = {
+        "info": {"description": "labels for review and training"},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": each.number, "name": each.name, "supercategory": each.group} for each in categories],
+    }
+    return json.dumps(content).encode()
+
+
+def read_coco(path: Path) -> list[LabelledFrame]:
+    """The labels of an annotation file; its pictures need not be there.
+
+    Raises:
+        SourceError: it cannot be read, or has another form.
+    """
+    content = read_annotations(path)
+    names = {each["id"]: str(each["name"]) for each in content["categories"]}
+    images = {each["id"]: each for each in content["images"]}
+    objects: dict[int, list[LabelledObject]] = {number: [] for number in images}
+    for each in content["annotations"]:
+        image = images.get(each["image_id"])
+        if image is None:
+            raise SourceError(f"{path}: annotation {each.get('id')}: image {each['image_id']} is not in `images`")
+        try:
+            objects[each["image_id"]].append(_object(each, names, (image["height"], image["width"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(f"{path}: annotation {each.get('id')}: no mask can be made of it ({error})") from error
+    return [
+        LabelledFrame(
+            str(image["file_name"]), image["width"], image["height"], tuple(objects[number]),
+            source=str(image.get("source", "")), camera=str(image.get("camera", "")),
+            stamp_ns=int(image.get("stamp_ns", 0)), weather=str(image.get("weather", "")),
+        )
+        for number, image in images.items()
+    ]  # fmt: skip
+
+
+def _image(number: int, frame: LabelledFrame) -> dict[str, Any]:
+    image = {
+        "id": number,
+        "file_name": frame.file_name,
+        "width": frame.width,
+        "height": frame.height,
+        "camera": frame.camera,
+        "stamp_ns": frame.stamp_ns,
+        "source": frame.source,
+    }
+    return image | ({"weather": frame.weather} if frame.weather else {})
+
+
+def _annotation(each: LabelledObject, style: MaskStyle) -> dict[str, Any]:
+    mask = each.mask
+    polygons = style.polygons(mask)
+    segmentation: Any = []
+    if polygons is not None and not each.shapeless:
+        segmentation = [polygon.reshape(-1).tolist() for polygon in polygons]
+    elif not each.shapeless:
+        segmentation = encode_compact(mask)
+    known = {"score": each.score, "track_id": each.track or None, "visible": each.visible}
+    return {
+        "iscrowd": 0,
+        "area": mask.area,
+        "bbox": [mask.left, mask.top, mask.right - mask.left, mask.bottom - mask.top],
+        "segmentation": segmentation,
+        **{name: value for name, value in known.items() if value is not None},
+    }
+
+
+def _object(annotation: Mapping[str, Any], names: Mapping[int, str], size: tuple[int, int]) -> LabelledObject:
+    shape = annotation["segmentation"]
+    mask = decode_segmentation(shape, *size) if shape else _filled(annotation["bbox"], size)
+    # Tools put what they do not know of themselves under `attributes`.
+    extra = {**(annotation.get("attributes") or {}), **annotation}
+    score, visible = extra.get("score"), extra.get("visible")
+    return LabelledObject(
+        names[annotation["category_id"]],
+        mask,
+        None if score is None else float(score),
+        int(extra.get("track_id") or 0),
+        None if visible is None else float(visible),
+        shapeless=not shape,
+    )
+
+
+def _filled(bbox: Sequence[float], size: tuple[int, int]) -> CompactMask:
+    x, y, width, height = (round(float(side)) for side in bbox)
+    return mask_of_crop(np.ones((max(0, height), max(0, width)), bool), x, y, size)

@@ -1,0 +1,215 @@
+"""A data set under way: pictures, labels and lists for reviewers, valid whenever the work stops.
+
+Each chosen frame is a picture, a LabelMe file and a record of its own, each written at once or not at all. Everything
+else is made of the records, so a run that was killed loses nothing that was chosen. Of the records only names stay in
+memory; the files that are made of all of them are built there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..files import writable_folder, write_atomically
+from .coco import INSTANCES, coco_bytes
+from .cvat import CVAT, CVAT_LABELS, cvat_bytes, cvat_labels
+from .labelme import LABELME, labelme_bytes
+from .quality import QUALITY, QUALITY_TABLE, assess, quality_bytes, quality_table
+from .records import Category, LabelledFrame, MaskStyle, frame_from_json, frame_to_json
+
+STATE = "label.json"
+IMAGES, _RECORDS = "images", ".records"
+
+
+@dataclass(slots=True)
+class State:
+    """How far a data set has come.
+
+    Attributes:
+        sources: paths of the recordings, in their order.
+        finished: those that were read to their end.
+        streams: source and camera of each sequence of frames; a track's number depends on its place here.
+        seen: frames that were looked at, of finished sources.
+        repeated: frames of finished sources that were left out because the same picture is there.
+        failures: what could not be read, by source.
+    """
+
+    sources: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    streams: list[list[str]] = field(default_factory=list)
+    seen: int = 0
+    repeated: int = 0
+    failures: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is kept in memory of a chosen frame."""
+
+    source: str
+    index: int
+    file_name: str
+    digest: str
+    picks: Mapping[str, float]
+
+
+class Dataset:
+    """A folder with `instances.json`, `cvat.xml`, `labelme/`, `images/`, `quality.json` and `label.json`."""
+
+    def __init__(
+        self, folder: Path, categories: Sequence[Category], style: MaskStyle, how: Mapping[str, Any], resume: bool
+    ) -> None:
+        """Begin, or go on.
+
+        Args:
+            folder: of the data set; made if it is not there.
+            categories: of its objects.
+            style: how masks are written.
+            how: what was asked for, as plain values; a run can go on only with the same.
+            resume: whether a data set that is there is gone on with.
+
+        Raises:
+            ConfigurationError: there is a data set and `resume` is not set, or it was begun otherwise, or something
+                else is in the folder.
+        """
+        self._folder, self._categories, self._style = folder, list(categories), style
+        # As it reads when it comes back from a file.
+        self._how = json.loads(json.dumps(how))
+        self.state = State()
+        self._entries: dict[str, _Entry] = {}
+        writable_folder(folder)
+        if (folder / STATE).is_file():
+            self._restore(resume)
+        elif any(folder.iterdir()):
+            raise ConfigurationError(f"{folder}: expected a new or empty folder, it has other files; choose another -o")
+        for name in (IMAGES, LABELME, _RECORDS):
+            (folder / name).mkdir(exist_ok=True)
+        self.save()
+
+    def __len__(self) -> int:
+        """How many frames are chosen."""
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[LabelledFrame]:
+        """The chosen frames by source and time, one at a time from their records."""
+        rank = {source: number for number, source in enumerate(self.state.sources)}
+        order = {name: (rank[each.source], each.index) for name, each in self._entries.items()}
+        for name in sorted(order, key=order.__getitem__):
+            yield _read(self._record(name))
+
+    @property
+    def picks(self) -> list[tuple[str, Mapping[str, float]]]:
+        """Names of the chosen frames, and why they were chosen."""
+        return [(name, entry.picks) for name, entry in self._entries.items()]
+
+    @property
+    def digests(self) -> set[str]:
+        """Of the pictures that are there."""
+        return {entry.digest for entry in self._entries.values()}
+
+    def name_for(self, source: str, index: int, name: str) -> str:
+        """The name of a frame's picture: its own, with a number where a frame of another source has that."""
+        number, candidate = 1, name
+        while candidate in self._entries and self.place_of(candidate) != (source, index):
+            number += 1
+            candidate = f"{name}.{number}"
+        return candidate
+
+    def place_of(self, name: str) -> tuple[str, int] | None:
+        """Source and index of a chosen frame; None for a name that is free."""
+        entry = self._entries.get(name)
+        return None if entry is None else (entry.source, entry.index)
+
+    def stream(self, source: str, camera: str) -> int:
+        """The number of a sequence of frames."""
+        key = [source, camera]
+        if key not in self.state.streams:
+            self.state.streams.append(key)
+        return self.state.streams.index(key)
+
+    def add(self, frame: LabelledFrame, picture: bytes) -> None:
+        """Write a chosen frame; the record comes last and says that the picture is whole.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        write_atomically(self._folder / IMAGES / frame.file_name, picture)
+        self._write_labelme(frame)
+        write_atomically(self._record(frame.name), json.dumps(frame_to_json(frame)).encode())
+        self._entries[frame.name] = _entry(frame)
+
+    def drop(self, name: str) -> str:
+        """Take back a frame that others were preferred to; returns its digest."""
+        entry = self._entries.pop(name)
+        for path in (self._record(name), self._labelme(name), self._folder / IMAGES / entry.file_name):
+            path.unlink(missing_ok=True)
+        return entry.digest
+
+    def save(self) -> None:
+        """Write how far it has come."""
+        content = {"how": self._how, "frames": len(self), **asdict(self.state)}
+        write_atomically(self._folder / STATE, json.dumps(content, indent=1).encode())
+
+    def write(self) -> Counter[str]:
+        """Write the files that are made of all records; returns the count of objects by category."""
+        counts = Counter(each.category for frame in self for each in frame.objects)
+        write_atomically(self._folder / INSTANCES, coco_bytes(self, self._categories, self._style))
+        write_atomically(self._folder / CVAT, cvat_bytes(self, self._categories, self._style))
+        write_atomically(self._folder / CVAT_LABELS, cvat_labels(self._categories))
+        assessed = assess(self)
+        write_atomically(self._folder / QUALITY, quality_bytes(assessed, counts, self._categories))
+        write_atomically(self._folder / QUALITY_TABLE, quality_table(assessed))
+        self.save()
+        return counts
+
+    def _restore(self, resume: bool) -> None:
+        path = self._folder / STATE
+        if not resume:
+            raise ConfigurationError(
+                f"{self._folder}: there is a data set already; go on with --resume, or choose another -o"
+            )
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            before = content.pop("how")
+            content.pop("frames")
+            self.state = State(**content)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"{path}: expected what a run has written, cannot be read: {error!r}") from error
+        other = [name for name in {**before, **self._how} if before.get(name) != self._how.get(name)]
+        if other:
+            differences = ", ".join(f"{name} {before.get(name)!r}, not {self._how.get(name)!r}" for name in other)
+            raise ConfigurationError(
+                f"{self._folder}: --resume: expected the options it was begun with: {differences}; or choose another -o"
+            )
+        for record in sorted((self._folder / _RECORDS).glob("*.json")):
+            frame = _read(record)
+            self._entries[frame.name] = _entry(frame)
+            if not self._labelme(frame.name).is_file():
+                self._write_labelme(frame)
+
+    def _record(self, name: str) -> Path:
+        return self._folder / _RECORDS / f"{name}.json"
+
+    def _labelme(self, name: str) -> Path:
+        return self._folder / LABELME / f"{name}.json"
+
+    def _write_labelme(self, frame: LabelledFrame) -> None:
+        write_atomically(self._labelme(frame.name), labelme_bytes(frame, self._style, f"../{IMAGES}"))
+
+
+def _entry(frame: LabelledFrame) -> _Entry:
+    return _Entry(frame.source, frame.index, frame.file_name, frame.digest, frame.picks)
+
+
+def _read(path: Path) -> LabelledFrame:
+    try:
+        return frame_from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path}: cannot be read ({error!r}); delete it, or begin anew with another -o"
+        ) from error
