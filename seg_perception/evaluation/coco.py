@@ -31,12 +31,14 @@ class LabelledImage:
         image_id: its number in the annotation file.
         path: its file.
         width, height: what the annotation file says, in pixels.
+        stamp_ns: when it was taken, if that is known.
     """
 
     image_id: int
     path: Path
     width: int
     height: int
+    stamp_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class CocoSet:
         for each in folders:
             found = [(image, each / name) for image, name in names]
             images = tuple(
-                LabelledImage(image["id"], file, image["width"], image["height"])
+                LabelledImage(image["id"], file, image["width"], image["height"], int(image.get("stamp_ns", 0)))
                 for image, file in found
                 if file.is_file()
             )
@@ -154,7 +156,7 @@ class _Images(FrameSource):
                 self.failures.append(error)
                 continue
             if (frame.width, frame.height) == (image.width, image.height):
-                yield str(image.image_id), frame
+                yield str(image.image_id), replace(frame, stamp_ns=image.stamp_ns)
             else:
                 self.failures.append(
                     SourceError(

@@ -1,0 +1,88 @@
+"""A bag with its truth in it: what `seg_perception streetworld --bag` writes.
+
+Truth are an instance map (`sensor_msgs/Image`, mono16) and detections (`vision_msgs/Detection2DArray`) under the stamp
+of the image they belong to, in the form in which the node publishes: ids are track numbers, first results road groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ...classes import NO_GROUP, ROAD_GROUPS
+from ...errors import SourceError
+from ...frame import Frame
+from ...metrics.compact import CompactMask
+from ...sources.bags import BagImages
+from ...sources.base import FrameSource
+from ...sources.published import PublishedFrame, read_published
+from .labelled import LabelledSet, TruthBuilder
+
+KIND = "bag"
+TRUTH = "/ground_truth"
+
+
+def read_bag(path: Path, truth: str = TRUTH, topic: str = "") -> LabelledSet:
+    """Read the truth of a bag.
+
+    Args:
+        path: of the bag.
+        truth: name under which `instance_map` and `detections` are.
+        topic: of the images; empty for the only one beside the truth.
+
+    Raises:
+        SourceError: the bag cannot be read, has no truth, or several topics of images to choose from.
+        BackendUnavailable: rosbags is not installed.
+    """
+    truth = truth.rstrip("/")
+    images = BagImages(path, topics=(topic,) if topic else ())
+    if len(images.cameras) != 1:
+        raise SourceError(
+            f"{path}: expected one topic of images, got {', '.join(images.cameras)}; choose one with --topic"
+        )
+    builder = TruthBuilder(ROAD_GROUPS)
+    numbers: dict[int, int] = {}
+    try:
+        for frame in read_published(path, f"{truth}/instance_map", f"{truth}/detections"):
+            numbers[frame.stamp_ns] = _add(builder, path, frame)
+    except SourceError as error:
+        raise SourceError(f"{error}; a bag can only be evaluated with its truth, name it with --truth") from error
+    labels = builder.labels(path)
+    return LabelledSet(KIND, labels, _BagFrames(path, images, numbers))
+
+
+def _add(builder: TruthBuilder, path: Path, frame: PublishedFrame) -> int:
+    height, width = frame.pixels.shape
+    image = builder.add_image(path / f"{frame.stamp_ns}", width, height, stamp_ns=frame.stamp_ns, sequence=path.stem)
+    for number, group, box in zip(
+        frame.numbers.tolist(), frame.groups.tolist(), frame.boxes_camera.tolist(), strict=True
+    ):
+        if group != NO_GROUP:
+            x1, y1, x2, y2 = box
+            mask = CompactMask.of(frame.pixels == number)
+            builder.add(image, group + 1, mask, track_id=number, bbox=[x1, y1, x2 - x1, y2 - y1])
+    return image
+
+
+class _BagFrames(FrameSource):
+    """The images of a bag that have truth, under the numbers of the truth; those without are failures."""
+
+    def __init__(self, path: Path, images: BagImages, numbers: dict[int, int]) -> None:
+        super().__init__(sequence=True)
+        self._path, self._images, self._numbers = path, images, numbers
+
+    def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        self.failures = []
+        without = 0
+        for _, frame in self._images:
+            number = self._numbers.get(frame.stamp_ns)
+            if number is None:
+                without += 1
+            else:
+                yield str(number), frame
+        self.failures = list(self._images.failures)
+        if without:
+            self.failures.append(SourceError(f"{self._path}: {without} images have no truth of their stamp"))
+
+    def __len__(self) -> int:
+        return len(self._numbers)

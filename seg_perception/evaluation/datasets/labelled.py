@@ -1,0 +1,169 @@
+"""The one form that every labelled data set is turned into, and how one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import SourceError
+from ...metrics.compact import CompactMask
+from ...metrics.segmentations import encode_compact
+from ...sources.base import FrameSource
+from ..coco import CocoSet, LabelledImage
+
+# Shows how far a reader is: takes what it goes through, and gives it again.
+Watch = Callable[[Sequence[Path]], Iterable[Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class StuffMap:
+    """What of a picture belongs to no object.
+
+    Attributes:
+        labels: uint8 `[H, W]`, index into the set's `stuff_names`, or `NO_STUFF`; pixels of objects may have any value.
+        void: bool `[H, W]`, pixels of no known class.
+    """
+
+    labels: NDArray[np.uint8]
+    void: NDArray[np.bool_]
+
+
+NO_STUFF = 255
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSet:
+    """Pictures with ground truth, whatever format it came in.
+
+    The truth is in COCO's form. Beside COCO's own fields an annotation may have `track_id`, `occlusion` (0-1, hidden
+    share), `occluded`, `truncated`, `distance` (metres), and `void` (a crowd that stands for pixels of no known class,
+    once for each category); an image may have `stamp_ns`, `sequence`, `weather`, `timeofday` and `scene`.
+
+    Attributes:
+        kind: the format, for people.
+        labels: the truth.
+        source: the pictures, each under its image number as name, sequence after sequence in the order of time.
+        notes: what is to be known of it.
+        labelled_names: the classes whose objects are labelled, where a road group has others that are not; None where
+            all of a group are.
+        stuff_names: classes of `stuff`.
+        stuff: what of a picture belongs to no object, by image number; None for sets that do not say.
+    """
+
+    kind: str
+    labels: CocoSet
+    source: FrameSource
+    notes: tuple[str, ...] = ()
+    labelled_names: frozenset[str] | None = None
+    stuff_names: tuple[str, ...] = ()
+    stuff: Callable[[int], StuffMap] | None = None
+
+    @property
+    def images(self) -> Mapping[int, Mapping[str, Any]]:
+        """What is said of each picture, by its number."""
+        return {int(image["id"]): image for image in self.labels.annotations["images"]}
+
+    def sequence_of(self) -> dict[int, str]:
+        """The sequence of each picture by its number; nothing for sets of single pictures."""
+        tracked = any("track_id" in each for each in self.labels.annotations["annotations"])
+        images = self.images
+        if not tracked or not all("stamp_ns" in image for image in images.values()):
+            return {}
+        return {number: str(image.get("sequence", image.get("scene", ""))) for number, image in images.items()}
+
+
+class Reader(Protocol):
+    """A module that reads one format."""
+
+    KIND: str
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a path looks like this format."""
+
+    def read(self, path: Path, images: Path | None, watch: Watch) -> LabelledSet:
+        """Read it; `images` is the folder of the pictures."""
+
+
+@dataclass(slots=True)
+class TruthBuilder:
+    """Collects the truth of pictures in COCO's form.
+
+    Attributes:
+        categories: names, numbered from 1 in this order.
+        missing: names of pictures that are not there.
+        notes: what could not be read.
+    """
+
+    categories: Sequence[str]
+    missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    _images: list[dict[str, Any]] = field(default_factory=list)
+    _annotations: list[dict[str, Any]] = field(default_factory=list)
+    _files: list[LabelledImage] = field(default_factory=list)
+
+    def add_image(self, path: Path, width: int, height: int, *, stamp_ns: int | None = None, **facts: object) -> int:
+        """Add a picture; returns its number."""
+        number = len(self._images) + 1
+        known = {name: value for name, value in {**facts, "stamp_ns": stamp_ns}.items() if value is not None}
+        entry = {"id": number, "file_name": path.name, "width": width, "height": height, **known}
+        self._images.append(entry)
+        self._files.append(LabelledImage(number, path, width, height, stamp_ns or 0))
+        return number
+
+    def add(self, image: int, category: int, mask: CompactMask, *, crowd: bool = False, **facts: object) -> None:
+        """Add an object of a picture; `category` is a number. What has no pixel is left out."""
+        if not mask.area:
+            return
+        known = {name: value for name, value in facts.items() if value is not None}
+        box = facts.get("bbox") or [mask.left, mask.top, mask.right - mask.left, mask.bottom - mask.top]
+        self._annotations.append(
+            {
+                "id": len(self._annotations) + 1,
+                "image_id": image,
+                "category_id": category,
+                "iscrowd": int(crowd),
+                "area": mask.area,
+                **known,
+                "bbox": box,
+                "segmentation": encode_compact(mask),
+            }
+        )
+
+    def add_void(self, image: int, mask: CompactMask) -> None:
+        """Add a region in which nothing is judged."""
+        for category in range(1, len(self.categories) + 1):
+            self.add(image, category, mask, crowd=True, void=True)
+
+    def labels(self, path: Path) -> CocoSet:
+        """The truth of all pictures.
+
+        Raises:
+            SourceError: there is not a single picture.
+        """
+        if not self._images:
+            reasons = [*(f"{name} is missing" for name in self.missing[:3]), *self.notes[:3]]
+            raise SourceError(
+                f"{path}: expected pictures with ground truth, got none: {'; '.join(reasons) or 'it is empty'}; "
+                "name the folder of the pictures with --images"
+            )
+        categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, 1)]
+        content = {"images": self._images, "annotations": self._annotations, "categories": categories}
+        return CocoSet(path, content, tuple(self._files), tuple(self.missing))
+
+
+def require_images(path: Path, images: Path | None) -> Path:
+    """The folder of the pictures of a set that does not say where they are.
+
+    Raises:
+        SourceError: none was given, or it is no folder.
+    """
+    if images is None:
+        raise SourceError(f"{path}: holds labels without their pictures; name the folder of these with --images")
+    if not images.is_dir():
+        raise SourceError(f"--images {images}: expected the folder of the pictures, there is no such folder")
+    return images

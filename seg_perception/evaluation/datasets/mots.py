@@ -1,0 +1,155 @@
+"""MOTS: tracks of cars and pedestrians with masks, as pictures or as text.
+
+The format is that of KITTI MOTS and MOTSChallenge (https://www.vision.rwth-aachen.de/page/mots). An object's number is
+1000 times its class (1 car, 2 pedestrian) plus its track; 10000 is a region in which nothing is judged, 0 background.
+
+- Pictures: `SEQUENCE/000000.png`, one channel of 16 bits, each pixel an object's number.
+- Text: `SEQUENCE.txt`, or `SEQUENCE/gt/gt.txt`; a line is `frame id class height width rle`, the run lengths as COCO
+  writes them.
+
+The pictures of a camera are `SEQUENCE/*.png` or `.jpg`, or lie in `SEQUENCE/img1`; their names are frame numbers.
+Trucks, buses and the like are not labelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ...errors import SourceError
+from ...metrics.compact import CompactMask
+from ...metrics.segmentations import decode_segmentation
+from ...sources.images import IMAGE_SUFFIXES
+from .labelled import LabelledSet, TruthBuilder, Watch, require_images
+
+KIND = "MOTS"
+_CATEGORIES = {1: 1, 2: 2}
+_IGNORE = 10
+_PER_CLASS = 1000
+# The sets do not say; KITTI has this rate. It only sets how far tracks are expected to move.
+_FRAMES_PER_SECOND = 10
+
+
+def recognises(path: Path) -> bool:
+    """Whether a folder has sequences in this format."""
+    return path.is_dir() and bool(_texts(path) or _folders(path))
+
+
+def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
+    """Read all sequences of a folder.
+
+    Args:
+        path: folder of the labels.
+        images: folder of the pictures, one folder for each sequence.
+        watch: shows how far it is.
+
+    Raises:
+        SourceError: a line cannot be understood, or none of the pictures is there.
+    """
+    folder = require_images(path, images)
+    builder = TruthBuilder(["car", "person"])
+    texts = _texts(path)
+    for each in watch(list(texts.values()) or _folders(path)):
+        name = next((name for name, file in texts.items() if file == each), each.name)
+        pictures = _pictures(folder / name)
+        if not pictures:
+            builder.missing.append(f"{folder / name}/*")
+        elif each.is_dir():
+            _add_pictures(builder, name, each, pictures)
+        else:
+            _add_text(builder, name, each, pictures)
+    labels = builder.labels(path)
+    notes = (*builder.notes, "MOTS labels cars and people alone: other classes of the models are not judged")
+    return LabelledSet(KIND, labels, labels.source(), notes, frozenset({"car", "person", "pedestrian"}))
+
+
+def _texts(path: Path) -> dict[str, Path]:
+    """Label files by sequence."""
+    flat = {file.stem: file for file in sorted(path.glob("*.txt")) if _is_label_line(file)}
+    deep = {file.parent.parent.name: file for file in sorted(path.glob("*/gt/gt.txt"))}
+    return {**flat, **deep}
+
+
+def _is_label_line(file: Path) -> bool:
+    """Whether a text begins with a line of labels, as lists of sequences do not."""
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        return len(lines.readline().split()) == 6
+
+
+def _folders(path: Path) -> list[Path]:
+    """Folders of label pictures: of one channel with 16 bits."""
+    found = []
+    for folder in sorted(each for each in path.iterdir() if each.is_dir()):
+        first = next(iter(sorted(folder.glob("*.png"))), None)
+        values = None if first is None else cv2.imread(str(first), cv2.IMREAD_UNCHANGED)
+        if values is not None and values.ndim == 2 and values.dtype == np.uint16:
+            found.append(folder)
+    return found
+
+
+def _pictures(folder: Path) -> dict[int, Path]:
+    """Pictures of a sequence by frame number."""
+    inner = folder / "img1"
+    files = sorted((inner if inner.is_dir() else folder).glob("*"))
+    return {int(file.stem): file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.stem.isdecimal()}
+
+
+def _stamp(frame: int) -> int:
+    return frame * 1_000_000_000 // _FRAMES_PER_SECOND
+
+
+def _add_pictures(builder: TruthBuilder, name: str, folder: Path, pictures: dict[int, Path]) -> None:
+    for file in sorted(folder.glob("*.png")):
+        values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        if values is None or values.ndim != 2 or not file.stem.isdecimal():
+            builder.notes.append(
+                f"{file}: expected a PNG of one channel with 16 bits; it is damaged or another picture"
+            )
+            continue
+        picture = pictures.get(int(file.stem))
+        if picture is None:
+            builder.missing.append(f"{name}/{file.name}")
+            continue
+        height, width = values.shape
+        image = builder.add_image(picture, width, height, sequence=name, stamp_ns=_stamp(int(file.stem)))
+        for number in np.unique(values[values > 0]).tolist():
+            _add(builder, image, number, number // _PER_CLASS, CompactMask.of(values == number))
+
+
+def _add_text(builder: TruthBuilder, name: str, file: Path, pictures: dict[int, Path]) -> None:
+    by_frame: dict[int, list[tuple[int, int, CompactMask]]] = {}
+    for frame, number, label, mask in _lines(file):
+        by_frame.setdefault(frame, []).append((number, label, mask))
+    # A frame in which there is nothing has no line; all pictures of a sequence are of one size.
+    height, width = next(iter(by_frame.values()))[0][2].size
+    builder.missing += [f"{name}/{frame:06d}" for frame in by_frame if frame not in pictures]
+    for frame, picture in sorted(pictures.items()):
+        image = builder.add_image(picture, width, height, sequence=name, stamp_ns=_stamp(frame))
+        for number, label, mask in by_frame.get(frame, []):
+            _add(builder, image, number, label, mask)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, int, int, CompactMask]]:
+    """Frame, object, class and mask of each line."""
+    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            frame, number, label, height, width = map(int, words[:5])
+            runs = {"size": [height, width], "counts": words[5]}
+            yield frame, number, label, decode_segmentation(runs, height, width)
+        except (ValueError, IndexError) as error:
+            raise SourceError(
+                f"{file}, line {place}: expected `frame id class height width rle`, got {line[:60]!r}: {error}"
+            ) from error
+
+
+def _add(builder: TruthBuilder, image: int, number: int, label: int, mask: CompactMask) -> None:
+    if label == _IGNORE:
+        builder.add_void(image, mask)
+    elif label in _CATEGORIES:
+        builder.add(image, _CATEGORIES[label], mask, track_id=number)
