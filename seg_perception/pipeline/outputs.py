@@ -15,7 +15,8 @@ from ..messages.calibration import CAMERA_INFO, Calibration
 from ..messages.detections import DETECTIONS, LABEL_INFO, write_detections
 from ..messages.images import COMPRESSED_IMAGE, IMAGE, write_compressed_image, write_image
 from ..sources.encodings import to_bgr
-from .overlay import colour_map, draw_overlay
+from .overlay import PLAIN, OverlayStyle, colour_map, draw_overlay
+from .overlay_panel import Figures
 
 LABELS, SEMANTIC_MAP = "label_info", "semantic_map"
 # Type of each topic, below the camera's namespace.
@@ -40,7 +41,13 @@ class FrameMessages:
     """
 
     def __init__(
-        self, segmentation: Segmentation, class_names: Sequence[str], calibration: Calibration | None = None
+        self,
+        segmentation: Segmentation,
+        class_names: Sequence[str],
+        calibration: Calibration | None = None,
+        *,
+        style: OverlayStyle = PLAIN,
+        figures: Callable[[], Figures] | None = None,
     ) -> None:
         """Take what they are made of.
 
@@ -48,12 +55,16 @@ class FrameMessages:
             segmentation: of the frame.
             class_names: of the model.
             calibration: of the camera, if it has one.
+            style: of the overlay.
+            figures: asked when an overlay is made whose style has figures.
         """
         frame = segmentation.frame
         self.calibrated = calibration is None or calibration.describes(frame.width, frame.height)
         self._segmentation = segmentation
         self._class_names = class_names
         self._calibration = calibration if self.calibrated else None
+        self._style = style
+        self._figures = figures
         self._makers: Mapping[str, Callable[[], bytes | None]] = {
             "instance_map": lambda: self._image("mono16", segmentation.instance_map.pixels),
             "detections": lambda: write_detections(segmentation, class_names),
@@ -90,7 +101,9 @@ class FrameMessages:
 
     @cached_property
     def _overlay(self) -> NDArray[np.uint8]:
-        return draw_overlay(to_bgr(self._segmentation.frame), self._segmentation, self._class_names)
+        figures = self._figures() if self._figures and self._style.figures else None
+        picture = to_bgr(self._segmentation.frame)
+        return draw_overlay(picture, self._segmentation, self._class_names, self._style, figures)
 
     def _overlay_compressed(self) -> bytes:
         encoded, jpeg = cv2.imencode(".jpg", self._overlay, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])

@@ -64,11 +64,14 @@ class OverlayStyle:
             raise ConfigurationError(f"overlay_style: expected {', '.join(SHAPES)}, got {self.shape!r}")
 
 
+PLAIN = OverlayStyle()
+
+
 def draw_overlay(
     image_bgr: NDArray[np.uint8],
     segmentation: Segmentation,
     class_names: Sequence[str],
-    style: OverlayStyle = OverlayStyle(),
+    style: OverlayStyle = PLAIN,
     figures: Figures | None = None,
 ) -> NDArray[np.uint8]:
     """The camera image with every instance marked and named.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -10,11 +10,14 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
+from ..frame import Frame
 from ..instances import Segmentation
 from ..messages.calibration import CAMERA_INFO, Calibration
 from ..messages.detections import DETECTIONS, LABEL_INFO, write_label_info
 from ..messages.images import COMPRESSED_IMAGE, IMAGE
 from ..pipeline.outputs import ALWAYS, LABELS, LATCHED, ON_DEMAND, SEMANTIC_MAP, FrameMessages
+from ..pipeline.overlay import OverlayStyle
+from ..pipeline.overlay_panel import Figures
 
 
 def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
@@ -47,18 +50,30 @@ class Outputs:
 
     Attributes:
         class_names: of the model.
+        style: of the overlay.
     """
 
-    def __init__(self, node: Node, namespace: str, class_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        namespace: str,
+        class_names: Sequence[str],
+        style: OverlayStyle,
+        figures: Callable[[Frame], Figures],
+    ) -> None:
         """Create the publishers.
 
         Args:
             node: owner of the topics.
             namespace: `~` or `~/NAME`.
             class_names: of the model.
+            style: of the overlay.
+            figures: what is told on the overlay of a frame.
         """
         self._node = node
         self.class_names = class_names
+        self.style = style
+        self._figures = figures
         self._publishers: dict[str, Any] = {}
         for topic, name in {**ALWAYS, **ON_DEMAND, **LATCHED}.items():
             kind, qos = _KINDS[name]
@@ -86,7 +101,13 @@ class Outputs:
         Raises:
             FrameError: a picture for people cannot be drawn; the rest went out before.
         """
-        messages = FrameMessages(segmentation, self.class_names, calibration)
+        messages = FrameMessages(
+            segmentation,
+            self.class_names,
+            calibration,
+            style=self.style,
+            figures=lambda: self._figures(segmentation.frame),
+        )
         for topic in (*ALWAYS, *filter(self._watched, ON_DEMAND)):
             # Serialized as it is: rclpy would build and convert objects field by field.
             message = messages.make(topic)

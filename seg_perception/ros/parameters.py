@@ -15,6 +15,7 @@ from ..classes import ROAD_GROUPS
 from ..errors import ConfigurationError
 from ..pipeline.options import SegmenterOptions
 from ..pipeline.output_size import OutputSize
+from ..pipeline.overlay import BOTH, OverlayStyle
 from ..pipeline.select import SelectOptions
 from ..pipeline.track import TrackerOptions
 from ..sources.share import find_model, share_directory
@@ -129,6 +130,15 @@ SCHEME = (
         0.0,
         60.0,
     ),
+    ParameterSpec(
+        "overlay_style", BOTH, LIVE, "how the overlay marks instances: by their outline, by a fill, or by both"
+    ),
+    ParameterSpec(
+        "overlay_figures",
+        True,
+        LIVE,
+        "whether the overlay has a legend and figures: age of the frame, results a second, drops by cause",
+    ),
     ParameterSpec("autostart", False, START, "configure and activate without a lifecycle manager"),
     ParameterSpec("diagnostics_period", 1.0, START, "seconds between messages on /diagnostics", 0.1, 60.0),
 )
@@ -183,6 +193,7 @@ class Settings:
     classes: str
     cameras: tuple[CameraSettings, ...]
     options: SegmenterOptions
+    overlay: OverlayStyle
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Settings:
@@ -214,6 +225,8 @@ class Settings:
             classes=values["classes"],
             cameras=_cameras(values, options),
             options=options,
+            # Numbers that are others in the next frame tell nobody anything.
+            overlay=OverlayStyle(values["overlay_style"], bool(values["tracking"]), values["overlay_figures"]),
         )
 
 

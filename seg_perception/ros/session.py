@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import nan
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,8 +12,10 @@ from rclpy.node import Node
 from rclpy.timer import Timer
 
 from ..errors import SegPerceptionError
+from ..frame import Frame
 from ..instances import MAX_SEMANTIC_CLASSES
 from ..pipeline.host import open_backend
+from ..pipeline.overlay_panel import Figures
 from ..pipeline.segmenter import Segmenter
 from ..pipeline.select import IgnoreMask
 from ..sources.class_tables import resolve_class_table
@@ -20,7 +23,7 @@ from .camera import Camera, Doorbell
 from .clocks import steady_clock
 from .outputs import Outputs
 from .parameters import DEFAULT_MODEL, Settings, default_model, model_path
-from .statistics import CameraStatistics, StageTimes
+from .statistics import LONGEST_LATENCY, SUPERSEDED, CameraStatistics, StageTimes
 from .worker import Worker
 
 # How often it is seen that frames come.
@@ -66,7 +69,9 @@ class Session:
         try:
             for camera in settings.cameras:
                 namespace = "~" if len(settings.cameras) == 1 else f"~/{camera.name}"
-                self._outputs[camera.name] = Outputs(node, namespace, self._segmenter.spec.class_names)
+                self._outputs[camera.name] = Outputs(
+                    node, namespace, self._segmenter.spec.class_names, settings.overlay, self._figures
+                )
         except BaseException:
             self.close()
             raise
@@ -143,15 +148,29 @@ class Session:
             self._publish_labels()
 
     def _set_options(self) -> None:
+        for outputs in self._outputs.values():
+            outputs.style = self._settings.overlay
         # At once for all cameras.
         self._segmenter.camera_options = {camera.name: camera.options for camera in self._settings.cameras}
+
+    def _figures(self, frame: Frame) -> Figures:
+        """What is told on the overlay of a frame."""
+        recent = self._statistics[frame.camera].recent()
+        age = (self._now_ns() - frame.time_ns) / 1e9
+        known = 0 <= age < LONGEST_LATENCY
+        return Figures(
+            frame.camera, age if known else nan, recent.rate, recent.dropped, recent.seconds, frozenset({SUPERSEDED})
+        )
+
+    def _now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
 
     def _start_worker(self) -> None:
         self._worker = Worker(
             [(camera, self._outputs[camera.settings.name]) for camera in self.cameras],
             self._segmenter,
             self._doorbell,
-            now_ns=lambda: int(self._node.get_clock().now().nanoseconds),
+            now_ns=self._now_ns,
             wake_executor=self._wake_executor,
             report=self._report,
             fail=self._fail,

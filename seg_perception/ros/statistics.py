@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, nan
 from threading import Lock
 from time import monotonic
 
 # Percentiles look at this many latest frames.
 WINDOW = 512
+# What is recent.
+RECENT_SECONDS = 5.0
 # From this many seconds on, and below 0, the time since a stamp tells of two clocks and not of a latency.
 LONGEST_LATENCY = 3600.0
 
@@ -55,10 +57,27 @@ FAILURE = "failure"
 CAUSES = (SUPERSEDED, LOST, TOO_OLD, "encoding", "layout", "size", "compressed", "message", MODEL_OUTPUT)
 
 
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What was counted lately.
+
+    Attributes:
+        rate: results a second; NaN when too little is known.
+        dropped: frames given up, by cause.
+        seconds: how long that looks back; 0 when too little is known.
+    """
+
+    rate: float = nan
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
 class CameraStatistics:
     """Counts the frames of one camera."""
 
     def __init__(self) -> None:
+        # Counts at some moments, noted while somebody asks what is recent.
+        self._noted: deque[tuple[float, int, Counter[str]]] = deque()
         self._lock = Lock()
         self._received = 0
         self._processed = 0
@@ -102,6 +121,22 @@ class CameraStatistics:
             self._dropped[cause] += 1
             if fault:
                 self._last_fault, self._last_fault_time = fault, monotonic()
+
+    def recent(self) -> Recent:
+        """What was counted in the last seconds, if it is asked for regularly."""
+        with self._lock:
+            now, noted = monotonic(), self._noted
+            if noted and now - noted[-1][0] > RECENT_SECONDS:
+                noted.clear()
+            if not noted or now - noted[-1][0] >= RECENT_SECONDS / 20:
+                noted.append((now, self._processed, self._dropped.copy()))
+            while len(noted) > 1 and noted[1][0] <= now - RECENT_SECONDS:
+                noted.popleft()
+            since, processed, dropped = noted[0]
+            elapsed = now - since
+            if elapsed < RECENT_SECONDS / 10:
+                return Recent()
+            return Recent((self._processed - processed) / elapsed, self._dropped - dropped, elapsed)
 
     def snapshot(self) -> CameraSnapshot:
         """What was counted up to now."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
-from integration.harness import NodeProcess, image_message, street, wait_for
+from integration.harness import NodeProcess, image_message, pixels_of, street, wait_for
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from seg_perception.ros.parameters import SCHEME, camera_parameters
@@ -96,6 +99,29 @@ def test_thresholds_act_at_once(node: NodeProcess) -> None:
     assert names_found(node) == {"person", "car"}
     assert node.set(min_pixels=16)[0].successful
     assert names_found(node) == everything
+
+
+def test_the_overlay_changes_its_style_while_somebody_looks(node: NodeProcess) -> None:
+    scene = street()
+    overlay = node.output(Image, "overlay")
+
+    def drawn(**parameters: object) -> NDArray[np.bool_]:
+        assert node.set_together(**parameters).successful
+        result = node.process(image_message(scene.picture, "rgb8"), overlay)
+        return (pixels_of(result) != scene.picture[..., ::-1]).any(axis=-1)
+
+    inside = np.s_[105:120, 100:160]  # of the car, below its label
+    both = drawn(overlay_style="both", overlay_figures=True)
+    outline = drawn(overlay_style="outline", overlay_figures=False)
+    assert both[inside].all()
+    assert not outline[inside].any()
+    corner = np.s_[:6, :60]
+    assert both[corner].any()
+    assert not outline[corner].any()
+    (refused,) = node.set(overlay_style="neon")
+    assert "overlay_style: expected outline, fill, both" in refused.reason
+    assert node.set_together(overlay_style="both", overlay_figures=True).successful
+    node.forget("overlay")
 
 
 def test_before_configure_everything_but_nonsense_may_change(start_node: Callable[..., NodeProcess]) -> None:
