@@ -23,6 +23,7 @@ COMMANDS = {
     "bench": "seg_perception.cli.bench",
     "streetworld": "seg_perception.cli.streetworld",
     "label": "seg_perception.cli.label",
+    "review": "seg_perception.cli.review",
     "top": "seg_perception.cli.top",
     "doctor": "seg_perception.cli.doctor",
 }

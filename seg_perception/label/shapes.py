@@ -97,6 +97,14 @@ def mask_of_crop(region: NDArray[np.bool_], left: int, top: int, size: tuple[int
     return CompactMask.of(mask)
 
 
+def is_near(first: CompactMask, second: CompactMask, distance: int) -> bool:
+    """Whether no pixel of two masks of one image differs that is further than this from the border of the second."""
+    top, left = (max(0, min(getattr(first, side), getattr(second, side)) - distance) for side in ("top", "left"))
+    bottom, right = (max(getattr(first, side), getattr(second, side)) + distance for side in ("bottom", "right"))
+    both = [each.full()[top:bottom, left:right].view(np.uint8) for each in (first, second)]
+    return _is_near(both[0], both[1], distance)
+
+
 def painted_mask(pixels: NDArray[np.uint16], number: int, box: NDArray[np.floating]) -> CompactMask:
     """The pixels of one number in an instance map; only its box is looked at, outside which nothing is painted.
 

@@ -1,0 +1,45 @@
+"""`seg_perception review`: reviewed labels back in, and how far people agreed with the model's."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+HELP = "take reviewed labels in: what training takes, and how far people agreed with the model's labels"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "reviewed", type=Path, metavar="REVIEWED",
+        help="COCO's JSON, XML or ZIP of CVAT for images 1.1, or a folder with LabelMe's files",
+    )  # fmt: skip
+    parser.add_argument(
+        "--against", type=Path, required=True, metavar="DATASET", help="what `seg_perception label` made for the review"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, write and print."""
+    from ..label.dataset import IMAGES
+    from ..label.review import review
+    from ..label.review_report import HEADER, notes, rows, write_review
+
+    found = review(arguments.reviewed, arguments.against)
+    write_review(found, arguments.against, arguments.output)
+    print(_table([HEADER, *rows(found)]))
+    for note in notes(found):
+        print(note)
+    print(f"results in {arguments.output}: agreement.html, agreement.json, instances.json")
+    print(f"to train: make train DATA={arguments.output / 'instances.json'} IMAGES={arguments.against / IMAGES}")
+    return 0
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if not place else cell.rjust(width) for place, (cell, width) in enumerate(each))
+        for each in (zip(line, widths, strict=True) for line in lines)
+    )
