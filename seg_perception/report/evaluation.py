@@ -13,9 +13,8 @@ from ..metrics.average_precision import Difference
 from .agreement import agreement_rows
 from .axes import Axis
 from .evaluation_frames import frames
-from .html import Content, Html
+from .html import MISSING, Content, Html
 from .page import (
-    MISSING,
     Section,
     bullets,
     collapsed,
@@ -66,7 +65,7 @@ def _sections(found: Evaluation) -> Iterator[Section]:
 def _lead(found: Evaluation) -> list[Html]:
     data = found.data
     objects = ", ".join(f"{count} of {group}" for group, count in data.objects.items())
-    about = f"{data.kind} {data.name}: {data.frames} frames, objects: {objects}. {found.created}."
+    about = f"{data.kind} {data.name}: {data.frames} frames, objects: {objects}."
     differences = [_difference_line(found, each) for each in found.comparisons]
     return [paragraph(about), verdict(_sentence(found), None, differences), bullets(found.notes)]
 
@@ -167,7 +166,8 @@ def _strata(found: Evaluation) -> Iterator[Html]:
 def _stratum_chart(found: Evaluation, dimension: str, rows: Sequence[Stratum]) -> Html:
     bars = {model.name: [Bar(row.scores[place].mask_ap) for row in rows] for place, model in enumerate(found.models)}
     names = [f"{row.name} ({row.objects})" for row in rows]
-    return bar_chart(f"mask AP by {dimension}", names, bars, Axis("mask AP (objects in brackets)", 0))
+    title = f"mask AP by {dimension}" if dimension != _ALL else "mask AP, all objects"
+    return bar_chart(title, names, bars, Axis("mask AP (objects in brackets)", 0))
 
 
 def _stratum_table(found: Evaluation, dimension: str, rows: Sequence[Stratum]) -> Html:
@@ -235,8 +235,10 @@ def _panoptic(found: Evaluation) -> Iterator[Html]:
     means = [each.panoptic.means for each in found.scores]
     if not any(means):
         return
-    yield paragraph("Of the painted maps, where every pixel belongs to one instance: quality is segmentation (mean IoU ",
-                    "of matched segments) times recognition (F1 of segments).")  # fmt: skip
+    yield paragraph(
+        "Of the painted maps, where every pixel belongs to one instance. Quality is segmentation (mean IoU of matched ",
+        "segments) times recognition (F1 of segments).",
+    )
     yield table(header, rows(means), numbers=2)
     yield collapsed("by class", table(header, rows([each.panoptic.per_class for each in found.scores]), numbers=2,
                                       sortable=True))  # fmt: skip
@@ -316,6 +318,8 @@ def _bar(difference: Difference | None) -> Bar:
 
 
 def _points(difference: Difference) -> str:
+    if difference.value != difference.value:
+        return MISSING
     value, low, high = (
         number(100 * each, 2, sign=True) for each in (difference.value, difference.low, difference.high)
     )

@@ -114,19 +114,18 @@ def _sides(shot: Shot, place: int) -> list[str]:
 
 
 def _picks(shot: Shot) -> Html:
-    """The choice of the layers on both sides of the slider."""
+    """The choice of the layers on both sides of the slider; those on the right at one click, to flip between them."""
     if len(shot.layers) < 3:
         return Html()
-
-    def choice(side: str, chosen: int) -> Html:
-        buttons = (
-            element("button", layer.name, type="button", value=place, aria_pressed=str(place == chosen).lower())
-            for place, layer in enumerate(shot.layers)
-        )
-        return element("div", element("span", side, class_="faint"), buttons, role="group", aria_label=side,
-                       data_side=side)  # fmt: skip
-
-    return element("div", choice("left", shot.left), choice("right", shot.right), class_="picks")
+    names = [layer.name for layer in shot.layers]
+    options = (element("option", name, value=n, selected=n == shot.left) for n, name in enumerate(names))
+    left = element("label", element("span", "left", class_="faint"), element("select", options, autocomplete="off"))
+    buttons = (
+        element("button", name, type="button", value=n, aria_pressed=str(n == shot.right).lower())
+        for n, name in enumerate(names)
+    )
+    right = element("div", element("span", "right", class_="faint"), buttons, role="group", aria_label="right")
+    return element("div", left, right, class_="picks")
 
 
 def _jpeg(image: NDArray[np.uint8], quality: int) -> bytes:

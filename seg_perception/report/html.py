@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
 
+MISSING = "\N{EN DASH}"  # in place of a value that there is none of
 _EMPTY = frozenset({"br", "hr", "img", "input", "meta"})  # elements that have no end tag
 # Half characters (a file name that is no UTF-8 has them) cannot be written to a file, control characters not to a page.
 _UNWRITABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

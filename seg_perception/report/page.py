@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import write_atomically
-from .html import Content, Html, element, render
+from .html import MISSING, Content, Html, element, render
 from .style import SCRIPT, STYLE
-
-MISSING = "\N{EN DASH}"  # in place of a value that there is none of
 
 
 @dataclass(frozen=True, slots=True)

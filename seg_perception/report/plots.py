@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .axes import BELOW, TOP, Across, Axis, Canvas, left_of, line, path, svg
-from .html import Content, Html, element
+from .html import MISSING, Content, Html, element
 
 KINDS = 7  # colours in the style sheet
 _POINTS = 400  # of a curve, at most; a drawing has no more columns
@@ -161,7 +161,8 @@ def bar_chart(
     across = Across(scale, left_of(names), _VALUE)
     step = _BAR * len(bars) + _GAP
     base = TOP + step * len(categories)
-    marks = [*across.marks(TOP, base)]
+    zero = [line([(across.at(0), TOP), (across.at(0), base)], "zero")] if scale.low < 0 else []
+    marks = [*across.marks(TOP, base), *zero]
     for row, (category, name) in enumerate(zip(categories, names, strict=True)):
         top = TOP + row * step + _GAP / 2
         label = element("text", element("title", category), name, x=across.left - 8, text_anchor="end",
@@ -195,8 +196,9 @@ def _nothing() -> Html:
 
 
 def _bar(across: Across, bar: Bar, top: float, number: int, name: str, digits: int) -> Iterable[Html]:
-    """One bar with its value behind it; nothing for NaN."""
+    """One bar with its value behind it."""
     if not isfinite(bar.value):
+        yield element("text", MISSING, x=across.at(max(0.0, across.scale.low)) + 5, y=top + _BAR - 2.5)
         return
     low, high = sorted((across.at(max(0.0, across.scale.low)), across.at(bar.value)))
     interval = isfinite(bar.low) and isfinite(bar.high)

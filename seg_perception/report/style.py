@@ -35,10 +35,11 @@ nav ul { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; list-style: none; p
 table { border-collapse: collapse; } caption { text-align: left; padding-bottom: 0.3rem; }
 th, td { border-bottom: 1px solid var(--line); padding: 0.25rem 1rem 0.25rem 0; text-align: left; vertical-align: top;
   overflow-wrap: normal; }
-td { max-width: 44rem; overflow-wrap: anywhere; } th[scope=row] { font-weight: normal; min-width: 7rem; }
+td { max-width: 44rem; min-width: 7em; overflow-wrap: anywhere; }
+th[scope=row] { font-weight: normal; min-width: 7em; overflow-wrap: anywhere; }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--line); }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
-td.number { white-space: nowrap; }
+td.number { white-space: nowrap; min-width: 0; }
 th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; text-align: inherit;
   cursor: pointer; text-decoration: underline dotted; }
 [aria-sort=ascending] button::after { content: " \\2191"; } [aria-sort=descending] button::after { content: " \\2193"; }
@@ -51,7 +52,7 @@ figure { margin: 0; min-width: 0; }
 .plot .grid { stroke: var(--line); stroke-width: 1; fill: none; }
 .plot .curve { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .plot .area { fill-opacity: 0.22; stroke-width: 1.5; } .plot .band { fill-opacity: 0.25; stroke: none; }
-.plot .whisker { stroke: var(--ink); stroke-width: 1.3; fill: none; }
+.plot .whisker, .plot .zero { stroke: var(--ink); stroke-width: 1.3; fill: none; }
 .plot .mark { stroke: var(--bad); stroke-width: 1.5; }
 .plot .touch { fill: transparent; stroke: none; }
 .plot .touch:hover { fill: var(--ink); }
@@ -64,14 +65,15 @@ figure { margin: 0; min-width: 0; }
 .s6 { stroke: var(--s6); fill: var(--s6); }
 .curve.s1 { stroke-dasharray: 7 4; } .curve.s2 { stroke-dasharray: 2 4; } .curve.s3 { stroke-dasharray: 9 3 2 3; }
 .curve.s4 { stroke-dasharray: 12 4; } .curve.s5 { stroke-dasharray: 4 3; } .curve.s6 { stroke-dasharray: 1 5; }
-.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 33rem), 1fr)); gap: 1.2rem 1.5rem; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 33rem), 1fr)); gap: 1.2rem 1.5rem;
+  margin-top: 1rem; }
 .shot { min-width: 0; } .shot h3, .shot h4 { margin: 0 0 0.2rem; } h4 { font-size: 0.95rem; }
 .about p, .about ul { margin: 0.2rem 0; padding-left: 0; list-style: none; }
 .picks { flex-wrap: wrap; gap: 0.3rem 1.5rem; margin: 0.3rem 0; font-size: 0.87rem; }
-.picks div { display: flex; flex-wrap: wrap; gap: 0.2rem 0.3rem; align-items: baseline; min-width: 0; }
-.picks button { font: inherit; color: var(--ink); background: var(--soft); border: 1px solid var(--line);
-  border-radius: 1rem; padding: 0 0.6rem; cursor: pointer; max-width: 16rem; overflow: hidden;
-  text-overflow: ellipsis; white-space: nowrap; }
+.picks > * { display: flex; flex-wrap: wrap; gap: 0.2rem 0.3rem; align-items: baseline; min-width: 0; }
+.picks button, .picks select { font: inherit; color: var(--ink); background: var(--soft);
+  border: 1px solid var(--line); border-radius: 1rem; padding: 0 0.6rem; cursor: pointer; max-width: 16rem;
+  overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .picks button[aria-pressed=true] { background: var(--ink); border-color: var(--ink); color: var(--paper); }
 .stage { display: grid; grid-template-columns: 1fr 1fr; gap: 0.6rem; margin: 0.2rem 0; }
 .stage img { display: block; width: 100%; height: auto; }
@@ -103,11 +105,10 @@ figure { margin: 0; min-width: 0; }
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   nav, .picks { display: none; }
   details::details-content { content-visibility: visible; block-size: auto; }
-  h1, h2, h3, h4, summary, caption, figcaption { break-after: avoid; }
-  tr, figure, .plot, .shot, .verdict { break-inside: avoid; } thead { display: table-header-group; }
-  .scroll { overflow: visible; } td.number { white-space: normal; }
-  th, td { padding-right: 0.6rem; }
-  .gallery { display: block; } .shot { margin-bottom: 1rem; }
+  h1, h2, h3, h4, summary, caption, .about { break-after: avoid; }
+  tr, figure, .verdict { break-inside: avoid; } thead { display: table-header-group; }
+  .scroll { overflow: visible; } table { font-size: 8pt; } th, td { padding-right: 0.5rem; }
+  .plots { grid-template-columns: 1fr 1fr; } .gallery { display: block; } .shot { margin-bottom: 1rem; }
   * { print-color-adjust: exact; }
 }
 """
@@ -115,18 +116,21 @@ figure { margin: 0; min-width: 0; }
 SCRIPT = """
 "use strict";
 document.documentElement.classList.add("live");
+function show(pick, side, place) {
+  pick.closest(".compare").querySelectorAll(".layer").forEach(
+    (layer, index) => layer.classList.toggle(side, index === Number(place)));
+}
 document.addEventListener("input", ({ target }) => {
   const stage = target.closest(".stage");
   if (stage) stage.style.setProperty("--at", target.value + "%");
+  if (target.closest(".picks")) show(target, "left", target.value);
 });
 document.addEventListener("click", ({ target }) => {
   const button = target.closest(".picks button");
   if (!button) return;
-  const { side } = button.parentElement.dataset;
   for (const other of button.parentElement.querySelectorAll("button"))
     other.setAttribute("aria-pressed", String(other === button));
-  button.closest(".compare").querySelectorAll(".layer").forEach(
-    (layer, index) => layer.classList.toggle(side, index === Number(button.value)));
+  show(button, "right", button.value);
 });
 document.addEventListener("click", ({ target }) => {
   const button = target.closest("th button");
