@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("labels")
     what.add_argument("--categories", default="groups", help="groups (of road users) or classes (of the model)")
     what.add_argument("--classes", default="auto", help="class table: a name, a YAML file, or auto")
-    what.add_argument("--score", type=float, default=0.25, help="lowest score (default: %(default)s)")
+    what.add_argument("--score", type=float, default=0.4, help="lowest score (default: %(default)s)")
     what.add_argument("--min-pixels", type=int, default=16, help="smallest object (default: %(default)s)")
     what.add_argument("--masks", default="rle", help="rle (exact) or polygons (to be edited) (default: %(default)s)")
     what.add_argument(

@@ -22,8 +22,8 @@ from .records import Category, Concern, LabelledObject, box_of
 from .shapes import painted_mask
 from .temporal import Sight
 
-# Scores within this of the threshold are doubtful, the nearer the more.
-MARGIN = 0.2
+# Scores this far above and below the threshold are doubtful, the nearer the more; below are many more detections.
+_ABOVE, _BELOW = 0.2, 0.1
 # A box that is not labelled and lies over a labelled one of its group is a double of it, no object.
 _DOUBLE_IOU = 0.5
 # A box and the box around its mask that overlap by less were made of different objects, or one is wrong.
@@ -110,7 +110,7 @@ class Observer:
         detections = segmenter.detect([frame])[0]
         result = segmenter.finish(frame, detections, options)
         threshold = options.select.score_threshold
-        lowered = replace(options.select, score_threshold=max(0.0, threshold - MARGIN))
+        lowered = replace(options.select, score_threshold=max(0.0, threshold - _BELOW))
         found = select(detections, self._groups, lowered)
         kept = result.instances
         double = (
@@ -188,8 +188,9 @@ class Observer:
 
 
 def doubt(scores: NDArray[np.float32], threshold: float) -> NDArray[np.float64]:
-    """How doubtful it is whether something is there: 1 at the threshold, 0 at `MARGIN` from it; float64 `[N]`."""
-    return np.maximum(0.0, 1.0 - np.abs(scores.astype(np.float64) - threshold) / MARGIN)
+    """How doubtful it is whether something is there: 1 at the threshold, 0 far from it; float64 `[N]`."""
+    above = scores.astype(np.float64) - threshold
+    return np.maximum(0.0, 1.0 - np.where(above < 0, -above / _BELOW, above / _ABOVE))
 
 
 def by_group(result: Segmentation) -> FrameInstances:

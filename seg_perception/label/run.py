@@ -62,7 +62,7 @@ class LabelOptions:
     style: MaskStyle = field(default_factory=MaskStyle)
     categories: str = GROUPS
     classes: str = AUTO
-    score: float = 0.25
+    score: float = 0.4
     min_pixels: int = 16
     pictures: str = "jpg"
     weather: str = ""

@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 
 from ..metrics.boxes import box_iou
-from .records import Box, Concern
+from .records import Box, Concern, box_of
 
 # Frames before and after one that are looked at.
 REACH = 5
@@ -122,14 +122,21 @@ def _changes(
 def _gaps(
     here: dict[int, Sight], before: Sequence[dict[int, Sight]], after: Sequence[dict[int, Sight]]
 ) -> list[Concern]:
-    """Tracks that are seen before and after a frame but not in it."""
-    last = {track: sight for each in before for track, sight in each.items()}
-    again = {track for each in after for track in each}
-    return [
-        Concern("gap", 1.0, f"{sight.group} {track} is seen before and after, but not here", sight.box)
-        for track, sight in last.items()
-        if track in again and track not in here
-    ]
+    """Tracks that are seen before and after a frame but not in it, with boxes between those of the two sightings."""
+    found = []
+    last = {track: (age, sight) for age, each in _apart(before) for track, sight in each.items()}
+    following = {track: (age, sight) for age, each in _apart(after[::-1]) for track, sight in each.items()}
+    for track in last.keys() & following.keys() - here.keys():
+        (ago, sight), (ahead, again) = last[track], following[track]
+        place = (np.array(sight.box) * ahead + np.array(again.box) * ago) / (ago + ahead)
+        words = f"{sight.group} {track} is seen before and after, but not here"
+        found.append(Concern("gap", 1.0, words, box_of(place)))
+    return sorted(found, key=lambda each: each.words)
+
+
+def _apart(moments: Sequence[dict[int, Sight]]) -> Iterator[tuple[int, dict[int, Sight]]]:
+    """Moments with how many frames they are from one that follows them; the nearest comes last."""
+    return zip(range(len(moments), 0, -1), moments, strict=True)
 
 
 def _breaks(
