@@ -88,6 +88,7 @@ def draw_instances(
     class_names: Sequence[str],
     rows: NDArray[np.int64] | None = None,
     numbers: NDArray[np.uint16] | None = None,
+    groups: Sequence[int] = (),
 ) -> NDArray[np.uint8]:
     """Instances over the image, as the node draws them.
 
@@ -97,6 +98,7 @@ def draw_instances(
         class_names: by label.
         rows: int64 `[N]`, the instances to draw; None: all.
         numbers: uint16 `[N]`, not 0, which choose the colours; None: row + 1.
+        groups: road group by label, whose sign the names carry; none are known where it is empty.
     """
     rows = np.arange(len(found)) if rows is None else rows
     numbers = (rows + 1).astype(np.uint16) if numbers is None else numbers
@@ -106,9 +108,9 @@ def draw_instances(
     for row, number in zip(kept[::-1].tolist(), given[::-1], strict=True):
         region = _region(pixels, found.masks[row])
         region[found.masks[row].region()] = number
-    instances = Instances(
-        kept, given, found.boxes_camera[kept], found.scores[kept], found.labels[kept], np.full(len(kept), NO_GROUP)
-    )
+    labels = found.labels[kept]
+    group = np.array([groups[label] if groups else NO_GROUP for label in labels], np.int32)
+    instances = Instances(kept, given, found.boxes_camera[kept], found.scores[kept], labels, group)
     painted = InstanceMap(pixels, found.areas())
     return draw_overlay(
         image_bgr, Segmentation(Frame.from_bgr(image_bgr), instances, painted, found.areas()[kept], {}), class_names

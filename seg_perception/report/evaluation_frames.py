@@ -8,14 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes import NO_GROUP_NAME, ROAD_GROUPS
+from ..classes import NO_GROUP, NO_GROUP_NAME, ROAD_GROUPS
 from ..evaluation.results import GALLERY_KINDS, EvaluatedModel, Evaluation, GalleryFrame
 from .drawing import ONLY_FIRST, ONLY_SECOND, Pairing, colour_key, draw_difference, draw_instances, resized_instances
 from .gallery import Layer, Shot, gallery, narrowed, share_of_bytes
 from .page import Section, bullets, paragraph
 
-# Index -1, no group, is the last.
-_GROUPS = (*ROAD_GROUPS, NO_GROUP_NAME)
+# Labels are road groups; index -1, no group, is the last.
+_NAMES = (*ROAD_GROUPS, NO_GROUP_NAME)
+_GROUPS = (*range(len(ROAD_GROUPS)), NO_GROUP)
 _TITLES = {
     "best": "Frames that {first} does best",
     "worst": "Frames that {first} does worst",
@@ -43,14 +44,14 @@ def _shot(frame: GalleryFrame, models: tuple[EvaluatedModel, ...]) -> Shot:
     """Truth against the first model, or the first against the one that differs most from it."""
     image = narrowed(_decoded(frame))
     truth = resized_instances(frame.truth, frame.width, frame.height, image)
-    layers = [Layer("picture", image), Layer("truth", draw_instances(image, truth, _GROUPS))]
+    layers = [Layer("picture", image), Layer("truth", draw_instances(image, truth, _NAMES, groups=_GROUPS))]
     errors = []
     for model, instances, verdict in zip(models, frame.instances, frame.verdicts, strict=True):
         found = resized_instances(instances, frame.width, frame.height, image)
         pairing = Pairing(verdict.found, verdict.missed, verdict.extra)
-        drawn = draw_instances(image, found, _GROUPS, pairing.second, pairing.numbers(len(truth)))
+        drawn = draw_instances(image, found, _NAMES, pairing.second, pairing.numbers(len(truth)), _GROUPS)
         layers.append(Layer(model.name, drawn))
-        errors.append(Layer(f"errors of {model.name}", draw_difference(image, truth, found, pairing, _GROUPS)))
+        errors.append(Layer(f"errors of {model.name}", draw_difference(image, truth, found, pairing, _NAMES)))
     said = [f"{model.name}: {each.score:.3f}; {each.words}" for model, each in zip(models, frame.verdicts, strict=True)]
     left, right = 1, 2
     if frame.kind == "changed" and len(models) > 1:

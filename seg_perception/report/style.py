@@ -36,7 +36,7 @@ table { border-collapse: collapse; } caption { text-align: left; padding-bottom:
 th, td { border-bottom: 1px solid var(--line); padding: 0.25rem 1rem 0.25rem 0; text-align: left; vertical-align: top;
   overflow-wrap: normal; }
 td { max-width: 44rem; min-width: 7em; overflow-wrap: anywhere; }
-th[scope=row] { font-weight: normal; min-width: 7em; overflow-wrap: anywhere; }
+th[scope=row] { font-weight: normal; max-width: 20rem; overflow-wrap: break-word; }
 thead th { vertical-align: bottom; border-bottom: 2px solid var(--line); }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 td.number { white-space: nowrap; min-width: 0; }
