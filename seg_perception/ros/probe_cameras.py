@@ -22,10 +22,10 @@ from ..doctor.graph import Graph, Publisher, Stream
 from ..errors import FrameError
 from ..frame import Frame
 from ..messages.images import read_compressed_image, read_image
+from ..messages.topics import info_beside
 from ..sources.serialized import frame_from_compressed_image, frame_from_image
 from .camera import GapCounter
 from .convert import through_cv_bridge
-from .topics import info_beside
 
 # Processes announce themselves when they start, and every three seconds; when nothing new was heard for longer, all
 # are known. Where they never cease to come, this is enough.

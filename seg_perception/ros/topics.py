@@ -10,9 +10,8 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
 from ..errors import ConfigurationError
+from ..messages.topics import compressed_below, info_beside
 from .parameters import CameraSettings, Settings
-
-_COMPRESSED = "/compressed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ def camera_topics(node: Node, settings: CameraSettings) -> CameraTopics:
         validate_topic_name(settings.topic)
         base = node.resolve_topic_name(settings.topic)
         image = settings.topic
-        if settings.transport == "compressed" and not base.endswith(_COMPRESSED):
+        if settings.transport == "compressed" and compressed_below(base) != base:
             image = _own_or(node, compressed_below(settings.topic), compressed_below(base))
         info = _own_or(node, info_beside(settings.topic), info_beside(base))
         for name in (image, info):
@@ -60,18 +59,6 @@ def check_topics(node: Node, settings: Settings) -> None:
         raise ConfigurationError(
             f"cameras: expected a topic of its own for each camera, got {topics}; set cameras.NAME.topic"
         )
-
-
-def compressed_below(topic: str) -> str:
-    """The topic of the compressed transport, as image_transport has it."""
-    return topic if topic.endswith(_COMPRESSED) else topic + _COMPRESSED
-
-
-def info_beside(topic: str) -> str:
-    """The camera_info topic beside an image topic, as image_transport has it."""
-    base = topic.removesuffix(_COMPRESSED)
-    parent, slash, _ = base.rpartition("/")
-    return f"{parent}{slash}camera_info"
 
 
 def _own_or(node: Node, own: str, derived: str) -> str:

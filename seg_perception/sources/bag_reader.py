@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackendUnavailable, SourceError
-from .bag_salvage import BagMessage, salvage
+from .bag_salvage import BagMessage as BagMessage
+from .bag_salvage import salvage
 
 METADATA = "metadata.yaml"
 STORAGE_SUFFIXES = (".mcap", ".db3")
@@ -28,6 +29,8 @@ class Bag:
         path: its folder or file.
         topics: type by topic.
         counts: messages by topic, as far as they can be read.
+        qos: how each topic was offered, rosbag2's YAML, as far as it is known.
+        definitions: format (`ros2msg` or `ros2idl`) and text of the types that the bag defines.
         faults: what cannot be read, for people.
         start_ns: when the first message was recorded; 0 of an empty bag.
     """
@@ -43,6 +46,8 @@ class Bag:
         self.faults: list[str] = []
         self.topics: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
+        self.qos: dict[str, str] = {}
+        self.definitions: dict[str, tuple[str, str]] = {}
         self.start_ns = 0
         self._reader: Any = None
         self._stack = ExitStack()
@@ -113,7 +118,19 @@ class Bag:
         for each in reader.connections:
             self.topics.setdefault(each.topic, each.msgtype)
             self.counts[each.topic] += each.msgcount
+            if self.path.suffix != ".bag":
+                self._describe(each)
         self.start_ns = int(reader.start_time) if any(self.counts.values()) else 0
+
+    def _describe(self, connection: Any) -> None:
+        """Keep how a topic was offered, and its type's definition."""
+        from rosbags.interfaces import MessageDefinitionFormat
+        from rosbags.rosbag2.metadata import dump_qos_v8
+
+        self.qos[connection.topic] = dump_qos_v8(list(connection.ext.offered_qos_profiles))
+        encodings = {MessageDefinitionFormat.MSG: "ros2msg", MessageDefinitionFormat.IDL: "ros2idl"}
+        if connection.msgdef.format in encodings:
+            self.definitions[connection.msgtype] = encodings[connection.msgdef.format], connection.msgdef.data
 
     def _indexed(
         self, topics: Collection[str], start_ns: int | None, stop_ns: int | None

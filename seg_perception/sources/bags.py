@@ -11,11 +11,11 @@ from ..errors import FrameError, SourceError
 from ..frame import Frame
 from ..messages.detections import DETECTIONS
 from ..messages.images import COMPRESSED_IMAGE, IMAGE
+from ..messages.topics import raw_above
 from .bag_reader import Bag
 from .base import FrameSource
 from .serialized import frame_from_message
 
-_COMPRESSED = "/compressed"
 # What a segmenter publishes beside its detections is no camera.
 _RESULTS = ("instance_map", "instance_map/color", "semantic_map", "overlay", "overlay/compressed")
 _SECOND = 1_000_000_000
@@ -135,8 +135,7 @@ def _cameras(topics: Mapping[str, str], images: Mapping[str, str]) -> list[str]:
     return [
         topic
         for topic, kind in images.items()
-        if topic not in results
-        and not (kind == COMPRESSED_IMAGE and images.get(topic.removesuffix(_COMPRESSED)) == IMAGE)
+        if topic not in results and not (kind == COMPRESSED_IMAGE and images.get(raw_above(topic)) == IMAGE)
     ]
 
 
@@ -144,7 +143,7 @@ def _names(topics: Sequence[str]) -> dict[str, str]:
     """A name for each topic, fit for a parameter: of /front/image_raw it is front."""
     names: dict[str, str] = {}
     for topic in topics:
-        parts = [part for part in topic.removesuffix(_COMPRESSED).split("/") if part]
+        parts = [part for part in raw_above(topic).split("/") if part]
         words = "_".join(parts[:-1] or parts)
         name = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_") or "camera"
         name = name if name[0].isalpha() else f"camera_{name}"

@@ -10,8 +10,9 @@ from integration.harness import Client
 from rclpy.node import Node
 
 from seg_perception.errors import ConfigurationError
+from seg_perception.messages.topics import compressed_below, info_beside
 from seg_perception.ros.parameters import CameraSettings
-from seg_perception.ros.topics import camera_topics, compressed_below, info_beside
+from seg_perception.ros.topics import camera_topics
 
 
 @pytest.fixture

@@ -1,0 +1,26 @@
+"""Arguments that every command with a model has."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..pipeline.opening import ModelChoice
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how a model runs; which one it is, each command declares itself."""
+    parser.add_argument("--classes", default="auto", help="class table: a name, a YAML file, or auto")
+    parser.add_argument(
+        "--backend", default="", help="openvino, onnxruntime or tensorrt (default: by the model's suffix)"
+    )
+    parser.add_argument("--device", default="", help="the backend's name of the device")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
+
+
+def model_choice(model: str, arguments: argparse.Namespace) -> ModelChoice:
+    """The model of that name, to be opened as the arguments say."""
+    from ..pipeline.opening import ModelChoice
+
+    return ModelChoice(model, arguments.backend, arguments.device, arguments.threads, arguments.classes)

@@ -1,0 +1,135 @@
+"""`seg_perception replay`: recorded frames through the pipeline, into a bag with the node's own messages."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigurationError
+from .model_arguments import add_model_arguments, model_choice
+
+if TYPE_CHECKING:
+    from ..pipeline.options import SegmenterOptions
+    from ..replay.job import Outcome, ReplayJob
+
+HELP = "send every frame of bags or videos through a model, and write a bag with what the node would publish"
+_DEMANDS = {"semantic": "semantic_map", "color": "instance_map/color", "overlay": "overlay/compressed"}
+_SPEEDS = ("max", "realtime")
+_MOST_FAULTS = 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="BAG", help="bag of ROS 2 or 1, video or pictures"
+    )
+    parser.add_argument("--model", required=True, metavar="M", help="canonical model (.onnx) or engine")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.mcap", help="bag to be written")
+    parser.add_argument(
+        "--topics", nargs="+", default=[], metavar="T", help="image topics (default: all of cameras in the bag)"
+    )
+    parser.add_argument("--speed", choices=_SPEEDS, default="max", help="as fast as possible, or as it was recorded")
+    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="seconds of each recording to leave out")
+    parser.add_argument(
+        "--duration", type=float, default=0.0, metavar="S", help="seconds of each recording to replay; 0: all"
+    )
+    parser.add_argument("--copy-inputs", action="store_true", help="copy every message of the bags, too")
+    parser.add_argument(
+        "--with", dest="demands", nargs="+", choices=sorted(_DEMANDS), default=[], metavar="WHAT",
+        help=f"also write {', '.join(sorted(_DEMANDS))}, which the node makes only for subscribers",
+    )  # fmt: skip
+    parser.add_argument("--namespace", default="/segmenter", help="of the written topics (default: %(default)s)")
+    parser.add_argument("--score", type=float, default=0.25, help="score_threshold of the node (default: %(default)s)")
+    parser.add_argument("--min-pixels", type=int, default=16, help="min_pixels of the node (default: %(default)s)")
+    parser.add_argument("--output-size", default="camera", help="output_size of the node (default: %(default)s)")
+    parser.add_argument("--keep-other", action="store_true", help="also classes of no road group")
+    parser.add_argument("--tracking", action="store_true", help="keep an object's number from frame to frame")
+    parser.add_argument(
+        "--against", type=Path, metavar="BAG", help="what was published for the same frames before, to compare with"
+    )
+    parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a report")
+    add_model_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replay; 1 when something of the recordings was lost."""
+    from tqdm import tqdm
+
+    from ..files import writable_folder
+    from ..pipeline.opening import open_segmenter
+    from ..replay.job import run_job
+
+    job = _job(arguments)
+    if job.report is not None:
+        writable_folder(job.report.parent)
+    recordings = job.recordings()
+    counts = [recording.count for recording in recordings if recording.count is not None]
+    total = sum(counts) if len(counts) == len(recordings) else None
+    with closing(open_segmenter(model_choice(arguments.model, arguments), _options(arguments))) as segmenter:
+        segmenter.warm_up()
+        print(", ".join(f"{key} {segmenter.identity[key]}" for key in ("backend", "device", "precision", "model")))
+        for recording in recordings:
+            print(f"{recording.path}: {', '.join(recording.cameras)}")
+        with tqdm(total=total, unit="frame", disable=None) as bar:
+            outcome = run_job(job, segmenter, recordings, [lambda *_: bar.update()])
+    _print(job, outcome)
+    return 1 if outcome.record.fault_count else 0
+
+
+def _job(arguments: argparse.Namespace) -> ReplayJob:
+    from ..replay.inputs import Range
+    from ..replay.job import ReplayJob
+    from ..replay.replay import ReplayOptions
+
+    for name in ("start", "duration"):
+        if not getattr(arguments, name) >= 0:
+            raise ConfigurationError(f"--{name}: expected 0 or more seconds, got {getattr(arguments, name)}")
+    options = ReplayOptions(
+        tuple(_DEMANDS[each] for each in arguments.demands),
+        f"/{arguments.namespace.strip('/')}",
+        arguments.speed == "realtime",
+    )
+    return ReplayJob(
+        tuple(arguments.paths), arguments.output, tuple(arguments.topics), Range(arguments.start, arguments.duration),
+        arguments.copy_inputs, options, arguments.against, arguments.report,
+    )  # fmt: skip
+
+
+def _options(arguments: argparse.Namespace) -> SegmenterOptions:
+    from ..pipeline.options import SegmenterOptions
+    from ..pipeline.output_size import OutputSize
+    from ..pipeline.select import SelectOptions
+    from ..pipeline.track import TrackerOptions
+
+    return SegmenterOptions(
+        SelectOptions(arguments.score, keep_other=arguments.keep_other),
+        arguments.min_pixels,
+        OutputSize.parse(arguments.output_size),
+        TrackerOptions() if arguments.tracking else None,
+    )
+
+
+def _print(job: ReplayJob, outcome: Outcome) -> None:
+    record = outcome.record
+    rate = record.total / outcome.seconds if outcome.seconds else 0.0
+    print(f"{record.total} frames in {outcome.seconds:.1f} s: {rate:.1f} a second")
+    latency = ", ".join(f"{name} {value:.1f}" for name, value in record.latency().items())
+    print(f"milliseconds per frame: {latency or '-'}")
+    print(f"instances: {', '.join(f'{group} {count}' for group, count in record.instances.items()) or 'none'}")
+    for fault in record.faults[:_MOST_FAULTS]:
+        print(f"lost: {fault}")
+    if record.fault_count > _MOST_FAULTS:
+        print(f"lost: {record.fault_count - _MOST_FAULTS} more")
+    if outcome.earlier is not None:
+        total = outcome.earlier.total()
+        print(
+            f"against {job.against}: {total.frames} frames, {outcome.earlier.differing} of them different: "
+            f"{total.missed} gone, {total.extra} new, {total.switched} of another group; mask IoU {total.mean_iou:.4f}"
+        )
+        for camera, count in sorted(outcome.earlier.unmatched.items()):
+            print(f"against {job.against}: {count} frames of {camera} are not in it")
+    print(f"written to {job.output} ({outcome.size / 1e6:.1f} MB)")
+    if job.report is not None:
+        print(f"report in {job.report}")

@@ -1,0 +1,182 @@
+"""What is replayed: the frames of a bag with their calibrations, or those of a video or of pictures."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import FrameError
+from ..frame import Frame
+from ..messages.calibration import CAMERA_INFO, Calibration
+from ..messages.topics import info_beside
+from ..sources.bag_reader import Bag, BagMessage, is_bag
+from ..sources.bags import camera_topics, time_range
+from ..sources.images import open_source
+from ..sources.serialized import frame_from_message
+
+# Pictures have no time; they follow one another as quickly as those of a slow camera.
+_PICTURE_NS = 100_000_000
+_SECOND = 1_000_000_000
+VIDEO_CAMERA = "camera"
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """Something to be replayed.
+
+    Attributes:
+        time_ns: when it was recorded.
+        frame: what it shows; None where only a message is handed on.
+        calibration: of the camera then, if it had one.
+        copy: the message itself, if it is to be copied.
+    """
+
+    time_ns: int
+    frame: Frame | None = None
+    calibration: Calibration | None = None
+    copy: BagMessage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The part of a recording that counts: seconds to leave out, and seconds to read; 0 for all that follows."""
+
+    start: float = 0.0
+    duration: float = 0.0
+
+
+class Recording(ABC):
+    """Frames in the order in which they were recorded.
+
+    Attributes:
+        path: of the file or folder.
+        cameras: name of each camera.
+        count: frames as far as they are known beforehand; None where they are not.
+        failures: what could not be read, for people; complete after the last frame.
+    """
+
+    def __init__(self, path: Path, cameras: Sequence[str], count: int | None) -> None:
+        self.path = path
+        self.cameras = tuple(cameras)
+        self.count = count
+        self.failures: list[str] = []
+
+    @abstractmethod
+    def shots(self) -> Iterator[Shot]:
+        """All of it, once."""
+
+
+class BagRecording(Recording):
+    """A bag.
+
+    Attributes:
+        topics, qos, definitions: as `Bag` has them.
+    """
+
+    def __init__(self, path: Path, topics: Sequence[str] = (), part: Range | None = None, copy: bool = False) -> None:
+        """Look what it has.
+
+        Args:
+            path: of the bag.
+            topics: image topics; none for all with camera images.
+            part: which part counts; all by default.
+            copy: whether the messages of all topics are handed on, too.
+
+        Raises:
+            SourceError: it cannot be read, or has no such images.
+            BackendUnavailable: rosbags is not installed.
+        """
+        self._part = part or Range()
+        self._copy = copy
+        with Bag(path) as bag:
+            self._names = camera_topics(bag, topics)
+            self.topics, self.qos, self.definitions = dict(bag.topics), bag.qos, bag.definitions
+            whole = not (self._part.start or self._part.duration)
+            count = sum(bag.counts[topic] for topic in self._names)
+            super().__init__(path, list(self._names.values()), count if whole else None)
+            infos = {info_beside(topic): name for topic, name in self._names.items()}
+            self._infos = {topic: name for topic, name in infos.items() if bag.topics.get(topic) == CAMERA_INFO}
+            # An image comes before the calibration of the same moment.
+            self._calibrations: dict[str, Calibration] = {}
+            for topic in self._infos:
+                for message in bag.messages([topic]):
+                    self._calibrate(message)
+                    break
+
+    def shots(self) -> Iterator[Shot]:
+        """The images, and copies of all messages where these are wanted."""
+        with Bag(self.path) as bag:
+            begin, end = time_range(bag, self._part.start, self._part.duration)
+            wanted = [] if self._copy else [*self._names, *self._infos]
+            for message in bag.messages(wanted, begin, end):
+                copy = message if self._copy else None
+                if message.topic in self._infos:
+                    self._calibrate(message)
+                frame = self._frame(message) if message.topic in self._names else None
+                if frame is not None or copy is not None:
+                    calibration = self._calibrations.get(frame.camera) if frame is not None else None
+                    yield Shot(message.time_ns, frame, calibration, copy)
+            self.failures += bag.faults
+
+    def _frame(self, message: BagMessage) -> Frame | None:
+        try:
+            return frame_from_message(message.data, message.kind, self._names[message.topic])
+        except FrameError as error:
+            self.failures.append(f"{message.topic} at {message.time_ns} ns: {error}")
+            return None
+
+    def _calibrate(self, message: BagMessage) -> None:
+        try:
+            self._calibrations[self._infos[message.topic]] = Calibration.read(message.data)
+        except FrameError as error:
+            self.failures.append(f"{message.topic} at {message.time_ns} ns: {error}")
+
+
+class FileRecording(Recording):
+    """A video, a picture or a folder of pictures."""
+
+    def __init__(self, path: Path, part: Range | None = None) -> None:
+        """Open it.
+
+        Raises:
+            SourceError: there is nothing of that kind.
+        """
+        self._source = open_source(path, camera=VIDEO_CAMERA)
+        self._part = part or Range()
+        try:
+            count: int | None = len(self._source)
+        except TypeError:
+            count = None
+        super().__init__(path, [VIDEO_CAMERA], None if part is not None and part != Range() else count)
+
+    def shots(self) -> Iterator[Shot]:
+        """The frames."""
+        begin = round(self._part.start * _SECOND)
+        end = begin + round(self._part.duration * _SECOND) if self._part.duration else None
+        for index, (_, picture) in enumerate(self._source):
+            time_ns = picture.stamp_ns if self._source.sequence else index * _PICTURE_NS
+            if end is not None and time_ns >= end:
+                break
+            if time_ns >= begin:
+                yield Shot(time_ns, replace(picture, stamp_ns=time_ns))
+        self.failures += [str(failure) for failure in self._source.failures]
+
+
+def at_their_pace(shots: Iterable[Shot]) -> Iterator[Shot]:
+    """The same shots, each held back until as much time has passed as when they were recorded."""
+    begin, first_ns = 0.0, 0
+    for index, shot in enumerate(shots):
+        if not index:
+            begin, first_ns = time.monotonic(), shot.time_ns
+        time.sleep(max(0.0, begin + (shot.time_ns - first_ns) / _SECOND - time.monotonic()))
+        yield shot
+
+
+def open_recording(path: Path, topics: Sequence[str] = (), part: Range | None = None, copy: bool = False) -> Recording:
+    """Open a bag, a video or pictures; arguments and errors as `BagRecording`."""
+    if path.exists() and is_bag(path):
+        return BagRecording(path, topics, part, copy)
+    return FileRecording(path, part)

@@ -1,0 +1,134 @@
+"""A replay from its options to its outcome: what a command does once, and a fleet does for every bag."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..pipeline.options import SegmenterOptions
+from ..pipeline.segmenter import Segmenter
+from ..report.gallery import Shot
+from .changes import Earlier
+from .inputs import Range, Recording, open_recording
+from .page import ReplayReport, write_replay_report
+from .picks import Picks
+from .record import Record
+from .replay import Replay, ReplayOptions, Watcher
+from .writer import BagWriter
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayJob:
+    """What is replayed, and what comes of it.
+
+    Attributes:
+        paths: recordings, one after the other.
+        output: the bag to be written.
+        topics: image topics of bags; none for all of cameras.
+        part: of each recording.
+        copy: whether the messages of bags are copied.
+        options: how.
+        against: a bag with what was published before, if there is something to compare with.
+        report: file of the report, if there is to be one.
+    """
+
+    paths: tuple[Path, ...]
+    output: Path
+    topics: tuple[str, ...] = ()
+    part: Range = field(default_factory=Range)
+    copy: bool = False
+    options: ReplayOptions = field(default_factory=ReplayOptions)
+    against: Path | None = None
+    report: Path | None = None
+
+    def recordings(self) -> list[Recording]:
+        """Open them, so that what is missing is found before the work.
+
+        Raises:
+            SourceError: one cannot be read.
+        """
+        return [open_recording(path, self.topics, self.part, self.copy) for path in self.paths]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a replay.
+
+    Attributes:
+        record: what became of the frames.
+        seconds: that it took.
+        size: of the bag that was written, in bytes.
+        earlier: what it was compared with, if anything.
+        shots: chosen frames by kind, where a report was asked for.
+    """
+
+    record: Record
+    seconds: float
+    size: int
+    earlier: Earlier | None
+    shots: Mapping[str, Sequence[Shot]]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        changes = {}
+        if self.earlier is not None:
+            changes = {"changes": {**asdict(self.earlier.total()), "differing": self.earlier.differing}}
+        return {
+            **self.record.as_json(),
+            "seconds": round(self.seconds, 3),
+            "frames_per_second": round(self.record.total / self.seconds, 2) if self.seconds else None,
+            "bytes": self.size,
+            **changes,
+        }
+
+
+def run_job(
+    job: ReplayJob, segmenter: Segmenter, recordings: Sequence[Recording], watchers: Sequence[Watcher] = ()
+) -> Outcome:
+    """Replay.
+
+    Args:
+        job: what.
+        segmenter: warmed up; it may be used again.
+        recordings: of the job, open.
+        watchers: are told of each frame.
+
+    Raises:
+        SegPerceptionError: a recording cannot be read, the output cannot be written, or the device failed.
+    """
+    earlier = Earlier(job.against) if job.against is not None else None
+    picks = Picks(segmenter.spec.class_names, earlier=earlier) if job.report or earlier else None
+    settings = _settings(job, segmenter.options)
+    about = {"version": __version__, **segmenter.identity, **settings}
+    with BagWriter(job.output, about) as writer:
+        replay = Replay(segmenter, writer, job.options, [*watchers, *([picks] if picks is not None else [])])
+        for recording in recordings:
+            replay.run(recording)
+    size = job.output.stat().st_size
+    outcome = Outcome(replay.record, replay.seconds, size, earlier, picks.shots() if picks is not None else {})
+    if job.report is not None:
+        compared = (job.against, earlier) if job.against is not None and earlier is not None else None
+        page = ReplayReport(
+            job.paths, job.output, size, replay.record, replay.seconds, segmenter.identity, settings, outcome.shots,
+            compared,
+        )  # fmt: skip
+        write_replay_report(job.report, page)
+    return outcome
+
+
+def _settings(job: ReplayJob, options: SegmenterOptions) -> dict[str, str]:
+    """What a reader of the results should know, for people."""
+    size = options.output_size
+    return {
+        "score_threshold": f"{options.select.score_threshold:g}",
+        "min_pixels": f"{options.min_pixels}",
+        "output_size": f"{size.scale:g}" if size.mode == "scale" else size.mode,
+        "keep_other_classes": str(options.select.keep_other).lower(),
+        "tracking": str(options.tracking is not None).lower(),
+        "start": f"{job.part.start:g} s",
+        "duration": f"{job.part.duration:g} s" if job.part.duration else "all",
+        "speed": "as recorded" if job.options.realtime else "as fast as possible",
+    }
