@@ -22,7 +22,7 @@ from ..errors import BackendUnavailable
 
 KINDS = {"mask": "segm", "box": "bbox"}
 _IOU_LEVELS = 10
-RECALL_LEVELS = np.linspace(0.0, 1.0, 101)
+RECALL_LEVELS = np.linspace(0.0, 1.0, 101, dtype=np.float64)
 # Squares of the side in pixels between which COCO calls an object small, medium or large.
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 # Resamples computed at once: bounds the memory of (resamples, IoU levels, results) arrays.

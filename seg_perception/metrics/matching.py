@@ -44,7 +44,7 @@ class ClassOverlaps:
         cls,
         iou: NDArray[np.float64],
         scores: NDArray[np.floating],
-        areas: tuple[NDArray[np.floating], NDArray[np.floating]],
+        areas: tuple[NDArray[np.number], NDArray[np.number]],
         crowd: NDArray[np.bool_],
         rows: NDArray[np.int64],
         truths: NDArray[np.int64],

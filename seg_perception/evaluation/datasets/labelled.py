@@ -117,8 +117,13 @@ class TruthBuilder:
 
     def add(self, image: int, category: int, mask: CompactMask, *, crowd: bool = False, **facts: object) -> None:
         """Add an object of a picture; `category` is a number. What has no pixel is left out."""
-        if not mask.area:
-            return
+        if mask.area:
+            self._add(image, category, mask, encode_compact(mask), crowd, facts)
+
+    def _add(
+        self, image: int, category: int, mask: CompactMask, runs: Mapping[str, Any], crowd: bool,
+        facts: Mapping[str, object],
+    ) -> None:  # fmt: skip
         known = {name: value for name, value in facts.items() if value is not None}
         box = facts.get("bbox") or [mask.left, mask.top, mask.right - mask.left, mask.bottom - mask.top]
         self._annotations.append(
@@ -130,14 +135,15 @@ class TruthBuilder:
                 "area": mask.area,
                 **known,
                 "bbox": box,
-                "segmentation": encode_compact(mask),
+                "segmentation": runs,
             }
         )
 
     def add_void(self, image: int, mask: CompactMask) -> None:
         """Add a region in which nothing is judged."""
-        for category in range(1, len(self.categories) + 1):
-            self.add(image, category, mask, crowd=True, void=True)
+        runs = encode_compact(mask)
+        for category in range(1, len(self.categories) + 1 if mask.area else 1):
+            self._add(image, category, mask, runs, True, {"void": True})
 
     def labels(self, path: Path) -> CocoSet:
         """The truth of all pictures.

@@ -1,0 +1,153 @@
+"""`seg_perception evaluate`: how good models are, on pictures whose truth is known."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..evaluation.datasets.labelled import LabelledSet
+    from ..evaluation.results import Evaluation
+    from ..evaluation.scheme import Subject
+    from ..frame import Frame
+
+HELP = "measure models on labelled pictures or a bag with its truth, compare them, and write a report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "--model", type=Path, nargs="+", action="extend", required=True, metavar="M",
+        help="canonical models (.onnx) or engines; the others are compared with the first",
+    )  # fmt: skip
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument(
+        "--dataset", type=Path, metavar="PATH", help="labelled pictures: COCO file, or folder or file of another format"
+    )
+    data.add_argument("--bag", type=Path, metavar="BAG", help="bag with its truth, as `streetworld --bag` writes")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures of --dataset")
+    parser.add_argument(
+        "--format", default="auto", metavar="F",
+        help="of --dataset: auto, coco, cityscapes, bdd100k or mots (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--truth", default="", metavar="NAME", help="name of the truth's topics in --bag (default: /ground_truth)"
+    )
+    parser.add_argument("--topic", default="", help="of the images in --bag, where there are several")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="DIR",
+        help="folder for report.html, evaluation.json, truth.json and NAME.results.json",
+    )  # fmt: skip
+    parser.add_argument(
+        "--score", type=float, default=0.25,
+        help="an instance is published from this score on; average precision looks at all (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--classes", default="auto", help="class table: a name, a YAML file, or auto")
+    parser.add_argument("--backend", default="", help="backend of all models (default: by each model's suffix)")
+    parser.add_argument("--device", default="", help="the backend's name of the device")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
+    parser.add_argument(
+        "--pictures", type=int, default=8, metavar="N",
+        help="frames in the report: so many of the best, worst and most changed each (default: %(default)s)",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate; pictures that cannot be read are named and left out."""
+    from ..backend.base import RunOptions
+    from ..evaluation.evaluate import EvaluateOptions, evaluate
+    from ..evaluation.result_file import write_evaluation
+    from ..files import writable_folder
+    from ..metrics.average_precision import require_pycocotools
+    from .evaluate_tables import tables
+
+    require_pycocotools()
+    options = EvaluateOptions(arguments.score, arguments.pictures, _watch)
+    writable_folder(arguments.output)
+    with ExitStack() as opened:
+        own = RunOptions(arguments.device, arguments.threads)
+        subjects = _subjects(arguments.model, arguments.backend, arguments.classes, own, opened)
+        found = evaluate(subjects, _data(arguments), options, arguments.output)
+    write_evaluation(arguments.output / "evaluation.json", found)
+    for model in found.models:
+        print(f"{model.name}: {', '.join(f'{key} {value}' for key, value in model.identity.items())}")
+    for table in tables(found):
+        print(f"\n{table}")
+    print()
+    for note in _notes(found):
+        print(note)
+    print(f"results in {arguments.output}")
+    return 0
+
+
+def _data(arguments: argparse.Namespace) -> LabelledSet:
+    """The labelled set."""
+    from ..evaluation.datasets import open_dataset
+    from ..evaluation.datasets.bag import TRUTH, read_bag
+
+    own = {"--truth": arguments.truth, "--topic": arguments.topic}
+    other = {"--images": arguments.images, "--format": "" if arguments.format == "auto" else arguments.format}
+    wrong, right = (own, "--bag") if arguments.bag is None else (other, "--dataset")
+    if odd := [name for name, value in wrong.items() if value]:
+        raise ConfigurationError(f"{', '.join(odd)}: expected only with {right}")
+    if arguments.bag is not None:
+        return read_bag(arguments.bag, arguments.truth or TRUTH, arguments.topic)
+    return open_dataset(arguments.dataset, arguments.images, arguments.format, _watch_files)
+
+
+def _subjects(paths: Sequence[Path], backend: str, classes: str, options: Any, opened: ExitStack) -> list[Subject]:
+    """The models, opened."""
+    from ..evaluation.scheme import Subject
+    from ..manifest import ENGINE_SUFFIX, load_manifest
+    from ..pipeline.host import open_backend
+    from ..pipeline.segmenter import Segmenter
+    from ..sources.class_tables import resolve_class_table
+
+    subjects: list[Subject] = []
+    for path in paths:
+        own = opened.enter_context(closing(open_backend(path, backend, options)))
+        table = resolve_class_table(classes, own.spec.class_names)
+        manifest = json.loads(load_manifest(path).to_json()) if path.suffix == ENGINE_SUFFIX else None
+        name = _name(path, [each.name for each in subjects])
+        subjects.append(Subject(name, str(path), Segmenter(own, table), table, manifest))
+    return subjects
+
+
+def _name(path: Path, taken: Sequence[str]) -> str:
+    """The stem of a file; with a number where another model has it, too."""
+    stem = path.name.removesuffix(path.suffix)
+    names = [stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
+    return next(name for name in names if name not in taken)
+
+
+def _notes(found: Evaluation) -> list[str]:
+    data = found.data
+    objects = ", ".join(f"{number} {group}" for group, number in data.objects.items())
+    lines = [f"{data.name}: {data.frames} frames, {objects or 'no objects'}"]
+    lines += [f"note: {note}" for note in found.notes]
+    if data.missing:
+        lines.append(f"missing: {len(data.missing)} pictures, such as {data.missing[0]}")
+    lines += [f"skipped: {reason}" for reason in data.unreadable]
+    lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in found.seconds.items()))
+    return lines
+
+
+def _watch(frames: Iterable[tuple[str, Frame]]) -> Iterable[tuple[str, Frame]]:
+    """The frames; a progress bar where output goes to a terminal."""
+    from tqdm import tqdm
+
+    watched: Iterable[tuple[str, Frame]] = tqdm(frames, unit="frame", disable=None)
+    return watched
+
+
+def _watch_files(files: Sequence[Path]) -> Iterable[Path]:
+    from tqdm import tqdm
+
+    watched: Iterable[Path] = tqdm(files, unit="file", desc="labels", disable=None)
+    return watched
