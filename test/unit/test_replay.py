@@ -1,0 +1,304 @@
+"""`seg_perception replay`: every frame of a recording, what is lost by name, and an output that survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from colour_model import FAULT_COLOUR, paint_scene, save_canonical_colour_model
+from mcap.reader import make_reader
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from seg_perception.cli.main import main
+from seg_perception.replay.ahead import Ahead, Behind
+from seg_perception.replay.record import Samples
+from seg_perception.sources.bag_reader import Bag
+from seg_perception.sources.bag_types import message_store
+from seg_perception.sources.published import read_published
+
+STORE = message_store()
+TYPES = STORE.types
+STEP_NS = 100_000_000
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_canonical_colour_model(tmp_path_factory.mktemp("model") / "colours.onnx", fault="predictions")
+
+
+def picture(index: int, fault: bool = False) -> np.ndarray:
+    """A car and a person that drive apart; uint8 `[192, 320, 3]`, bgr."""
+    scene = paint_scene(320, 192, [(100 + 4 * index, 40, 180 + 4 * index, 100, 1), (40 - 2 * index, 40, 72, 120, 0)])
+    image = scene.picture[..., ::-1].copy()
+    if fault:
+        image[0, 0] = FAULT_COLOUR
+    return image
+
+
+def header(index: int) -> Any:
+    seconds, rest = divmod(7_000_000_000 + index * STEP_NS, 10**9)
+    return TYPES["std_msgs/msg/Header"](TYPES["builtin_interfaces/msg/Time"](seconds, rest), "front_optical")
+
+
+def raw(index: int, encoding: str = "bgr8", **options: bool) -> Any:
+    data = picture(index, **options).reshape(-1)
+    return TYPES["sensor_msgs/msg/Image"](header(index), 192, 320, encoding, 0, 960, data)
+
+
+def jpeg(index: int) -> Any:
+    data = cv2.imencode(".jpg", picture(index))[1].reshape(-1)
+    return TYPES["sensor_msgs/msg/CompressedImage"](header(index), "jpeg", data)
+
+
+def info(index: int, width: int = 320) -> Any:
+    region = TYPES["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    k = np.array([200.0, 0, 159.5, 0, 200, 95.5, 0, 0, 1])
+    return TYPES["sensor_msgs/msg/CameraInfo"](
+        header(index), 192, width, "plumb_bob", np.zeros(5), k, np.eye(3).ravel(), np.zeros(12), 0, 0, region
+    )
+
+
+def write(path: Path, messages: Iterable[tuple[str, Any]], plugin: StoragePlugin = StoragePlugin.MCAP) -> Path:
+    """A bag; messages are recorded 100 ms after one another."""
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        connections: dict[str, Any] = {}
+        for index, (topic, message) in enumerate(messages):
+            kind = message if isinstance(message, str) else message.__msgtype__
+            if topic not in connections:
+                connections[topic] = writer.add_connection(topic, kind, typestore=STORE)
+            data = STORE.serialize_cdr(message, kind)
+            writer.write(connections[topic], 1_000_000_000 + index * STEP_NS, data)
+    return path
+
+
+def messages(path: Path) -> dict[str, list[tuple[int, Any]]]:
+    """Time of recording and message by topic."""
+    found: dict[str, list[tuple[int, Any]]] = {}
+    with Bag(path) as bag:
+        assert not bag.faults
+        for topic, kind, time_ns, data in bag.messages():
+            found.setdefault(topic, []).append((time_ns, STORE.deserialize_cdr(data, kind)))
+    return found
+
+
+def replay(*arguments: object) -> int:
+    return main(["replay", *map(str, arguments), "--threads", "1"])
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
+def test_every_frame_comes_out_as_the_node_publishes_it(tmp_path: Path, model: Path, plugin: StoragePlugin):
+    # The calibration of a moment follows its image.
+    pairs = [each for index in range(6) for each in (("/image_raw", raw(index)), ("/camera_info", info(index)))]
+    bag, out = write(tmp_path / "drive", pairs, plugin), tmp_path / "new" / "out.mcap"
+    assert replay(bag, "--model", model, "-o", out, "--with", "overlay", "color", "semantic") == 0
+    found = messages(out)
+    assert {topic: len(each) for topic, each in found.items()} == {
+        "/segmenter/label_info": 1,
+        **{
+            f"/segmenter/{name}": 6
+            for name in (
+                "instance_map", "detections", "camera_info", "semantic_map", "instance_map/color", "overlay/compressed"
+            )
+        },
+    }  # fmt: skip
+    for topic, each in found.items():
+        if topic.endswith("label_info"):
+            continue
+        assert [time_ns for time_ns, _ in each] == [1_000_000_000 + 2 * index * STEP_NS for index in range(6)]
+        assert [message.header.stamp.sec * 10 + message.header.stamp.nanosec // STEP_NS for _, message in each] == [
+            70 + index for index in range(6)
+        ]
+        assert {message.header.frame_id for _, message in each} == {"front_optical"}
+    for index, frame in enumerate(read_published(out, "/segmenter/instance_map", "/segmenter/detections")):
+        assert len(frame.numbers) == 2
+        car = frame.pixels == frame.numbers[frame.groups == 1]
+        columns = np.flatnonzero(car.any(axis=0))
+        assert abs(columns[0] - (100 + 4 * index)) <= 1
+        assert abs(columns[-1] - (179 + 4 * index)) <= 1
+    labels = [each.class_name for each in found["/segmenter/label_info"][0][1].class_map]
+    assert labels == ["background", "person", "car", "stop sign", "traffic light"]
+
+
+def test_readers_of_mcap_find_definitions_and_quality_of_service(tmp_path: Path, model: Path):
+    bag, out = write(tmp_path / "drive", [("/image_raw", raw(0))]), tmp_path / "out.mcap"
+    assert replay(bag, "--model", model, "-o", out) == 0
+    with out.open("rb") as file:
+        summary = make_reader(file).get_summary()
+        (about,) = make_reader(file).iter_metadata()
+    assert summary is not None
+    kinds = {channel.topic: summary.schemas[channel.schema_id] for channel in summary.channels.values()}
+    assert kinds["/segmenter/detections"].name == "vision_msgs/msg/Detection2DArray"
+    assert b"MSG: vision_msgs/ObjectHypothesis" in kinds["/segmenter/detections"].data
+    offered = {channel.topic: channel.metadata["offered_qos_profiles"] for channel in summary.channels.values()}
+    assert "durability: 1" in offered["/segmenter/label_info"]
+    assert (about.name, Path(about.metadata["model"]).name) == ("seg_perception", "colours.onnx")
+    assert about.metadata["score_threshold"] == "0.25"
+
+
+def test_cameras_have_topics_of_their_own_and_inputs_can_be_copied(tmp_path: Path, model: Path):
+    text = TYPES["std_msgs/msg/String"]("hello")
+    recorded = [
+        ("/front/image_raw", raw(0)), ("/rear/image_raw/compressed", jpeg(1)), ("/words", text),
+        ("/front/image_raw", raw(2)), ("/rear/image_raw/compressed", jpeg(3)),
+    ]  # fmt: skip
+    bag, out = write(tmp_path / "drive", recorded), tmp_path / "out.mcap"
+    assert replay(bag, "--model", model, "-o", out, "--copy-inputs", "--namespace", "seg") == 0
+    found = messages(out)
+    assert {topic: len(each) for topic, each in found.items()} == {
+        **dict.fromkeys(("/front/image_raw", "/rear/image_raw/compressed"), 2),
+        "/words": 1,
+        **{f"/seg/{camera}/{name}": 2 for camera in ("front", "rear") for name in ("instance_map", "detections")},
+        **{f"/seg/{camera}/label_info": 1 for camera in ("front", "rear")},
+    }
+    before = messages(bag)
+    for topic in ("/front/image_raw", "/rear/image_raw/compressed", "/words"):
+        assert str(found[topic]) == str(before[topic])
+
+
+def test_what_cannot_be_used_is_named_and_the_rest_goes_on(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+):
+    bad = raw(1)
+    object.__setattr__(bad, "data", bad.data[:100])
+    recorded = [("/image_raw", each) for each in (raw(0), bad, raw(2, "32FC1"), raw(3, fault=True), raw(4))]
+    bag, out = write(tmp_path / "drive", recorded), tmp_path / "out.mcap"
+    assert replay(bag, "--model", model, "-o", out, "--report", tmp_path / "report.html") == 1
+    assert len(messages(out)["/segmenter/instance_map"]) == 2
+    said = capsys.readouterr().out
+    assert "2 frames in" in said
+    lost = [line for line in said.splitlines() if line.startswith("lost: ")]
+    assert len(lost) == 3
+    for words in ("got 100; the message is truncated", "got '32FC1'", "NaN"):
+        assert any(words in line for line in lost), words
+    page = (tmp_path / "report.html").read_text()
+    assert "2 frames were processed" in page
+    assert "got &#x27;32FC1&#x27;" in page or "got '32FC1'" in page
+
+
+def test_a_part_of_a_video_is_replayed(tmp_path: Path, model: Path):
+    video = cv2.VideoWriter(str(tmp_path / "drive.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 192))
+    for index in range(12):
+        video.write(picture(index))
+    video.release()
+    out = tmp_path / "out.mcap"
+    arguments = ("--start", 0.5, "--duration", 0.4, "--tracking")
+    assert replay(tmp_path / "drive.mp4", "--model", model, "-o", out, *arguments) == 0
+    frames = list(read_published(out, "/segmenter/instance_map", "/segmenter/detections"))
+    assert [frame.stamp_ns // STEP_NS for frame in frames] == [5, 6, 7, 8]
+    assert {tuple(sorted(frame.numbers)) for frame in frames} == {(1, 2)}
+
+
+def test_a_replay_is_held_against_an_earlier_one(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]):
+    bag = write(tmp_path / "drive", [("/image_raw", raw(index)) for index in range(5)])
+    first, same, other = (tmp_path / f"{name}.mcap" for name in ("first", "same", "other"))
+    assert replay(bag, "--model", model, "-o", first) == 0
+    assert replay(bag, "--model", model, "-o", same, "--against", first) == 0
+    assert "5 frames, 0 of them different: 0 gone, 0 new" in capsys.readouterr().out
+    # The smaller of the two no longer counts.
+    report = tmp_path / "report.html"
+    assert replay(bag, "--model", model, "-o", other, "--against", first, "--min-pixels", 4000, "--report", report) == 0
+    assert "5 frames, 5 of them different: 5 gone, 0 new" in capsys.readouterr().out
+    assert "gone: pedestrian" in report.read_text()
+    assert replay(bag, "--model", model, "-o", tmp_path / "x.mcap", "--against", bag) == 1
+    assert "expected what a segmenter published" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "out.bag"], "expected a file name that ends in .mcap"),
+        (["-o", "there.mcap"], "exists already"),
+        (["-o", "out.mcap", "--topics", "/rear"], "topic /rear: expected one of sensor_msgs/msg/Image"),
+        (["-o", "out.mcap", "--start", "-1"], "--start: expected 0 or more seconds"),
+        (["-o", "out.mcap", "--output-size", "tiny"], "output size: expected"),
+    ],
+)
+def test_bad_arguments_are_told_before_the_work(
+    arguments: list[str], words: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "drive", [("/image_raw", raw(0))])
+    (tmp_path / "there.mcap").write_bytes(b"mine")
+    assert replay("drive", "--model", model, *arguments) == 1
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "there.mcap").read_bytes() == b"mine"
+
+
+def test_what_was_written_is_there_after_a_kill(tmp_path: Path, model: Path):
+    bag = write(tmp_path / "drive", [("/image_raw", raw(index % 8)) for index in range(100)])
+    out = tmp_path / "out.mcap"
+    program = "import sys; from seg_perception.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    arguments = ["replay", bag, "--model", model, "-o", out, "--speed", "realtime", "--threads", "1"]
+    process = subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], env=os.environ)
+    try:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not (out.exists() and out.stat().st_size > 20_000):
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    frames = list(read_published(out, "/segmenter/instance_map", "/segmenter/detections"))
+    assert 5 <= len(frames) < 100
+    assert [frame.stamp_ns for frame in frames] == [7_000_000_000 + index % 8 * STEP_NS for index in range(len(frames))]
+
+
+def test_threads_hand_their_errors_on():
+    def broken() -> Iterable[int]:
+        yield from range(3)
+        raise ValueError("no more")
+
+    seen = []
+    with pytest.raises(ValueError, match="no more"), Ahead(broken(), 2) as ahead:
+        seen.extend(ahead)
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 3:
+            raise OSError("full")
+        done.append(item)
+
+    def give_many() -> None:
+        with Behind(work, 1) as behind:
+            for item in range(1000):
+                behind.give(item)
+
+    with pytest.raises(OSError, match="full"):
+        give_many()
+    assert done == [0, 1, 2]
+    with Ahead(iter(range(10**9)), 2) as endless:
+        assert next(iter(endless)) == 0
+
+
+def test_samples_stay_evenly_spread_and_few():
+    samples = Samples(1)
+    for index in range(100_000):
+        samples.add((float(index),))
+    kept = samples.rows()[:, 0]
+    assert 10_000 <= len(kept) <= 20_000
+    assert set(np.diff(kept)) == {8.0}
+    assert kept[0] == 0
+
+
+def test_results_can_be_read_by_a_program(tmp_path: Path, model: Path):
+    from seg_perception.pipeline.opening import ModelChoice, open_segmenter
+    from seg_perception.replay.job import ReplayJob, run_job
+
+    bag = write(tmp_path / "drive", [("/image_raw", raw(index)) for index in range(3)])
+    job = ReplayJob((bag,), tmp_path / "out.mcap")
+    segmenter = open_segmenter(ModelChoice(str(model), threads=1))
+    found: Mapping[str, Any] = json.loads(json.dumps(run_job(job, segmenter, job.recordings()).as_json()))
+    segmenter.close()
+    assert found["frames"] == {"camera": 3}
+    assert found["instances"] == {"pedestrian": 3, "vehicle": 3, "traffic_sign": 0, "traffic_light": 0}
+    assert found["bytes"] == (tmp_path / "out.mcap").stat().st_size
