@@ -26,7 +26,7 @@ def read_reviewed(path: Path) -> list[LabelledFrame]:
         SourceError: it is none of what is known, cannot be read, or has a picture twice.
         BackendUnavailable: COCO's format needs pycocotools, which is not installed.
     """
-    frames = [replace(each, file_name=each.file_name.rpartition("/")[2]) for each in _read(path)]
+    frames = [_plain(each) for each in _read(path)]
     names = [each.file_name for each in frames]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -70,6 +70,12 @@ def renamed(
 def with_tracks(reviewed: LabelledObject, labelled: LabelledObject) -> LabelledObject:
     """A reviewed object with what is known of the label it was made from."""
     return replace(reviewed, track=reviewed.track or labelled.track)
+
+
+def _plain(frame: LabelledFrame) -> LabelledFrame:
+    """Without the folder of the picture, and without shapes that hold no pixel."""
+    name = frame.file_name.replace("\\", "/").rpartition("/")[2]
+    return replace(frame, file_name=name, objects=tuple(each for each in frame.objects if each.mask.area))
 
 
 def _grouped(names: Sequence[str]) -> Mapping[str, str]:

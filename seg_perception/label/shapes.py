@@ -33,6 +33,8 @@ def polygons_of(mask: CompactMask, simplify: float) -> list[NDArray[np.float64]]
         One float64 `[P, 2]` for each part, x and y in pixels of the image; None for a mask that polygons cannot hold
         because of its holes.
     """
+    if not mask.area:
+        return []
     region = mask.region().astype(np.uint8)
     outlines = _outlines(region)
     filled = _drawn(outlines, region.shape)
