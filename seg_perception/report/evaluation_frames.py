@@ -33,7 +33,8 @@ def frames(found: Evaluation) -> Iterator[Section]:
         if chosen:
             shots = (_shot(each, found.models) for each in chosen)
             yield Section(_TITLES[kind].format(first=found.models[0].name), [
-                paragraph("What was found has the colour of its true counterpart. In the pictures of errors:"),
+                paragraph("Each model's number is its panoptic quality in the frame. What was found has the colour of ",
+                          "its true counterpart. In the pictures of errors:"),
                 colour_key([(ONLY_FIRST, "missed, or part of a mask that is missing"),
                             (ONLY_SECOND, "false alarm, or part of a mask that is too much")]),
                 gallery(shots, most_bytes),
@@ -57,7 +58,9 @@ def _shot(frame: GalleryFrame, models: tuple[EvaluatedModel, ...]) -> Shot:
     if frame.kind == "changed" and len(models) > 1:
         scores = [each.score for each in frame.verdicts]
         left, right = 2, 2 + max(range(1, len(models)), key=lambda place: abs(scores[place] - scores[0]))
-    return Shot(frame.name, [paragraph(frame.words), bullets(said)], [*layers, *errors], left, right)
+    # Best and worst are so for the first model's reasons, which are said already.
+    why = [paragraph(frame.words)] if all(frame.words != each.words for each in frame.verdicts) else []
+    return Shot(frame.name, [*why, bullets(said)], [*layers, *errors], left, right)
 
 
 def _decoded(frame: GalleryFrame) -> NDArray[np.uint8]:
