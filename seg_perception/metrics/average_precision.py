@@ -25,7 +25,7 @@ _IOU_LEVELS = 10
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101, dtype=np.float64)
 # Squares of the side in pixels between which COCO calls an object small, medium or large.
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
-# Resamples computed at once: bounds the memory of (resamples, IoU levels, results) arrays.
+# Resamples computed at once: bounds the memory of (resamples, results) arrays.
 _AT_ONCE = 25
 
 
@@ -342,14 +342,33 @@ def _weighted(matches: ClassMatches, weights: NDArray[np.float64]) -> NDArray[np
     result[possible] = 0.0
     if not possible.any() or not len(matches.image):
         return result
-    share = weights[possible][:, None, matches.image]
-    right = np.cumsum(share * matches.right, axis=2)
-    wrong = np.cumsum(share * matches.wrong, axis=2)
-    recall = right / truths[possible][:, None, None]
-    precision = right / (right + wrong + np.spacing(1))
-    # The best precision at this or any higher recall, counted once for each recall level that is newly reached.
-    best = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-    reached = np.searchsorted(RECALL_LEVELS, recall, side="right")
-    new = np.diff(reached, axis=2, prepend=0)
-    result[possible] = (new * best).sum(axis=2) / len(RECALL_LEVELS)
+    share = weights[possible][:, matches.image]
+    before = np.cumsum(share, axis=1)
+    for level in range(_IOU_LEVELS):
+        # Precision rises, and a recall level is reached, only where a result is right: nothing else need be looked at.
+        places = np.flatnonzero(matches.right[level])
+        if len(places):
+            left_out = np.flatnonzero(~(matches.right[level] | matches.wrong[level]))
+            skipped = np.pad(np.cumsum(share[:, left_out], axis=1), ((0, 0), (1, 0)))
+            counted = before[:, places] - skipped[:, np.searchsorted(left_out, places)]
+            right = np.cumsum(share[:, places], axis=1)
+            result[possible, level] = _area(right, counted, truths[possible])
     return result
+
+
+def _area(right: NDArray[np.float64], counted: NDArray[np.float64], truths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """AP of resamples.
+
+    Args:
+        right: float64 `[S, R]`, how many results are right up to each right one.
+        counted: float64 `[S, R]`, how many there are up to it.
+        truths: float64 `[S]`, how many objects there are.
+
+    Returns:
+        float64 `[S]`.
+    """
+    # The best precision at this or any higher recall, counted once for each recall level that is newly reached.
+    best = np.maximum.accumulate((right / (counted + np.spacing(1)))[:, ::-1], axis=1)[:, ::-1]
+    reached = np.searchsorted(RECALL_LEVELS, right / truths[:, None], side="right")
+    area: NDArray[np.float64] = (np.diff(reached, axis=1, prepend=0) * best).sum(axis=1) / len(RECALL_LEVELS)
+    return area
