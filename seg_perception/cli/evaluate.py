@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..evaluation.result_file import write_evaluation
     from ..files import writable_folder
     from ..metrics.average_precision import require_pycocotools
+    from ..report.evaluation import write_evaluation_report
     from .evaluate_tables import tables
 
     require_pycocotools()
@@ -82,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     print()
     for note in _notes(found):
         print(note)
-    print(f"results in {arguments.output}")
+    print(f"report in {write_evaluation_report(arguments.output / 'report.html', found)}")
     return 0
 
 
@@ -120,8 +121,8 @@ def _subjects(paths: Sequence[Path], backend: str, classes: str, options: Any, o
 
 
 def _name(path: Path, taken: Sequence[str]) -> str:
-    """The stem of a file; with a number where another model has it, too."""
-    stem = path.name.removesuffix(path.suffix)
+    """The stem of a file without `.canonical`; with a number where another model has it, too."""
+    stem = path.stem.removesuffix(".canonical") or path.stem
     names = [stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3))]
     return next(name for name in names if name not in taken)
 

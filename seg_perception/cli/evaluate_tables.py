@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from ..evaluation.results import COCO_STATS, Comparison, Evaluation, StratumScore
 
 _STRATUM = ("mask_ap", "mask_ap50", "box_ap", "found", "mask_iou", "boundary_iou")
+# Of more classes text is no overview; the report and the JSON file have them all.
+_MOST_CLASSES = 24
 _STRATUM_HEADS = ("mask AP", "AP50", "box AP", "found", "mask IoU", "boundary")
 
 
@@ -71,7 +73,9 @@ def _cells(score: StratumScore) -> list[str]:
 def _panoptic(evaluation: Evaluation, names: Sequence[str]) -> str:
     rows = []
     for name, scores in zip(names, evaluation.scores, strict=True):
-        for what, each in {**scores.panoptic.means, **scores.panoptic.per_class}.items():
+        classes = scores.panoptic.per_class
+        shown = classes if len(classes) <= _MOST_CLASSES else {}
+        for what, each in {**scores.panoptic.means, **shown}.items():
             values = (each.quality, each.segmentation, each.recognition)
             counts = (each.matched, each.extra, each.missed)
             rows.append([name, what, *map(_number, values), *map(str, counts)])
