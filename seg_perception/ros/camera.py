@@ -28,6 +28,7 @@ from .ages import AgeJudge, Verdict
 from .convert import through_cv_bridge
 from .feed import Feed, describe_qos, type_name
 from .parameters import CameraSettings
+from .rhythm import Rhythm
 from .statistics import LOST, CameraStatistics
 from .topics import camera_topics
 
@@ -37,10 +38,11 @@ _MOST_PUBLISHERS = 16
 
 
 class Taken(NamedTuple):
-    """A serialized image, and when it arrived, on the monotonic clock in seconds."""
+    """A serialized image, when it arrived, on the monotonic clock in seconds, and how many were missed before it."""
 
     data: bytes
     arrived: float
+    missed: int = 0
 
 
 class Doorbell:
@@ -138,6 +140,7 @@ class Camera:
         self._node = node
         self._doorbell = doorbell
         self._judge = AgeJudge(settings.max_age)
+        self._rhythm = Rhythm()
         self._slot: Taken | None = None
         self._looked = self.since
         self._compressed = settings.transport == "compressed"
@@ -177,16 +180,25 @@ class Camera:
         images = self._images
         taken = images.take() if images else None
         looked, self._looked = self._looked, monotonic()
+        if handed is not None:
+            self._rhythm.arrived(handed.arrived, handed.missed)
         if taken is None:
             return handed
         if handed is not None:
             self.statistics.replaced()
         message, info = taken
-        self.statistics.taken(self._gaps.missed(info))
+        missed = self._gaps.missed(info)
+        self.statistics.taken(missed)
         # The middleware's time is that of a clock that can be set; it came after the last look in any case.
         now_ns = time_ns()
         waited = max(0.0, (now_ns - (info.get("received_timestamp") or now_ns)) / 1e9)
-        return Taken(bytes(message), max(looked, self._looked - waited))
+        newest = Taken(bytes(message), max(looked, self._looked - waited), missed)
+        self._rhythm.arrived(newest.arrived, missed)
+        return newest
+
+    def due(self, now: float, until: float) -> bool:
+        """Whether a frame is to be expected before `until`, on the monotonic clock; called by the worker."""
+        return self._images is not None and self._rhythm.due(now, until)
 
     def take_info(self) -> Calibration | None:
         """The newest calibration that came; called by the worker.
@@ -275,9 +287,10 @@ class Camera:
                 return
             if self._slot is not None:
                 self.statistics.replaced()
-            self._slot = Taken(message, monotonic())
+            missed = self._gaps.missed(info)
+            self._slot = Taken(message, monotonic(), missed)
             # The worker had looked and found nothing, so what is missing never arrived.
-            self.statistics.taken(self._gaps.missed(info), LOST)
+            self.statistics.taken(missed, LOST)
             self._doorbell.open = False
             self._doorbell.rung.notify()
 

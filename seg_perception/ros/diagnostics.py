@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import isnan, nan
 from time import monotonic
 from typing import Any
 
@@ -64,6 +65,7 @@ class NodeState:
         stages: median seconds per stage.
         cameras: by name.
         reload_problem: why the last reload changed nothing, or empty.
+        frames_at_once: how many frames go through the model together, on average; NaN where nobody knows.
     """
 
     phase: str
@@ -72,6 +74,7 @@ class NodeState:
     stages: Mapping[str, float]
     cameras: Mapping[str, CameraState]
     reload_problem: str = ""
+    frames_at_once: float = nan
 
 
 class Diagnostics:
@@ -119,8 +122,9 @@ def model_status(state: NodeState) -> DiagnosticStatus:
     else:
         level, text = DiagnosticStatus.OK, state.phase
     stages = {f"{stage}_ms": f"{1e3 * seconds:.2f}" for stage, seconds in state.stages.items()}
+    batch = {} if isnan(state.frames_at_once) else {"frames_at_once": f"{state.frames_at_once:.2f}"}
     process = {"pid": os.getpid(), "host": _HOST}
-    return _status(level, text, {"state": state.phase, **state.identity, **stages, **process})
+    return _status(level, text, {"state": state.phase, **state.identity, **stages, **batch, **process})
 
 
 def camera_status(

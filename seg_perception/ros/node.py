@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from math import nan
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -222,6 +223,7 @@ class SegmenterNode(LifecycleNode):
             session.stages.medians() if session else {},
             {name: self._camera_state(name, live.get(name)) for name in self._settings["cameras"] or ()},
             self._reload.problem if self._reload else "",
+            session.stages.frames_at_once() if session else nan,
         )
 
     def _camera_state(self, name: str, camera: Camera | None) -> CameraState:

@@ -88,6 +88,15 @@ SCHEME = (
         "'auto' for the table that knows most of them",
     ),
     ParameterSpec("cameras", ["camera"], CONFIGURE, "names of the cameras; each has parameters cameras.NAME.*"),
+    ParameterSpec(
+        "batch_wait",
+        0.0,
+        LIVE,
+        "seconds for which frames at hand may wait for those of other cameras that are due, so that they go through "
+        "the GPU together; 0 for never; without effect on a CPU, which gains nothing",
+        0.0,
+        1.0,
+    ),
     ParameterSpec("score_threshold", 0.25, LIVE, "lowest score of a published instance", 0.0, 1.0),
     *(
         ParameterSpec(
@@ -185,7 +194,7 @@ class CameraSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All parameters, validated as a set."""
+    """All parameters, validated as a set; `batch_wait` is in seconds."""
 
     model: str
     backend: str
@@ -194,6 +203,7 @@ class Settings:
     cameras: tuple[CameraSettings, ...]
     options: SegmenterOptions
     overlay: OverlayStyle
+    batch_wait: float
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Settings:
@@ -227,6 +237,7 @@ class Settings:
             options=options,
             # Numbers that are others in the next frame tell nobody anything.
             overlay=OverlayStyle(values["overlay_style"], bool(values["tracking"]), values["overlay_figures"]),
+            batch_wait=values["batch_wait"],
         )
 
 

@@ -150,6 +150,8 @@ class Session:
     def _set_options(self) -> None:
         for outputs in self._outputs.values():
             outputs.style = self._settings.overlay
+        if self._worker is not None:
+            self._worker.batch_wait = self._settings.batch_wait
         # At once for all cameras.
         self._segmenter.camera_options = {camera.name: camera.options for camera in self._settings.cameras}
 
@@ -175,6 +177,7 @@ class Session:
             report=self._report,
             fail=self._fail,
             stages=self.stages,
+            batch_wait=self._settings.batch_wait,
         )
         self._worker.start()
 

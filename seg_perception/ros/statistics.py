@@ -161,12 +161,23 @@ class StageTimes:
     def __init__(self) -> None:
         self._lock = Lock()
         self._stages: dict[str, deque[float]] = {}
+        self._batches: deque[int] = deque(maxlen=WINDOW)
 
     def add(self, timings: Mapping[str, float]) -> None:
         """Record one frame's seconds per stage."""
         with self._lock:
             for stage, seconds in timings.items():
                 self._stages.setdefault(stage, deque(maxlen=WINDOW)).append(seconds)
+
+    def began(self, frames: int) -> None:
+        """Record how many frames went together."""
+        with self._lock:
+            self._batches.append(frames)
+
+    def frames_at_once(self) -> float:
+        """How many frames went together, on average; NaN before the first."""
+        with self._lock:
+            return sum(self._batches) / len(self._batches) if self._batches else nan
 
     def medians(self) -> dict[str, float]:
         """Median seconds per stage."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Thread
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from ..errors import FrameError, ModelOutputError
 from ..frame import Frame
@@ -39,6 +39,10 @@ class Worker:
 
     With an accelerator, the next frames are handed over before the results of the last are fetched and published, if
     there are any by then.
+
+    Attributes:
+        batch_wait: seconds for which frames at hand may wait for those of other cameras, where several at once are a
+            gain; may be changed at any time.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Worker:
         report: Callable[[str, str, str], None],
         fail: Callable[[BaseException], None],
         stages: StageTimes,
+        batch_wait: float = 0.0,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -64,7 +69,9 @@ class Worker:
             report: told of a lost frame: camera, kind of fault, text.
             fail: told of an error that is no fault of a frame; the thread has ended then.
             stages: takes the seconds per stage.
+            batch_wait: in seconds.
         """
+        self.batch_wait = batch_wait
         self._cameras = list(cameras)
         self._segmenter = segmenter
         self._doorbell = doorbell
@@ -75,6 +82,10 @@ class Worker:
         self._stages = stages
         # Cameras whose frames are under way, one entry for each frame.
         self._in_hand: list[Camera] = []
+        # Frames that were taken and have not begun.
+        self._held: dict[Camera, Taken] = {}
+        # Has begun and not ended.
+        self._ahead: _Batch | None = None
         self._ended = False
         self._thread = Thread(target=self._run, name="segmenter_worker", daemon=True)
 
@@ -91,25 +102,54 @@ class Worker:
         self._thread.join()
 
     def _run(self) -> None:
-        ahead: _Batch | None = None
         try:
             while not self._ended:
+                self._wait_for_others()
                 batch = self._begin_next()
                 if batch is not None and self._segmenter.depth == 1:
                     self._finish(batch)
                     continue
-                if ahead is not None:
-                    self._finish(ahead)
-                elif batch is None:
-                    self._wait()
-                ahead = batch
-            if ahead is not None:
-                self._finish(ahead)
+                if batch is None and self._ahead is None:
+                    self._wait([camera for camera, _ in self._cameras], monotonic() + _LOOK_AGAIN_SECONDS)
+                self._finish_ahead()
+                self._ahead = batch
+            self._finish_ahead()
         except BaseException as error:
             for camera in self._in_hand:
                 camera.statistics.dropped(FAILURE, f"{type(error).__name__}: {error}")
             if not self._ended:
                 self._fail(error)
+
+    def _wait_for_others(self) -> None:
+        """With some frames at hand, wait for those of other cameras that are due, where that is wanted and a gain."""
+        if not self.batch_wait or self._segmenter.largest_batch == 1:
+            return
+        self._hold()
+        until = monotonic() + self.batch_wait
+        while self._held and len(self._held) < self._segmenter.largest_batch and not self._ended:
+            now = monotonic()
+            due = [camera for camera, _ in self._cameras if camera not in self._held and camera.due(now, until)]
+            if now >= until or not due:
+                return
+            # Its results wait for nobody.
+            self._finish_ahead()
+            self._wait(due, until)
+            self._hold()
+
+    def _hold(self) -> None:
+        """Take what has come, up to a whole batch."""
+        for camera, _ in self._cameras:
+            if len(self._held) == self._segmenter.largest_batch:
+                return
+            if camera not in self._held and (taken := camera.take()) is not None:
+                self._held[camera] = taken
+
+    def _take(self, camera: Camera) -> Taken | None:
+        """The newest frame of a camera, be it at hand or not."""
+        held, taken = self._held.pop(camera, None), camera.take()
+        if held is not None and taken is not None:
+            camera.statistics.replaced()
+        return taken or held
 
     def _begin_next(self) -> _Batch | None:
         """Begin with the newest frames of the cameras whose turn it is; None when none has one that can be used."""
@@ -118,7 +158,7 @@ class Worker:
         read: list[float] = []
         for camera, outputs in list(self._cameras):
             begin = perf_counter()
-            taken = camera.take()
+            taken = self._take(camera)
             if taken is None:
                 continue
             # Served cameras go to the end of the line, so a fast camera cannot starve a slow one.
@@ -162,17 +202,23 @@ class Worker:
             return replace(frame, arrival_ns=now_ns - int(verdict.age * 1e9))
         return frame
 
-    def _wait(self) -> None:
-        """Have the executor hand over the next frame of any camera."""
+    def _wait(self, cameras: Sequence[Camera], until: float) -> None:
+        """Have the executor hand over frames until one of some cameras has come, or a time on the monotonic clock."""
         with self._doorbell.rung:
-            if self._ended:
-                return
-            self._doorbell.open = True
-            self._wake_executor()
-            self._doorbell.rung.wait_for(
-                lambda: self._ended or any(camera.waiting() for camera, _ in self._cameras), _LOOK_AGAIN_SECONDS
-            )
+            while not self._ended and not any(camera.waiting() for camera in cameras):
+                left = until - monotonic()
+                if left <= 0:
+                    break
+                # The frame of another camera has shut it.
+                self._doorbell.open = True
+                self._wake_executor()
+                self._doorbell.rung.wait(left)
             self._doorbell.open = False
+
+    def _finish_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            self._finish(ahead)
 
     def _finish(self, batch: _Batch) -> None:
         """Publish what became of frames; their faults end here."""
@@ -182,6 +228,7 @@ class Worker:
             for camera, _ in batch.cameras:
                 self._lose(camera, error.kind, str(error))
             return
+        self._stages.began(len(batch.cameras))
         for (camera, outputs), read, result in zip(batch.cameras, batch.read, results, strict=True):
             if isinstance(result, ModelOutputError):
                 self._lose(camera, MODEL_OUTPUT, str(result))

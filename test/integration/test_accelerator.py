@@ -106,6 +106,29 @@ def test_cameras_at_once_are_served_in_turn(node: NodeProcess) -> None:
         assert_same_instances(pixels_of(maps[name].messages[-1]), scene)
 
 
+def test_frames_that_come_one_after_the_other_go_together_where_that_is_wanted(node: NodeProcess) -> None:
+    """Each time the engine is opened anew, which the accelerator must survive, too, and which begins new counts."""
+    publishers = [node.publisher(topic=f"/accelerated_{name}") for name in ("front", "left")]
+    together = []
+    for batch_wait in (0.0, 0.15):
+        assert node.set(batch_wait=batch_wait)[0].successful
+        answer = node.reload()
+        assert answer.success, answer.message
+        for _ in range(12):
+            for publisher in publishers:
+                publisher.publish(picture())
+                time.sleep(0.05)
+            time.sleep(0.1)
+        wait_for(lambda: node.count("processed", "camera left") >= 12, "results")
+        time.sleep(0.3)  # of diagnostics
+        together.append(float(node.values("model")["frames_at_once"]))
+    assert node.set(batch_wait=0.0)[0].successful
+    assert together[0] < 1.3
+    assert together[1] > 1.5
+    result = node.process(picture(), node.output(Image, "front/instance_map"), "/accelerated_front")
+    assert_same_instances(pixels_of(result), street())
+
+
 def test_a_fault_of_the_model_in_one_camera_is_counted_there(node: NodeProcess) -> None:
     bad = street().picture.copy()
     bad[:8, :8] = FAULT_COLOUR

@@ -58,15 +58,16 @@ def test_a_flood_costs_only_dropped_frames(slow_node: NodeProcess) -> None:
 
     thread = threading.Thread(target=flood)
     thread.start()
+    used = []
     try:
-        time.sleep(FLOOD_SECONDS / 4)
-        before = node.usage.memory_info().rss
-        time.sleep(FLOOD_SECONDS)
-        grown = node.usage.memory_info().rss - before
+        for _ in range(60):
+            time.sleep(FLOOD_SECONDS / 60)
+            used.append(node.usage.memory_info().rss)
     finally:
         ended.set()
         thread.join()
-    assert grown < 5 * 2**20
+    # Memory of buffers fills in the first seconds and has its ups and downs; a leak shows in the lowest values.
+    assert min(used[45:]) - min(used[30:45]) < 4 * 2**20
     assert node.state() == "active"
     # All that were sent are accounted for, but for those that no later frame told of.
     wait_for(lambda: node.count("received") >= 0.9 * sent, "count of received frames")

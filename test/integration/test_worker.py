@@ -1,0 +1,233 @@
+"""How the worker gathers frames for an accelerator: which go together, who waits for whom and for how long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from integration.harness import wait_for
+
+from seg_perception.frame import Frame
+from seg_perception.ros.ages import Verdict
+from seg_perception.ros.camera import Doorbell, Taken
+from seg_perception.ros.rhythm import Rhythm
+from seg_perception.ros.statistics import CameraStatistics, StageTimes
+from seg_perception.ros.worker import Worker
+
+PERIOD = 0.1
+WAIT = 0.3
+
+
+class Delivering:
+    """A camera without ROS: what is put into it lies there until it is taken."""
+
+    def __init__(self, name: str, doorbell: Doorbell) -> None:
+        self.settings = SimpleNamespace(name=name)
+        self.statistics = CameraStatistics()
+        self.rhythm = Rhythm()
+        self._doorbell = doorbell
+        self._lying: Taken | None = None
+
+    def deliver(self) -> None:
+        with self._doorbell.rung:
+            if self._lying is not None:
+                self.statistics.replaced()
+            self.statistics.taken()
+            self._lying = Taken(b"", time.monotonic())
+            self._doorbell.rung.notify()
+
+    def delivered_before(self) -> None:
+        """As if it had sent a frame each period up to now."""
+        for step in range(5, 0, -1):
+            self.rhythm.arrived(time.monotonic() - step * PERIOD, 0)
+
+    def take(self) -> Taken | None:
+        with self._doorbell.rung:
+            taken, self._lying = self._lying, None
+        if taken is not None:
+            self.rhythm.arrived(taken.arrived, 0)
+        return taken
+
+    def waiting(self) -> bool:
+        return self._lying is not None
+
+    def due(self, now: float, until: float) -> bool:
+        return self.rhythm.due(now, until)
+
+    def frame(self, taken: Taken) -> Frame:
+        # The time of arrival for a stamp tells frames of one camera apart.
+        stamp = int(taken.arrived * 1e9)
+        return Frame.from_bgr(np.zeros((1, 1, 3), np.uint8), stamp_ns=stamp, camera=self.settings.name)
+
+    def judge(self, frame: Frame, taken: Taken, now_ns: int) -> Verdict:
+        return Verdict(0.0, False)
+
+    def latency(self, frame: Frame, now_ns: int) -> float:
+        return 0.0
+
+    def take_info(self) -> None:
+        return None
+
+
+class Accelerator:
+    """A segmenter that takes `largest_batch` frames at once and notes when it got which."""
+
+    depth = 2
+
+    def __init__(self, largest_batch: int) -> None:
+        self.largest_batch = largest_batch
+        self.batches: list[tuple[float, list[Frame]]] = []
+        self.seconds = 0.0
+
+    def begin(self, frames: list[Frame], semantic: bool) -> list[Frame]:
+        self.batches.append((time.monotonic(), list(frames)))
+        return list(frames)
+
+    def end(self, begun: list[Frame]) -> list[Any]:
+        time.sleep(self.seconds)
+        return [SimpleNamespace(frame=frame, timings={}) for frame in begun]
+
+    def names(self) -> list[list[str]]:
+        return [sorted(frame.camera for frame in frames) for _, frames in self.batches]
+
+
+class Bench:
+    """A worker between such cameras and such an accelerator."""
+
+    def __init__(self, cameras: str, largest_batch: int, batch_wait: float) -> None:
+        doorbell = Doorbell()
+        self.cameras = {name: Delivering(name, doorbell) for name in cameras}
+        self.segmenter = Accelerator(largest_batch)
+        self.published: list[tuple[float, str]] = []
+        self.failures: list[BaseException] = []
+
+        def outputs(name: str) -> Any:
+            def publish(*arguments: object) -> bool:
+                self.published.append((time.monotonic(), name))
+                return True
+
+            return SimpleNamespace(wants_semantic_map=lambda: False, publish=publish)
+
+        pairs: Any = [(camera, outputs(name)) for name, camera in self.cameras.items()]
+        segmenter: Any = self.segmenter
+        self.worker = Worker(
+            pairs,
+            segmenter,
+            doorbell,
+            now_ns=time.time_ns,
+            wake_executor=lambda: None,
+            report=lambda *text: None,
+            fail=self.failures.append,
+            stages=StageTimes(),
+            batch_wait=batch_wait,
+        )
+
+
+@pytest.fixture
+def bench() -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(cameras: str = "abc", largest_batch: int = 3, batch_wait: float = WAIT) -> Bench:
+        made.append(Bench(cameras, largest_batch, batch_wait))
+        made[-1].worker.start()
+        time.sleep(0.05)
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.worker.stop()
+        assert not each.failures
+
+
+def test_frames_that_are_due_are_waited_for(bench: Callable[..., Bench]) -> None:
+    table = bench()
+    for camera in table.cameras.values():
+        camera.delivered_before()
+    for name in "abc":
+        table.cameras[name].deliver()
+        time.sleep(0.03)
+    wait_for(lambda: len(table.published) == 3, "results")
+    assert table.segmenter.names() == [["a", "b", "c"]]
+
+
+def test_the_newest_frame_goes_even_after_a_wait(bench: Callable[..., Bench]) -> None:
+    table = bench("ab", 2)
+    table.cameras["b"].delivered_before()
+    for name in "aab":
+        table.cameras[name].deliver()
+        time.sleep(0.03)
+    wait_for(lambda: len(table.published) == 2, "results")
+    ((_, frames),) = table.segmenter.batches
+    ages = {frame.camera: time.monotonic() - frame.stamp_ns / 1e9 for frame in frames}
+    assert abs(ages["a"] - ages["b"]) < 0.05
+    assert table.cameras["a"].statistics.snapshot().dropped["superseded"] == 1
+
+
+def test_a_camera_that_does_not_deliver_delays_the_others_by_the_wait_at_most(bench: Callable[..., Bench]) -> None:
+    table = bench("ab", 2)
+    table.cameras["b"].delivered_before()
+    begin = time.monotonic()
+    table.cameras["a"].deliver()
+    wait_for(lambda: table.published, "result")
+    # Seen as dead after three of its intervals it would be waited for no longer; the wait is shorter than that.
+    assert WAIT - 2 * PERIOD < table.segmenter.batches[0][0] - begin < WAIT + 0.15
+    wait_for(lambda: not table.cameras["b"].due(time.monotonic(), time.monotonic() + 9), "b counts as dead")
+    begin = time.monotonic()
+    table.cameras["a"].deliver()
+    wait_for(lambda: len(table.published) == 2, "result")
+    assert table.segmenter.batches[1][0] - begin < WAIT / 2, "nobody waits for the dead"
+
+
+@pytest.mark.parametrize(("largest_batch", "batch_wait"), [(1, WAIT), (3, 0.0)])
+def test_nobody_waits_without_a_gain_or_unless_asked_to(
+    bench: Callable[..., Bench], largest_batch: int, batch_wait: float
+) -> None:
+    table = bench(largest_batch=largest_batch, batch_wait=batch_wait)
+    for camera in table.cameras.values():
+        camera.delivered_before()
+    begin = time.monotonic()
+    table.cameras["a"].deliver()
+    wait_for(lambda: table.published, "result")
+    assert table.segmenter.batches[0][0] - begin < WAIT / 2
+
+
+def test_results_do_not_wait_for_the_frames_of_others(bench: Callable[..., Bench]) -> None:
+    """The batch before is published while the next one is being gathered."""
+    table = bench("ab", 2)
+    table.segmenter.seconds = 0.02
+    table.cameras["a"].deliver()
+    wait_for(lambda: table.segmenter.batches, "first batch")
+    table.cameras["b"].delivered_before()
+    table.cameras["a"].deliver()
+    wait_for(lambda: table.published, "its result")
+    assert table.published[0][0] - table.segmenter.batches[0][0] < WAIT / 2
+    wait_for(lambda: len(table.published) == 2, "second result")
+
+
+@pytest.mark.parametrize("batch_wait", [0.0, 0.02])
+def test_a_fast_camera_does_not_starve_slow_ones(bench: Callable[..., Bench], batch_wait: float) -> None:
+    """One floods, five send at 10 Hz, and a call takes two frames and more time than the flood leaves."""
+    table = bench("abcdef", 2, batch_wait)
+    table.segmenter.seconds = 0.02
+    end, sent = time.monotonic() + 2.0, Counter[str]()
+
+    def send(name: str, period: float) -> None:
+        while time.monotonic() < end:
+            table.cameras[name].deliver()
+            sent[name] += 1
+            time.sleep(period)
+
+    threads = [threading.Thread(target=send, args=(name, 0.002 if name == "a" else PERIOD)) for name in "abcdef"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    served = Counter(name for _, name in table.published)
+    assert all(served[name] >= 0.8 * sent[name] for name in "bcdef"), (served, sent)
+    assert served["a"] >= served["b"]
