@@ -32,7 +32,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: 0.2rem 1.2rem; list-style: none; p
 .verdict strong { font-size: 1.1rem; }
 .verdict.good { border-color: var(--good); } .verdict.bad { border-color: var(--bad); }
 .scroll { overflow-x: auto; margin: 0.5rem 0 1rem; }
-table { border-collapse: collapse; } caption { text-align: left; padding-bottom: 0.3rem; }
+table { border-collapse: separate; border-spacing: 0; } caption { text-align: left; padding-bottom: 0.3rem; }
 th, td { border-bottom: 1px solid var(--line); padding: 0.25rem 1rem 0.25rem 0; text-align: left; vertical-align: top;
   overflow-wrap: normal; }
 td { max-width: 44rem; min-width: 7em; overflow-wrap: anywhere; }
@@ -67,7 +67,8 @@ figure { margin: 0; min-width: 0; }
 .curve.s4 { stroke-dasharray: 12 4; } .curve.s5 { stroke-dasharray: 4 3; } .curve.s6 { stroke-dasharray: 1 5; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 33rem), 1fr)); gap: 1.2rem 1.5rem;
   margin-top: 1rem; }
-.shot { min-width: 0; display: flex; flex-direction: column; } .shot h3, .shot h4 { margin: 0 0 0.2rem; } h4 { font-size: 0.95rem; }
+.shot { min-width: 0; display: flex; flex-direction: column; }
+.shot h3, .shot h4 { margin: 0 0 0.2rem; } h4 { font-size: 0.95rem; }
 .about p, .about ul { margin: 0.2rem 0; padding-left: 0; list-style: none; }
 .picks { flex-wrap: wrap; gap: 0.3rem 1.5rem; margin: 0.3rem 0; font-size: 0.87rem; }
 .picks > * { display: flex; flex-wrap: wrap; gap: 0.2rem 0.3rem; align-items: baseline; min-width: 0; }
@@ -105,10 +106,13 @@ figure { margin: 0; min-width: 0; }
   body { max-width: none; padding: 0; font-size: 10.5pt; }
   nav, .picks { display: none; }
   details::details-content { content-visibility: visible; block-size: auto; }
-  h1, h2, h3, h4, summary, caption, .about { break-after: avoid; }
-  tr, figure, .verdict { break-inside: avoid; } thead { display: table-header-group; }
+  h1, h2, h3, h4, summary, caption, .about, section > p, .legend { break-after: avoid; }
+  tr, thead, figure, .shot, .verdict { break-inside: avoid; }
   .scroll { overflow: visible; } table { font-size: 8pt; } th, td { padding-right: 0.5rem; }
-  .plots { grid-template-columns: 1fr 1fr; } .gallery, .shot { display: block; } .shot { margin-bottom: 1rem; }
+  th button { display: contents; }
+  .plots, .gallery, .shot { display: block; }
+  .plot { display: inline-block; width: 47%; margin: 0 2% 0.6rem 0; vertical-align: top; }
+  .stage { grid-template-columns: repeat(auto-fit, minmax(55mm, 1fr)); } .shot { margin-bottom: 1rem; }
   * { print-color-adjust: exact; }
 }
 """
