@@ -104,16 +104,15 @@ def _data(arguments: argparse.Namespace) -> LabelledSet:
 
 def _subjects(paths: Sequence[Path], backend: str, classes: str, options: Any, opened: ExitStack) -> list[Subject]:
     """The models, opened."""
-    from ..evaluation.scheme import Subject
+    from ..evaluation.scheme import Subject, class_table
     from ..manifest import ENGINE_SUFFIX, load_manifest
     from ..pipeline.host import open_backend
     from ..pipeline.segmenter import Segmenter
-    from ..sources.class_tables import resolve_class_table
 
     subjects: list[Subject] = []
     for path in paths:
         own = opened.enter_context(closing(open_backend(path, backend, options)))
-        table = resolve_class_table(classes, own.spec.class_names)
+        table = class_table(classes, own.spec.class_names)
         manifest = json.loads(load_manifest(path).to_json()) if path.suffix == ENGINE_SUFFIX else None
         name = _name(path, [each.name for each in subjects])
         subjects.append(Subject(name, str(path), Segmenter(own, table), table, manifest))

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..classes import NO_GROUP, ROAD_GROUPS, ClassTable, name_key
-from ..errors import ConfigurationError
+from ..errors import ClassTableError, ConfigurationError
 from ..pipeline.segmenter import Segmenter
+from ..sources.class_tables import AUTO, resolve_class_table
 from .coco import CocoSet
 from .datasets.labelled import LabelledSet
 from .truth import Truths
@@ -39,6 +40,20 @@ class Subject:
     def class_names(self) -> tuple[str, ...]:
         """The model's classes in label order."""
         return self.segmenter.spec.class_names
+
+
+def class_table(name: str, class_names: Sequence[str]) -> ClassTable:
+    """The class table of a model; an empty one where none is asked for and none fits.
+
+    Raises:
+        ClassTableError: the table that was asked for is not there or malformed.
+    """
+    try:
+        return resolve_class_table(name, class_names)
+    except ClassTableError:
+        if name != AUTO:
+            raise
+        return ClassTable("none", tuple(class_names), {})
 
 
 @dataclass(frozen=True, slots=True)

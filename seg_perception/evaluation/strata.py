@@ -25,7 +25,7 @@ NEAR_NAMES = ("none near", "1 or 2 near", "3 to 5 near", "6 and more near")
 DISTANCE_EDGES = (0.0, 10.0, 20.0, 40.0, float("inf"))
 # What is said of pictures, and how it is called.
 FACTS = {"weather": "weather", "timeofday": "time of day", "scene": "scene"}
-# More different values are no table but a list, such as the numbers of drives.
+# More different values are no table but a list.
 _MOST_VALUES = 12
 
 
@@ -83,7 +83,7 @@ class _Choice:
         if self.fact is None:
             return list(range(len(rows)))
         key, value = self.fact
-        return [place for place, row in enumerate(rows) if str(row.facts.get(key, "")) == value]
+        return [place for place, row in enumerate(rows) if row.facts.get(key) == value]
 
 
 def strata(runs: Sequence[ModelRun], rows: Sequence[TruthRow]) -> tuple[Stratum, ...]:
@@ -143,8 +143,9 @@ def _choices(rows: Sequence[TruthRow]) -> Iterator[_Choice]:
         name = f"{low:g} to {high:g} m" if np.isfinite(high) else f"{low:g} m and more"
         yield _Choice("distance", name, _between("distances", low, high))
     for key, dimension in FACTS.items():
-        values = sorted({str(row.facts[key]) for row in rows if key in row.facts})
-        if len(values) <= _MOST_VALUES and len(values) > 1:
+        # The street world numbers its scenes: those are drives, not kinds of places.
+        values = sorted({row.facts[key] for row in rows if isinstance(row.facts.get(key), str)})
+        if 1 < len(values) <= _MOST_VALUES:
             for value in values:
                 yield _Choice(dimension, value, _every, fact=(key, value))
 

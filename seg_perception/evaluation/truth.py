@@ -17,8 +17,10 @@ from ..metrics.segmentations import decode_segmentation
 from ..sources.class_tables import category_groups
 from .datasets.labelled import LabelledSet, StuffMap
 
-# Another object is near if no more than this share of an object's longer side is between their boxes.
+# Another object is near if no more than this share of the longer side of the smaller one is between their boxes, ...
 _NEAR = 0.5
+# ... and neither is so many times larger: what passes far behind a truck is no crowd.
+_SIMILAR = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,10 @@ class Truths:
         visible[~crowd] = 1 - most_covered(single)
         near = np.zeros(len(entries), np.int64)
         near[~crowd] = near_objects(single)
+        # What is void is listed once for each category.
         void = [mask for each, mask in zip(entries, masks, strict=True) if each.get("void")]
         read = self._labelled.stuff
+        behind = read(image_id) if stuff and read is not None else None
         return FrameTruth(
             image_id,
             str(image["file_name"]),
@@ -149,9 +153,8 @@ class Truths:
             _values(entries, "occluded"),
             _values(entries, "distance"),
             near,
-            # Repeated for each category.
-            void[0].full() if void else None,
-            read(image_id) if stuff and read is not None else None,
+            behind.void if behind is not None else void[0].full() if void else None,
+            behind,
         )
 
     def _masks(self, entries: Sequence[Mapping[str, Any]], height: int, width: int) -> tuple[CompactMask, ...]:
@@ -195,5 +198,6 @@ def near_objects(boxes: NDArray[np.float64]) -> NDArray[np.int64]:
     low, high = boxes[:, None, :2], boxes[:, None, 2:]
     gap = np.maximum(np.maximum(low - boxes[:, 2:], boxes[:, :2] - high), 0).max(axis=2)
     longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    count: NDArray[np.int64] = (gap <= _NEAR * longer[:, None]).sum(axis=1) - 1
+    smaller, larger = np.minimum(longer[:, None], longer), np.maximum(longer[:, None], longer)
+    count: NDArray[np.int64] = ((gap <= _NEAR * smaller) & (larger <= _SIMILAR * smaller)).sum(axis=1) - 1
     return count
