@@ -16,7 +16,7 @@ from .html import Content, Html, element
 PICTURE_BYTES = 13_000_000
 WIDTH = 800  # of pictures, at most: what is drawn on them stays readable
 # What is tried until a picture is small enough: its width in pixels, the quality of the JPEG file.
-_STEPS = ((WIDTH, 85), (WIDTH, 70), (640, 70), (640, 50), (480, 50), (320, 40))
+_STEPS = ((WIDTH, 85), (WIDTH, 70), (640, 70), (640, 50), (480, 50), (320, 40), (240, 40), (160, 30))
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,8 @@ figure { margin: 0; min-width: 0; }
 .curve.s4 { stroke-dasharray: 12 4; } .curve.s5 { stroke-dasharray: 4 3; } .curve.s6 { stroke-dasharray: 1 5; }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 33rem), 1fr)); gap: 1.2rem 1.5rem;
   margin-top: 1rem; }
-.shot { min-width: 0; display: flex; flex-direction: column; }
+.shot { min-width: 0; display: grid; grid-row: span 4; grid-template: subgrid / minmax(0, 1fr); row-gap: 0.2rem; }
+.stage { align-self: start; grid-row: 4; }
 .shot h3, .shot h4 { margin: 0 0 0.2rem; } h4 { font-size: 0.95rem; }
 .about p, .about ul { margin: 0.2rem 0; padding-left: 0; list-style: none; }
 .picks { flex-wrap: wrap; gap: 0.3rem 1.5rem; margin: 0.3rem 0; font-size: 0.87rem; }
@@ -76,7 +77,7 @@ figure { margin: 0; min-width: 0; }
   border: 1px solid var(--line); border-radius: 1rem; padding: 0 0.6rem; cursor: pointer; max-width: 16rem;
   overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .picks button[aria-pressed=true] { background: var(--ink); border-color: var(--ink); color: var(--paper); }
-.stage { display: grid; grid-template-columns: 1fr 1fr; gap: 0.6rem; margin: auto 0 0.2rem; }
+.stage { display: grid; grid-template-columns: 1fr 1fr; gap: 0.6rem; }
 .stage img { display: block; width: 100%; height: auto; }
 .stage input, .stage .handle, .picks { display: none; }
 @media screen {
