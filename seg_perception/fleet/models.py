@@ -1,0 +1,51 @@
+"""What a result depends on in its model, found without opening the model."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from ..manifest import ENGINE_SUFFIX, file_sha256
+from ..pipeline.opening import ModelChoice
+from ..sources.share import find_model
+
+
+def model_terms(choice: ModelChoice) -> dict[str, Any]:
+    """The model's file by its sha256, and how it runs; threads change nothing.
+
+    Raises:
+        ModelError: there is no such file here.
+    """
+    table = Path(choice.classes)
+    return {
+        "model": file_digest(find_model(choice.model)),
+        "backend": choice.backend,
+        "device": choice.device,
+        "classes": file_digest(table) if table.is_file() else choice.classes,
+    }
+
+
+def runs_on_gpu(choice: ModelChoice) -> bool:
+    """Whether each worker needs a GPU of its own."""
+    device = choice.device.lower()
+    return find_model(choice.model).suffix == ENGINE_SUFFIX or device.startswith(("cuda", "gpu"))
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a model's file, or of one that belongs to it.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        status = path.stat()
+        return _digest(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise ModelError(f"model file: {path}: cannot be read ({error.strerror or error}); check --model") from error
+
+
+@lru_cache(maxsize=16)
+def _digest(path: Path, _modified_ns: int, _bytes: int) -> str:
+    return file_sha256(path)

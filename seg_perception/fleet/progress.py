@@ -1,0 +1,74 @@
+"""How far a fleet is, in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from time import monotonic
+from typing import TextIO
+
+from .driver import Board
+
+# Seconds between two lines: on a terminal, where each replaces the one before, and elsewhere.
+_TERMINAL, _PLAIN = 0.5, 10.0
+# Seconds over which the rate of frames is taken.
+_RECENT = 30.0
+
+
+class Progress:
+    """Shows a line; to be called as often as one likes."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._terminal = self._stream.isatty()
+        self._shown = self._begin = monotonic()
+        self._frames: deque[tuple[float, int]] = deque([(self._begin, 0)])
+        self._width = 0
+
+    def __call__(self, board: Board) -> None:
+        """Show how far it is, if the last time is long enough ago."""
+        now = monotonic()
+        if now - self._shown < (_TERMINAL if self._terminal else _PLAIN):
+            return
+        self._shown = now
+        self._write(self.line(board, now))
+
+    def close(self) -> None:
+        """Leave the terminal to others."""
+        if self._width:
+            self._stream.write("\n")
+            self._width = 0
+
+    def line(self, board: Board, now: float) -> str:
+        """What there is to say at a time of `monotonic`."""
+        frames = board.frames_so_far()
+        self._frames.append((now, frames))
+        while len(self._frames) > 2 and now - self._frames[0][0] > _RECENT:
+            self._frames.popleft()
+        then, before = self._frames[0]
+        # Frames of an attempt that failed are taken back.
+        rate = max(0, frames - before) / max(now - then, 1e-9)
+        share, running = board.share(), board.running
+        left = (now - board.begin) * (1 - share) / share if share else float("nan")
+        return (
+            f"bags: {len(board.results)} done, {len(board.failures)} failed, {running} under way, "
+            f"{len(board.tasks) - len(board.results) - len(board.failures) - running} to come; "
+            f"workers: {board.workers}; {frames} frames, {rate:.1f} a second; left: {_clock(left)}"
+        )
+
+    def _write(self, line: str) -> None:
+        if self._terminal:
+            self._stream.write(f"\r{line.ljust(self._width)}")
+            self._width = len(line)
+        else:
+            self._stream.write(f"{line}\n")
+        self._stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds; a question mark for NaN."""
+    if seconds != seconds:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"

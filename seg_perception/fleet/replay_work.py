@@ -1,0 +1,149 @@
+"""Replay of each bag into a bag of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..errors import ConfigurationError
+from ..pipeline.opening import ModelChoice, open_segmenter
+from ..pipeline.options import SegmenterOptions
+from ..pipeline.segmenter import Segmenter
+from ..replay.job import ReplayJob, run_job
+from ..replay.writer import SUFFIX
+from ..sources.bag_reader import is_bag
+from .models import model_terms, runs_on_gpu
+from .work import Result, Task, Tell, Work, Worker, plain
+
+# Watchers tell of every so many frames.
+_TELL = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayWork(Work):
+    """What every bag is replayed with.
+
+    Attributes:
+        model: which model, and how it runs.
+        options: of the segmenter.
+        job: the rest; its paths and output are replaced by those of the task, `against` is the folder of an earlier
+            fleet, and `report` a folder for the pages of the bags.
+    """
+
+    command: ClassVar[str] = "replay"
+    suffix: ClassVar[str] = SUFFIX
+    model: ModelChoice
+    options: SegmenterOptions
+    job: ReplayJob
+
+    def __post_init__(self) -> None:
+        against = self.job.against
+        if against is not None and (not against.is_dir() or is_bag(against)):
+            raise ConfigurationError(f"--against {against}: expected the folder of an earlier run over the same bags")
+
+    @property
+    def threads(self) -> int:
+        """See `Work`."""
+        return self.model.threads
+
+    @property
+    def on_gpu(self) -> bool:
+        """See `Work`."""
+        return runs_on_gpu(self.model)
+
+    def terms(self) -> dict[str, Any]:
+        """See `Work`."""
+        job = self.job
+        return {
+            **model_terms(self.model),
+            "options": plain(asdict(self.options)),
+            "topics": list(job.topics),
+            "part": plain(asdict(job.part)),
+            "copy": job.copy,
+            "output": plain(asdict(job.options)),
+            "against": str(job.against.resolve()) if job.against else None,
+            "report": str(job.report.resolve()) if job.report else None,
+        }
+
+    def open(self) -> Worker:
+        """See `Work`."""
+        segmenter = open_segmenter(self.model, self.options)
+        segmenter.warm_up()
+        return _ReplayWorker(self, segmenter)
+
+    def totals(self, results: Sequence[Result]) -> dict[str, Any]:
+        """See `Work`."""
+        return replay_totals([each.outcome for each in results])
+
+
+class _ReplayWorker(Worker):
+    def __init__(self, work: ReplayWork, segmenter: Segmenter) -> None:
+        self._work, self._segmenter = work, segmenter
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self._segmenter.identity
+
+    def do(self, task: Task, output: Path, tell: Tell) -> Mapping[str, Any]:
+        """Replay a bag."""
+        template = self._work.job
+        job = replace(
+            template,
+            paths=(Path(task.source.path),),
+            output=output,
+            against=template.against / f"{task.name}{SUFFIX}" if template.against else None,
+            report=template.report / f"{task.name}.html" if template.report else None,
+        )
+        recordings = job.recordings()
+        total = recordings[0].count
+        done = 0
+
+        def watch(*_: object) -> None:
+            nonlocal done
+            done += 1
+            if done % _TELL == 0:
+                tell(done, total)
+
+        outcome = run_job(job, self._segmenter, recordings, [watch])
+        values = outcome.as_json()
+        return {**values, "frames": outcome.record.total, "cameras": values["frames"]}
+
+    def close(self) -> None:
+        """Close the model."""
+        self._segmenter.close()
+
+
+def replay_totals(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sums of what `Outcome.as_json` says of each bag, means weighted by frames."""
+    frames = sum(each["frames"] for each in outcomes)
+    sums: dict[str, Counter[str]] = {name: Counter() for name in ("cameras", "lost", "instances")}
+    stages: Counter[str] = Counter()
+    changes: Counter[str] = Counter()
+    for each in outcomes:
+        for name, counter in sums.items():
+            counter.update(each[name])
+        for stage, value in each["stage_ms"].items():
+            stages[stage] += value * each["frames"] / max(frames, 1)
+        compared = each.get("changes", {})
+        changes.update({name: value for name, value in compared.items() if isinstance(value, int)})
+        if compared.get("mean_iou") is not None:
+            changes["iou"] += compared["mean_iou"] * compared["matched"]
+    seconds = sum(each["seconds"] for each in outcomes)
+    totals = {
+        "frames": frames,
+        "frames of": dict(sums["cameras"]),
+        "lost": dict(sums["lost"]),
+        "faults": sum(each["faults"] for each in outcomes),
+        "instances": dict(sums["instances"]),
+        "seconds of workers": round(seconds, 3),
+        "frames_per_second of a worker": round(frames / seconds, 2) if seconds else None,
+        "stage_ms": {stage: round(value, 3) for stage, value in stages.items()},
+        "bytes": sum(each["bytes"] for each in outcomes),
+    }
+    if changes:
+        iou = changes.pop("iou", 0) / max(changes["matched"], 1)
+        totals["changes"] = {**changes, "mean_iou": round(iou, 6)}
+    return totals
