@@ -71,6 +71,16 @@ def read_coco(path: Path) -> list[LabelledFrame]:
     ]  # fmt: skip
 
 
+def read_categories(path: Path) -> list[Category]:
+    """The categories of an annotation file that `coco_bytes` made.
+
+    Raises:
+        SourceError: it cannot be read, or has another form.
+    """
+    listed = read_annotations(path)["categories"]
+    return [Category(each["id"], str(each["name"]), str(each.get("supercategory", each["name"]))) for each in listed]
+
+
 def _image(number: int, frame: LabelledFrame) -> dict[str, Any]:
     image = {
         "id": number,

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 from ..files import writable_folder, write_atomically
-from .coco import INSTANCES, coco_bytes
+from .coco import INSTANCES, coco_bytes, read_categories
 from .cvat import CVAT, CVAT_LABELS, cvat_bytes, cvat_labels
 from .labelme import LABELME, labelme_bytes
 from .quality import QUALITY, QUALITY_TABLE, assess, quality_bytes, quality_table
@@ -37,6 +37,7 @@ class State:
         seen: frames that were looked at, of finished sources.
         repeated: frames of finished sources that were left out because the same picture is there.
         failures: what could not be read, by source.
+        made_by: what ran there, for people.
     """
 
     sources: list[str] = field(default_factory=list)
@@ -45,6 +46,7 @@ class State:
     seen: int = 0
     repeated: int = 0
     failures: dict[str, list[str]] = field(default_factory=dict)
+    made_by: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,15 @@ class _Entry:
 
 
 class Dataset:
-    """A folder with `instances.json`, `cvat.xml`, `labelme/`, `images/`, `quality.json` and `label.json`."""
+    """A folder with `instances.json`, `cvat.xml`, `labelme/`, `images/`, `quality.json` and `label.json`.
+
+    Attributes:
+        folder: where it is.
+        categories: of its objects.
+        style: how masks are written.
+        how: what was asked for, as plain values.
+        state: how far it has come.
+    """
 
     def __init__(
         self, folder: Path, categories: Sequence[Category], style: MaskStyle, how: Mapping[str, Any], resume: bool
@@ -77,9 +87,9 @@ class Dataset:
             ConfigurationError: there is a data set and `resume` is not set, or it was begun otherwise, or something
                 else is in the folder.
         """
-        self._folder, self._categories, self._style = folder, list(categories), style
+        self.folder, self.categories, self.style = folder, list(categories), style
         # As it reads when it comes back from a file.
-        self._how = json.loads(json.dumps(how))
+        self.how: dict[str, Any] = json.loads(json.dumps(how))
         self.state = State()
         self._entries: dict[str, _Entry] = {}
         writable_folder(folder)
@@ -90,6 +100,16 @@ class Dataset:
         for name in (IMAGES, LABELME, _RECORDS):
             (folder / name).mkdir(exist_ok=True)
         self.save()
+
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """A data set that a run has left behind.
+
+        Raises:
+            ConfigurationError, SourceError: there is none, or it cannot be read.
+        """
+        how = _state(folder)["how"]
+        return cls(folder, read_categories(folder / INSTANCES), MaskStyle(**how["style"]), how, resume=True)
 
     def __len__(self) -> int:
         """How many frames are chosen."""
@@ -138,7 +158,7 @@ class Dataset:
         Raises:
             ConfigurationError: it cannot be written.
         """
-        write_atomically(self._folder / IMAGES / frame.file_name, picture)
+        write_atomically(self.folder / IMAGES / frame.file_name, picture)
         self._write_labelme(frame)
         write_atomically(self._record(frame.name), json.dumps(frame_to_json(frame)).encode())
         self._entries[frame.name] = _entry(frame)
@@ -146,60 +166,69 @@ class Dataset:
     def drop(self, name: str) -> str:
         """Take back a frame that others were preferred to; returns its digest."""
         entry = self._entries.pop(name)
-        for path in (self._record(name), self._labelme(name), self._folder / IMAGES / entry.file_name):
+        for path in (self._record(name), self._labelme(name), self.folder / IMAGES / entry.file_name):
             path.unlink(missing_ok=True)
         return entry.digest
 
     def save(self) -> None:
         """Write how far it has come."""
-        content = {"how": self._how, "frames": len(self), **asdict(self.state)}
-        write_atomically(self._folder / STATE, json.dumps(content, indent=1).encode())
+        content = {"how": self.how, "frames": len(self), **asdict(self.state)}
+        write_atomically(self.folder / STATE, json.dumps(content, indent=1).encode())
 
     def write(self) -> Counter[str]:
         """Write the files that are made of all records; returns the count of objects by category."""
         counts = Counter(each.category for frame in self for each in frame.objects)
-        write_atomically(self._folder / INSTANCES, coco_bytes(self, self._categories, self._style))
-        write_atomically(self._folder / CVAT, cvat_bytes(self, self._categories, self._style))
-        write_atomically(self._folder / CVAT_LABELS, cvat_labels(self._categories))
+        write_atomically(self.folder / INSTANCES, coco_bytes(self, self.categories, self.style))
+        write_atomically(self.folder / CVAT, cvat_bytes(self, self.categories, self.style))
+        write_atomically(self.folder / CVAT_LABELS, cvat_labels(self.categories))
         assessed = assess(self)
-        write_atomically(self._folder / QUALITY, quality_bytes(assessed, counts, self._categories))
-        write_atomically(self._folder / QUALITY_TABLE, quality_table(assessed))
+        write_atomically(self.folder / QUALITY, quality_bytes(assessed, counts, self.categories))
+        write_atomically(self.folder / QUALITY_TABLE, quality_table(assessed))
         self.save()
         return counts
 
     def _restore(self, resume: bool) -> None:
-        path = self._folder / STATE
         if not resume:
             raise ConfigurationError(
-                f"{self._folder}: there is a data set already; go on with --resume, or choose another -o"
+                f"{self.folder}: there is a data set already; go on with --resume, or choose another -o"
             )
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            before = content.pop("how")
-            content.pop("frames")
-            self.state = State(**content)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            raise ConfigurationError(f"{path}: expected what a run has written, cannot be read: {error!r}") from error
-        other = [name for name in {**before, **self._how} if before.get(name) != self._how.get(name)]
+        content = _state(self.folder)
+        before = content.pop("how")
+        content.pop("frames")
+        self.state = State(**content)
+        other = [name for name in {**before, **self.how} if before.get(name) != self.how.get(name)]
         if other:
-            differences = ", ".join(f"{name} {before.get(name)!r}, not {self._how.get(name)!r}" for name in other)
+            differences = ", ".join(f"{name} {before.get(name)!r}, not {self.how.get(name)!r}" for name in other)
             raise ConfigurationError(
-                f"{self._folder}: --resume: expected the options it was begun with: {differences}; or choose another -o"
+                f"{self.folder}: --resume: expected the options it was begun with: {differences}; or choose another -o"
             )
-        for record in sorted((self._folder / _RECORDS).glob("*.json")):
+        for record in sorted((self.folder / _RECORDS).glob("*.json")):
             frame = _read(record)
             self._entries[frame.name] = _entry(frame)
             if not self._labelme(frame.name).is_file():
                 self._write_labelme(frame)
 
     def _record(self, name: str) -> Path:
-        return self._folder / _RECORDS / f"{name}.json"
+        return self.folder / _RECORDS / f"{name}.json"
 
     def _labelme(self, name: str) -> Path:
-        return self._folder / LABELME / f"{name}.json"
+        return self.folder / LABELME / f"{name}.json"
 
     def _write_labelme(self, frame: LabelledFrame) -> None:
-        write_atomically(self._labelme(frame.name), labelme_bytes(frame, self._style, f"../{IMAGES}"))
+        write_atomically(self._labelme(frame.name), labelme_bytes(frame, self.style, f"../{IMAGES}"))
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What a run has written of itself, with the keys that are used."""
+    path = folder / STATE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"how", "frames", *State.__slots__} - set(content)
+        if missing:
+            raise ValueError(f"without {', '.join(sorted(missing))}")
+        return {name: content[name] for name in ("how", "frames", *State.__slots__)}
+    except (OSError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{path}: expected what `seg_perception label` has written: {error}") from error
 
 
 def _entry(frame: LabelledFrame) -> _Entry:

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SourceError
-from ..evaluation.coco import read_annotations
 from ..metrics.agreement import AgreementRule, compare
 from ..metrics.boundary import boundary_iou
 from ..metrics.compact import FrameInstances
-from .coco import INSTANCES, read_coco
+from .coco import INSTANCES, read_categories, read_coco
 from .records import Category, LabelledFrame, LabelledObject
 from .reviewed import read_reviewed, renamed, with_tracks
 from .shapes import is_near
@@ -136,10 +135,7 @@ def review(path: Path, dataset: Path) -> Review:
     """
     labels = dataset / INSTANCES
     before = {each.file_name: each for each in read_coco(labels)}
-    categories = tuple(
-        Category(each["id"], str(each["name"]), str(each.get("supercategory", each["name"])))
-        for each in read_annotations(labels)["categories"]
-    )
+    categories = tuple(read_categories(labels))
     frames, names = renamed(read_reviewed(path), [each.name for each in categories], path)
     after = {each.file_name: each for each in frames}
     both = [name for name in before if name in after]

@@ -30,9 +30,10 @@ from .picks import Picker, PickOptions
 from .records import CLASSES, GROUPS, Concern, LabelledFrame, MaskStyle, categories_of
 from .temporal import Window
 
+_MODEL = ("family", "sha256", "precision")
 _PICTURES = {"jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], "png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
 # More tracks than a stream can have: the number of an instance has 16 bits.
-_TRACKS = 1 << 16
+TRACKS = 1 << 16
 # Seconds between two writings of what is made of all records, and how much longer than one of them takes at least.
 _CHECKPOINT, _PATIENCE = 30.0, 20.0
 
@@ -153,6 +154,8 @@ class Labeller:
         if not categories:
             raise ConfigurationError(f"{self.options.model}: expected classes of the road groups, it has none")
         dataset = Dataset(folder, categories, self.options.style, self._how(), resume)
+        ran = [each.segmenter.identity for each in self._models]
+        dataset.state.made_by += [each for each in ran if each not in dataset.state.made_by]
         other = self._models[1] if len(self._models) > 1 else None
         observer = Observer(model, categories, self.options.categories == CLASSES, other)
         labelling = _Labelling(dataset, observer, self.options)
@@ -168,7 +171,8 @@ class Labeller:
         options = self.options
         names = ("categories", "classes", "score", "min_pixels", "pictures", "weather")
         return {
-            "models": [each.segmenter.identity for each in self._models],
+            # Not where they run: another machine may go on.
+            "models": [{name: each.segmenter.identity.get(name) for name in _MODEL} for each in self._models],
             "picks": asdict(options.picks),
             "style": asdict(options.style),
             **{name: getattr(options, name) for name in names},
@@ -267,7 +271,7 @@ class _Labelling:
             return
         self._digests.add(digest)
         objects, concerns = self._observer.describe(seen)
-        first = _TRACKS * self._dataset.stream(path, frame.camera)
+        first = TRACKS * self._dataset.stream(path, frame.camera)
         suffix = self._options.pictures
         done, data = cv2.imencode(f".{suffix}", image, _PICTURES[suffix])
         if not done:

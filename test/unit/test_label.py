@@ -19,6 +19,7 @@ from seg_perception.backend.base import RunOptions
 from seg_perception.cli.main import main
 from seg_perception.errors import ConfigurationError, SourceError
 from seg_perception.evaluation.coco import CocoSet
+from seg_perception.label.merge import merge
 from seg_perception.label.observe import Observation, Observer
 from seg_perception.label.picks import PickOptions
 from seg_perception.label.run import Labeller, LabelOptions, LabelSummary
@@ -245,3 +246,20 @@ def test_a_folder_is_gone_on_with_only_where_that_is_meant(tmp_path: Path, bag: 
     assert label(folder, bag, picks=picks, resume=True).chosen == 2
     with pytest.raises(ConfigurationError, match="expected a new or empty folder"):
         label(bag, bag)
+
+
+def test_data_sets_of_single_recordings_merge_into_that_of_all(tmp_path: Path, bag: Path):
+    other = video(tmp_path / "later.mp4", [frame[:, ::-1] for frame in pictures(bag)])
+    picks = PickOptions(every=5, lowest_confidence=3)
+    label(tmp_path / "whole", bag, other, picks=picks)
+    parts = [tmp_path / "first", tmp_path / "second"]
+    for part, path in zip(parts, (bag, other), strict=True):
+        label(part, path, picks=picks)
+    merge(parts, tmp_path / "merged")
+    for name in WHOLE:
+        assert (tmp_path / "merged" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    label(tmp_path / "otherwise", bag, picks=PickOptions(every=5))
+    with pytest.raises(ConfigurationError, match="others are picks; label them alike"):
+        merge([parts[0], tmp_path / "otherwise"], tmp_path / "none")
+    with pytest.raises(ConfigurationError, match="expected what `seg_perception label` has written"):
+        merge([bag], tmp_path / "nothing")
