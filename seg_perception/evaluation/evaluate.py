@@ -313,15 +313,14 @@ def _model(subject: Subject) -> EvaluatedModel:
 
 def _panoptic(counts: PanopticCounts, scheme: Scheme) -> PanopticResult:
     quality, segmentation, recognition = counts.qualities()
-    # A class that the truth does not have says nothing of the model's segments.
-    true = counts.matched + counts.missed > 0
+    seen = counts.matched + counts.extra + counts.missed > 0
     per_class = {
         name: PanopticScore(
             float(quality[place]), float(np.nan_to_num(segmentation[place])), float(recognition[place]),
             int(counts.matched[place]), int(counts.extra[place]), int(counts.missed[place]),
         )
         for place, name in enumerate(scheme.segment_names)
-        if true[place]
+        if seen[place]
     }  # fmt: skip
     things = [name for name in scheme.segment_names[: scheme.things] if name in per_class]
     stuff = [name for name in scheme.segment_names[scheme.things :] if name in per_class]
