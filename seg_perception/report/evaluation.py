@@ -65,7 +65,7 @@ def _sections(found: Evaluation) -> Iterator[Section]:
 def _lead(found: Evaluation) -> list[Html]:
     data = found.data
     objects = ", ".join(f"{count} of {group}" for group, count in data.objects.items())
-    about = f"{data.kind} {data.name}: {data.frames} frames, objects: {objects}."
+    about = f"{data.frames} frames of {data.name} ({data.kind}), with {objects} to be found."
     differences = [_difference_line(found, each) for each in found.comparisons]
     return [paragraph(about), verdict(_sentence(found), None, differences), bullets(found.notes)]
 
