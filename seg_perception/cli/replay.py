@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
+from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
 from .model_arguments import add_model_arguments, model_choice
 
 if TYPE_CHECKING:
@@ -22,11 +24,12 @@ _MOST_FAULTS = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "paths", type=Path, nargs="+", metavar="BAG", help="bag of ROS 2 or 1, video or pictures"
-    )
+    parser.add_argument("paths", type=Path, nargs="*", metavar="BAG", help="bag of ROS 2 or 1, video or pictures")
     parser.add_argument("--model", required=True, metavar="M", help="canonical model (.onnx) or engine")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.mcap", help="bag to be written")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT",
+        help="OUT.mcap: one bag of all; without a suffix: folder for a bag of each (docs/fleet.md)",
+    )  # fmt: skip
     parser.add_argument(
         "--topics", nargs="+", default=[], metavar="T", help="image topics (default: all of cameras in the bag)"
     )
@@ -51,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a report")
     add_model_arguments(parser)
+    add_fleet_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..replay.job import run_job
 
     job = _job(arguments)
+    if on_fleet(arguments) or not job.output.suffix or job.output.is_dir():
+        return _each_by_itself(job, arguments)
     if job.report is not None:
         writable_folder(job.report.parent)
     recordings = job.recordings()
@@ -78,6 +84,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if outcome.record.fault_count else 0
 
 
+def _each_by_itself(job: ReplayJob, arguments: argparse.Namespace) -> int:
+    from ..fleet.replay_work import ReplayWork
+
+    choice = replace(model_choice(arguments.model, arguments), threads=worker_threads(arguments))
+    return run_on_fleet(ReplayWork(choice, _options(arguments), job), job.paths, job.output, arguments)
+
+
 def _job(arguments: argparse.Namespace) -> ReplayJob:
     from ..replay.inputs import Range
     from ..replay.job import ReplayJob
@@ -91,8 +104,9 @@ def _job(arguments: argparse.Namespace) -> ReplayJob:
         f"/{arguments.namespace.strip('/')}",
         arguments.speed == "realtime",
     )
+    paths = tuple(bags_of(arguments.paths, arguments))
     return ReplayJob(
-        tuple(arguments.paths), arguments.output, tuple(arguments.topics), Range(arguments.start, arguments.duration),
+        paths, arguments.output, tuple(arguments.topics), Range(arguments.start, arguments.duration),
         arguments.copy_inputs, options, arguments.against, arguments.report,
     )  # fmt: skip
 
