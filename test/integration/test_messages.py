@@ -22,6 +22,8 @@ from seg_perception.messages.calibration import Calibration, Region
 from seg_perception.messages.detections import write_detections, write_label_info
 from seg_perception.messages.images import write_compressed_image, write_image
 from seg_perception.pipeline.outputs import FrameMessages
+from seg_perception.pipeline.overlay import OverlayStyle
+from seg_perception.pipeline.overlay_panel import Figures
 from seg_perception.ros.outputs import Outputs
 
 
@@ -195,13 +197,17 @@ class FakeNode:
         return {topic for topic, messages in self.published.items() if messages}
 
 
+def made_outputs(node: FakeNode) -> Outputs:
+    return Outputs(node, "~", ["person", "dog", "car"], OverlayStyle(), lambda _: Figures("front"))
+
+
 ALWAYS = {"instance_map", "detections"}
 
 
 @pytest.mark.parametrize("picture", ["instance_map/color", "overlay", "overlay/compressed"])
 def test_a_picture_is_published_while_it_is_watched(picture: str) -> None:
     node = FakeNode(picture)
-    Outputs(node, "~", ["person", "dog", "car"]).publish(segmentation(64, 48, 3), None)
+    made_outputs(node).publish(segmentation(64, 48, 3), None)
     assert node.topics() == ALWAYS | {picture}
 
 
@@ -210,7 +216,7 @@ def test_a_semantic_map_is_asked_for_and_published_while_it_is_watched() -> None
     made = replace(found, semantic_map=np.zeros((48, 64), np.uint8))
     for watched in (True, False):
         node = FakeNode(*["semantic_map"] * watched)
-        outputs = Outputs(node, "~", ["person", "dog", "car"])
+        outputs = made_outputs(node)
         assert outputs.wants_semantic_map() == watched
         outputs.publish(found, None)
         assert node.topics() == ALWAYS
@@ -224,8 +230,8 @@ def test_pictures_that_nobody_watches_are_not_made() -> None:
     # No overlay can be drawn on a frame of this encoding, and nothing else looks at it.
     object.__setattr__(found.frame, "encoding", "plaid8")
     node = FakeNode()
-    Outputs(node, "~", ["person", "dog", "car"]).publish(found, None)
+    made_outputs(node).publish(found, None)
     assert node.topics() == ALWAYS
     for picture in ("overlay", "overlay/compressed"):
         with pytest.raises((FrameError, KeyError)):
-            Outputs(FakeNode(picture), "~", ["person", "dog", "car"]).publish(found, None)
+            made_outputs(FakeNode(picture)).publish(found, None)
