@@ -230,7 +230,7 @@ def _touchable(canvas: Canvas, name: str, points: NDArray[np.floating], says: Se
     for index in known[_spread(len(known), _TOUCHED)].tolist():
         x, y = points[index].tolist()
         across, up = canvas.at(x, y)
-        text = ", ".join([f"{name}: {x:.4g}", f"{y:.4g}", *([says[index]] if says and says[index] else [])])
+        text = ", ".join([f"{name}: {x:.6g}", f"{y:.4g}", *([says[index]] if says and says[index] else [])])
         spots.append(
             element("circle", element("title", text), cx=round(across, 1), cy=round(up, 1), r=4, class_="touch")
         )
