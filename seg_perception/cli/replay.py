@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", type=Path, metavar="BAG", help="what was published for the same frames before, to compare with"
     )
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a report")
+    parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="write a video of the overlays, of each camera")
     add_model_arguments(parser)
     add_fleet_arguments(parser)
 
@@ -68,8 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
     job = _job(arguments)
     if on_fleet(arguments) or not job.output.suffix or job.output.is_dir():
         return _each_by_itself(job, arguments)
-    if job.report is not None:
-        writable_folder(job.report.parent)
+    for path in (job.report, job.video):
+        if path is not None:
+            writable_folder(path.parent)
     recordings = job.recordings()
     counts = [recording.count for recording in recordings if recording.count is not None]
     total = sum(counts) if len(counts) == len(recordings) else None
@@ -88,7 +90,7 @@ def _each_by_itself(job: ReplayJob, arguments: argparse.Namespace) -> int:
     from ..fleet.replay_work import ReplayWork
 
     choice = replace(model_choice(arguments.model, arguments), threads=worker_threads(arguments))
-    return run_on_fleet(ReplayWork(choice, _options(arguments), job), job.paths, job.output, arguments)
+    return run_on_fleet(ReplayWork.of(choice, _options(arguments), job), job.paths, job.output, arguments)
 
 
 def _job(arguments: argparse.Namespace) -> ReplayJob:
@@ -107,7 +109,7 @@ def _job(arguments: argparse.Namespace) -> ReplayJob:
     paths = tuple(bags_of(arguments.paths, arguments))
     return ReplayJob(
         paths, arguments.output, tuple(arguments.topics), Range(arguments.start, arguments.duration),
-        arguments.copy_inputs, options, arguments.against, arguments.report,
+        arguments.copy_inputs, options, arguments.against, arguments.report, arguments.video,
     )  # fmt: skip
 
 

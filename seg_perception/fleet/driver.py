@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
+from typing import Any
 
 from .work import Attempt, Failed, Result, Task, Work
 
@@ -50,6 +51,7 @@ class Board:
         self.begin = monotonic()
         self._retries, self._show = retries, show
         self._errors: dict[str, list[str]] = {}
+        self._failed_on: dict[str, str] = {}
         # First attempts before second ones, large bags before small ones: what is done last is small.
         self._queue = [(1, -task.source.bytes, place) for place, task in enumerate(self.tasks)]
         heapq.heapify(self._queue)
@@ -57,14 +59,26 @@ class Board:
         self._running: dict[str, _Running] = {}
         self._done_bytes = 0
 
-    def take(self) -> Attempt | None:
-        """The next task; None if there is none at the moment."""
-        if not self._queue:
-            return None
-        number, _, place = heapq.heappop(self._queue)
-        task = self.tasks[place]
-        self._running[task.name] = _Running(task)
-        return Attempt(task, number)
+    def take(self, avoided_by: str = "") -> Attempt | None:
+        """The next task; None if there is none at the moment.
+
+        Args:
+            avoided_by: a host that gets no task that has failed there, because others could do it: on a host with a
+                fault of its own tasks fail sooner than others are done.
+        """
+        aside = []
+        found = None
+        while self._queue and found is None:
+            entry = heapq.heappop(self._queue)
+            if avoided_by and self._failed_on.get(self.tasks[entry[2]].name) == avoided_by:
+                aside.append(entry)
+                continue
+            task = self.tasks[entry[2]]
+            self._running[task.name] = _Running(task)
+            found = Attempt(task, entry[0])
+        for entry in aside:
+            heapq.heappush(self._queue, entry)
+        return found
 
     def tell(self, task: Task, frames: int, of: int | None) -> None:
         """Say how far a task is."""
@@ -87,6 +101,11 @@ class Board:
         """Have it shown."""
         if self._show is not None:
             self._show(self)
+
+    @property
+    def settled(self) -> bool:
+        """Whether something came of every task."""
+        return len(self.results) + len(self.failures) == len(self.tasks)
 
     @property
     def left(self) -> list[Task]:
@@ -114,6 +133,7 @@ class Board:
         self._running.pop(task.name, None)
         errors = self._errors.setdefault(task.name, [])
         errors.append(failed.error)
+        self._failed_on[task.name] = failed.host
         if failed.attempt.number <= self._retries:
             place = self._places[task.name]
             heapq.heappush(self._queue, (failed.attempt.number + 1, -task.source.bytes, place))
@@ -126,8 +146,13 @@ class Engine(ABC):
     """Where workers are."""
 
     @abstractmethod
-    def run(self, work: Work, board: Board) -> None:
+    def run(self, work: Work, terms: Mapping[str, Any], board: Board) -> None:
         """Do what is on the board until nothing is left; everything that was started is ended, also after an error.
+
+        Args:
+            work: of which kind.
+            terms: of the work, found here.
+            board: what is to be done.
 
         Raises:
             SegPerceptionError: nobody can do the work.

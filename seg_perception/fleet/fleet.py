@@ -31,11 +31,13 @@ class Plan:
         tasks: to be done, the largest first.
         done: results of an earlier run that still hold.
         again: tasks whose result does not hold any more, and why.
+        terms: of the work.
     """
 
     tasks: Sequence[Task]
     done: Sequence[Result]
     again: Mapping[str, str]
+    terms: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def plan(paths: Sequence[Path], folder: Path, work: Work) -> Plan:
     """
     writable_folder(folder)
     results = Results(folder)
-    terms = work.terms()
+    folder, terms = folder.resolve(), plain(work.terms())
     tasks: list[Task] = []
     done: list[Result] = []
     again: dict[str, str] = {}
@@ -113,7 +115,7 @@ def plan(paths: Sequence[Path], folder: Path, work: Work) -> Plan:
         tasks.append(task)
         if reason:
             again[task.name] = reason
-    return Plan(tasks, done, again)
+    return Plan(tasks, done, again, terms)
 
 
 def run_fleet(
@@ -137,7 +139,7 @@ def run_fleet(
     with _alone(folder):
         try:
             if planned.tasks:
-                engine.run(work, board)
+                engine.run(work, planned.terms, board)
             all_results = (*planned.done, *board.results)
             board.notes += work.merge(all_results, folder) if all_results else []
         finally:
@@ -151,7 +153,7 @@ def run_fleet(
 def _outcome(planned: Plan, work: Work, board: Board, seconds: float) -> FleetOutcome:
     totals = work.totals([*planned.done, *board.results])
     return FleetOutcome(
-        work.command, work.terms(), planned.done, board.results, board.failures, board.left, totals, seconds,
+        work.command, planned.terms, planned.done, board.results, board.failures, board.left, totals, seconds,
         board.notes,
     )  # fmt: skip
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 from .driver import Board, Engine
 from .perform import perform
@@ -12,13 +14,13 @@ from .work import Failed, Work
 class LocalEngine(Engine):
     """Does tasks one after the other in this process."""
 
-    def run(self, work: Work, board: Board) -> None:
+    def run(self, work: Work, terms: Mapping[str, Any], board: Board) -> None:
         """See `Engine`."""
         worker = work.open()
         board.workers = 1
         try:
             while (attempt := board.take()) is not None:
-                ended = perform(work, worker, 0, attempt, partial(board.tell, attempt.task))
+                ended = perform(work, terms, worker, 0, attempt, partial(board.tell, attempt.task))
                 board.settle(ended)
                 if isinstance(ended, Failed) and ended.broken:
                     worker.close()

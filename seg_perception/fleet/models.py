@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,16 @@ def model_terms(choice: ModelChoice) -> dict[str, Any]:
         "device": choice.device,
         "classes": file_digest(table) if table.is_file() else choice.classes,
     }
+
+
+def anywhere(choice: ModelChoice) -> ModelChoice:
+    """The same for processes with another working folder; what the package brings each host finds by itself."""
+    model, table = Path(choice.model).expanduser(), Path(choice.classes)
+    return replace(
+        choice,
+        model=str(model.resolve()) if model.exists() else choice.model,
+        classes=str(table.resolve()) if table.is_file() else choice.classes,
+    )
 
 
 def runs_on_gpu(choice: ModelChoice) -> bool:

@@ -6,20 +6,25 @@ import glob
 import secrets
 import shutil
 import socket
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from ..errors import DeviceError, SegPerceptionError
 from .results import MANIFEST, bytes_of, write_manifest
 from .work import Attempt, Failed, Result, Task, Tell, Work, Worker, plain
 
 
-def perform(work: Work, worker: Worker, number: int, attempt: Attempt, tell: Tell) -> Result | Failed:
+def perform(
+    work: Work, terms: Mapping[str, Any], worker: Worker, number: int, attempt: Attempt, tell: Tell
+) -> Result | Failed:
     """Do a task, and write its manifest.
 
     Args:
         work: of which kind.
+        terms: of the work, as the driver has them.
         worker: does it.
         number: of the worker.
         attempt: at which task.
@@ -39,16 +44,16 @@ def perform(work: Work, worker: Worker, number: int, attempt: Attempt, tell: Tel
             shutil.rmtree(output)
         partial.replace(output)
         result = Result(
-            task.name, work.command, work.terms(), task.source, output.name, bytes_of(output)[0], plain(outcome),
+            task.name, work.command, terms, task.source, output.name, bytes_of(output)[0], plain(outcome),
             worker.identity, round(perf_counter() - begin, 3), number, socket.gethostname(), attempt.number,
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )  # fmt: skip
         write_manifest(task.folder, result)
     except SegPerceptionError as error:
-        return Failed(attempt, str(error), isinstance(error, DeviceError))
+        return Failed(attempt, str(error), socket.gethostname(), isinstance(error, DeviceError))
     # Whatever else a bag may cause: the others go on.
     except Exception as error:
-        return Failed(attempt, f"{type(error).__name__}: {error}")
+        return Failed(attempt, f"{type(error).__name__}: {error}", socket.gethostname())
     return result
 
 

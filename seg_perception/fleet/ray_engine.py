@@ -17,12 +17,12 @@ from typing import Any
 from ..errors import BackendUnavailable, ConfigurationError, SegPerceptionError
 from .driver import Board, Engine
 from .perform import perform
-from .work import Attempt, Failed, Result, Task, Work, Worker
+from .work import Attempt, Failed, Result, Task, Work, Worker, plain
 
 _OBJECT_STORE = 100_000_000
 # Seconds that the driver waits for something to happen before it looks around, and between two looks at a worker.
 _WAIT, _STATUS = 0.5, 1.0
-# A worker's process that ends so often without a single result is not started once more.
+# A worker whose process ends so often before it is ready is not started once more.
 _MOST_DEATHS = 3
 _STATUS_GROUP = "status"
 
@@ -39,7 +39,7 @@ class RayEngine(Engine):
         """
         self._address, self._workers = address, workers
 
-    def run(self, work: Work, board: Board) -> None:
+    def run(self, work: Work, terms: Mapping[str, Any], board: Board) -> None:
         """See `Engine`.
 
         Raises:
@@ -50,7 +50,7 @@ class RayEngine(Engine):
         _connect(ray, self._address, self._workers * _cores(work))
         try:
             count = self._workers or _room(ray.cluster_resources(), work)
-            crew = _Crew(ray, work, board, min(count, len(board.tasks)))
+            crew = _Crew(ray, (work, terms), board, min(count, len(board.tasks)))
             try:
                 crew.go()
             finally:
@@ -104,8 +104,8 @@ def _room(resources: Mapping[str, float], work: Work) -> int:
 class Actor:
     """What runs in a worker's process; its methods raise nothing that the driver should know of."""
 
-    def __init__(self, work: Work, number: int) -> None:
-        self._work, self._number = work, number
+    def __init__(self, work: tuple[Work, Mapping[str, Any]], number: int) -> None:
+        (self._work, self._terms), self._number = work, number
         self._worker: Worker | None = None
         self._status: tuple[int, int | None] = (0, None)
 
@@ -115,6 +115,9 @@ class Actor:
 
         cv2.setNumThreads(_cores(self._work))
         try:
+            mine = plain(self._work.terms())
+            if other := [name for name in mine if mine[name] != self._terms.get(name)]:
+                return socket.gethostname(), f"{', '.join(other)}: what is here is not what the driver has"
             self._worker = self._work.open()
         except SegPerceptionError as error:
             return socket.gethostname(), str(error)
@@ -127,7 +130,7 @@ class Actor:
         if self._worker is None:
             return Failed(attempt, "the worker has no model", broken=True)
         self._status = (0, None)
-        return perform(self._work, self._worker, self._number, attempt, self._tell)
+        return perform(self._work, self._terms, self._worker, self._number, attempt, self._tell)
 
     def status(self) -> tuple[int, int | None]:
         """Frames that are done, and of how many; answered while `do` is at work."""
@@ -148,7 +151,7 @@ class _Hand:
         attempt: what it does; None while it opens the models.
         status: for how far it is, if that was asked.
         asked: when.
-        deaths: of its process since its last result.
+        deaths: of its process before it was ready.
         host: where it runs.
     """
 
@@ -166,13 +169,13 @@ class _Hand:
 class _Crew:
     """The workers of a run."""
 
-    def __init__(self, ray: Any, work: Work, board: Board, count: int) -> None:
-        self._ray, self._work, self._board = ray, work, board
+    def __init__(self, ray: Any, asked: tuple[Work, Mapping[str, Any]], board: Board, count: int) -> None:
+        self._ray, self._board, work = ray, board, asked[0]
         # A thread for the work, always the same one, because CUDA cares; and one that tells how far it is.
         self._class = ray.remote(concurrency_groups={_STATUS_GROUP: 1})(Actor).options(
             num_cpus=_cores(work), num_gpus=1 if work.on_gpu else 0, max_restarts=0
         )
-        self._shared = ray.put(work)
+        self._shared = ray.put(asked)
         self._hands: list[_Hand] = []
         self._refusal = ""
         for number in range(count):
@@ -181,10 +184,8 @@ class _Crew:
     def go(self) -> None:
         """Hand out tasks until nothing is left."""
         while True:
-            for hand in self._hands:
-                if hand.ready and hand.waits is None and (attempt := self._board.take()) is not None:
-                    hand.attempt, hand.waits, hand.asked = attempt, hand.actor.do.remote(attempt), monotonic()
-            if not self._board.running and not self._board.left:
+            self._hand_out()
+            if self._board.settled:
                 return
             if not self._hands:
                 raise ConfigurationError(f"no worker can do the work, the last reason: {self._refusal}")
@@ -195,6 +196,15 @@ class _Crew:
             self._look_around()
             self._board.workers = sum(hand.ready for hand in self._hands)
             self._board.changed()
+
+    def _hand_out(self) -> None:
+        several = len({hand.host for hand in self._hands if hand.ready}) > 1
+        for hand in self._hands:
+            if not hand.ready or hand.waits is not None:
+                continue
+            attempt = self._board.take(hand.host if several else "")
+            if attempt is not None:
+                hand.attempt, hand.waits, hand.asked = attempt, hand.actor.do.remote(attempt), monotonic()
 
     def dismiss(self) -> None:
         """End the workers."""
@@ -225,16 +235,15 @@ class _Crew:
         self._board.settle(came)
         if isinstance(came, Failed) and came.broken:
             self._replace(hand)
-        else:
-            hand.deaths = 0
 
     def _lost(self, hand: _Hand, error: Exception) -> None:
         reason = " ".join(str(error).split())
         if hand.attempt is not None:
-            self._board.settle(Failed(hand.attempt, f"the worker's process ended ({_short(reason)})"))
+            self._board.settle(Failed(hand.attempt, f"the worker's process ended ({_short(reason)})", hand.host))
             self._board.notes.append(f"worker {hand.number} on {hand.host} ended while it did {hand.attempt.task.name}")
-        if hand.deaths + 1 >= _MOST_DEATHS:
-            self._give_up(hand, f"its process ended {_MOST_DEATHS} times without a result: {_short(reason)}")
+            self._replace(hand)
+        elif hand.deaths + 1 >= _MOST_DEATHS:
+            self._give_up(hand, f"its process ended {_MOST_DEATHS} times before it was ready: {_short(reason)}")
         else:
             self._replace(hand, hand.deaths + 1)
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import ConfigurationError
+from ..files import writable_folder
 from ..pipeline.opening import ModelChoice, open_segmenter
 from ..pipeline.options import SegmenterOptions
 from ..pipeline.segmenter import Segmenter
 from ..replay.job import ReplayJob, run_job
 from ..replay.writer import SUFFIX
 from ..sources.bag_reader import is_bag
-from .models import model_terms, runs_on_gpu
+from .models import anywhere, model_terms, runs_on_gpu
 from .work import Result, Task, Tell, Work, Worker, plain
 
 # Watchers tell of every so many frames.
@@ -39,10 +40,23 @@ class ReplayWork(Work):
     options: SegmenterOptions
     job: ReplayJob
 
-    def __post_init__(self) -> None:
-        against = self.job.against
+    @classmethod
+    def of(cls, model: ModelChoice, options: SegmenterOptions, job: ReplayJob) -> ReplayWork:
+        """The work, for processes with another working folder.
+
+        Raises:
+            ConfigurationError: `job.against` is no folder of bags.
+        """
+        against, report = job.against, job.report
         if against is not None and (not against.is_dir() or is_bag(against)):
             raise ConfigurationError(f"--against {against}: expected the folder of an earlier run over the same bags")
+        job = replace(
+            job,
+            paths=(),
+            against=against.resolve() if against is not None else None,
+            report=report.resolve() if report is not None else None,
+        )
+        return cls(anywhere(model), options, job)
 
     @property
     def threads(self) -> int:
@@ -64,12 +78,14 @@ class ReplayWork(Work):
             "part": plain(asdict(job.part)),
             "copy": job.copy,
             "output": plain(asdict(job.options)),
-            "against": str(job.against.resolve()) if job.against else None,
-            "report": str(job.report.resolve()) if job.report else None,
+            "against": str(job.against) if job.against else None,
+            "report": str(job.report) if job.report else None,
         }
 
     def open(self) -> Worker:
         """See `Work`."""
+        if self.job.report is not None:
+            writable_folder(self.job.report)
         segmenter = open_segmenter(self.model, self.options)
         segmenter.warm_up()
         return _ReplayWorker(self, segmenter)

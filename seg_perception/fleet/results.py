@@ -63,8 +63,7 @@ class Results:
             return f"it was made by `{done.command}`"
         if done.source != task.source:
             return "the bag has changed since"
-        now = plain(terms)
-        if changed := [name for name in {**done.terms, **now} if done.terms.get(name) != now.get(name)]:
+        if changed := [name for name in {**done.terms, **terms} if done.terms.get(name) != terms.get(name)]:
             return f"done with other {', '.join(changed)}"
         output = self.folder / done.output
         if not output.exists() or bytes_of(output)[0] != done.output_bytes:

@@ -97,11 +97,13 @@ class Failed:
     Attributes:
         attempt: which.
         error: why, for people.
+        host: where; empty if that is not known.
         broken: whether the worker cannot go on as it is.
     """
 
     attempt: Attempt
     error: str
+    host: str = ""
     broken: bool = False
 
 
