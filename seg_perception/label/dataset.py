@@ -202,6 +202,9 @@ class Dataset:
             raise ConfigurationError(
                 f"{self.folder}: --resume: expected the options it was begun with: {differences}; or choose another -o"
             )
+        # Halves of files that a run was killed over.
+        for partial in self.folder.glob("**/.*.partial"):
+            partial.unlink()
         for record in sorted((self.folder / _RECORDS).glob("*.json")):
             frame = _read(record)
             self._entries[frame.name] = _entry(frame)

@@ -35,7 +35,7 @@ _PICTURES = {"jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], "png": [cv2.IMWRITE_PNG_COMP
 # More tracks than a stream can have: the number of an instance has 16 bits.
 TRACKS = 1 << 16
 # Seconds between two writings of what is made of all records, and how much longer than one of them takes at least.
-_CHECKPOINT, _PATIENCE = 30.0, 20.0
+_CHECKPOINT, _PATIENCE = 5.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +207,8 @@ class _Labelling:
     def run(self, paths: Sequence[Path]) -> None:
         state = self._dataset.state
         state.sources += [str(path) for path in paths if str(path) not in state.sources]
+        # From the first second on there is a data set that can be read.
+        self._checkpoint(now=True)
         failed: list[SourceError] = []
         for path in paths:
             if str(path) in state.finished:

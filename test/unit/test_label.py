@@ -146,6 +146,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_was_not(
     # As after a kill: what is made of all records is old, and one file did not get written.
     (parts / "instances.json").unlink()
     next((parts / "labelme").iterdir()).unlink()
+    (parts / "images" / ".drive_000003.jpg.x.partial").write_bytes(b"half")
     seen = 0
 
     def counted(self: Observer, frame: Any) -> Observation:
