@@ -89,6 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _each_by_itself(job: ReplayJob, arguments: argparse.Namespace) -> int:
     from ..fleet.replay_work import ReplayWork
 
+    if job.video is not None:
+        raise ConfigurationError(
+            "--video: expected one output file (-o OUT.mcap), got a folder for the bags of a fleet"
+        )
     choice = replace(model_choice(arguments.model, arguments), threads=worker_threads(arguments))
     return run_on_fleet(ReplayWork.of(choice, _options(arguments), job), job.paths, job.output, arguments)
 

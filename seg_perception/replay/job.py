@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ..pipeline.options import SegmenterOptions
 from ..pipeline.segmenter import Segmenter
 from ..report.gallery import Shot
 from .changes import Earlier
+from .films import Films
 from .inputs import Range, Recording, open_recording
 from .page import ReplayReport, write_replay_report
 from .picks import Picks
@@ -33,6 +35,7 @@ class ReplayJob:
         options: how.
         against: a bag with what was published before, if there is something to compare with.
         report: file of the report, if there is to be one.
+        video: file of a video of the overlays, if there is to be one.
     """
 
     paths: tuple[Path, ...]
@@ -43,6 +46,7 @@ class ReplayJob:
     options: ReplayOptions = field(default_factory=ReplayOptions)
     against: Path | None = None
     report: Path | None = None
+    video: Path | None = None
 
     def recordings(self) -> list[Recording]:
         """Open them, so that what is missing is found before the work.
@@ -103,8 +107,13 @@ def run_job(
     picks = Picks(segmenter.spec.class_names, earlier=earlier) if job.report or earlier else None
     settings = _settings(job, segmenter.options)
     about = {"version": __version__, **segmenter.identity, **settings}
-    with BagWriter(job.output, about) as writer:
-        replay = Replay(segmenter, writer, job.options, [*watchers, *([picks] if picks is not None else [])])
+    with ExitStack() as stack:
+        writer = stack.enter_context(BagWriter(job.output, about))
+        all_watchers: list[Watcher] = [*watchers, *([picks] if picks is not None else [])]
+        if job.video is not None:
+            several = len({camera for recording in recordings for camera in recording.cameras}) > 1
+            all_watchers.append(stack.enter_context(Films(job.video, segmenter.spec.class_names, several)))
+        replay = Replay(segmenter, writer, job.options, all_watchers)
         for recording in recordings:
             replay.run(recording)
     size = job.output.stat().st_size

@@ -198,6 +198,24 @@ def test_a_part_of_a_video_is_replayed(tmp_path: Path, model: Path):
     assert {tuple(sorted(frame.numbers)) for frame in frames} == {(1, 2)}
 
 
+def test_each_camera_gets_a_video_of_its_overlays(tmp_path: Path, model: Path):
+    recorded = [
+        each
+        for index in range(6)
+        for each in (("/front/image_raw", raw(index)), ("/rear/image_raw/compressed", jpeg(index)))
+    ]
+    bag = write(tmp_path / "drive", recorded)
+    assert replay(bag, "--model", model, "-o", tmp_path / "out.mcap", "--video", tmp_path / "out.mp4") == 0
+    for camera in ("front", "rear"):
+        video = cv2.VideoCapture(str(tmp_path / f"out.{camera}.mp4"))
+        frames = [video.read()[1] for _ in range(int(video.get(cv2.CAP_PROP_FRAME_COUNT)))]
+        assert (len(frames), video.get(cv2.CAP_PROP_FPS)) == (6, 5.0)
+        # The background stays as it was, the car does not.
+        car = frames[0][60:80, 120:160].astype(int)
+        assert abs(frames[0][150:180, 250:300].astype(int) - 114).max() < 12
+        assert abs(car - picture(0)[60:80, 120:160]).mean() > 12
+
+
 def test_a_replay_is_held_against_an_earlier_one(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]):
     bag = write(tmp_path / "drive", [("/image_raw", raw(index)) for index in range(5)])
     first, same, other = (tmp_path / f"{name}.mcap" for name in ("first", "same", "other"))
