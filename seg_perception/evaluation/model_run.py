@@ -41,25 +41,27 @@ class FrameResults:
         boxes: float32 `[N, 4]`, x1 y1 x2 y2.
         scores: float32 `[N]`.
         categories: int64 `[N]`.
-        runs: run lengths of the masks.
+        size: height and width of the picture.
+        counts: run lengths of the masks as text.
     """
 
     image_id: int
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     categories: NDArray[np.int64]
-    runs: tuple[dict[str, Any], ...]
+    size: tuple[int, int]
+    counts: tuple[str, ...]
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """COCO results."""
-        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.categories.tolist(), self.runs, strict=True)
-        for (x1, y1, x2, y2), score, category, runs in rows:
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.categories.tolist(), self.counts, strict=True)
+        for (x1, y1, x2, y2), score, category, counts in rows:
             yield {
                 "image_id": self.image_id,
                 "category_id": category,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": score,
-                "segmentation": runs,
+                "segmentation": {"size": list(self.size), "counts": counts},
             }
 
 
@@ -174,7 +176,7 @@ class ModelRun:
         self.results.append(
             FrameResults(
                 truth.image_id, found.boxes_camera[rows], found.scores[rows], categories[rows],
-                tuple(encode_compact(found.masks[row]) for row in rows.tolist()),
+                truth.size, tuple(encode_compact(found.masks[row])["counts"] for row in rows.tolist()),
             )
         )  # fmt: skip
         groups = self._groups[found.labels]
