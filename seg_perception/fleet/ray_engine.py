@@ -237,13 +237,13 @@ class _Crew:
             self._replace(hand)
 
     def _lost(self, hand: _Hand, error: Exception) -> None:
-        reason = " ".join(str(error).split())
+        reason = _reason(error)
         if hand.attempt is not None:
-            self._board.settle(Failed(hand.attempt, f"the worker's process ended ({_short(reason)})", hand.host))
+            self._board.settle(Failed(hand.attempt, f"the worker's process ended: {reason}", hand.host))
             self._board.notes.append(f"worker {hand.number} on {hand.host} ended while it did {hand.attempt.task.name}")
             self._replace(hand)
         elif hand.deaths + 1 >= _MOST_DEATHS:
-            self._give_up(hand, f"its process ended {_MOST_DEATHS} times before it was ready: {_short(reason)}")
+            self._give_up(hand, f"its process ended {_MOST_DEATHS} times before it was ready: {reason}")
         else:
             self._replace(hand, hand.deaths + 1)
 
@@ -283,5 +283,7 @@ class _Crew:
             self._board.tell(task, frames, of)
 
 
-def _short(reason: str) -> str:
-    return reason if len(reason) <= 300 else f"{reason[:300]} ..."
+def _reason(error: Exception) -> str:
+    """The last line of what Ray says, which has the cause; without what Ray supposes of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
+    return f"{lines[-1].partition(' Some common causes')[0]:.300}" if lines else type(error).__name__
