@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--duration", type=float, default=0.0, metavar="S", help="seconds of each recording to replay; 0: all"
     )
-    parser.add_argument("--copy-inputs", action="store_true", help="copy every message of the bags, too")
+    parser.add_argument(
+        "--copy-inputs", action="store_true", help="copy the bags' messages, too; of videos the frames, as image messages"
+    )
     parser.add_argument(
         "--with", dest="demands", nargs="+", choices=sorted(_DEMANDS), default=[], metavar="WHAT",
         help=f"also write {', '.join(sorted(_DEMANDS))}, which the node makes only for subscribers",

@@ -11,9 +11,11 @@ from pathlib import Path
 from ..errors import FrameError
 from ..frame import Frame
 from ..messages.calibration import CAMERA_INFO, Calibration
+from ..messages.images import IMAGE, write_image
 from ..messages.topics import info_beside
 from ..sources.bag_reader import Bag, BagMessage, is_bag
 from ..sources.bags import camera_topics, time_range
+from ..sources.encodings import to_bgr
 from ..sources.images import open_source
 from ..sources.serialized import frame_from_message
 
@@ -138,14 +140,20 @@ class BagRecording(Recording):
 class FileRecording(Recording):
     """A video, a picture or a folder of pictures."""
 
-    def __init__(self, path: Path, part: Range | None = None) -> None:
+    def __init__(self, path: Path, part: Range | None = None, copy: bool = False) -> None:
         """Open it.
+
+        Args:
+            path: of the file or folder.
+            part: which part counts; all by default.
+            copy: whether the frames are handed on as messages, too, as a camera would have sent them.
 
         Raises:
             SourceError: there is nothing of that kind.
         """
         self._source = open_source(path, camera=VIDEO_CAMERA)
         self._part = part or Range()
+        self._copy = copy
         try:
             count: int | None = len(self._source)
         except TypeError:
@@ -161,8 +169,15 @@ class FileRecording(Recording):
             if end is not None and time_ns >= end:
                 break
             if time_ns >= begin:
-                yield Shot(time_ns, replace(picture, stamp_ns=time_ns))
+                frame = replace(picture, stamp_ns=time_ns)
+                yield Shot(time_ns, frame, copy=_message(frame, time_ns) if self._copy else None)
         self.failures += [str(failure) for failure in self._source.failures]
+
+
+def _message(frame: Frame, time_ns: int) -> BagMessage:
+    """What a camera would have sent."""
+    data = write_image(frame.stamp_ns, frame.frame_id, "bgr8", to_bgr(frame))
+    return BagMessage(f"/{VIDEO_CAMERA}/image_raw", IMAGE, time_ns, data)
 
 
 def at_their_pace(shots: Iterable[Shot]) -> Iterator[Shot]:
@@ -179,4 +194,4 @@ def open_recording(path: Path, topics: Sequence[str] = (), part: Range | None = 
     """Open a bag, a video or pictures; arguments and errors as `BagRecording`."""
     if path.exists() and is_bag(path):
         return BagRecording(path, topics, part, copy)
-    return FileRecording(path, part)
+    return FileRecording(path, part, copy)

@@ -196,6 +196,14 @@ def test_a_part_of_a_video_is_replayed(tmp_path: Path, model: Path):
     frames = list(read_published(out, "/segmenter/instance_map", "/segmenter/detections"))
     assert [frame.stamp_ns // STEP_NS for frame in frames] == [5, 6, 7, 8]
     assert {tuple(sorted(frame.numbers)) for frame in frames} == {(1, 2)}
+    # A bag of the same video gives the same results.
+    bag, again = tmp_path / "bag.mcap", tmp_path / "again.mcap"
+    assert replay(tmp_path / "drive.mp4", "--model", model, "-o", bag, "--copy-inputs", *arguments) == 0
+    assert replay(bag, "--model", model, "-o", again, "--tracking") == 0
+    for name in ("instance_map", "detections"):
+        with Bag(out) as first, Bag(again) as second:
+            topic = [f"/segmenter/{name}"]
+            assert [each.data for each in first.messages(topic)] == [each.data for each in second.messages(topic)]
 
 
 def test_each_camera_gets_a_video_of_its_overlays(tmp_path: Path, model: Path):
