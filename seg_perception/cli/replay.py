@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--duration", type=float, default=0.0, metavar="S", help="seconds of each recording to replay; 0: all"
     )
     parser.add_argument(
-        "--copy-inputs", action="store_true", help="copy the bags' messages, too; of videos the frames, as image messages"
+        "--copy-inputs", action="store_true", help="copy the bags' messages, too; of videos the frames"
     )
     parser.add_argument(
         "--with", dest="demands", nargs="+", choices=sorted(_DEMANDS), default=[], metavar="WHAT",
