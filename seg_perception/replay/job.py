@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..metrics.agreement import AgreementRule
 from ..pipeline.options import SegmenterOptions
 from ..pipeline.segmenter import Segmenter
 from ..report.gallery import Shot
@@ -103,7 +104,7 @@ def run_job(
     Raises:
         SegPerceptionError: a recording cannot be read, the output cannot be written, or the device failed.
     """
-    earlier = Earlier(job.against) if job.against is not None else None
+    earlier = Earlier(job.against, _rule(segmenter.options)) if job.against is not None else None
     picks = Picks(segmenter.spec.class_names, earlier=earlier) if job.report or earlier else None
     settings = _settings(job, segmenter.options)
     about = {"version": __version__, **segmenter.identity, **settings}
@@ -126,6 +127,12 @@ def run_job(
         )  # fmt: skip
         write_replay_report(job.report, page)
     return outcome
+
+
+def _rule(options: SegmenterOptions) -> AgreementRule:
+    """What counts as a change: nothing below the threshold was published, so what is just above it may come and go."""
+    usual = AgreementRule()
+    return replace(usual, score=min(1.0, options.select.score_threshold + usual.margin))
 
 
 def _settings(job: ReplayJob, options: SegmenterOptions) -> dict[str, str]:
