@@ -12,8 +12,10 @@ from typing import Any
 
 from ..errors import BackendUnavailable
 
-# After a signal the process ends within two seconds, even in the middle of opening a model.
-_LOOK_SECONDS, _GRACE_SECONDS = 0.1, 1.5
+# After a signal the process ends within two seconds. Frames in progress get the first of them; by force it ends when
+# something else takes as long, which nothing is known to.
+_PATIENCE_SECONDS, _GRACE_SECONDS = 0.8, 1.6
+_LOOK_SECONDS = 0.1
 _USAGE = """\
 segmenter [-h] [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO] [--log-level LEVEL] ...]
 
@@ -52,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _run(arguments)
+    except KeyboardInterrupt:  # while modules are imported
+        return 0
     except BackendUnavailable as error:
         print(f"segmenter: {error}", file=sys.stderr)
         return 2
@@ -70,20 +74,26 @@ def _run(arguments: Sequence[str]) -> int:
             f"({error}); source the ROS installation (source /opt/ros/DISTRO/setup.bash) and install "
             "ros-DISTRO-vision-msgs, or use the command line `seg_perception`, which needs no ROS"
         ) from error
-    ended = Event()
+    ended, begun = Event(), False
+    # rclpy ends spinning by itself; an interrupt besides could hit anything, such as the wait for a thread.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         rclpy.init(args=[sys.argv[0], *arguments])
+        begun = True
         Thread(target=_end_late, args=(rclpy.ok, ended), daemon=True).start()
         node = SegmenterNode()
     except ParameterException as error:
         return _refuse(rclpy, ended, f"a parameter given at start was refused: {error}")
     except (NameValidationException, RuntimeError) as error:  # rclpy's RCLError is a RuntimeError
+        if begun and not rclpy.ok():  # a signal has shut the context down
+            ended.set()
+            return 0
         return _refuse(rclpy, ended, f"the node cannot be created with these ROS arguments: {error}")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except Exception:
         # A signal shuts the context down under whatever callback is running, such as one that publishes; its error is
@@ -94,8 +104,14 @@ def _run(arguments: Sequence[str]) -> int:
         # Another Ctrl-C would break the end off, not hasten it; `_end_late` sees to it that there is one.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        _end(rclpy, executor, node)
+        quiet = node.end(_PATIENCE_SECONDS)
+        executor.shutdown()
+        rclpy.try_shutdown()
         ended.set()
+        if not quiet and sys.exc_info()[0] is None:
+            # A model compiler or the model itself is at work, which cannot be broken off in an orderly way; but the
+            # topics are gone as they ought to.
+            _leave()
     return 0
 
 
@@ -106,23 +122,22 @@ def _refuse(rclpy: Any, ended: Event, reason: str) -> int:
     return 2
 
 
-def _end(rclpy: Any, executor: Any, node: Any) -> None:
-    node.release()
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
+def _leave() -> None:
+    """End the process without ending what it is at."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _end_late(running: Callable[[], bool], ended: Event) -> None:
     """End the process by force when it has not ended by itself some time after a signal.
 
-    rclpy handles signals by shutting its context down, without a call into Python; the main thread may be deep in a
-    model compiler and not return for minutes.
+    rclpy handles signals by shutting its context down, without a call into Python, and the main thread may hang.
     """
     while running() and not ended.wait(_LOOK_SECONDS):
         pass
     if not ended.wait(_GRACE_SECONDS):
-        os._exit(0)
+        _leave()
 
 
 if __name__ == "__main__":

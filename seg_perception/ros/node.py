@@ -11,11 +11,12 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-from ..errors import SegPerceptionError
+from ..errors import ConfigurationError, SegPerceptionError
 from .autostart import Autostart
 from .camera import Camera
 from .diagnostics import ACTIVE, CameraState, Diagnostics, NodeState
 from .node_parameters import NodeParameters
+from .opening import Opening
 from .parameters import Settings
 from .reload import Reload
 from .session import Session
@@ -37,6 +38,8 @@ class SegmenterNode(LifecycleNode):
 
     # Also a node whose parameters were refused is destroyed.
     _reload: Reload | None = None
+    _opening: Opening | None = None
+    _patience: float | None = None
 
     def __init__(self, **arguments: Any) -> None:
         """Create the node; `arguments` are those of rclpy's node."""
@@ -97,15 +100,37 @@ class SegmenterNode(LifecycleNode):
 
     def release(self) -> None:
         """Close the session, if there is one."""
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
+        self._close_session(None)
+
+    def end(self, patience: float) -> bool:
+        """Release everything and destroy the node, without waiting for a model that is being opened.
+
+        Args:
+            patience: seconds to wait for frames in progress.
+
+        Returns:
+            Whether nothing of the node is at work any more; an interpreter must not end in the middle of that.
+        """
+        released = self._close_session(patience)
+        self._patience = 0.0
+        self.destroy_node()
+        return released and self._all_opened()
 
     def destroy_node(self) -> None:
         """Destroy the node, once nothing of it is at work any more."""
-        if self._reload is not None:
-            self._reload.wait()
+        self._all_opened()
         super().destroy_node()
+        # rclpy leaves what belongs to the lifecycle to the garbage collector, and until then others see the node.
+        for name in [name for name in vars(self) if name == "_state_machine" or name.startswith("_service_")]:
+            delattr(self, name)
+
+    def _all_opened(self) -> bool:
+        """Whether no model is being opened; that is waited for, if there is patience."""
+        return all(each is None or each.ended(self._patience) for each in (self._opening, self._reload))
+
+    def _close_session(self, patience: float | None) -> bool:
+        session, self._session = self._session, None
+        return session is None or session.close(patience)
 
     def _guard_transitions(self) -> None:
         """Answer requests for transitions that the present state does not have.
@@ -140,6 +165,8 @@ class SegmenterNode(LifecycleNode):
             self.get_logger().error(f"{name} failed: {error}")
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
+            if not self.context.ok():  # a signal has shut it down under the transition
+                return TransitionCallbackReturn.FAILURE
             self._problem = f"{name}: {type(error).__name__}: {error}"
             self.get_logger().error(f"{name} failed unexpectedly:\n{traceback.format_exc()}")
             return TransitionCallbackReturn.ERROR
@@ -160,7 +187,12 @@ class SegmenterNode(LifecycleNode):
             )
         for camera in settings.cameras:
             self._statistics.setdefault(camera.name, CameraStatistics())
-        self._session = Session(self, settings, self._statistics, report=self._report, fail=self._fail)
+        self._opening = Opening(self.get_logger(), settings)
+        segmenter = self._opening.wait(self.context.ok)
+        if segmenter is None:
+            raise ConfigurationError("the node is ending; the model is not opened")
+        self._opening = None
+        self._session = Session(self, settings, segmenter, self._statistics, report=self._report, fail=self._fail)
         identity = ", ".join(f"{key} {value}" for key, value in self._session.identity.items())
         self.get_logger().info(f"model ready: {identity}")
 

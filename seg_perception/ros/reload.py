@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from threading import Thread
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -14,8 +13,9 @@ from std_srvs.srv import Trigger
 
 from ..errors import ConfigurationError, SegPerceptionError
 from ..pipeline.segmenter import Segmenter
+from .opening import Opening
 from .parameters import Settings
-from .session import Session, open_segmenter
+from .session import Session
 
 _GOES_ON = "the model that was open before goes on; correct the file or the parameters before the next configure"
 
@@ -49,15 +49,14 @@ class Reload:
         self._session = session
         self._settings = settings
         self._fail = fail
-        self._thread: Thread | None = None
+        self._opening: Opening | None = None
         # A group of its own: the others would wait for the answer, too.
         group = MutuallyExclusiveCallbackGroup()
         self._service = node.create_service(Trigger, "~/reload", self._serve, callback_group=group)
 
-    def wait(self) -> None:
-        """Wait for the end of an opening that is under way: the interpreter must not end in the middle of it."""
-        if self._thread is not None:
-            self._thread.join()
+    def ended(self, patience: float | None) -> bool:
+        """Whether no model is being opened; that is waited for up to `patience` seconds, or until then."""
+        return self._opening is None or self._opening.ended(patience)
 
     async def _serve(self, request: Any, response: Any) -> Any:
         try:
@@ -93,23 +92,20 @@ class Reload:
         Raises:
             ConfigurationError: it cannot be.
         """
-        opened: Future[Segmenter | BaseException] = Future()
-        self._thread = Thread(target=self._open, args=(self._settings(), opened), name="reload", daemon=True)
-        self._thread.start()
-        result = await opened
-        self._thread = None
+        opened: Future[None] = Future()
+
+        def done() -> None:
+            opened.set_result(None)
+            executor = self._node.executor
+            if executor is not None:
+                executor.wake()
+
+        opening = self._opening = Opening(self._node.get_logger(), self._settings(), done)
+        await opened
+        self._opening, result = None, opening.result
         if isinstance(result, Segmenter):
             return result
         if not isinstance(result, SegPerceptionError):
             details = "".join(traceback.format_exception(result))
             self._node.get_logger().error(f"reload failed unexpectedly:\n{details}")
         raise ConfigurationError(f"{result}; {_GOES_ON}") from result
-
-    def _open(self, settings: Settings, opened: Future[Segmenter | BaseException]) -> None:
-        try:
-            opened.set_result(open_segmenter(self._node.get_logger(), settings))
-        except BaseException as error:
-            opened.set_result(error)
-        executor = self._node.executor
-        if executor is not None:
-            executor.wake()

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import nan
-from pathlib import Path
-from time import perf_counter
-from typing import Any
 
 from rclpy.node import Node
 from rclpy.timer import Timer
 
 from ..errors import SegPerceptionError
 from ..frame import Frame
-from ..instances import MAX_SEMANTIC_CLASSES
-from ..pipeline.host import open_backend
 from ..pipeline.overlay_panel import Figures
 from ..pipeline.segmenter import Segmenter
-from ..pipeline.select import IgnoreMask
-from ..sources.class_tables import resolve_class_table
 from .camera import Camera, Doorbell
 from .clocks import steady_clock
 from .outputs import Outputs
-from .parameters import DEFAULT_MODEL, Settings, default_model, model_path
+from .parameters import Settings
 from .statistics import LONGEST_LATENCY, SUPERSEDED, CameraStatistics, StageTimes
 from .worker import Worker
 
@@ -37,22 +30,21 @@ class Session:
         self,
         node: Node,
         settings: Settings,
+        segmenter: Segmenter,
         statistics: Mapping[str, CameraStatistics],
         *,
         report: Callable[[str, str, str], None],
         fail: Callable[[BaseException], None],
     ) -> None:
-        """Open the model, warm it up and create the output topics.
+        """Create the output topics.
 
         Args:
             node: owner of the topics.
             settings: all parameters.
+            segmenter: opened and warmed up; the session closes it.
             statistics: by camera name.
             report: told of a lost frame: camera, kind of fault, text.
             fail: told of an error that ended the worker.
-
-        Raises:
-            SegPerceptionError: the model, the class table or an ignore mask cannot be used.
         """
         self.stages = StageTimes()
         self.cameras: list[Camera] = []
@@ -64,7 +56,7 @@ class Session:
         self._worker: Worker | None = None
         self._doorbell = Doorbell()
         self._timer: Timer | None = None
-        self._segmenter = open_segmenter(node.get_logger(), settings)
+        self._segmenter = segmenter
         self._outputs: dict[str, Outputs] = {}
         try:
             for camera in settings.cameras:
@@ -99,15 +91,23 @@ class Session:
         self._start_worker()
         self._timer = self._node.create_timer(_LOOK_SECONDS, self._look_after_cameras, clock=steady_clock())
 
-    def deactivate(self) -> None:
-        """End the work and unsubscribe; without effect when not active."""
+    def deactivate(self, patience: float | None = None) -> bool:
+        """End the work and unsubscribe; without effect when not active.
+
+        Args:
+            patience: seconds to wait for frames in progress; None for as long as they take.
+
+        Returns:
+            Whether the work has ended.
+        """
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
             self._node.destroy_timer(timer)
-        self._stop_worker()
+        ended = self._stop_worker(patience)
         while self.cameras:
             self.cameras.pop().destroy()
+        return ended
 
     def exchange(self, segmenter: Segmenter) -> None:
         """Go on with another model from the next frame on; the subscriptions and topics stay.
@@ -130,13 +130,22 @@ class Session:
             self._start_worker()
         before.close()
 
-    def close(self) -> None:
-        """Release everything."""
-        self.deactivate()
+    def close(self, patience: float | None = None) -> bool:
+        """Release everything.
+
+        Args:
+            patience: seconds to wait for frames in progress; None for as long as they take.
+
+        Returns:
+            Whether everything is released; the model is not while it is at work.
+        """
+        ended = self.deactivate(patience)
         for outputs in self._outputs.values():
             outputs.destroy()
         self._outputs.clear()
-        self._segmenter.close()
+        if ended:
+            self._segmenter.close()
+        return ended
 
     def apply(self, settings: Settings) -> None:
         """Take over the parameters that may change at any time; from the next frame on."""
@@ -181,10 +190,9 @@ class Session:
         )
         self._worker.start()
 
-    def _stop_worker(self) -> None:
+    def _stop_worker(self, patience: float | None = None) -> bool:
         worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.stop()
+        return worker is None or worker.stop(patience)
 
     def _look_after_cameras(self) -> None:
         """Say why no frames come from a camera, once per change, and when they come."""
@@ -210,46 +218,3 @@ class Session:
         executor = self._node.executor
         if executor is not None:
             executor.wake()
-
-
-def open_segmenter(log: Any, settings: Settings) -> Segmenter:
-    """Open the model that the parameters name, and warm it up.
-
-    Args:
-        log: the node's logger.
-        settings: all parameters.
-
-    Raises:
-        SegPerceptionError: the model, the class table or an ignore mask cannot be used.
-    """
-    path, begin = model_path(settings.model), perf_counter()
-    log.info(
-        f"opening model {path} (backend {settings.backend or 'by suffix'}, device {settings.run.device or 'default'})"
-    )
-    if path.resolve() == default_model().resolve():
-        log.warning(
-            f"model: {DEFAULT_MODEL} comes with the package and has only ever seen rendered streets: it is to start "
-            "with, not to drive with; name your own with parameter `model`"
-        )
-    backend = open_backend(path, settings.backend, settings.run)
-    try:
-        table = resolve_class_table(settings.classes, backend.spec.class_names)
-        masks = {
-            camera.name: IgnoreMask.load(Path(camera.ignore_mask).expanduser())
-            for camera in settings.cameras
-            if camera.ignore_mask
-        }
-        log.info(f"model open after {perf_counter() - begin:.1f} s, class table {table.name!r}; warming up")
-        segmenter = Segmenter(backend, table, settings.options, masks)
-        segmenter.camera_options = {camera.name: camera.options for camera in settings.cameras}
-        segmenter.warm_up()
-    except BaseException:
-        backend.close()
-        raise
-    classes = len(backend.spec.class_names)
-    if classes > MAX_SEMANTIC_CLASSES:
-        log.warning(
-            f"semantic_map has 8 bits: of the model's {classes} classes, those from number {MAX_SEMANTIC_CLASSES} on "
-            "appear there as background; instance_map and detections have all"
-        )
-    return segmenter

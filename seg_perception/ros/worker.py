@@ -93,13 +93,21 @@ class Worker:
         """Begin to serve the cameras."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End after the frames in progress, and wait for that."""
+    def stop(self, patience: float | None = None) -> bool:
+        """End after the frames in progress, and wait for that.
+
+        Args:
+            patience: how many seconds; None for as long as they take.
+
+        Returns:
+            Whether the thread has ended.
+        """
         with self._doorbell.rung:
             self._ended = True
             self._doorbell.open = False
             self._doorbell.rung.notify_all()
-        self._thread.join()
+        self._thread.join(patience)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:

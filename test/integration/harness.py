@@ -32,6 +32,8 @@ from std_srvs.srv import Trigger
 
 WIDTH, HEIGHT = 320, 192
 TIMEOUT = 20.0
+# The node ends within this time after a signal.
+END_SECONDS = 2.0
 # After which a question is put once more.
 ANSWER_SECONDS = 3.0
 TRANSITIONS = {

@@ -15,6 +15,7 @@ import pytest
 from colour_model import save_canonical_colour_model
 from diagnostic_msgs.msg import DiagnosticStatus
 from integration.harness import (
+    END_SECONDS,
     HEIGHT,
     WIDTH,
     Client,
@@ -34,7 +35,6 @@ from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 CAMERAS = ("front", "rear")
-END_SECONDS = 5.0
 
 
 def picture(width: int = WIDTH, height: int = HEIGHT, encoding: str = "rgb8") -> Image:
@@ -378,6 +378,8 @@ def test_frames_and_parameters_go_on_while_a_model_is_opened(
     node.client._clients[f"{node.name}/reload"].call_async(Trigger.Request())
     wait_for(lambda: node.log.count("opening model") == 5, "third reload")
     assert node.end(signal.SIGTERM) < END_SECONDS
+    assert node.popen.returncode == 0
+    wait_for(lambda: "slowly" not in node.client.node.get_node_names(), "the node gone", timeout=5)
 
 
 # Others on the graph
