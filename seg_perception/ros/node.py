@@ -52,7 +52,7 @@ class SegmenterNode(LifecycleNode):
         self._fault_log = FaultLog(_LOG_PERIOD_SECONDS)
         self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
         self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
-        self._reload = Reload(self, lambda: self._session, self._settings.settings, self._fail)
+        self._reload = Reload(self, lambda: self._session, self._settings, self._fail)
         self._guard_transitions()
         self._autostart = Autostart(self, self._bring_up) if self._settings["autostart"] else None
 
@@ -187,12 +187,15 @@ class SegmenterNode(LifecycleNode):
             )
         for camera in settings.cameras:
             self._statistics.setdefault(camera.name, CameraStatistics())
+        in_use = self._settings.of_the_model()
         self._opening = Opening(self.get_logger(), settings)
         segmenter = self._opening.wait(self.context.ok)
         if segmenter is None:
             raise ConfigurationError("the node is ending; the model is not opened")
         self._opening = None
         self._session = Session(self, settings, segmenter, self._statistics, report=self._report, fail=self._fail)
+        if self._reload is not None:
+            self._reload.in_use = in_use
         identity = ", ".join(f"{key} {value}" for key, value in self._session.identity.items())
         self.get_logger().info(f"model ready: {identity}")
 

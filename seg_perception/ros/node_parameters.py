@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ..errors import ConfigurationError
-from .parameters import CONFIGURE, SCHEME, ParameterSpec, Settings, camera_parameters, check_camera_names
+from .parameters import CONFIGURE, RELOAD, SCHEME, ParameterSpec, Settings, camera_parameters, check_camera_names
 from .topics import check_topics
 
 _OVERRIDES = "qos_overrides."
@@ -55,6 +55,24 @@ class NodeParameters:
             ConfigurationError: they are not valid as a set.
         """
         return self._settings({})
+
+    def of_the_model(self) -> dict[str, Any]:
+        """Values of the parameters that say which model runs and how."""
+        return {name: self[name] for name, spec in self._specs.items() if spec.when == RELOAD}
+
+    def put_back(self, tried: Mapping[str, Any], used: Mapping[str, Any]) -> list[str]:
+        """After a failure, have parameters say what is in use; those that were set again meanwhile are left alone.
+
+        Args:
+            tried: values that came to nothing.
+            used: values that are in use.
+
+        Returns:
+            Names of those that have another value now.
+        """
+        names = [name for name, value in used.items() if self[name] == tried.get(name) != value]
+        self._node.set_parameters_atomically([Parameter(name, value=used[name]) for name in names])
+        return names
 
     def unknown(self) -> list[str]:
         """Names in the parameter file or on the command line that the node does not have; rclpy drops them silently."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -13,11 +13,9 @@ from std_srvs.srv import Trigger
 
 from ..errors import ConfigurationError, SegPerceptionError
 from ..pipeline.segmenter import Segmenter
+from .node_parameters import NodeParameters
 from .opening import Opening
-from .parameters import Settings
 from .session import Session
-
-_GOES_ON = "the model that was open before goes on; correct the file or the parameters before the next configure"
 
 
 class Reload:
@@ -27,13 +25,14 @@ class Reload:
 
     Attributes:
         problem: why the last call changed nothing; empty when it did.
+        in_use: values of the parameters with which the model that runs was opened.
     """
 
     def __init__(
         self,
         node: Node,
         session: Callable[[], Session | None],
-        settings: Callable[[], Settings],
+        parameters: NodeParameters,
         fail: Callable[[BaseException], None],
     ) -> None:
         """Offer the service.
@@ -41,13 +40,14 @@ class Reload:
         Args:
             node: the owner.
             session: what is configured now, or None.
-            settings: all parameters as they are now.
+            parameters: of the node.
             fail: told of an error that left no model in use.
         """
         self.problem = ""
         self._node = node
         self._session = session
-        self._settings = settings
+        self._parameters = parameters
+        self.in_use: Mapping[str, Any] = {}
         self._fail = fail
         self._opening: Opening | None = None
         # A group of its own: the others would wait for the answer, too.
@@ -75,7 +75,12 @@ class Reload:
             raise ConfigurationError(
                 "reload: expected a configured node, got one without a model; configure it instead"
             )
-        segmenter = await self._open_beside()
+        tried = self._parameters.of_the_model()
+        try:
+            segmenter = await self._open_beside()
+        except SegPerceptionError as error:
+            goes_on = f"the model that was open before goes on{self._put_back(tried)}"
+            raise ConfigurationError(f"{error}; {goes_on}") from error
         if self._session() is not session:
             segmenter.close()
             raise ConfigurationError("reload: the node was cleaned up meanwhile; the new model is closed again")
@@ -84,7 +89,15 @@ class Reload:
         except Exception as error:
             self._fail(error)
             raise ConfigurationError(f"reload: {type(error).__name__}: {error}; the node starts anew") from error
+        self.in_use = tried
         return ", ".join(f"{key} {value}" for key, value in session.identity.items())
+
+    def _put_back(self, tried: Mapping[str, Any]) -> str:
+        """Have the parameters say what runs, and say that they do."""
+        if self._session() is None:
+            return ""
+        names = self._parameters.put_back(tried, self.in_use)
+        return f", and what it was opened with is in {', '.join(names)} again" if names else ""
 
     async def _open_beside(self) -> Segmenter:
         """Have a model opened by a thread.
@@ -100,7 +113,7 @@ class Reload:
             if executor is not None:
                 executor.wake()
 
-        opening = self._opening = Opening(self._node.get_logger(), self._settings(), done)
+        opening = self._opening = Opening(self._node.get_logger(), self._parameters.settings(), done)
         await opened
         self._opening, result = None, opening.result
         if isinstance(result, Segmenter):
@@ -108,4 +121,4 @@ class Reload:
         if not isinstance(result, SegPerceptionError):
             details = "".join(traceback.format_exception(result))
             self._node.get_logger().error(f"reload failed unexpectedly:\n{details}")
-        raise ConfigurationError(f"{result}; {_GOES_ON}") from result
+        raise ConfigurationError(str(result)) from result

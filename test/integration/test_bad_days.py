@@ -321,7 +321,12 @@ def test_a_model_file_is_replaced_under_the_node(replaced: NodeProcess, tmp_path
 def test_another_model_is_named_and_loaded(replaced: NodeProcess, tmp_path: Path) -> None:
     other = save_canonical_colour_model(tmp_path / "other.onnx", names=["bus", "truck", "dog", "cat"])
     assert replaced.set(model=str(tmp_path / "absent.onnx"))[0].successful
-    assert "absent.onnx" in replaced.reload().message
+    assert replaced.set(threads=1)[0].successful
+    message = replaced.reload().message
+    assert "absent.onnx" in message
+    assert "model, threads" in message
+    assert replaced.get("model") == str(tmp_path / "model.onnx"), "the parameters tell what runs"
+    assert replaced.get("threads") == 0
     assert replaced.set(model=str(other))[0].successful
     assert "person" in labels_found(replaced), "until it is reloaded"
     assert replaced.reload().success
