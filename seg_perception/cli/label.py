@@ -33,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--disagree", type=Path, metavar="M2", help="the --disagree-frames in which model M2 says something else most"
     )
     picks.add_argument("--disagree-frames", type=int, default=50, metavar="N", help="(default: %(default)s)")
+    picks.add_argument(
+        "--apart", type=float, default=1.0, metavar="SECONDS",
+        help="the two rules above choose one frame at most of each camera in so many seconds (default: %(default)s)",
+    )  # fmt: skip
     what = parser.add_argument_group("labels")
     what.add_argument("--categories", default="groups", help="groups (of road users) or classes (of the model)")
     what.add_argument("--classes", default="auto", help="class table: a name, a YAML file, or auto")
@@ -84,7 +88,8 @@ def options_of(arguments: argparse.Namespace) -> LabelOptions:
     return LabelOptions(
         arguments.model,
         PickOptions(
-            arguments.every if any_rule else 10, arguments.scene_change, arguments.lowest_confidence, disagree
+            arguments.every if any_rule else 10, arguments.scene_change, arguments.lowest_confidence, disagree,
+            arguments.apart,
         ),
         arguments.disagree,
         MaskStyle(arguments.masks, arguments.simplify),

@@ -19,6 +19,7 @@ from ..files import writable_folder, write_atomically
 from .coco import INSTANCES, coco_bytes, read_categories
 from .cvat import CVAT, CVAT_LABELS, cvat_bytes, cvat_labels
 from .labelme import LABELME, labelme_bytes
+from .picks import Moment
 from .quality import QUALITY, QUALITY_TABLE, assess, quality_bytes, quality_table
 from .records import Category, LabelledFrame, MaskStyle, frame_from_json, frame_to_json
 
@@ -55,6 +56,8 @@ class _Entry:
 
     source: str
     index: int
+    camera: str
+    stamp_ns: int
     file_name: str
     digest: str
     picks: Mapping[str, float]
@@ -122,10 +125,12 @@ class Dataset:
         for name in sorted(order, key=order.__getitem__):
             yield _read(self._record(name))
 
-    @property
-    def picks(self) -> list[tuple[str, Mapping[str, float]]]:
-        """Names of the chosen frames, and why they were chosen."""
-        return [(name, entry.picks) for name, entry in self._entries.items()]
+    def picks(self, apart: float) -> list[tuple[str, Mapping[str, float], Moment]]:
+        """Names of the chosen frames, why they were chosen, and their moments, so many seconds long."""
+        return [
+            (name, each.picks, Moment.of(each.source, each.camera, each.stamp_ns, name, apart))
+            for name, each in self._entries.items()
+        ]
 
     @property
     def digests(self) -> set[str]:
@@ -235,7 +240,7 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _entry(frame: LabelledFrame) -> _Entry:
-    return _Entry(frame.source, frame.index, frame.file_name, frame.digest, frame.picks)
+    return _Entry(frame.source, frame.index, frame.camera, frame.stamp_ns, frame.file_name, frame.digest, frame.picks)
 
 
 def _read(path: Path) -> LabelledFrame:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ConfigurationError
 from .dataset import IMAGES, Dataset
-from .picks import Picker, PickOptions
+from .picks import Moment, Picker, PickOptions
 from .records import LabelledFrame
 from .run import TRACKS
 
@@ -31,7 +31,8 @@ def merge(parts: Sequence[Path], folder: Path) -> Dataset:
         raise ConfigurationError("merging data sets: expected at least one, got none")
     first = Dataset.open(parts[0])
     merged = Dataset(folder, first.categories, first.style, first.how, resume=False)
-    picker, digests = Picker(PickOptions(**first.how["picks"])), set[str]()
+    options = PickOptions(**first.how["picks"])
+    picker, digests = Picker(options), set[str]()
     for path in parts:
         part = Dataset.open(path)
         other = [name for name in first.how if part.how.get(name) != first.how[name]]
@@ -45,7 +46,7 @@ def merge(parts: Sequence[Path], folder: Path) -> Dataset:
                 merged.state.repeated += 1
             else:
                 digests.add(frame.digest)
-                digests -= _take(frame, part, merged, picker)
+                digests -= _take(frame, part, merged, picker, options.apart)
     merged.write()
     return merged
 
@@ -62,7 +63,7 @@ def _count(part: Dataset, merged: Dataset) -> None:
         merged.stream(source, camera)
 
 
-def _take(frame: LabelledFrame, part: Dataset, merged: Dataset, picker: Picker) -> set[str]:
+def _take(frame: LabelledFrame, part: Dataset, merged: Dataset, picker: Picker, apart: float) -> set[str]:
     """Add one frame under the tracks and the name that it has in the whole; returns the digests of what has to go."""
     shift = TRACKS * (merged.stream(frame.source, frame.camera) - part.stream(frame.source, frame.camera))
     name = merged.name_for(frame.source, frame.index, frame.name)
@@ -72,7 +73,7 @@ def _take(frame: LabelledFrame, part: Dataset, merged: Dataset, picker: Picker) 
         file_name=f"{name}{Path(frame.file_name).suffix}",
         objects=tuple(replace(each, track=each.track + shift if each.track else 0) for each in frame.objects),
     )
-    gone = picker.keep(name, frame.picks)
+    gone = picker.keep(name, frame.picks, Moment.of(frame.source, frame.camera, frame.stamp_ns, name, apart))
     if name not in gone:
         merged.add(whole, picture)
     return {frame.digest if each == name else merged.drop(each) for each in gone}

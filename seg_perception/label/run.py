@@ -26,7 +26,7 @@ from ..sources.encodings import to_bgr
 from ..sources.images import open_source
 from .dataset import Dataset
 from .observe import Model, Observation, Observer
-from .picks import Picker, PickOptions
+from .picks import Moment, Picker, PickOptions
 from .records import CLASSES, GROUPS, Concern, LabelledFrame, MaskStyle, categories_of
 from .temporal import Window
 
@@ -192,7 +192,7 @@ class _Labelling:
 
     def __init__(self, dataset: Dataset, observer: Observer, options: LabelOptions) -> None:
         self._dataset, self._observer, self._options = dataset, observer, options
-        self._picker = Picker(options.picks, dataset.picks)
+        self._picker = Picker(options.picks, dataset.picks(options.picks.apart))
         self._digests = dataset.digests
         self._windows: dict[str, Window] = {}
         self._pending: dict[int, _Pending] = {}
@@ -253,7 +253,8 @@ class _Labelling:
         seen = self._observer.look(frame)
         name = self._dataset.name_for(path, index, name)
         disagreement = seen.other.agreement.disagreement if seen.other else 0.0
-        picks = self._picker.wanted(name, frame, seen.uncertainty, disagreement)
+        moment = Moment.of(path, frame.camera, frame.stamp_ns, name, self._options.picks.apart)
+        picks = self._picker.wanted(name, frame, moment, seen.uncertainty, disagreement)
         if picks and self._dataset.place_of(name) is None:
             self._choose(path, index, name, picks, seen)
         if not source.sequence:
@@ -291,7 +292,9 @@ class _Labelling:
         if pending is None:
             return
         frame = replace(pending.frame, concerns=(*pending.frame.concerns, *concerns))
-        gone = self._picker.keep(frame.name, frame.picks)
+        apart = self._options.picks.apart
+        moment = Moment.of(frame.source, frame.camera, frame.stamp_ns, frame.name, apart)
+        gone = self._picker.keep(frame.name, frame.picks, moment)
         if frame.name not in gone:
             self._dataset.add(frame, pending.picture)
         else:

@@ -203,7 +203,7 @@ def test_videos_are_taken_with_their_tracks(tmp_path: Path, bag: Path):
 
 
 def test_frames_in_which_two_models_disagree(tmp_path: Path, bag: Path):
-    picks = PickOptions(disagree=2)
+    picks = PickOptions(disagree=2, apart=0.2)
     with pytest.raises(ConfigurationError, match="expected a second model"):
         options(picks=picks)
     same = label(tmp_path / "same", bag, picks=picks, other_model=MODEL)

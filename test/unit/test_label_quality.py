@@ -12,7 +12,7 @@ import pytest
 
 from seg_perception.errors import ConfigurationError
 from seg_perception.frame import Frame
-from seg_perception.label.picks import DISAGREE, EVERY, LOWEST_CONFIDENCE, SCENE_CHANGE, Picker, PickOptions
+from seg_perception.label.picks import DISAGREE, EVERY, LOWEST_CONFIDENCE, SCENE_CHANGE, Moment, Picker, PickOptions
 from seg_perception.label.quality import KINDS, assess, quality_bytes, quality_table
 from seg_perception.label.records import Category, Concern, LabelledFrame, LabelledObject
 from seg_perception.label.temporal import REACH, Sight, Window
@@ -125,6 +125,10 @@ def test_frames_are_ranked_by_how_much_they_need_a_person():
     assert content["frames"][0]["rank"] == 1
 
 
+def moment(name: object, seconds: float = 0.0, apart: float = 1.0) -> Moment:
+    return Moment.of("drive", "left", round(1e9 * seconds), str(name), apart)
+
+
 def grey(value: int, camera: str = "") -> Frame:
     return Frame.from_bgr(np.full((36, 64, 3), value, np.uint8), camera=camera)
 
@@ -135,7 +139,7 @@ def test_one_frame_in_n_of_each_camera():
     chosen = [
         name
         for name, camera in enumerate(cameras)
-        if EVERY in picker.wanted(str(name), grey(0, camera), 0.0, 0.0)
+        if EVERY in picker.wanted(str(name), grey(0, camera), moment(name), 0.0, 0.0)
     ]  # fmt: skip
     assert chosen == [0, 2, 4]
 
@@ -143,7 +147,9 @@ def test_one_frame_in_n_of_each_camera():
 def test_scenes_are_compared_with_the_last_one_that_was_chosen():
     picker = Picker(PickOptions(scene_change=0.1))
     values = [0, 20, 40, 50, 60]
-    chosen = [value for value in values if SCENE_CHANGE in picker.wanted(str(value), grey(value), 0.0, 0.0)]
+    chosen = [
+        value for value in values if SCENE_CHANGE in picker.wanted(str(value), grey(value), moment(value), 0.0, 0.0)
+    ]
     assert chosen == [0, 40]
 
 
@@ -153,13 +159,30 @@ def test_only_the_best_of_a_ranking_stay_whatever_comes_between():
     kept: set[str] = set()
     for place, value in enumerate(values):
         name = f"frame{place}"
-        picks = picker.wanted(name, grey(0), value, 0.0)
+        picks = picker.wanted(name, grey(0), moment(name), value, 0.0)
         if picks:
             kept.add(name)
-            kept -= set(picker.keep(name, picks))
+            kept -= set(picker.keep(name, picks, moment(name)))
     # Frames 1 and 3 are the most doubtful ones; frames 0 and 4 are every fourth.
     assert kept == {"frame0", "frame1", "frame3", "frame4"}
     assert picker.counts == {EVERY: 2, LOWEST_CONFIDENCE: 2}
+
+
+def test_frames_of_one_moment_do_not_crowd_out_the_others():
+    values = {"a": 5.0, "b": 7.0, "c": 6.0, "d": 1.0, "e": 2.0}
+    times = {"a": 1.2, "b": 1.4, "c": 1.6, "d": 2.5, "e": 3.5}
+
+    def kept(apart: float) -> set[str]:
+        picker = Picker(PickOptions(lowest_confidence=2, apart=apart))
+        names: set[str] = set()
+        for name, value in values.items():
+            when = moment(name, times[name], apart)
+            if picks := picker.wanted(name, grey(0), when, value, 0.0):
+                names = (names | {name}) - set(picker.keep(name, picks, when))
+        return names
+
+    assert kept(1.0) == {"b", "e"}
+    assert kept(0.0) == {"b", "c"}
 
 
 def test_rankings_go_on_where_they_were():
@@ -167,14 +190,14 @@ def test_rankings_go_on_where_they_were():
 
     def kept(names: str, chosen: dict[str, float]) -> dict[str, float]:
         picker = Picker(PickOptions(lowest_confidence=3, disagree=1), [
-            (name, {LOWEST_CONFIDENCE: value}) for name, value in sorted(chosen.items())
+            (name, {LOWEST_CONFIDENCE: value}, moment(name)) for name, value in sorted(chosen.items())
         ])  # fmt: skip
         for name in names:
-            picks = picker.wanted(name, grey(0), values[name], 0.0)
+            picks = picker.wanted(name, grey(0), moment(name), values[name], 0.0)
             assert DISAGREE not in picks
             if picks:
                 chosen[name] = picks[LOWEST_CONFIDENCE]
-                for gone in picker.keep(name, picks):
+                for gone in picker.keep(name, picks, moment(name)):
                     del chosen[gone]
         return chosen
 
