@@ -72,7 +72,7 @@ class Moment:
 
 
 class Ranking:
-    """The names with the highest values, so many of them, one of each moment; of equal ones the one that sorts first."""
+    """The names with the highest values, one of each moment; of equal values the name that sorts first."""
 
     def __init__(self, most: int) -> None:
         self._most = most
