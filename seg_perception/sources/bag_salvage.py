@@ -44,7 +44,10 @@ def _mcap(path: Path, report: Report) -> Iterator[BagMessage]:
         if isinstance(record, Schema):
             schemas[record.id] = record.name
         elif isinstance(record, Channel):
-            channels[record.id] = record.topic, schemas.get(record.schema_id, "")
+            if record.message_encoding == "cdr":
+                channels[record.id] = record.topic, schemas.get(record.schema_id, "")
+            else:
+                report(f"{path.name}: topic {record.topic} has messages in {record.message_encoding!r}, expected 'cdr'")
         elif isinstance(record, Message) and record.channel_id in channels:
             yield BagMessage(*channels[record.channel_id], record.log_time, record.data)
 

@@ -18,6 +18,8 @@ from .serialized import frame_from_message
 
 # What a segmenter publishes beside its detections is no camera.
 _RESULTS = ("instance_map", "instance_map/color", "semantic_map", "overlay", "overlay/compressed")
+# Pictures of distances; whoever wants them as grey images can name their topics.
+_DISTANCES = ("depth", "disparity")
 _SECOND = 1_000_000_000
 
 
@@ -95,7 +97,8 @@ class BagImages(FrameSource):
 def camera_topics(bag: Bag, wanted: Sequence[str] = ()) -> dict[str, str]:
     """The topics of a bag with camera images, and a name for each camera.
 
-    Of a camera that was recorded raw and compressed, the raw images are taken; results of a segmenter are left out.
+    Of a camera that was recorded raw and compressed, the raw images are taken; results of a segmenter and depth
+    images are left out.
 
     Args:
         bag: open.
@@ -135,7 +138,9 @@ def _cameras(topics: Mapping[str, str], images: Mapping[str, str]) -> list[str]:
     return [
         topic
         for topic, kind in images.items()
-        if topic not in results and not (kind == COMPRESSED_IMAGE and images.get(raw_above(topic)) == IMAGE)
+        if topic not in results
+        and not any(word in topic.lower() for word in _DISTANCES)
+        and not (kind == COMPRESSED_IMAGE and images.get(raw_above(topic)) == IMAGE)
     ]
 
 

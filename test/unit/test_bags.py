@@ -171,6 +171,7 @@ def test_cameras_are_found_and_results_are_none(tmp_path: Path):
         "/front/image_raw/compressed": compressed(1, png),
         "/rear/image_raw/compressed": compressed(2, png),
         "/image_raw": image(3, picture),
+        "/front/depth/image_raw": image(7, picture),
         "/segmenter/instance_map": image(4, picture),
         "/segmenter/overlay/compressed": compressed(5, png),
         "/segmenter/detections": message_store().types["vision_msgs/msg/Detection2DArray"](header(6), []),
