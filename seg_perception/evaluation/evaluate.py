@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..classes import ROAD_GROUPS, group_name
+from ..classes import NO_GROUP_NAME, ROAD_GROUPS, group_name
 from ..errors import ConfigurationError, FrameError, SourceError
 from ..files import write_atomically
 from ..frame import Frame
@@ -53,6 +53,9 @@ from .tracking import tracking_scores
 from .truth import Truths
 
 Frames = Iterable[tuple[str, Frame]]
+# Frames of a sequence within so many of one another resemble each other: the gallery shows one of them, and the
+# bootstrap draws them together, unless there would be too few such blocks.
+_ALIKE, _FEWEST_BLOCKS = 20, 10
 # Of more results the bootstrap draws fewer times, so that its time is bounded.
 _SAMPLES, _FEWEST_SAMPLES, _DRAWN_RESULTS = 1000, 200, 20_000_000
 
@@ -142,7 +145,7 @@ class _Work:
         self._rows: list[TruthRow] = []
         self._image_ids: list[int] = []
         self._agreements: list[list[FrameAgreement]] = [[] for _ in subjects[1:]]
-        self._gallery = Gallery(options.pictures)
+        self._gallery = Gallery(options.pictures, _ALIKE if self._sequences else 1)
         self._faults: list[str] = []
         self._rule = AgreementRule(score=options.score)
         tracking = TrackerOptions() if self._sequences else None
@@ -187,7 +190,7 @@ class _Work:
         changes = [self._compare(place, look, looks[0]) for place, look in enumerate(looks) if place]
         for kept, change in zip(self._agreements, changes, strict=True):
             kept.append(change)
-        self._gallery.add(frame, truth, looks, changes, [run.subject.name for run in self._runs])
+        self._gallery.add(frame, truth, looks, changes, [run.subject.name for run in self._runs], len(self._rows))
         self._rows.append(TruthRow.of(truth, self._truths.facts(image_id)))
         self._image_ids.append(image_id)
 
@@ -262,12 +265,29 @@ class _Work:
         differences: dict[str, dict[str, Difference]] = {}
         for kind in KINDS:
             first, second = precisions[0][kind], precisions[place][kind]
-            differences[kind] = {"all": _difference(first, second)}
+            blocks = self._blocks()
+            # Matched results have pictures in the order of their numbers, or as they came.
+            by_number = [blocks[place] for place in np.argsort(self._image_ids, kind="stable").tolist()]
+            differences[kind] = {"all": _difference(first, second, by_number)}
             first, second = (group_matches(self._runs[each], kind, self._rows) for each in (0, place))
             for group in ROAD_GROUPS:
                 if first.classes[group].truths.sum():
-                    differences[kind][group] = _difference(first.only([group]), second.only([group]))
+                    differences[kind][group] = _difference(first.only([group]), second.only([group]), blocks)
         return Comparison(place, differences, Agreement.of(self._agreements[place - 1]))
+
+    def _blocks(self) -> list[int]:
+        """Which frames resemble one another: a number for each frame."""
+        if not self._sequences:
+            return list(range(len(self._image_ids)))
+        length = max(1, min(_ALIKE, len(self._image_ids) // _FEWEST_BLOCKS))
+        seen: dict[str, int] = {}
+        names: dict[tuple[str, int], int] = {}
+        blocks = []
+        for image in self._image_ids:
+            sequence = self._sequences[image]
+            seen[sequence] = seen.get(sequence, 0) + 1
+            blocks.append(names.setdefault((sequence, (seen[sequence] - 1) // length), len(names)))
+        return blocks
 
     def _data(self) -> DataDescription:
         labels = self._labelled.labels
@@ -277,7 +297,8 @@ class _Work:
                 objects[group_name(group)] = objects.get(group_name(group), 0) + 1
         return DataDescription(
             str(labels.path), self._labelled.kind, len(self._rows),
-            len({self._sequences[image] for image in self._image_ids if image in self._sequences}), objects,
+            len({self._sequences[image] for image in self._image_ids if image in self._sequences}),
+            {name: objects[name] for name in (*ROAD_GROUPS, NO_GROUP_NAME) if name in objects},
             tuple(str(each["name"]) for each in self._scheme.labels.annotations["categories"]), labels.missing,
             tuple(self._faults),
         )  # fmt: skip
@@ -292,14 +313,17 @@ class _Work:
         if not self._truths.knows_visible:
             notes.append("the data set does not say how much of an object is visible: boxes of other objects tell")
         if self._sequences:
-            notes.append("the frames are sequences: instances are tracked, as with the node's parameter `tracking`")
+            notes.append(
+                "the frames are sequences: instances are tracked, as with the node's parameter `tracking`, and the "
+                "bootstrap draws runs of frames, which resemble one another"
+            )
         return tuple(notes)
 
 
-def _difference(first: MatchedResults, second: MatchedResults) -> Difference:
+def _difference(first: MatchedResults, second: MatchedResults, blocks: Sequence[int]) -> Difference:
     drawn = sum(len(each.scores) for each in (*first.classes.values(), *second.classes.values())) / 2
     samples = int(np.clip(_DRAWN_RESULTS / max(drawn, 1), _FEWEST_SAMPLES, _SAMPLES))
-    return paired_bootstrap(first, second, samples)
+    return paired_bootstrap(first, second, samples, blocks=blocks)
 
 
 def _model(subject: Subject) -> EvaluatedModel:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
-from itertools import count
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -24,10 +23,15 @@ _ENOUGH = 3
 class Gallery:
     """Keeps the frames of each kind that rank highest; memory does not grow beyond."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._heaps: dict[str, list[tuple[float, int, GalleryFrame]]] = {kind: [] for kind in GALLERY_KINDS}
-        self._numbers = count()
+    def __init__(self, most: int, apart: int = 1) -> None:
+        """Begin.
+
+        Args:
+            most: frames of each kind.
+            apart: frames of a kind are at least so far from one another; more than 1 for films.
+        """
+        self._most, self._apart = most, apart
+        self._kept: dict[str, list[_Kept]] = {kind: [] for kind in GALLERY_KINDS}
 
     def add(
         self,
@@ -36,6 +40,7 @@ class Gallery:
         looks: Sequence[Look],
         changes: Sequence[FrameAgreement],
         names: Sequence[str],
+        place: int,
     ) -> None:
         """Look at a frame.
 
@@ -45,9 +50,10 @@ class Gallery:
             looks: of each model.
             changes: the second and further models against the first.
             names: of the models.
+            place: of the frame in the order in which they come.
         """
         ranks = _ranks(truth, looks[0].verdict, changes)
-        chosen = [kind for kind, rank in ranks.items() if self._most and self._takes(kind, rank)]
+        chosen = [kind for kind, rank in ranks.items() if self._makes_room(kind, rank, place)]
         if not chosen:
             return
         jpeg = _jpeg(frame)
@@ -56,22 +62,39 @@ class Gallery:
         for kind in chosen:
             words = _changed(changes, names) if kind == "changed" else verdicts[0].words
             entry = GalleryFrame(kind, truth.name, jpeg, frame.width, frame.height, own, found, verdicts, words)
-            # Of equals the earlier frame stays.
-            heapq.heappush(self._heaps[kind], (ranks[kind], -next(self._numbers), entry))
-            if len(self._heaps[kind]) > self._most:
-                heapq.heappop(self._heaps[kind])
+            self._kept[kind].append(_Kept(ranks[kind], place, entry))
 
     def frames(self) -> tuple[GalleryFrame, ...]:
-        """What was kept, by kind, the most telling first."""
+        """What was kept, by kind, the most telling first; of equals the earlier one."""
         return tuple(
-            entry
+            each.entry
             for kind in GALLERY_KINDS
-            for _, _, entry in sorted(self._heaps[kind], key=lambda each: each[:2], reverse=True)
+            for each in sorted(self._kept[kind], key=lambda each: (-each.rank, each.place))
         )
 
-    def _takes(self, kind: str, rank: float) -> bool:
-        heap = self._heaps[kind]
-        return len(heap) < self._most or rank > heap[0][0]
+    def _makes_room(self, kind: str, rank: float, place: int) -> bool:
+        """Whether a frame is to be kept; what it displaces is dropped."""
+        kept = self._kept[kind]
+        near = [each for each in kept if place - each.place < self._apart]
+        rivals = near or (kept if len(kept) >= self._most else [])
+        if not self._most or any(each.rank >= rank for each in near):
+            return False
+        if not rivals:
+            return True
+        lowest = min(rivals, key=lambda each: (each.rank, -each.place))
+        if lowest.rank >= rank:
+            return False
+        self._kept[kind] = [each for each in kept if each not in near and each is not lowest]
+        return True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """A frame with its rank and its place in the order of frames."""
+
+    rank: float
+    place: int
+    entry: GalleryFrame
 
 
 def _ranks(truth: FrameTruth, verdict: FrameVerdict, changes: Sequence[FrameAgreement]) -> dict[str, float]:

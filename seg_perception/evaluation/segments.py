@@ -186,5 +186,5 @@ def _with_stuff(
 
 
 def _counted(what: str, groups: NDArray[np.int32]) -> list[str]:
-    counts = Counter(map(group_name, groups.tolist()))
+    counts = {group_name(group): number for group, number in sorted(Counter(groups.tolist()).items())}
     return [f"{what} {', '.join(f'{number} {name}' for name, number in counts.items())}"] if counts else []

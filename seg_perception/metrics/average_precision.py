@@ -289,7 +289,12 @@ def _matched(evaluation: Any, annotations: Mapping[str, Any], kind: str) -> Matc
 
 
 def paired_bootstrap(
-    first: MatchedResults, second: MatchedResults, samples: int = 1000, seed: int = 0, classes: Sequence[str] = ()
+    first: MatchedResults,
+    second: MatchedResults,
+    samples: int = 1000,
+    seed: int = 0,
+    classes: Sequence[str] = (),
+    blocks: Sequence[int] = (),
 ) -> Difference:
     """The difference of the overall AP of two result sets on the same images, second minus first.
 
@@ -300,6 +305,8 @@ def paired_bootstrap(
         samples: how many resamples.
         seed: of the resamples.
         classes: only these count; all for none.
+        blocks: number of the block of each image, from 0, in the order of `image_ids`: images of a block resemble one
+            another, as those of a film do, and are drawn together; none for images on their own.
 
     Raises:
         ValueError: the two were not matched on the same images, or for different kinds.
@@ -309,7 +316,10 @@ def paired_bootstrap(
     if classes:
         first, second = first.only(classes), second.only(classes)
     images = len(first.image_ids)
-    weights = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), samples).astype(np.float64)
+    block = np.asarray(blocks, np.int64) if len(blocks) else np.arange(images)
+    count = int(block.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+    weights = drawn[:, block].astype(np.float64)
     differences = second.resampled(weights) - first.resampled(weights)
     once = np.ones((1, images))
     # A resample may have no object of the classes in it.

@@ -270,6 +270,8 @@ def test_a_bag_is_a_sequence(drive: Path, tmp_path: Path, capsys: pytest.Capture
         assert tracks["reported_tracks"] < tracks["reported"] / 2
         assert judged(tmp_path, name, "segm") == pytest.approx(numbers(each["coco"][0]["stats"]), abs=1e-6)
     assert found["comparisons"][0]["agreement"]["mean_iou"] > 0.8
+    # Frames of a drive look alike: one of each kind is enough.
+    assert [each["kind"] for each in found["gallery"]] == ["best", "worst", "changed"]
     assert "HOTA" in capsys.readouterr().out
 
 

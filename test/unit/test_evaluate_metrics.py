@@ -11,7 +11,13 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from seg_perception.metrics.average_precision import ClassMatches, MatchedResults, match_results, summarize_results
+from seg_perception.metrics.average_precision import (
+    ClassMatches,
+    MatchedResults,
+    match_results,
+    paired_bootstrap,
+    summarize_results,
+)
 from seg_perception.metrics.boundary import boundary, boundary_iou, boundary_width
 from seg_perception.metrics.boxes import box_iou
 from seg_perception.metrics.compact import CompactMask, compact_iou
@@ -151,6 +157,24 @@ def test_the_summary_is_that_of_pycocotools(kind: str):
     reached = ~np.isnan(scores)
     assert (np.diff(scores[reached]) <= 0).all()
     assert np.array_equal(precision > 0, reached)
+
+
+def test_frames_that_are_alike_are_drawn_together():
+    """Every image three times is no more evidence than every image once."""
+    content, results = world(5, images=8)
+    worse = [{**each, "score": each["score"] * (0.1 if number % 3 else 1)} for number, each in enumerate(results)]
+    copies = [
+        [{**each, "image_id": 3 * each.get("image_id", 0) + copy} for each in part for copy in range(3)]
+        for part in (content["annotations"], results, worse)
+    ]
+    images = [{**each, "id": 3 * each["id"] + copy} for each in content["images"] for copy in range(3)]
+    thrice = {**content, "images": images, "annotations": copies[0]}
+    ids = [each["id"] for each in images]
+    first, second = (match_results(thrice, part, ids) for part in copies[1:])
+    alone = paired_bootstrap(first, second)
+    together = paired_bootstrap(first, second, blocks=[number // 3 for number in ids])
+    assert together.value == alone.value != 0
+    assert together.high - together.low > 1.3 * (alone.high - alone.low)
 
 
 def disc(radius: float, shift: float = 0.0) -> CompactMask:
