@@ -55,4 +55,6 @@ def start_node(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
     yield start
     for node in started:
+        node.popen.terminate()
+    for node in started:
         node.stop()

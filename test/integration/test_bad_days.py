@@ -345,7 +345,7 @@ def test_frames_and_parameters_go_on_while_a_model_is_opened(
         "import seg_perception.backend.registry as registry\n"
         "open_model = registry.open_model\n"
         "def slow(*arguments):\n"
-        f"    time.sleep(2.5 if pathlib.Path({str(tmp_path / 'slow')!r}).exists() else 0)\n"
+        f"    time.sleep(1.2 if pathlib.Path({str(tmp_path / 'slow')!r}).exists() else 0)\n"
         "    return open_model(*arguments)\n"
         "registry.open_model = slow\n"
     )

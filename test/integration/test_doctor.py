@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -74,10 +75,35 @@ def examine(*arguments: str, **environment: str) -> tuple[int, dict[str, dict[st
     return done.returncode, {finding["check"]: finding for finding in told["findings"]}
 
 
-def test_topics_that_are_named(cameras: list[float], model: Path) -> None:
+@pytest.fixture(scope="module")
+def examined(
+    cameras: list[float], model: Path, start_node: Callable[..., NodeProcess], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Any]]]:
+    """All examinations, at once, because each listens for seconds."""
+    node = start_node("patient", "-r", "image_raw:=/good/image_raw", model=model, autostart=True)
+    node.wait_state("active")
+    file = tmp_path_factory.mktemp("doctor") / "node.yaml"
+    file.write_text(
+        f"/**:\n  ros__parameters:\n    use_sim_time: true\n    model: {model}\n    cameras: [lost]\n"
+        "    cameras.lost.topic: nowhere/image\n"
+    )
     names = ["good/image_raw", "/old/image_raw", "/odd/image_raw", "/silent/image_raw", "/god/image_raw"]
-    names.append("/small/image_raw/compressed")
-    code, found = examine("--model", str(model), "--camera", *names)
+    given = ["--model", str(model)]
+    # As people see it.
+    command = [*DOCTOR, "--seconds", "0.1", "--params", str(file)]
+    with ThreadPoolExecutor() as pool:
+        yield {
+            "named": pool.submit(examine, *given, "--camera", *names, "/small/image_raw/compressed"),
+            "found": pool.submit(examine, *given),
+            "file": pool.submit(subprocess.run, command, capture_output=True, text=True, timeout=120),
+            "middleware": pool.submit(examine, *given, RMW_IMPLEMENTATION="rmw_made_up_cpp"),
+        }
+    # Nobody's overlay was made for the doctor.
+    assert node.state() == "active"
+
+
+def test_topics_that_are_named(cameras: list[float], examined: dict[str, Future[Any]]) -> None:
+    code, found = examined["named"].result()
     assert code == 1
     good = found["/good/image_raw"]
     assert good["level"] == "OK", good
@@ -98,28 +124,15 @@ def test_topics_that_are_named(cameras: list[float], model: Path) -> None:
         assert found[check]["level"] == "OK", found[check]
 
 
-def test_topics_that_are_found_without_those_of_our_own_nodes(
-    cameras: list[float], model: Path, start_node: Callable[..., NodeProcess]
-) -> None:
-    node = start_node("patient", "-r", "image_raw:=/good/image_raw", model=model, autostart=True)
-    node.wait_state("active")
-    code, found = examine("--model", str(model))
+def test_topics_that_are_found_without_those_of_our_own_nodes(examined: dict[str, Future[Any]]) -> None:
+    code, found = examined["found"].result()
     assert code == 0
     assert [found[f"/{name}/image_raw"]["level"] for name in ("good", "odd", "silent")] == ["OK", "WARN", "WARN"]
     assert not any(check.startswith("/patient") for check in found)
-    # Nobody's overlay was made for the doctor.
-    assert node.state() == "active"
 
 
-def test_a_parameter_file_with_simulated_time_and_no_clock(model: Path, tmp_path: Path) -> None:
-    path = tmp_path / "node.yaml"
-    path.write_text(
-        f"/**:\n  ros__parameters:\n    use_sim_time: true\n    model: {model}\n    cameras: [lost]\n"
-        "    cameras.lost.topic: nowhere/image\n"
-    )
-    # As people see it.
-    command = [*DOCTOR, "--seconds", "0.1", "--params", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+def test_a_parameter_file_with_simulated_time_and_no_clock(model: Path, examined: dict[str, Future[Any]]) -> None:
+    done = examined["file"].result()
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert lines[0] == "python"
@@ -130,8 +143,8 @@ def test_a_parameter_file_with_simulated_time_and_no_clock(model: Path, tmp_path
     assert "\x1b" not in done.stdout
 
 
-def test_a_middleware_that_is_not_there_is_a_finding(model: Path) -> None:
-    code, found = examine("--model", str(model), RMW_IMPLEMENTATION="rmw_made_up_cpp")
+def test_a_middleware_that_is_not_there_is_a_finding(examined: dict[str, Future[Any]]) -> None:
+    code, found = examined["middleware"].result()
     assert code == 1
     # Which rcl answers by ending the process that imports it.
     assert found["rclpy"]["level"] == "FAIL"

@@ -21,7 +21,7 @@ from seg_perception.ros.autostart import BackOff
 from seg_perception.ros.node import SegmenterNode
 
 # 500 take four minutes: LIFECYCLE_CYCLES=500.
-CYCLES = int(os.environ.get("LIFECYCLE_CYCLES", "60"))
+CYCLES = int(os.environ.get("LIFECYCLE_CYCLES", "36"))
 
 
 def topics_of(node: NodeProcess) -> set[str]:

@@ -25,6 +25,12 @@ def node(start_node: Callable[..., NodeProcess], model: object) -> NodeProcess:
     return node
 
 
+@pytest.fixture(scope="module")
+def blank(start_node: Callable[..., NodeProcess]) -> NodeProcess:
+    """A node that is never configured."""
+    return start_node("blank")
+
+
 def names_found(node: NodeProcess) -> set[str]:
     detections = node.output(Detection2DArray, "detections")
     result = node.process(image_message(street().picture, "rgb8"), detections)
@@ -124,8 +130,8 @@ def test_the_overlay_changes_its_style_while_somebody_looks(node: NodeProcess) -
     node.forget("overlay")
 
 
-def test_before_configure_everything_but_nonsense_may_change(start_node: Callable[..., NodeProcess]) -> None:
-    node = start_node("blank")
+def test_before_configure_everything_but_nonsense_may_change(blank: NodeProcess) -> None:
+    node = blank
     for name, value, reason in (
         ("cameras", ["front", "front"], "each once"),
         ("cameras", ["a/b"], "at least one name"),
@@ -142,8 +148,8 @@ def test_before_configure_everything_but_nonsense_may_change(start_node: Callabl
     assert node.set(output_size=0.25)[0].successful
 
 
-def test_cameras_can_be_named_while_the_node_runs(start_node: Callable[..., NodeProcess]) -> None:
-    node = start_node("named")
+def test_cameras_can_be_named_while_the_node_runs(blank: NodeProcess) -> None:
+    node = blank
     assert node.set(cameras=["front", "left"])[0].successful
     assert (node.get("cameras.front.topic"), node.get("cameras.left.topic")) == ("front/image_raw", "left/image_raw")
     assert len(node.describe("cameras.left.max_age")[0].description) > 10
@@ -152,15 +158,15 @@ def test_cameras_can_be_named_while_the_node_runs(start_node: Callable[..., Node
     assert "a topic of its own for each camera" in refused.reason
 
 
-def test_a_set_may_name_cameras_and_set_their_parameters(start_node: Callable[..., NodeProcess]) -> None:
-    node = start_node("together")
-    refused = node.set_together(cameras=["front", "left"], cameras__left__max_age=-1.0)
+def test_a_set_may_name_cameras_and_set_their_parameters(blank: NodeProcess) -> None:
+    node, before = blank, blank.get("cameras")
+    refused = node.set_together(cameras=["up", "down"], cameras__down__max_age=-1.0)
     assert not refused.successful
-    assert node.get("cameras") == ["camera"]
-    assert not node.describe("cameras.left.topic"), "a refused set leaves nothing behind"
-    assert not node.set_together(cameras=["front"], cameras__left__topic="/left").successful
-    assert node.set_together(cameras=["front", "left"], cameras__left__topic="/left/image_raw").successful
-    assert (node.get("cameras.front.topic"), node.get("cameras.left.topic")) == ("front/image_raw", "/left/image_raw")
+    assert node.get("cameras") == before
+    assert not node.describe("cameras.down.topic"), "a refused set leaves nothing behind"
+    assert not node.set_together(cameras=["up"], cameras__down__topic="/down").successful
+    assert node.set_together(cameras=["up", "down"], cameras__down__topic="/down/image_raw").successful
+    assert (node.get("cameras.up.topic"), node.get("cameras.down.topic")) == ("up/image_raw", "/down/image_raw")
 
 
 def test_a_start_value_that_waits_for_its_camera_is_refused_with_it(start_node: Callable[..., NodeProcess]) -> None:

@@ -63,6 +63,16 @@ def test_what_arrives_is_not_right_by_chance(driven: Drive):
         assert driven.comparison.precision[-1].at_50[group] > 5 * chance.precision[-1].at_50[group]
 
 
+@pytest.fixture(scope="module")
+def half(driven: Drive) -> Drive:
+    """Two of the four drives, which are right, too, and enough to see what is wrong."""
+    truth = driven.truth[: WORLD.frames // 2]
+    stamps = {frame.stamp_ns for frame in truth}
+    kept = replace(driven, truth=truth, received=[each for each in driven.received if each.stamp_ns in stamps])
+    check(compare_published(kept.truth, kept.received, RULE))
+    return kept
+
+
 def one_frame_late(driven: Drive) -> Frames:
     stamps = [frame.stamp_ns for frame in driven.truth]
     following = dict(pairwise(stamps))
@@ -115,6 +125,6 @@ def mutilated(driven: Drive) -> Frames:
     pytest.param(other_groups, "stamps|geometry|masks", id="groups"),
     pytest.param(mutilated, "numbers|masks", id="half masks"),
 ])  # fmt: skip
-def test_a_mistake_would_be_seen(driven: Drive, mistake: Callable[[Drive], Frames], named: str):
+def test_a_mistake_would_be_seen(half: Drive, mistake: Callable[[Drive], Frames], named: str):
     with pytest.raises(AssertionError, match=named):
-        check(compare_published(driven.truth, mistake(driven), RULE))
+        check(compare_published(half.truth, mistake(half), RULE))
