@@ -16,10 +16,10 @@ from ..errors import ConfigurationError
 from ..files import writable_folder, write_atomically
 from .driver import Board, Engine, Failure
 from .page import write_fleet_page
-from .results import Results, tasks_of
+from .results import SUMMARY, Results, tasks_of
 from .work import Result, Task, Work, plain
 
-SUMMARY, PAGE, _LOCK = "fleet.json", "fleet.html", ".fleet.lock"
+PAGE, _LOCK = "fleet.html", ".fleet.lock"
 Show = Callable[[Board], None]
 
 

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, SourceError
 from ..files import writable_folder
 from ..pipeline.opening import ModelChoice, open_segmenter
 from ..pipeline.options import SegmenterOptions
 from ..pipeline.segmenter import Segmenter
 from ..replay.job import ReplayJob, run_job
 from ..replay.writer import SUFFIX
-from ..sources.bag_reader import is_bag
 from .models import anywhere, model_terms, runs_on_gpu
+from .results import MANIFEST, SUMMARY, read_manifest
 from .work import Result, Task, Tell, Work, Worker, plain
 
 # Watchers tell of every so many frames.
@@ -48,8 +48,10 @@ class ReplayWork(Work):
             ConfigurationError: `job.against` is no folder of bags.
         """
         against, report = job.against, job.report
-        if against is not None and (not against.is_dir() or is_bag(against)):
-            raise ConfigurationError(f"--against {against}: expected the folder of an earlier run over the same bags")
+        if against is not None and not (against / SUMMARY).is_file():
+            raise ConfigurationError(
+                f"--against {against}: expected the folder of an earlier run over the same bags, with {SUMMARY}"
+            )
         job = replace(
             job,
             paths=(),
@@ -110,7 +112,7 @@ class _ReplayWorker(Worker):
             template,
             paths=(Path(task.source.path),),
             output=output,
-            against=template.against / f"{task.name}{SUFFIX}" if template.against else None,
+            against=_earlier(template.against, task) if template.against else None,
             report=template.report / f"{task.name}.html" if template.report else None,
         )
         recordings = job.recordings()
@@ -130,6 +132,19 @@ class _ReplayWorker(Worker):
     def close(self) -> None:
         """Close the model."""
         self._segmenter.close()
+
+
+def _earlier(folder: Path, task: Task) -> Path:
+    """What an earlier run made of the same bag.
+
+    Raises:
+        SourceError: it made nothing of it, or calls something else so.
+    """
+    earlier = read_manifest(folder / f"{task.name}{MANIFEST}")
+    if earlier is None or earlier.source.path != task.source.path:
+        there = "none" if earlier is None else f"one of {earlier.source.path}"
+        raise SourceError(f"{folder}: expected a result {task.name} of {task.source.path} to compare with, got {there}")
+    return folder / earlier.output
 
 
 def replay_totals(outcomes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from ..files import write_atomically
 from .work import Result, Source, Task, plain
 
 MANIFEST = ".json"
+# What came of all bags; a folder that has it is one of a fleet.
+SUMMARY = "fleet.json"
 # Names of what is made of all bags.
 RESERVED = frozenset({"fleet", "instances", "truth"})
 
