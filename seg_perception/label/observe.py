@@ -153,7 +153,7 @@ class Observer:
             whole = CompactMask.of(self._model.segmenter.mask(seen.detections, int(instances.rows[index]), size))
             mask = painted_mask(seen.result.instance_map.pixels, number, box)
             visible = round(min(1.0, mask.area / max(1, whole.area)), 4)
-            about = _doubts(name, score, threshold, box, whole)
+            about = doubts_of(name, score, threshold, box, whole)
             concerns += [replace(each, subject=len(objects)) for each in about]
             objects.append(
                 LabelledObject(name, mask, round(score, 4), number if self._options.tracking else 0, visible)
@@ -203,7 +203,7 @@ def by_group(result: Segmentation) -> FrameInstances:
     return FrameInstances(instances.boxes_camera, instances.scores, instances.groups, tuple(masks))
 
 
-def _doubts(name: str, score: float, threshold: float, box: NDArray[np.float32], whole: CompactMask) -> list[Concern]:
+def doubts_of(name: str, score: float, threshold: float, box: NDArray[np.float32], whole: CompactMask) -> list[Concern]:
     """What is doubtful about one instance by itself."""
     found = []
     near = float(doubt(np.array([score], np.float32), threshold)[0])

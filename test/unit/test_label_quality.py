@@ -12,6 +12,7 @@ import pytest
 
 from seg_perception.errors import ConfigurationError
 from seg_perception.frame import Frame
+from seg_perception.label.observe import doubt, doubts_of
 from seg_perception.label.picks import DISAGREE, EVERY, LOWEST_CONFIDENCE, SCENE_CHANGE, Moment, Picker, PickOptions
 from seg_perception.label.quality import KINDS, assess, quality_bytes, quality_table
 from seg_perception.label.records import Category, Concern, LabelledFrame, LabelledObject
@@ -94,6 +95,32 @@ def test_a_track_that_breaks_ends_where_another_begins():
     # An object that leaves and another that comes elsewhere are two.
     apart = [[sight(1 if time < 8 else 2, time, x=0.0 if time < 8 else 300.0)] for time in range(LENGTH)]
     assert watched(apart) == {}
+
+
+def mask_of(*boxes: tuple[int, int, int, int]) -> CompactMask:
+    mask = np.zeros((60, 90), bool)
+    for x1, y1, x2, y2 in boxes:
+        mask[y1:y2, x1:x2] = True
+    return CompactMask.of(mask)
+
+
+@pytest.mark.parametrize(("score", "box", "mask", "kinds"), [
+    (0.9, (10, 10, 40, 30), mask_of((10, 10, 40, 30)), {}),
+    (0.45, (10, 10, 40, 30), mask_of((10, 10, 40, 30)), {"unsure": 0.75}),
+    (0.9, (10, 10, 70, 30), mask_of((10, 10, 40, 30)), {"box_mask": 1 - 0.5 / 0.6}),
+    (0.9, (10, 10, 40, 30), mask_of((10, 10, 20, 30), (30, 10, 40, 30)), {"pieces": 0.5}),
+    (0.9, (10, 10, 40, 30), mask_of((10, 10, 37, 30), (39, 10, 40, 30)), {}),
+    (0.9, (10, 10, 30, 14), mask_of((10, 10, 15, 14), (25, 10, 30, 14)), {}),  # too small to tell
+])  # fmt: skip
+def test_doubts_about_one_instance(score: float, box: tuple[int, ...], mask: CompactMask, kinds: dict[str, float]):
+    found = doubts_of("vehicle", score, 0.4, np.array(box, np.float32), mask)
+    assert {each.kind: each.weight for each in found} == pytest.approx(kinds)
+    assert all(each.box == box for each in found)
+
+
+def test_scores_near_the_threshold_are_doubtful():
+    scores = np.array([0.25, 0.35, 0.4, 0.5, 0.7], np.float32)
+    assert doubt(scores, 0.4) == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-6)
 
 
 def labelled(name: str, *categories: str, concerns: tuple[Concern, ...] = ()) -> LabelledFrame:
