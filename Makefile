@@ -7,7 +7,7 @@ OUT ?= out
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-families test-training test-cuda gpu-check lint bench bench-node bench-toolchain demo train clean
+.PHONY: help setup test test-families test-training test-cuda test-fleet gpu-check lint bench bench-node bench-toolchain demo train clean
 
 # Each process that speaks DDS stays on this machine and, with a domain of its
 # own, out of the way of others that run at the same time. Domains above 100 can
@@ -39,6 +39,10 @@ test-training: ## Test the training code, in .venv-training
 test-cuda: ## Test what talks to CUDA, test/gpu too, on an emulated driver, in .venv-cuda
 	@$(PYTHON) -m tools.side cuda --venv .venv-cuda --python $(PYTHON)
 	@EMULATED_CUDA=1 .venv-cuda/bin/python -m pytest -ra test/cuda test/gpu $(ARGS)
+
+test-fleet: ## Test many bags at once on Ray, in .venv-fleet
+	@$(PYTHON) -m tools.side fleet --venv .venv-fleet --python $(PYTHON)
+	@.venv-fleet/bin/python -m pytest -ra test/unit/test_fleet.py test/unit/test_fleet_ray.py $(ARGS)
 
 gpu-check: setup ## On a machine with an NVIDIA GPU: test and measure there; writes docs/gpu-results.md
 	@$(PY) -m pytest -ra test/gpu $(ARGS)

@@ -65,6 +65,8 @@ setup(
         "toolchain": ["onnx", "onnxruntime"],
         # Bags as input of commands, and those that `replay` and `streetworld --bag` make.
         "bags": ["rosbags", "mcap"],
+        # Many bags at once: `--engine ray`.
+        "fleet": ["ray"],
         # Average precision on labelled pictures.
         "evaluation": ["pycocotools"],
         # For use without ROS; elsewhere python3-opencv comes through rosdep.

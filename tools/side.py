@@ -1,7 +1,7 @@
 """Makes an environment beside the product's own: `python3 -m tools.side training --venv .venv-training`.
 
 `training` has what `make train` needs, `families` the packages that models of other families are exported with, `cuda`
-pycuda for `make test-cuda`.
+pycuda for `make test-cuda`, `fleet` Ray for `make test-fleet`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tools.interfaces import ROOT
 from tools.set_up import State, create, exclusive, fingerprint, pip, run_pip
 
 REQUIREMENTS = ROOT / "requirements"
-NAMES = ("cuda", "families", "training")
+NAMES = ("cuda", "families", "fleet", "training")
 # Versions for which the pinned packages of all of them exist.
 PYTHONS = [(3, 11), (3, 12), (3, 13)]
 # What the package itself needs to be imported from the checkout.
