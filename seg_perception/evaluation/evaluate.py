@@ -25,8 +25,8 @@ from ..metrics.average_precision import (
     MatchedResults,
     paired_bootstrap,
     require_pycocotools,
-    summarize_results,
 )
+from ..metrics.coco_summary import Batch, summarize
 from ..metrics.panoptic import PanopticCounts
 from ..pipeline.options import SegmenterOptions
 from ..pipeline.select import SelectOptions
@@ -34,7 +34,7 @@ from ..pipeline.track import TrackerOptions
 from ..pipeline.trackers import Trackers
 from .datasets.labelled import LabelledSet
 from .gallery import Gallery
-from .model_run import Look, ModelRun
+from .model_run import FrameResults, Look, ModelRun
 from .results import (
     COCO_STATS,
     CocoScores,
@@ -56,6 +56,8 @@ Frames = Iterable[tuple[str, Frame]]
 # Frames of a sequence within so many of one another resemble each other: the gallery shows one of them, and the
 # bootstrap draws them together, unless there would be too few such blocks.
 _ALIKE, _FEWEST_BLOCKS = 20, 10
+# Frames whose results are handed to pycocotools at once.
+_BATCH = 200
 # Of more results the bootstrap draws fewer times, so that its time is bounded.
 _SAMPLES, _FEWEST_SAMPLES, _DRAWN_RESULTS = 1000, 200, 20_000_000
 
@@ -243,12 +245,14 @@ class _Work:
     def _scores(
         self, run: ModelRun, truth: Mapping[str, Any], folder: Path
     ) -> tuple[ModelScores, Mapping[str, MatchedResults]]:
-        results = [entry for frame in run.results for entry in frame.entries()]
+        results = sorted(run.results, key=lambda frame: frame.image_id)
         name = f"{run.subject.name}.results.json"
-        write_atomically(folder / name, json.dumps(results).encode())
+        # Frame by frame: as objects of Python the results of thousands of frames would be a gigabyte.
+        entries = (json.dumps(entry).encode() for frame in results for entry in frame.entries())
+        write_atomically(folder / name, b"[" + b",\n".join(entries) + b"]\n")
         coco, matched = [], {}
         for kind in KINDS:
-            matched[kind], stats = summarize_results(truth, results, self._image_ids, kind)
+            matched[kind], stats = summarize(truth, _batches(results), kind)
             per_category = matched[kind].average_precision().per_class
             coco.append(CocoScores(kind, dict(zip(COCO_STATS, stats.tolist(), strict=True)), per_category))
         scores = ModelScores(
@@ -318,6 +322,13 @@ class _Work:
                 "bootstrap draws runs of frames, which resemble one another"
             )
         return tuple(notes)
+
+
+def _batches(frames: Sequence[FrameResults]) -> Iterator[Batch]:
+    """Some frames at a time, as COCO results."""
+    for start in range(0, len(frames), _BATCH):
+        part = frames[start : start + _BATCH]
+        yield [frame.image_id for frame in part], [entry for frame in part for entry in frame.entries()]
 
 
 def _difference(first: MatchedResults, second: MatchedResults, blocks: Sequence[int]) -> Difference:

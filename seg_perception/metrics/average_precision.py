@@ -23,8 +23,6 @@ from ..errors import BackendUnavailable
 KINDS = {"mask": "segm", "box": "bbox"}
 _IOU_LEVELS = 10
 RECALL_LEVELS = np.linspace(0.0, 1.0, 101, dtype=np.float64)
-# Squares of the side in pixels between which COCO calls an object small, medium or large.
-AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 # Resamples computed at once: bounds the memory of (resamples, results) arrays.
 _AT_ONCE = 25
 
@@ -106,6 +104,23 @@ class ClassMatches:
         hit, left_out = (np.concatenate(each, axis=1)[:, order] for each in (matched, ignored))
         return cls(joined[order], np.concatenate(image)[order], hit & ~left_out, ~hit & ~left_out, truths)
 
+    @classmethod
+    def joined(cls, parts: Sequence[ClassMatches]) -> ClassMatches:
+        """Of the images of all parts, one part after the other."""
+        firsts = np.cumsum([0, *(len(each.truths) for each in parts[:-1])])
+        scores = np.concatenate([each.scores for each in parts])
+        image = np.concatenate([each.image + first for each, first in zip(parts, firsts.tolist(), strict=True)])
+        right, wrong = (np.concatenate([getattr(each, name) for each in parts], axis=1) for name in ("right", "wrong"))
+        order = np.argsort(-scores, kind="stable")
+        truths = np.concatenate([each.truths for each in parts])
+        return cls(scores[order], image[order], right[:, order], wrong[:, order], truths)
+
+    def recall(self) -> NDArray[np.float64]:
+        """Share of the objects that are found at each IoU level, float64 `[10]`; NaN where there are none."""
+        truths = self.truths.sum()
+        found = np.count_nonzero(self.right, axis=1).astype(np.float64)
+        return found / truths if truths else np.full(_IOU_LEVELS, np.nan)
+
     def curve(self, level: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Precision and score at each of `RECALL_LEVELS`, at one IoU level.
 
@@ -145,10 +160,14 @@ class MatchedResults:
         chosen = {name: matches for name, matches in self._classes.items() if name in set(names)}
         return MatchedResults(self.kind, self.image_ids, chosen)
 
+    def levels(self) -> NDArray[np.float64]:
+        """AP of each class at each IoU level, float64 `[C, 10]`; NaN where there is nothing to be found."""
+        once = np.ones((1, len(self.image_ids)))
+        return np.array([_weighted(matches, once)[0] for matches in self._classes.values()]).reshape(-1, _IOU_LEVELS)
+
     def average_precision(self, table: ClassTable | None = None) -> AveragePrecision:
         """Sum up all images; road groups after `table`, none without."""
-        once = np.ones((1, len(self.image_ids)))
-        each = {name: _weighted(matches, once)[0] for name, matches in self._classes.items()}
+        each = dict(zip(self._classes, self.levels(), strict=True))
         each = {name: levels for name, levels in each.items() if not np.isnan(levels).any()}
         groups: dict[str, list[float]] = {}
         if table is not None:
@@ -211,40 +230,36 @@ def match_results(
     Raises:
         BackendUnavailable: pycocotools is not installed.
     """
-    evaluation = _evaluated(annotations, results, image_ids, kind, {"all": (0.0, 1e10)})
-    return _matched(evaluation, annotations, kind)
+    evaluation = coco_evaluation(annotations, results, image_ids, kind)
+    categories = {each["id"]: str(each["name"]) for each in annotations["categories"]}
+    wanted = list(evaluation.params.imgIds)
+    rows = np.reshape(np.array(evaluation.evalImgs, dtype=object), (-1, len(wanted)))
+    return MatchedResults(
+        kind,
+        wanted,
+        {
+            categories[category]: ClassMatches.of(images)
+            for category, images in zip(evaluation.params.catIds, rows, strict=True)
+        },
+    )
 
 
-def summarize_results(
-    annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int], kind: str = "mask"
-) -> tuple[MatchedResults, NDArray[np.float64]]:
-    """Match results with ground truth, and sum them up as pycocotools does by default; arguments as `match_results`.
-
-    Returns:
-        The matched results, and `COCOeval.stats`, float64 `[12]`: AP over all IoU levels, at 0.50 and at 0.75, of
-        small, medium and large objects; AR with 1, 10 and 100 results a picture, of small, medium and large objects.
-        NaN where there is nothing to be found. Small, medium and large are those of the results' boxes, for masks,
-        too, if results have both: that is pycocotools' reading.
-
-    Raises:
-        BackendUnavailable: pycocotools is not installed.
-    """
-    evaluation = _evaluated(annotations, results, image_ids, kind, AREAS)
-    with redirect_stdout(io.StringIO()):
-        evaluation.accumulate()
-        evaluation.summarize()
-    stats = np.asarray(evaluation.stats, np.float64)
-    return _matched(evaluation, annotations, kind), np.where(stats < 0, np.nan, stats)
-
-
-def _evaluated(
+def coco_evaluation(
     annotations: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
     image_ids: Sequence[int],
     kind: str,
-    areas: Mapping[str, tuple[float, float]],
+    areas: Sequence[tuple[float, float]] = ((0.0, 1e10),),
 ) -> Any:
-    """The evaluation of pycocotools after its first step."""
+    """A `COCOeval` after its first step: `evalImgs` has what was matched, by category, then area, then image.
+
+    Args:
+        annotations, results, image_ids, kind: as for `match_results`.
+        areas: least and largest area in pixels of objects that count.
+
+    Raises:
+        BackendUnavailable: pycocotools is not installed.
+    """
     require_pycocotools()
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -267,25 +282,10 @@ def _evaluated(
             found = truth.loadRes(own)
         evaluation = COCOeval(truth, found, KINDS[kind])
         evaluation.params.imgIds = wanted
-        evaluation.params.areaRngLbl = list(areas)
-        evaluation.params.areaRng = [list(limits) for limits in areas.values()]
+        evaluation.params.areaRng = [list(limits) for limits in areas]
+        evaluation.params.areaRngLbl = [str(place) for place in range(len(areas))]
         evaluation.evaluate()
     return evaluation
-
-
-def _matched(evaluation: Any, annotations: Mapping[str, Any], kind: str) -> MatchedResults:
-    """How results of any size match: the first of the areas."""
-    categories = {each["id"]: str(each["name"]) for each in annotations["categories"]}
-    wanted, areas = list(evaluation.params.imgIds), len(evaluation.params.areaRng)
-    rows = np.reshape(np.array(evaluation.evalImgs, dtype=object), (-1, areas, len(wanted)))[:, 0]
-    return MatchedResults(
-        kind,
-        wanted,
-        {
-            categories[category]: ClassMatches.of(images)
-            for category, images in zip(evaluation.params.catIds, rows, strict=True)
-        },
-    )
 
 
 def paired_bootstrap(

@@ -16,10 +16,10 @@ from seg_perception.metrics.average_precision import (
     MatchedResults,
     match_results,
     paired_bootstrap,
-    summarize_results,
 )
 from seg_perception.metrics.boundary import boundary, boundary_iou, boundary_width
 from seg_perception.metrics.boxes import box_iou
+from seg_perception.metrics.coco_summary import summarize
 from seg_perception.metrics.compact import CompactMask, compact_iou
 from seg_perception.metrics.masks import encode_rle
 from seg_perception.metrics.matching import ClassOverlaps
@@ -137,11 +137,25 @@ def test_objects_that_do_not_count_are_neither_missed_nor_wrong():
     assert ours.right[0].sum() < everything.right[0].sum()
 
 
+def with_sizes(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """`world`, its areas spread over small, medium and large, and a second category with nothing but results."""
+    content, results = world(seed)
+    random = np.random.default_rng(seed)
+    for each in content["annotations"]:
+        each["area"] = float(random.choice([500, 3000, 20000]))
+    content["categories"].append({"id": 2, "name": "other"})
+    return content, [{**each, "category_id": 1 if random.random() < 0.9 else 2} for each in results]
+
+
 @pytest.mark.parametrize("kind", ["mask", "box"])
-def test_the_summary_is_that_of_pycocotools(kind: str):
-    content, results = world(5)
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_the_summary_is_that_of_pycocotools(kind: str, size: int):
+    """However many images it gets at a time."""
+    content, results = with_sizes(5)
     ids = [image["id"] for image in content["images"]]
-    matched, stats = summarize_results(content, results, ids, kind)
+    parts = [ids[start : start + size] for start in range(0, len(ids), size)]
+    batches = [(part, [each for each in results if each["image_id"] in part]) for part in parts]
+    matched, stats = summarize(content, batches, kind)
     truth = COCO()
     truth.dataset = content
     truth.createIndex()
@@ -149,6 +163,7 @@ def test_the_summary_is_that_of_pycocotools(kind: str):
     judge.evaluate()
     judge.accumulate()
     judge.summarize()
+    assert len(set(judge.stats.tolist())) > 9
     assert np.allclose(np.where(judge.stats < 0, np.nan, judge.stats), stats, atol=1e-12, equal_nan=True)
     assert matched.average_precision().overall == pytest.approx(stats[0], abs=1e-9)
     # The curve at IoU 0.5 has the mean that COCO's AP50 is.
