@@ -20,7 +20,7 @@ os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", os.environ["FASTDDS_DEFA
 pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or source a ROS distribution")
 pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed: `make setup`, or ros-DISTRO-vision-msgs")
 
-from integration.harness import Client, NodeProcess
+from integration.harness import Client, NodeProcess, Spare
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,9 @@ def model(model_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def client() -> Iterator[Client]:
     client = Client()
+    Spare.prepare()
     yield client
+    Spare.end_last()
     client.close()
 
 
