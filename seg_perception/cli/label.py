@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
+from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
 
 if TYPE_CHECKING:
     from ..label.run import LabelOptions, LabelSummary
@@ -18,7 +19,7 @@ _MOST_SHOWN = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add = parser.add_argument
-    add("paths", type=Path, nargs="+", metavar="PATH", help="bag, video, picture or folder of pictures")
+    add("paths", type=Path, nargs="*", metavar="PATH", help="bag, video, picture or folder of pictures")
     add("--model", type=Path, required=True, metavar="M", help="canonical model (.onnx) or engine")
     add("-o", "--output", type=Path, required=True, metavar="DATASET", help="folder for the data set")
     add("--resume", action="store_true", help="go on with a data set that was begun with the same options")
@@ -53,16 +54,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_.add_argument("--backend", default="", help="openvino or onnxruntime (default: by the model's suffix)")
     run_.add_argument("--device", default="", help="the backend's name of the device")
     run_.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
+    add_fleet_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Label everything; 1 when something could not be read."""
     from ..label.run import Labeller
 
+    paths = bags_of(arguments.paths, arguments)
+    if on_fleet(arguments):
+        from ..fleet.label_work import LabelWork
+
+        return run_on_fleet(LabelWork.of(options_of(arguments)), paths, arguments.output, arguments)
     with Labeller(options_of(arguments)) as labeller:
         print(", ".join(f"{key} {labeller.identity[key]}" for key in ("backend", "device", "precision", "model")))
         try:
-            summary = labeller.label(arguments.paths, arguments.output, arguments.resume)
+            summary = labeller.label(paths, arguments.output, arguments.resume)
         except KeyboardInterrupt:
             print(f"stopped; {arguments.output} holds what was chosen, the same command with --resume goes on")
             raise
@@ -100,7 +107,7 @@ def options_of(arguments: argparse.Namespace) -> LabelOptions:
         arguments.pictures,
         arguments.weather,
         arguments.backend,
-        RunOptions(device=arguments.device, threads=arguments.threads),
+        RunOptions(device=arguments.device, threads=worker_threads(arguments)),
     )  # fmt: skip
 
 

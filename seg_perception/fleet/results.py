@@ -23,7 +23,8 @@ MANIFEST = ".json"
 # What came of all bags; a folder that has it is one of a fleet.
 SUMMARY = "fleet.json"
 # Names of what is made of all bags.
-RESERVED = frozenset({"fleet", "instances", "truth"})
+DATASET, EVALUATION = "dataset", "evaluation.json"
+RESERVED = frozenset({"fleet", DATASET, EVALUATION.removesuffix(MANIFEST)})
 
 
 class Results:

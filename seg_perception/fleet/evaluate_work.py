@@ -1,0 +1,159 @@
+"""Evaluation of each bag with its truth, and average precision over all of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..evaluation.datasets.bag import read_bag
+from ..evaluation.evaluate import EvaluateOptions, Frames, evaluate
+from ..evaluation.result_file import write_evaluation
+from ..evaluation.scheme import Subject
+from ..files import write_atomically
+from ..metrics.average_precision import KINDS, ClassMatches, MatchedResults
+from ..metrics.coco_summary import summarize
+from ..pipeline.opening import ModelChoice
+from ..report.evaluation import write_evaluation_report
+from .models import anywhere, model_terms, runs_on_gpu
+from .results import EVALUATION
+from .work import Result, Task, Tell, Work, Worker, plain
+
+# Opens models; what it opens is closed by the stack. It travels to the workers, so it is a function of a module.
+OpenSubjects = Callable[[Sequence[ModelChoice], ExitStack], list[Subject]]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateWork(Work):
+    """What every bag is evaluated with.
+
+    Attributes:
+        models: which ones; the others are compared with the first.
+        open_subjects: opens them.
+        truth: name of the truth's topics.
+        topic: of the images; empty for the only one.
+        score: from which on an instance counts as published.
+        pictures: frames of each kind in a bag's report.
+    """
+
+    command: ClassVar[str] = "evaluate"
+    suffix: ClassVar[str] = ""
+    models: tuple[ModelChoice, ...]
+    open_subjects: OpenSubjects
+    truth: str
+    topic: str
+    score: float
+    pictures: int
+
+    @property
+    def threads(self) -> int:
+        """See `Work`."""
+        return self.models[0].threads
+
+    @property
+    def on_gpu(self) -> bool:
+        """See `Work`."""
+        return any(map(runs_on_gpu, self.models))
+
+    def terms(self) -> dict[str, Any]:
+        """See `Work`."""
+        names = ("truth", "topic", "score", "pictures")
+        return {
+            "models": [model_terms(each) for each in self.models],
+            **{name: getattr(self, name) for name in names},
+        }
+
+    def open(self) -> Worker:
+        """See `Work`."""
+        return _EvaluateWorker(self)
+
+    def totals(self, results: Sequence[Result]) -> dict[str, Any]:
+        """See `Work`."""
+        objects: Counter[str] = Counter()
+        for result in results:
+            objects.update(result.outcome["objects"])
+        counts = {name: sum(each.outcome[name] for each in results) for name in ("frames", "faults")}
+        return {**counts, "objects": dict(objects)}
+
+    def merge(self, results: Sequence[Result], folder: Path) -> list[str]:
+        """Average precision over the frames of all bags, which is no mean over bags."""
+        names = results[0].outcome["models"]
+        scores: dict[str, dict[str, Any]] = {name: {} for name in names}
+        for name in names:
+            for kind in KINDS:
+                found = joined([_matched(folder / each.output, name, kind) for each in results]).average_precision()
+                scores[name][kind] = {"AP": found.overall, "AP50": found.at_50, "per_category": found.per_class}
+        content = json.dumps(plain({"bags": len(results), "models": scores}), indent=1)
+        write_atomically(folder / EVALUATION, f"{content}\n".encode())
+        return [
+            f"{name}: mask AP {each['mask']['AP']:.4f}, box AP {each['box']['AP']:.4f} over {len(results)} bags"
+            for name, each in scores.items()
+        ]
+
+
+def joined(parts: Sequence[MatchedResults]) -> MatchedResults:
+    """Matched results of several bags as one, class by class under their names."""
+    names = dict.fromkeys(name for part in parts for name in part.classes)
+    classes = {
+        name: ClassMatches.joined([part.classes.get(name) or _nothing(len(part.image_ids)) for part in parts])
+        for name in names
+    }
+    # Numbers of images begin anew in each bag.
+    return MatchedResults(parts[0].kind, range(sum(len(part.image_ids) for part in parts)), classes)
+
+
+def _nothing(images: int) -> ClassMatches:
+    """A class that a bag does not have."""
+    return ClassMatches.of([None] * images)
+
+
+def _matched(folder: Path, model: str, kind: str) -> MatchedResults:
+    truth = json.loads((folder / "truth.json").read_bytes())
+    entries = json.loads((folder / f"{model}.results.json").read_bytes())
+    ids = sorted(int(image["id"]) for image in truth["images"])
+    return summarize(truth, [(ids, entries)], kind)[0]
+
+
+class _EvaluateWorker(Worker):
+    def __init__(self, work: EvaluateWork) -> None:
+        self._work = work
+        with ExitStack() as opened:
+            self._subjects = work.open_subjects([anywhere(each) for each in work.models], opened)
+            self._opened = opened.pop_all()
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return self._subjects[0].segmenter.identity
+
+    def do(self, task: Task, output: Path, tell: Tell) -> Mapping[str, Any]:
+        """Evaluate on a bag."""
+        labelled = read_bag(Path(task.source.path), self._work.truth, self._work.topic)
+        total = len(labelled.images)
+
+        def watch(frames: Frames) -> Iterator[Any]:
+            for done, frame in enumerate(frames, 1):
+                yield frame
+                tell(done, total)
+
+        output.mkdir()
+        options = EvaluateOptions(self._work.score, self._work.pictures, watch)
+        found = evaluate(self._subjects, labelled, options, output)
+        write_evaluation(output / EVALUATION, found)
+        write_evaluation_report(output / "report.html", found)
+        scores = [{each.kind: each.stats["AP"] for each in scores.coco} for scores in found.scores]
+        return {
+            "frames": found.data.frames,
+            "faults": len(found.data.unreadable),
+            "first_faults": list(found.data.unreadable[:20]),
+            "objects": dict(found.data.objects),
+            "models": [each.name for each in found.models],
+            "AP": scores,
+        }
+
+    def close(self) -> None:
+        """Close the models."""
+        self._opened.close()
