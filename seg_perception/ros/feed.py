@@ -26,13 +26,8 @@ except ImportError:  # up to Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 # Not depth and history: the newest message is wanted, and nothing else.
-_OVERRIDABLE = (
-    QoSPolicyKind.RELIABILITY,
-    QoSPolicyKind.DURABILITY,
-    QoSPolicyKind.DEADLINE,
-    QoSPolicyKind.LIVELINESS,
-    QoSPolicyKind.LIVELINESS_LEASE_DURATION,
-)
+_ADAPTED = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+_OVERRIDABLE = (QoSPolicyKind.DEADLINE, QoSPolicyKind.LIVELINESS, QoSPolicyKind.LIVELINESS_LEASE_DURATION)
 
 
 class Feed:
@@ -124,7 +119,7 @@ class Feed:
 
     def _subscribe(self) -> Any:
         # The parameters of overrides keep the first values, so that they would undo what was adapted since.
-        overrides = None if self._latched else QoSOverridingOptions(_OVERRIDABLE)
+        overrides = QoSOverridingOptions(_OVERRIDABLE if self._latched else (*_ADAPTED, *_OVERRIDABLE))
         try:
             return self._node.create_subscription(
                 *self._arguments, request_qos(self._latched), qos_overriding_options=overrides, **self._options

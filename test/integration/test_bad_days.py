@@ -27,6 +27,7 @@ from integration.harness import (
     wait_for,
 )
 from rcl_interfaces.srv import SetParametersAtomically
+from rclpy.duration import Duration
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
@@ -219,19 +220,27 @@ def test_a_picture_that_was_published_once_is_seen(
     start_node: Callable[..., NodeProcess], model: Path, topic: Callable[..., Any]
 ) -> None:
     """As long as all publishers keep their last message it is asked for; a camera that does not is served again."""
-    latched = topic(Image, "/static_image", durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    often = Duration(seconds=2)
+    latched = topic(Image, "/static_image", durability=DurabilityPolicy.TRANSIENT_LOCAL, deadline=often)
     message = picture()
     latched.publish(message)
-    node = start_node("static", model=model, autostart=True, **{"cameras.camera.topic": "/static_image"})
+    asked = {"qos_overrides./static_image.subscription.deadline": 5 * 10**9}
+    node = start_node("static", model=model, autostart=True, **{"cameras.camera.topic": "/static_image"}, **asked)
     node.wait_state("active")
+
+    def deadlines() -> list[int]:
+        found = node.client.node.get_subscriptions_info_by_topic("/static_image")
+        return [each.qos_profile.deadline.nanoseconds for each in found]
+
     maps = node.output(Image, "instance_map", latched=False)
     wait_for(lambda: node.count("processed"), f"the picture; {message_of(node)}; log:\n{node.log}")
     assert node.values()["qos"] == "reliable, transient local"
+    assert deadlines() == [5 * 10**9], "what the user asks for goes with what is adapted"
     assert node.change("deactivate")
     assert node.change("activate")
     wait_for(lambda: maps.of((message.header.stamp.sec, message.header.stamp.nanosec)), "the picture once more")
     node.client.node.destroy_publisher(latched)
-    camera = topic(Image, "/static_image", reliability=ReliabilityPolicy.BEST_EFFORT)
+    camera = topic(Image, "/static_image", reliability=ReliabilityPolicy.BEST_EFFORT, deadline=often)
     count = len(maps.messages)
 
     def served() -> bool:
@@ -240,6 +249,8 @@ def test_a_picture_that_was_published_once_is_seen(
 
     wait_for(served, f"frames of another kind of publisher; {message_of(node)}; log:\n{node.log}")
     wait_for(lambda: node.values()["qos"] == "best effort, volatile", "what is asked for now")
+    assert deadlines() == [5 * 10**9]
+    assert "without effect" not in node.log
 
 
 # Clocks
