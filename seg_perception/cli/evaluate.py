@@ -6,16 +6,20 @@ import argparse
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
+from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
+from .model_arguments import model_choice
 
 if TYPE_CHECKING:
     from ..evaluation.datasets.labelled import LabelledSet
     from ..evaluation.results import Evaluation
     from ..evaluation.scheme import Subject
     from ..frame import Frame
+    from ..pipeline.opening import ModelChoice
 
 HELP = "measure models on labelled pictures or a bag with its truth, compare them, and write a report"
 
@@ -30,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--dataset", type=Path, metavar="PATH", help="labelled pictures: COCO file, or folder or file of another format"
     )
-    data.add_argument("--bag", type=Path, metavar="BAG", help="bag with its truth, as `streetworld --bag` writes")
+    data.add_argument(
+        "--bag", type=Path, nargs="+", metavar="BAG",
+        help="bag with its truth, as `streetworld --bag` writes; several: each by itself, and all together",
+    )  # fmt: skip
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures of --dataset")
     parser.add_argument(
         "--format", default="auto", metavar="F",
@@ -56,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pictures", type=int, default=8, metavar="N",
         help="frames in the report: so many of the best, worst and most changed each (default: %(default)s)",
     )  # fmt: skip
+    add_fleet_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     from .evaluate_tables import tables
 
     require_pycocotools()
+    if on_fleet(arguments) or len(arguments.bag or ()) > 1 or arguments.list is not None:
+        return _each_by_itself(arguments)
     options = EvaluateOptions(arguments.score, arguments.pictures, _watch)
     writable_folder(arguments.output)
     with ExitStack() as opened:
@@ -87,6 +97,29 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _each_by_itself(arguments: argparse.Namespace) -> int:
+    from ..evaluation.datasets.bag import TRUTH
+    from ..fleet.evaluate_work import EvaluateWork
+
+    if arguments.dataset is not None:
+        raise ConfigurationError("--dataset: expected --bag with several bags, --list or --engine ray")
+    threads = worker_threads(arguments)
+    models = [replace(model_choice(str(each), arguments), threads=threads) for each in arguments.model]
+    work = EvaluateWork.of(
+        models, _opened, truth=arguments.truth or TRUTH, topic=arguments.topic, score=arguments.score,
+        pictures=arguments.pictures,
+    )  # fmt: skip
+    return run_on_fleet(work, bags_of(arguments.bag, arguments), arguments.output, arguments)
+
+
+def _opened(models: Sequence[ModelChoice], opened: ExitStack) -> list[Subject]:
+    from ..backend.base import RunOptions
+
+    first = models[0]
+    paths = [Path(each.model) for each in models]
+    return _subjects(paths, first.backend, first.classes, RunOptions(first.device, first.threads), opened)
+
+
 def _data(arguments: argparse.Namespace) -> LabelledSet:
     """The labelled set."""
     from ..evaluation.datasets import open_dataset
@@ -98,7 +131,7 @@ def _data(arguments: argparse.Namespace) -> LabelledSet:
     if odd := [name for name, value in wrong.items() if value]:
         raise ConfigurationError(f"{', '.join(odd)}: expected only with {right}")
     if arguments.bag is not None:
-        return read_bag(arguments.bag, arguments.truth or TRUTH, arguments.topic)
+        return read_bag(arguments.bag[0], arguments.truth or TRUTH, arguments.topic)
     return open_dataset(arguments.dataset, arguments.images, arguments.format, _watch_files)
 
 

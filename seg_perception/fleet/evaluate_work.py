@@ -49,6 +49,11 @@ class EvaluateWork(Work):
     score: float
     pictures: int
 
+    @classmethod
+    def of(cls, models: Sequence[ModelChoice], open_subjects: OpenSubjects, **others: Any) -> EvaluateWork:
+        """The work, for processes with another working folder; `others` are the other attributes."""
+        return cls(tuple(map(anywhere, models)), open_subjects, **others)
+
     @property
     def threads(self) -> int:
         """See `Work`."""
@@ -122,7 +127,7 @@ class _EvaluateWorker(Worker):
     def __init__(self, work: EvaluateWork) -> None:
         self._work = work
         with ExitStack() as opened:
-            self._subjects = work.open_subjects([anywhere(each) for each in work.models], opened)
+            self._subjects = work.open_subjects(work.models, opened)
             self._opened = opened.pop_all()
 
     @property
