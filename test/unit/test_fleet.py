@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -19,17 +20,22 @@ from colour_model import paint_scene, save_canonical_colour_model
 from fleet_stand_in import FRAMES, StandIn
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from seg_perception.cli import label
+from seg_perception.cli.label import options_of
 from seg_perception.cli.main import main
 from seg_perception.errors import ConfigurationError, ModelError, SourceError
 from seg_perception.fleet.driver import Board
 from seg_perception.fleet.fleet import FleetOutcome, plan, run_fleet
+from seg_perception.fleet.label_work import LabelWork
 from seg_perception.fleet.local_engine import LocalEngine
 from seg_perception.fleet.progress import Progress
 from seg_perception.fleet.results import Results, tasks_of
 from seg_perception.fleet.work import Attempt, Failed, Result, Source, Task
+from seg_perception.metrics.coco_summary import summarize
 from seg_perception.sources.bag_reader import Bag
 from seg_perception.sources.bag_types import message_store
 
+ROOT = Path(__file__).parents[2]
 STORE = message_store()
 STEP_NS = 100_000_000
 
@@ -111,6 +117,58 @@ def test_each_bag_gets_a_bag_of_its_own_and_is_done_once(
     changes = json.loads((tmp_path / "second" / "fleet.json").read_text())["totals"]["changes"]
     assert (changes["frames"], changes["differing"], changes["mean_iou"]) == (12, 0, 1)
     assert {path.name for path in (tmp_path / "pages").iterdir()} == {"a-drive.html", "b-drive.html", "c.html"}
+
+
+def test_average_precision_of_bags_is_that_of_all_their_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    bags = [tmp_path / name for name in ("one", "two")]
+    for seed, bag in enumerate(bags, 5):
+        assert main(["streetworld", "--frames", "3", "--seed", str(seed), "--size", "320x192", "--bag", str(bag)]) == 0
+    out = tmp_path / "out"
+    model = str(ROOT / "engines" / "street-nano.onnx")
+    command = ["--model", model, "--threads", "1", "-o", str(out)]
+    assert main(["evaluate", "--bag", *map(str, bags), *command, "--pictures", "1"]) == 0
+    assert "over 2 bags" in capsys.readouterr().out
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for place, bag in enumerate(bags):
+        truth = json.loads((out / bag.name / "truth.json").read_text())
+        results = json.loads((out / bag.name / "street-nano.results.json").read_text())
+        images += [{**each, "id": each["id"] + 100 * place} for each in truth["images"]]
+        for lists, entries in ((objects, truth["annotations"]), (found, results)):
+            lists += [{**each, "image_id": each["image_id"] + 100 * place} for each in entries]
+    numbered = [{**each, "id": number} for number, each in enumerate(objects, 1)]
+    whole = {"images": images, "annotations": numbered, "categories": truth["categories"]}
+    merged = json.loads((out / "evaluation.json").read_text())["models"]["street-nano"]
+    for kind in ("mask", "box"):
+        stats = summarize(whole, [(sorted(each["id"] for each in images), found)], kind)[1]
+        assert merged[kind]["AP"] == pytest.approx(stats[0], abs=1e-9)
+        assert merged[kind]["AP50"] == pytest.approx(stats[1], abs=1e-9)
+    assert merged["box"]["AP"] > 0.05
+    assert (out / "one" / "report.html").is_file()
+
+
+def test_labels_of_bags_become_one_data_set(tmp_path: Path, model: Path):
+    """As the plain command makes it of the same recordings."""
+    bags = [write_bag(tmp_path / name, frames, 10 * frames) for name, frames in (("one", 7), ("two", 5))]
+    command = ["label", *map(str, bags), "--model", str(model), "--every", "3", "-o"]
+    assert main([*command, str(tmp_path / "plain")]) == 0
+    options = options_of(label_arguments([*command, ""]))
+    work, out = LabelWork.of(options), tmp_path / "out"
+    for _ in range(2):
+        outcome = run_fleet(plan(bags, out, work), out, work, LocalEngine())
+        assert not outcome.failures
+        assert outcome.totals["frames"] == 12
+        name = "instances.json"
+        assert (out / "dataset" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    assert not outcome.results
+    assert {path.name for path in out.iterdir() if path.is_dir()} == {"dataset", "one", "two"}
+
+
+def label_arguments(command: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    label.add_arguments(parser)
+    return parser.parse_args(list(command[1:]))
 
 
 def test_wrong_use_is_told_before_the_work(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]):
@@ -263,8 +321,7 @@ def test_an_interrupted_replay_goes_on_where_it_was(tmp_path: Path, model: Path)
 
 
 def process(code: str, *arguments: object) -> subprocess.Popen[bytes]:
-    root = Path(__file__).parents[2]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (root, root / "test")))}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "test")))}
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=env)
 
 
