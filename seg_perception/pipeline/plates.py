@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -171,8 +172,14 @@ def ink(colour: Colour) -> Colour:
 
 def shade(region: NDArray[np.uint8], colour: Colour, share: float) -> NDArray[np.uint8]:
     """A region `[h, w, 3]` under a translucent colour; `share` (0-1) is the colour's."""
+    return cv2.LUT(region, _shades(colour, share)).view(np.uint8)
+
+
+@lru_cache(maxsize=256)
+def _shades(colour: Colour, share: float) -> NDArray[np.uint8]:
+    """What each value of each channel becomes: uint8 `[1, 256, 3]`."""
     values = np.arange(256.0)[:, None] * (1 - share) + np.array(colour) * share
-    return cv2.LUT(region, np.round(values).astype(np.uint8)[None]).view(np.uint8)
+    return np.round(values).astype(np.uint8)[None]
 
 
 def _draw_pictogram(canvas: NDArray[np.uint8], group: int, corner: tuple[int, int], colour: Colour, side: int) -> None:
