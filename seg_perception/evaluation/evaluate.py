@@ -57,7 +57,7 @@ Frames = Iterable[tuple[str, Frame]]
 # bootstrap draws them together, unless there would be too few such blocks.
 _ALIKE, _FEWEST_BLOCKS = 20, 10
 # Frames whose results are handed to pycocotools at once.
-_BATCH = 200
+_BATCH = 100
 # Of more results the bootstrap draws fewer times, so that its time is bounded.
 _SAMPLES, _FEWEST_SAMPLES, _DRAWN_RESULTS = 1000, 200, 20_000_000
 
@@ -181,7 +181,9 @@ class _Work:
             )
 
     def _frame(self, image_id: int, frame: Frame) -> None:
-        truth = self._truths.of(image_id, any(run.subject.segmenter.spec.class_map for run in self._runs))
+        # Road groups have no stuff among them.
+        maps = any(run.subject.segmenter.spec.class_map for run in self._runs)
+        truth = self._truths.of(image_id, stuff=maps and self._scheme.by_categories)
         if truth.size != (frame.height, frame.width):
             raise SourceError(
                 f"{truth.name}: its truth has {truth.size[1]} x {truth.size[0]} pixels, the picture "

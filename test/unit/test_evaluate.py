@@ -218,10 +218,10 @@ def evaluated(path: Path, labelled: LabelledSet, folder: Path) -> Evaluation:
         backend.close()
 
 
-def panoptic_set(folder: Path) -> tuple[LabelledSet, list[Scene]]:
+def panoptic_set(folder: Path, names: tuple[str, ...] = NAMES) -> tuple[LabelledSet, list[Scene]]:
     """Scenes with ground below and air above, as the truth says, too."""
     scenes = random_scenes(3)
-    labels = write_set(folder, scenes)
+    labels = write_set(folder, scenes, names)
     rows = np.arange(SIZE[1])[:, None] * np.ones((1, SIZE[0]))
     stuff = np.where(rows < SIZE[1] // 2, 1, 0).astype(np.uint8)
     void = np.zeros(stuff.shape, bool)
@@ -248,6 +248,11 @@ def test_models_with_class_maps_have_stuff(tmp_path: Path):
         (panoptic.per_class["ground"].quality + panoptic.per_class["air"].quality) / 2
     )
     assert 0 < panoptic.means["things"].quality < 1
+    # Of a set with other names for the same things only road groups can be told.
+    other, _ = panoptic_set(tmp_path / "other", ("pedestrian", "truck", "traffic sign", "traffic light"))
+    by_groups = evaluated(path, other, tmp_path).scores[0].panoptic
+    assert set(by_groups.means) == {"all"}
+    assert by_groups.means["all"].matched == panoptic.means["things"].matched
 
 
 @pytest.fixture(scope="module")
