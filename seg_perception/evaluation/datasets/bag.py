@@ -73,16 +73,19 @@ class _BagFrames(FrameSource):
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         self.failures = []
+        left = dict(self._numbers)
         without = 0
         for _, frame in self._images:
-            number = self._numbers.get(frame.stamp_ns)
+            # An image that was recorded twice is evaluated once.
+            number = left.pop(frame.stamp_ns, None)
             if number is None:
                 without += 1
             else:
                 yield str(number), frame
         self.failures = list(self._images.failures)
         if without:
-            self.failures.append(SourceError(f"{self._path}: {without} images have no truth of their stamp"))
+            what = f"{without} images have no truth of their stamp, or come again"
+            self.failures.append(SourceError(f"{self._path}: {what}"))
 
     def __len__(self) -> int:
         return len(self._numbers)
