@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from ..errors import DeviceError, SegPerceptionError
@@ -30,7 +30,7 @@ def perform(
         attempt: at which task.
         tell: is told how far it is.
     """
-    task, begin = attempt.task, perf_counter()
+    task, begin, cpu = attempt.task, perf_counter(), process_time()
     try:
         for left in _partials(task):
             _remove(left)
@@ -45,7 +45,7 @@ def perform(
         partial.replace(output)
         result = Result(
             task.name, work.command, terms, task.source, output.name, bytes_of(output)[0], plain(outcome),
-            worker.identity, round(perf_counter() - begin, 3), number, socket.gethostname(), attempt.number,
+            worker.identity, round(perf_counter() - begin, 3), round(process_time() - cpu, 3), number, socket.gethostname(), attempt.number,
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )  # fmt: skip
         write_manifest(task.folder, result)

@@ -67,6 +67,7 @@ class Result:
         outcome: what the work says of it, plain values.
         identity: of the model that ran.
         seconds: that it took.
+        cpu_seconds: of the worker's process, all threads.
         worker: its number.
         host: on which it ran.
         attempt: which one it was, from 1.
@@ -83,6 +84,7 @@ class Result:
     outcome: Mapping[str, Any]
     identity: Mapping[str, str]
     seconds: float
+    cpu_seconds: float
     worker: int
     host: str
     attempt: int

@@ -1,0 +1,179 @@
+"""Many bags: one process against workers on Ray, what the driver costs for each bag, and how long Ray takes to start.
+
+    python -m bench.fleet [--model MODEL.onnx] [--rounds 3] [--bags 8] [--tasks 2000]
+
+Bags are those of the street world at 640 x 384, 40 frames each; each worker has one thread. The commands take turns, so
+that the machine's moods hit all of them alike. Driver's cost is that of tasks that do nothing but write their manifest.
+Without Ray (`make test-fleet` makes an environment with it) only what runs in one process is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+from typing import Any, ClassVar
+
+from bench.table import show
+from seg_perception.fleet.driver import Engine
+from seg_perception.fleet.fleet import plan, run_fleet
+from seg_perception.fleet.local_engine import LocalEngine
+from seg_perception.fleet.ray_engine import RayEngine
+from seg_perception.fleet.results import SUMMARY
+from seg_perception.fleet.work import Result, Task, Tell, Work, Worker
+
+ROOT = Path(__file__).parents[1]
+FRAMES = 40
+COMMAND = (sys.executable, "-m", "seg_perception.cli")
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="street-nano.onnx", help="canonical model")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--bags", type=int, default=8)
+    parser.add_argument("--tasks", type=int, default=2000)
+    values, _ = parser.parse_known_args()
+    # Ray's workers import this module, too.
+    os.environ["PYTHONPATH"] = str(ROOT)
+    has_ray = find_spec("ray") is not None
+    if not has_ray:
+        print("Ray is not installed: only one process is measured")
+    with tempfile.TemporaryDirectory() as folder:
+        _driver(Path(folder), values.tasks, has_ray)
+        _scaling(Path(folder), values, has_ray)
+
+
+def _scaling(folder: Path, values: argparse.Namespace, has_ray: bool) -> None:
+    bags = [folder / f"bag{number}" for number in range(values.bags)]
+    for number, bag in enumerate(bags):
+        made = ["streetworld", "--frames", str(FRAMES), "--seed", str(number), "--size", "640x384", "--bag", str(bag)]
+        subprocess.run([*COMMAND, *made], check=True, capture_output=True)
+    out = folder / "out"
+    replay = ["replay", *map(str, bags), "--model", values.model, "--threads", "1", "-o"]
+    plain = "plain, one bag of all"
+    ways = {plain: [*replay, f"{out}.mcap"], "--engine local": [*replay, str(out)]}
+    for workers in (1, 2) if has_ray else ():
+        ways[f"--engine ray --workers {workers}"] = [*replay, str(out), "--engine", "ray", "--workers", str(workers)]
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    at_work: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for _ in range(values.rounds):
+        for way, arguments in ways.items():
+            begin = perf_counter()
+            subprocess.run([*COMMAND, *arguments], check=True, capture_output=True)
+            seconds[way].append(perf_counter() - begin)
+            if out.is_dir():
+                at_work[way].append(_rate(json.loads((out / SUMMARY).read_text())))
+            shutil.rmtree(out, ignore_errors=True)
+            Path(f"{out}.mcap").unlink(missing_ok=True)
+    frames = FRAMES * len(bags)
+    base = median(seconds[plain])
+    at_work[plain] = [(float("nan"), float("nan"))]
+    rows = [
+        [
+            way, f"{median(each):.1f}", f"{min(each):.1f}-{max(each):.1f}", f"{frames / median(each):.2f}",
+            f"{base / median(each):.2f}",
+            *(f"{median(column):.{digits}f}" for column, digits in zip(zip(*at_work[way], strict=True), (2, 1))),
+        ]
+        for way, each in seconds.items()
+    ]  # fmt: skip
+    header = ["", "s", "range", "frames/s", "x plain", "frames/s at work", "CPU ms/frame"]
+    show(f"{len(bags)} bags of {FRAMES} frames, medians of {values.rounds} runs, start-up included", header, rows)
+
+
+def _rate(summary: Mapping[str, Any]) -> tuple[float, float]:
+    """Frames per second of all workers while they had a bag, and milliseconds of the CPU for each."""
+    workers = {(each["host"], each["worker"]) for each in summary["results"]}
+    spent = sum(each["seconds"] for each in summary["results"])
+    frames = summary["totals"]["frames"]
+    return frames * len(workers) / spent, 1e3 * sum(each["cpu_seconds"] for each in summary["results"]) / frames
+
+
+def _driver(folder: Path, count: int, has_ray: bool) -> None:
+    bags = folder / "nothing"
+    bags.mkdir()
+    for number in range(count):
+        (bags / f"{number:06}.bag").write_bytes(b"")
+    paths = sorted(bags.iterdir())
+    engines: dict[str, Engine] = {"--engine local (driver and worker)": LocalEngine()}
+    if has_ray:
+        engines["--engine ray, 2 workers (driver alone)"] = RayEngine(workers=2)
+    rows = []
+    for name, engine in engines.items():
+        out = folder / "tasks"
+        begin, cpu = perf_counter(), process_time()
+        planned = plan(paths, out, Nothing())
+        planning = perf_counter() - begin
+        outcome = run_fleet(planned, out, Nothing(), engine)
+        wall, cpu = perf_counter() - begin, process_time() - cpu
+        start = min(each.outcome["begun"] for each in outcome.results) - begin - planning
+        begin = perf_counter()
+        assert len(plan(paths, out, Nothing()).done) == count
+        skipping = perf_counter() - begin
+        rows.append([name, *(f"{1e3 * each / count:.3f}" for each in (cpu, wall - start, skipping)), f"{start:.1f}"])
+        shutil.rmtree(out)
+    header = ["ms for each of the tasks", "CPU", "wall", "skip", "s to the first task"]
+    show(f"{count} tasks that do nothing but write a manifest", header, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing(Work):
+    """Work that is none."""
+
+    command: ClassVar[str] = "nothing"
+    suffix: ClassVar[str] = ".txt"
+
+    @property
+    def threads(self) -> int:
+        """See `Work`."""
+        return 1
+
+    @property
+    def on_gpu(self) -> bool:
+        """See `Work`."""
+        return False
+
+    def terms(self) -> dict[str, Any]:
+        """See `Work`."""
+        return {}
+
+    def open(self) -> Worker:
+        """See `Work`."""
+        return _Idle()
+
+    def totals(self, results: Sequence[Result]) -> dict[str, Any]:
+        """See `Work`."""
+        return {"frames": 0}
+
+
+class _Idle(Worker):
+    @property
+    def identity(self) -> Mapping[str, str]:
+        return {}
+
+    def do(self, task: Task, output: Path, tell: Tell) -> Mapping[str, Any]:
+        begun = perf_counter()
+        output.touch()
+        # The clock is that of the machine, the same in every process.
+        return {"frames": 0, "faults": 0, "begun": begun}
+
+    def close(self) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    # Under its own name, by which the workers import it.
+    from bench.fleet import main as run
+
+    run()
