@@ -85,8 +85,8 @@ class FleetOutcome:
             "results": [
                 {
                     "name": each.name, "path": each.source.path, "frames": each.outcome.get("frames", 0),
-                    "faults": each.outcome.get("faults", 0), "seconds": each.seconds, "cpu_seconds": each.cpu_seconds, "worker": each.worker,
-                    "host": each.host, "attempt": each.attempt, "in_this_run": each.name in mine,
+                    "faults": each.outcome.get("faults", 0), "seconds": each.seconds, "cpu_seconds": each.cpu_seconds,
+                    "worker": each.worker, "host": each.host, "attempt": each.attempt, "in_this_run": each.name in mine,
                 }
                 for each in sorted((*self.done, *self.results), key=lambda each: each.name)
             ],

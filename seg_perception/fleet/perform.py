@@ -45,8 +45,8 @@ def perform(
         partial.replace(output)
         result = Result(
             task.name, work.command, terms, task.source, output.name, bytes_of(output)[0], plain(outcome),
-            worker.identity, round(perf_counter() - begin, 3), round(process_time() - cpu, 3), number, socket.gethostname(), attempt.number,
-            datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            worker.identity, round(perf_counter() - begin, 3), round(process_time() - cpu, 3), number,
+            socket.gethostname(), attempt.number, datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )  # fmt: skip
         write_manifest(task.folder, result)
     except SegPerceptionError as error:
