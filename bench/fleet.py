@@ -84,7 +84,7 @@ def _scaling(folder: Path, values: argparse.Namespace, has_ray: bool) -> None:
         [
             way, f"{median(each):.1f}", f"{min(each):.1f}-{max(each):.1f}", f"{frames / median(each):.2f}",
             f"{base / median(each):.2f}",
-            *(f"{median(column):.{digits}f}" for column, digits in zip(zip(*at_work[way], strict=True), (2, 1), strict=True)),
+            f"{median(rate for rate, _ in at_work[way]):.2f}", f"{median(cpu for _, cpu in at_work[way]):.1f}",
         ]
         for way, each in seconds.items()
     ]  # fmt: skip
