@@ -15,9 +15,8 @@ from tqdm import tqdm
 from ..backend.base import RunOptions
 from ..errors import ConfigurationError, FrameError, ModelOutputError, SourceError
 from ..frame import Frame
-from ..pipeline.host import open_backend
+from ..pipeline.opening import ModelChoice, open_segmenter
 from ..pipeline.options import SegmenterOptions
-from ..pipeline.segmenter import Segmenter
 from ..pipeline.select import SelectOptions
 from ..pipeline.track import TrackerOptions
 from ..sources.base import FrameSource
@@ -312,17 +311,13 @@ class _Labelling:
 
 
 def _open(path: Path, options: LabelOptions) -> Model:
-    backend = open_backend(path, options.backend, options.run)
-    try:
-        table = resolve_class_table(options.classes, backend.spec.class_names)
-        selected = SelectOptions(options.score)
-        segmenter = Segmenter(
-            backend, table, SegmenterOptions(selected, min_pixels=options.min_pixels, tracking=TrackerOptions())
-        )
-    except BaseException:
-        backend.close()
-        raise
-    return Model(segmenter, table)
+    run = options.run
+    choice = ModelChoice(str(path), options.backend, run.device, run.threads, options.classes)
+    kept = SegmenterOptions(
+        SelectOptions(options.score), min_pixels=options.min_pixels, tracking=TrackerOptions()
+    )  # fmt: skip
+    segmenter = open_segmenter(choice, kept)
+    return Model(segmenter, resolve_class_table(options.classes, segmenter.spec.class_names))
 
 
 def _count(source: FrameSource) -> int | None:

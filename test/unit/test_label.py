@@ -45,7 +45,7 @@ WHOLE = ("instances.json", "cvat.xml", "cvat_labels.json", "quality.json", "qual
 def opened_once() -> Iterator[None]:
     """Opening a model takes longer than labelling these drives."""
     patched = pytest.MonkeyPatch()
-    patched.setattr("seg_perception.label.run.open_backend", cache(open_backend))
+    patched.setattr("seg_perception.pipeline.opening.open_backend", cache(open_backend))
     patched.setattr(Segmenter, "close", lambda self: None)
     yield
     patched.undo()
