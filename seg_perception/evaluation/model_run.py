@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes import ROAD_GROUPS
+from ..classes import NO_GROUP, ROAD_GROUPS
 from ..errors import ModelOutputError
 from ..frame import Frame
 from ..metrics.average_precision import KINDS
@@ -155,8 +155,12 @@ class ModelRun:
         return Look(found, published, verdict)
 
     def in_groups(self, found: FrameInstances) -> FrameInstances:
-        """Instances labelled by road group instead of class."""
-        return FrameInstances(found.boxes_camera, found.scores, self._groups[found.labels], found.masks)
+        """The road users, signs and lights among instances, labelled by road group instead of class."""
+        groups = self._groups[found.labels]
+        rows = np.flatnonzero(groups != NO_GROUP)
+        return FrameInstances(
+            found.boxes_camera[rows], found.scores[rows], groups[rows], tuple(found.masks[row] for row in rows.tolist())
+        )
 
     def throughput(self) -> Throughput:
         """How fast it was."""

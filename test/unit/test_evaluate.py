@@ -190,6 +190,21 @@ def test_a_model_that_finds_less_is_compared(model: Path, tmp_path: Path, capsys
         assert len(each["throughput"]["samples_ms"]) == found["data"]["frames"] == 12
 
 
+def test_models_with_other_classes_meet_in_road_groups(model: Path, tmp_path: Path):
+    labels, out = write_set(tmp_path, random_scenes(3)), tmp_path / "out"
+    assert run("--model", ENGINES / "street-nano.onnx", model, "--dataset", labels, "-o", out, "--pictures", "0") == 0
+    found = read(out)
+    assert not found["by_categories"]
+    assert found["gallery"] == []
+    for each in found["models"]:
+        assert set(each["group_names"]) == {"pedestrian", "vehicle", "traffic_sign", "traffic_light"}
+        assert judged(out, each["name"], "segm")[0] >= 0
+    (comparison,) = found["comparisons"]
+    # What one finds of road users, signs and lights is new to the other, who has never seen rectangles.
+    assert comparison["agreement"]["extra"] > comparison["agreement"]["matched"]
+    assert comparison["differences"]["mask"]["all"]["value"] > 0.1
+
+
 def test_what_cannot_be_read_is_named_and_counted(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     labels, out = write_set(tmp_path, random_scenes(4)), tmp_path / "out"
     (tmp_path / "images" / "1.png").write_bytes(b"no picture")
