@@ -34,6 +34,9 @@ def add_fleet_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=int, default=0, metavar="N", help="how many on Ray (default: one for each core or GPU)"
     )
     fleet.add_argument(
+        "--per-gpu", type=int, default=1, metavar="N", help="workers on Ray that share a GPU (default: %(default)s)"
+    )
+    fleet.add_argument(
         "--retries", type=int, default=2, metavar="N", help="how often a failed bag is tried again (default: 2)"
     )
     fleet.add_argument("--list", type=Path, metavar="FILE", help="file with a path on each line; - for standard input")
@@ -88,8 +91,8 @@ def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: arg
     from ..fleet.fleet import plan, run_fleet
     from ..fleet.progress import Progress
 
-    if arguments.retries < 0 or arguments.workers < 0:
-        raise ConfigurationError("--retries, --workers: expected 0 or more")
+    if arguments.retries < 0 or arguments.workers < 0 or arguments.per_gpu < 1:
+        raise ConfigurationError("--retries, --workers: expected 0 or more; --per-gpu: 1 or more")
     planned = plan(paths, folder, work)
     _print_plan(planned)
     progress = Progress()
@@ -109,7 +112,7 @@ def _engine(arguments: argparse.Namespace) -> Engine:
     from ..fleet.local_engine import LocalEngine
     from ..fleet.ray_engine import RayEngine
 
-    return RayEngine(arguments.address, arguments.workers) if on_fleet(arguments) else LocalEngine()
+    return RayEngine(arguments.address, arguments.workers, arguments.per_gpu) if on_fleet(arguments) else LocalEngine()
 
 
 def _print_plan(planned: Plan) -> None:

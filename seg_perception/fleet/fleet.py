@@ -6,7 +6,7 @@ import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -110,7 +110,8 @@ def plan(paths: Sequence[Path], folder: Path, work: Work) -> Plan:
         reason = results.to_do(task, work.command, terms)
         finished = results.get(task.name)
         if reason is None and finished is not None:
-            done.append(finished)
+            # The same for all of them: kept once.
+            done.append(replace(finished, terms=terms))
             continue
         tasks.append(task)
         if reason:

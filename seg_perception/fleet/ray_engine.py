@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
@@ -30,14 +30,15 @@ _STATUS_GROUP = "status"
 class RayEngine(Engine):
     """Does tasks on Ray."""
 
-    def __init__(self, address: str = "", workers: int = 0) -> None:
+    def __init__(self, address: str = "", workers: int = 0, per_gpu: int = 1) -> None:
         """Say where.
 
         Args:
             address: empty for a Ray of this machine that ends with the run; `auto`, or host and port, of a cluster.
             workers: how many; 0 for as many as there are cores or GPUs for.
+            per_gpu: workers that share a GPU, where one cannot decode as quickly as the GPU works.
         """
-        self._address, self._workers = address, workers
+        self._address, self._workers, self._per_gpu = address, workers, per_gpu
 
     def run(self, work: Work, terms: Mapping[str, Any], board: Board) -> None:
         """See `Engine`.
@@ -49,8 +50,9 @@ class RayEngine(Engine):
         ray = _import_ray(local=not self._address)
         _connect(ray, self._address, self._workers * _cores(work))
         try:
-            count = self._workers or _room(ray.cluster_resources(), work)
-            crew = _Crew(ray, (work, terms), board, min(count, len(board.tasks)))
+            count = self._workers or _room(ray.cluster_resources(), work, self._per_gpu)
+            needs = {"num_cpus": _cores(work), "num_gpus": 1 / self._per_gpu if work.on_gpu else 0}
+            crew = _Crew(ray, (work, terms), board, needs, min(count, len(board.tasks)))
             try:
                 crew.go()
             finally:
@@ -95,10 +97,10 @@ def _cores(work: Work) -> int:
     return max(work.threads, 1)
 
 
-def _room(resources: Mapping[str, float], work: Work) -> int:
+def _room(resources: Mapping[str, float], work: Work, per_gpu: int) -> int:
     """How many workers a cluster has room for now."""
     cores = int(resources.get("CPU", 0))
-    return max(1, int(resources.get("GPU", 0)) if work.on_gpu else cores // _cores(work))
+    return max(1, int(resources.get("GPU", 0)) * per_gpu if work.on_gpu else cores // _cores(work))
 
 
 class Actor:
@@ -169,12 +171,13 @@ class _Hand:
 class _Crew:
     """The workers of a run."""
 
-    def __init__(self, ray: Any, asked: tuple[Work, Mapping[str, Any]], board: Board, count: int) -> None:
-        self._ray, self._board, work = ray, board, asked[0]
+    def __init__(
+        self, ray: Any, asked: tuple[Work, Mapping[str, Any]], board: Board, needs: Mapping[str, float], count: int
+    ) -> None:
+        self._ray, self._board, self._terms = ray, board, asked[1]
         # A thread for the work, always the same one, because CUDA cares; and one that tells how far it is.
-        self._class = ray.remote(concurrency_groups={_STATUS_GROUP: 1})(Actor).options(
-            num_cpus=_cores(work), num_gpus=1 if work.on_gpu else 0, max_restarts=0
-        )
+        actor = ray.remote(concurrency_groups={_STATUS_GROUP: 1})(Actor)
+        self._class = actor.options(**needs, max_restarts=0)
         self._shared = ray.put(asked)
         self._hands: list[_Hand] = []
         self._refusal = ""
@@ -232,7 +235,8 @@ class _Crew:
                 self._give_up(hand, refusal)
             return
         hand.attempt, hand.status = None, None
-        self._board.settle(came)
+        # Terms are the same for all of them: kept once.
+        self._board.settle(replace(came, terms=self._terms) if isinstance(came, Result) else came)
         if isinstance(came, Failed) and came.broken:
             self._replace(hand)
 
