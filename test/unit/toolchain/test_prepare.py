@@ -11,11 +11,11 @@ import pytest
 from colour_model import NAMES, colour_model, random_scene, save_colour_model
 from onnx import TensorProto, helper, numpy_helper
 
+from seg_perception import files
 from seg_perception.classes import ClassTable
 from seg_perception.contract import INSTANCE_OUTPUTS, METADATA_KEY, OPSET, ModelSpec
 from seg_perception.errors import ClassTableError, ConfigurationError, ModelError, UnknownFamilyError
 from seg_perception.geometry import ResizeSpec
-from seg_perception.toolchain import files
 from seg_perception.toolchain.canonical import prune
 from seg_perception.toolchain.export import Export, load_export
 from seg_perception.toolchain.families import PixelSpec, known_families, recognise
