@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..report.axes import Axis
 from ..report.html import Content
 from ..report.page import Section, bullets, collapsed, comparison, number, paragraph, table, verdict, write_page
-from ..report.plots import histogram, plots
+from ..report.plots import cumulative, plots
 
 # More rows make a page that no browser likes; fleet.json has all of them.
 _MOST_ROWS = 2000
@@ -61,20 +62,22 @@ def _speed(results: Sequence[Mapping[str, Any]]) -> Content:
         for key in sorted(bags)
     ]
     return [
-        plots(histogram("Speed of the bags", {"bags": rates}, "frames per second")) if rates else "",
+        plots(cumulative("Share of the bags up to a speed", {"bags": rates}, Axis("frames per second", low=0)))
+        if rates
+        else "",
         collapsed("Workers", table(["worker", "bags", "frames", "frames/s at work"], rows, numbers=1)) if rows else "",
     ]
 
 
 def _bags(results: Sequence[Mapping[str, Any]]) -> Content:
     rows = [
-        [each["name"], f"{each['frames']}", f"{each['faults']}", number(each["seconds"], 1), f"{each['attempt']}",
-         f"{each['host']} {each['worker']}", each["path"]]
+        [each["name"], each["path"], f"{each['frames']}", f"{each['faults']}", number(each["seconds"], 1),
+         f"{each['attempt']}", f"{each['host']} {each['worker']}"]
         for each in results[:_MOST_ROWS]
     ]  # fmt: skip
     more = len(results) - len(rows)
     return [
-        table(["bag", "frames", "faults", "seconds", "attempt", "worker", "path"], rows, numbers=1, sortable=True)
+        table(["bag", "path", "frames", "faults", "seconds", "attempt", "worker"], rows, numbers=2, sortable=True)
         if rows else "",
         paragraph(f"{more} more are in fleet.json.") if more else "",
     ]  # fmt: skip
