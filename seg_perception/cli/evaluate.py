@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
 from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
-from .model_arguments import model_choice
+from .model_arguments import add_model_arguments, model_choice
 
 if TYPE_CHECKING:
     from ..evaluation.datasets.labelled import LabelledSet
@@ -55,14 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--score", type=float, default=0.25,
         help="an instance is published from this score on; average precision looks at all (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--classes", default="auto", help="class table: a name, a YAML file, or auto")
-    parser.add_argument("--backend", default="", help="backend of all models (default: by each model's suffix)")
-    parser.add_argument("--device", default="", help="the backend's name of the device")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
     parser.add_argument(
         "--pictures", type=int, default=8, metavar="N",
         help="frames in the report: so many of the best, worst and most changed each (default: %(default)s)",
     )  # fmt: skip
+    add_model_arguments(parser)
     add_fleet_arguments(parser)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, SegPerceptionError
+from .model_arguments import add_model_arguments, model_choice
 
 if TYPE_CHECKING:
     from ..frame import Frame
@@ -24,12 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, metavar="M", help="canonical model (.onnx)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--score", type=float, default=0.25, help="lowest score (default: %(default)s)")
-    parser.add_argument("--classes", default="auto", help="class table: a name, a YAML file, or auto")
     parser.add_argument("--keep-other", action="store_true", help="also classes of no road group")
     parser.add_argument("--min-pixels", type=int, default=16, help="smallest instance (default: %(default)s)")
-    parser.add_argument("--backend", default="", help="openvino or onnxruntime (default: by the model's suffix)")
-    parser.add_argument("--device", default="", help="the backend's name of the device")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
     parser.add_argument(
         "--coco",
         type=Path,
@@ -38,15 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "each instance's own mask; the image id is the integer in the file name. Maps and overlays then show every "
         "class from score 0.25 on, and how well the maps match those masks is reported",
     )
+    add_model_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Process everything; 1 when something had to be skipped."""
-    from ..backend.base import RunOptions
     from ..files import writable_folder
-    from ..pipeline.host import open_backend
-    from ..pipeline.segmenter import Segmenter
-    from ..sources.class_tables import resolve_class_table
+    from ..pipeline.opening import open_segmenter
     from ..sources.images import open_source
 
     if any(path.is_dir() and path.resolve() == arguments.output.resolve() for path in arguments.paths):
@@ -58,17 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     sources = [open_source(path) for path in arguments.paths]
     if arguments.coco is not None and any(source.fps for source in sources):
         raise ConfigurationError("--coco: expected pictures with image ids in their names, got a video")
-    options = _options(arguments)
-    backend = open_backend(
-        arguments.model, arguments.backend, RunOptions(device=arguments.device, threads=arguments.threads)
-    )
-    try:
-        table = resolve_class_table(arguments.classes, backend.spec.class_names)
-        segmenter = Segmenter(backend, table, options)
+    with closing(open_segmenter(model_choice(str(arguments.model), arguments), _options(arguments))) as segmenter:
         print(", ".join(f"{key} {segmenter.identity[key]}" for key in ("backend", "device", "precision", "model")))
         return _process(segmenter, sources, arguments)
-    finally:
-        backend.close()
 
 
 def _options(arguments: argparse.Namespace) -> SegmenterOptions:

@@ -8,10 +8,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ClassTableError, ConfigurationError
+from ..errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ..classes import ClassTable
     from ..evaluation.coco import CocoSet
     from ..sources.base import FrameSource
     from ..toolchain.verify.compare import Verification, VerifyOptions
@@ -76,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..backend.base import RunOptions
+    from ..evaluation.scheme import class_table
     from ..files import writable_folder
     from ..pipeline.host import open_backend
     from ..pipeline.segmenter import Segmenter
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         plain = RunOptions(threads=arguments.threads)
         reference = opened.enter_context(closing(open_backend(arguments.reference, arguments.reference_backend, plain)))
         check_classes(reference.spec, tested.spec)
-        table = _table(arguments.classes, reference.spec.class_names)
+        table = class_table(arguments.classes, reference.spec.class_names)
         frames = tqdm(source, total=_count(source), unit="frame", disable=None)
         found = verify(Segmenter(reference, table), Segmenter(tested, table), frames, options, labels, table)
     notes = [f"skipped: {failure}" for failure in source.failures]
@@ -138,19 +138,6 @@ def _source(path: Path, labels: CocoSet | None) -> tuple[FrameSource, str]:
     if labels is not None:
         return labels.source(), f"labelled pictures of {labels.path}"
     return open_source(path), str(path)
-
-
-def _table(name: str, class_names: Sequence[str]) -> ClassTable:
-    """The class table; an empty one where none is asked for and none fits, because road groups are a detail here."""
-    from ..classes import ClassTable
-    from ..sources.class_tables import AUTO, resolve_class_table
-
-    try:
-        return resolve_class_table(name, class_names)
-    except ClassTableError:
-        if name != AUTO:
-            raise
-        return ClassTable("none", tuple(class_names), {})
 
 
 def _count(source: FrameSource) -> int | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..classes import NO_GROUP
 from ..errors import ClassTableError, SourceError
-from ..metrics.boxes import box_iou
+from ..metrics.boxes import most_covered
 from ..metrics.compact import CompactMask, FrameInstances
 from ..metrics.segmentations import decode_segmentation
 from ..sources.class_tables import category_groups
@@ -176,19 +176,6 @@ class Truths:
 def _values(entries: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float64]:
     """A number of each annotation, NaN where it is not stated."""
     return np.array([float(each.get(name, np.nan)) for each in entries], np.float64)
-
-
-def most_covered(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The largest share of each box that one other box covers, float64 `[N]` of float64 `[N, 4]`."""
-    if not len(boxes):
-        return np.zeros(0)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    iou = box_iou(boxes, boxes)
-    np.fill_diagonal(iou, 0)
-    # The shared area follows from the IoU.
-    shared = iou / (1 + iou) * (areas[:, None] + areas)
-    covered: NDArray[np.float64] = np.minimum(shared.max(axis=1) / np.maximum(areas, 1e-9), 1.0)
-    return covered
 
 
 def near_objects(boxes: NDArray[np.float64]) -> NDArray[np.int64]:

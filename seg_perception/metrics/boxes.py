@@ -34,3 +34,16 @@ def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     size = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
     area: NDArray[np.float64] = size[:, 0] * size[:, 1]
     return area
+
+
+def most_covered(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest share of each box that one other box covers, float64 `[N]` of float64 `[N, 4]`."""
+    if not len(boxes):
+        return np.zeros(0)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    iou = box_iou(boxes, boxes)
+    np.fill_diagonal(iou, 0)
+    # The shared area follows from the IoU.
+    shared = iou / (1 + iou) * (areas[:, None] + areas)
+    covered: NDArray[np.float64] = np.minimum(shared.max(axis=1) / np.maximum(areas, 1e-9), 1.0)
+    return covered

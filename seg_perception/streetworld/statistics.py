@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..classes import NO_GROUP, ROAD_GROUPS
 from ..errors import SourceError
+from ..metrics.boxes import most_covered
 from ..sources.class_tables import category_groups
 
 SIZE_EDGES = (0, 8, 16, 32, 64, 128, 256, float("inf"))
@@ -77,7 +78,7 @@ def statistics(path: Path) -> SetStatistics:
     sizes = np.concatenate([scale * np.sqrt(b[:, 2] * b[:, 3]) for scale, b in zip(scales, boxes, strict=True)])
     groups = np.array([group for rows in streets.values() for group, _, _ in rows])
     hidden = [share for rows in streets.values() for _, _, share in rows if share is not None]
-    covers = np.concatenate([most_covered(each) for each in boxes])
+    covers = np.concatenate([most_covered(np.hstack([b[:, :2], b[:, :2] + b[:, 2:]])) for b in boxes])
     return SetStatistics(
         path.parent.name,
         len(streets),
@@ -88,17 +89,6 @@ def statistics(path: Path) -> SetStatistics:
         _shares(covers, COVER_EDGES),
         _shares(np.array(hidden), COVER_EDGES) if len(hidden) == len(groups) else None,
     )
-
-
-def most_covered(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """For each of `[N, 4]` boxes (x, y, width, height) the largest share of it that another one covers, `[N]`."""
-    low, size = boxes[:, :2], boxes[:, 2:]
-    high = low + size
-    shared = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
-    area = np.clip(shared, 0, None).prod(2)
-    np.fill_diagonal(area, 0)
-    share: NDArray[np.float64] = area.max(1) / np.maximum(size.prod(1), 1e-9)
-    return share
 
 
 def tables(sets: Sequence[SetStatistics]) -> str:

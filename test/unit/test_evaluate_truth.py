@@ -14,9 +14,10 @@ from seg_perception.evaluation.coco import CocoSet, LabelledImage
 from seg_perception.evaluation.datasets.labelled import NO_STUFF, LabelledSet, StuffMap
 from seg_perception.evaluation.scheme import Scheme
 from seg_perception.evaluation.segments import Published, TrueSegments
-from seg_perception.evaluation.truth import FrameTruth, Truths, most_covered, near_objects
+from seg_perception.evaluation.truth import FrameTruth, Truths, near_objects
 from seg_perception.frame import Frame
 from seg_perception.instances import InstanceMap, Instances, Segmentation
+from seg_perception.metrics.boxes import most_covered
 from seg_perception.metrics.masks import encode_rle
 from seg_perception.sources.base import FrameSource
 

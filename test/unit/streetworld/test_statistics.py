@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from seg_perception.errors import SourceError
-from seg_perception.streetworld.statistics import most_covered, statistics, tables
+from seg_perception.streetworld.statistics import statistics, tables
 
 
 def annotate(folder: Path, boxes: dict[int, list[tuple[str, list[float]]]]) -> Path:
@@ -54,11 +53,6 @@ def test_what_is_hidden_is_told_apart_from_what_is_not_known(tmp_path: Path):
     found = statistics(path).hidden
     assert found is not None
     assert found.tolist() == [0.5, 0, 0.5, 0, 0]
-
-
-def test_boxes_cover_one_another():
-    boxes = np.array([[0, 0, 10, 10], [5, 0, 10, 10], [100, 100, 5, 5]], float)
-    assert most_covered(boxes).tolist() == [0.5, 0.5, 0.0]
 
 
 def test_a_set_without_streets_is_refused(tmp_path: Path):
