@@ -84,7 +84,7 @@ class EvaluateWork(Work):
         counts = {name: sum(each.outcome[name] for each in results) for name in ("frames", "faults")}
         return {**counts, "objects": dict(objects)}
 
-    def merge(self, results: Sequence[Result], folder: Path) -> list[str]:
+    def merge(self, results: Sequence[Result], folder: Path, new: bool) -> list[str]:
         """Average precision over the frames of all bags, which is no mean over bags."""
         names = results[0].outcome["models"]
         scores: dict[str, dict[str, Any]] = {name: {} for name in names}

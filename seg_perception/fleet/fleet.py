@@ -16,10 +16,10 @@ from ..errors import ConfigurationError
 from ..files import writable_folder, write_atomically
 from .driver import Board, Engine, Failure
 from .page import write_fleet_page
-from .results import SUMMARY, Results, tasks_of
+from .results import LOCK, SUMMARY, Results, tasks_of
 from .work import Result, Task, Work, plain
 
-PAGE, _LOCK = "fleet.html", ".fleet.lock"
+PAGE = "fleet.html"
 Show = Callable[[Board], None]
 
 
@@ -142,7 +142,7 @@ def run_fleet(
             if planned.tasks:
                 engine.run(work, planned.terms, board)
             all_results = (*planned.done, *board.results)
-            board.notes += work.merge(all_results, folder) if all_results else []
+            board.notes += work.merge(all_results, folder, bool(board.results)) if all_results else []
         finally:
             outcome = _outcome(planned, work, board, perf_counter() - begin)
             data = json.dumps(outcome.as_json(), indent=1, allow_nan=False)
@@ -166,7 +166,7 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         ConfigurationError: there is one.
     """
-    with (folder / _LOCK).open("w") as file:
+    with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,11 +10,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..label.dataset import STATE
 from ..label.merge import merge
 from ..label.run import Labeller, LabelOptions
 from ..pipeline.opening import ModelChoice
 from .models import anywhere, model_terms, runs_on_gpu
-from .results import DATASET
+from .results import DATASET, set_aside
 from .work import Result, Task, Tell, Work, Worker, plain
 
 
@@ -27,6 +29,7 @@ class LabelWork(Work):
 
     command: ClassVar[str] = "label"
     suffix: ClassVar[str] = ""
+    precious: ClassVar[bool] = True
     options: LabelOptions
 
     @classmethod
@@ -66,14 +69,15 @@ class LabelWork(Work):
         counts = {name: sum(each.outcome[name] for each in results) for name in ("frames", "chosen", "faults")}
         return {**counts, **{name: dict(counter) for name, counter in sums.items()}}
 
-    def merge(self, results: Sequence[Result], folder: Path) -> list[str]:
-        """Make one data set of all."""
+    def merge(self, results: Sequence[Result], folder: Path, new: bool) -> list[str]:
+        """Make one data set of all; one that is there and has others is kept under another name."""
+        if not new and _sources(folder / DATASET) == {each.source.path for each in results}:
+            return []
         parts = [folder / each.output for each in sorted(results, key=lambda each: each.name)]
         partial, whole = folder / f".{DATASET}.partial", folder / DATASET
         shutil.rmtree(partial, ignore_errors=True)
         merged = merge(parts, partial)
-        # What a reader has open stays there under the old name until the new one is whole.
-        shutil.rmtree(whole, ignore_errors=True)
+        set_aside(whole)
         partial.replace(whole)
         return [f"{len(merged)} frames of {len(parts)} bags as one data set: {whole}"]
 
@@ -103,6 +107,14 @@ class _LabelWorker(Worker):
     def close(self) -> None:
         """Close the models."""
         self._labeller.close()
+
+
+def _sources(folder: Path) -> set[str]:
+    """Recordings of a data set; none if there is none."""
+    try:
+        return set(json.loads((folder / STATE).read_text(encoding="utf-8"))["sources"])
+    except (OSError, KeyError, ValueError):
+        return set()
 
 
 def _choices(options: LabelOptions) -> list[ModelChoice]:

@@ -13,7 +13,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 from ..errors import DeviceError, SegPerceptionError
-from .results import MANIFEST, bytes_of, write_manifest
+from .results import MANIFEST, bytes_of, set_aside, write_manifest
 from .work import Attempt, Failed, Result, Task, Tell, Work, Worker, plain
 
 
@@ -40,7 +40,9 @@ def perform(
         output = task.folder / f"{task.name}{work.suffix}"
         # In this order: no manifest ever stands beside an output that it does not describe.
         (task.folder / f"{task.name}{MANIFEST}").unlink(missing_ok=True)
-        if output.is_dir():
+        if work.precious:
+            set_aside(output)
+        elif output.is_dir():
             shutil.rmtree(output)
         partial.replace(output)
         result = Result(

@@ -50,7 +50,7 @@ class RayEngine(Engine):
         ray = _import_ray(local=not self._address)
         _connect(ray, self._address, self._workers * _cores(work))
         try:
-            count = self._workers or _room(ray.cluster_resources(), work, self._per_gpu)
+            count = self._workers or room(ray.cluster_resources(), work, self._per_gpu)
             needs = {"num_cpus": _cores(work), "num_gpus": 1 / self._per_gpu if work.on_gpu else 0}
             crew = _Crew(ray, (work, terms), board, needs, min(count, len(board.tasks)))
             try:
@@ -64,7 +64,6 @@ class RayEngine(Engine):
 def _import_ray(local: bool) -> Any:
     # Before the import: nothing is told to anybody, and a Ray of this machine alone listens on its loopback only.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if local:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     try:
@@ -97,7 +96,7 @@ def _cores(work: Work) -> int:
     return max(work.threads, 1)
 
 
-def _room(resources: Mapping[str, float], work: Work, per_gpu: int) -> int:
+def room(resources: Mapping[str, float], work: Work, per_gpu: int) -> int:
     """How many workers a cluster has room for now."""
     cores = int(resources.get("CPU", 0))
     return max(1, int(resources.get("GPU", 0)) * per_gpu if work.on_gpu else cores // _cores(work))

@@ -20,8 +20,10 @@ from ..files import write_atomically
 from .work import Result, Source, Task, plain
 
 MANIFEST = ".json"
-# What came of all bags; a folder that has it is one of a fleet.
+# What came of all bags.
 SUMMARY = "fleet.json"
+# Held while a run writes there; a folder that has it is one of a fleet.
+LOCK = ".fleet.lock"
 # Names of what is made of all bags.
 DATASET, EVALUATION = "dataset", "evaluation.json"
 RESERVED = frozenset({"fleet", DATASET, EVALUATION.removesuffix(MANIFEST)})
@@ -34,7 +36,7 @@ class Results:
         """Look what is there; manifests are read when they are asked for.
 
         Raises:
-            ConfigurationError: the folder cannot be read.
+            ConfigurationError: the folder cannot be read, or is none of a fleet.
         """
         self.folder = folder
         try:
@@ -45,6 +47,11 @@ class Results:
             raise ConfigurationError(
                 f"{folder}: cannot be read ({error.strerror or error}); choose another -o"
             ) from error
+        if names and LOCK not in names:
+            raise ConfigurationError(
+                f"{folder}: expected a new or empty folder or that of an earlier run, it has other files; "
+                "choose another -o"
+            )
         self._read: dict[str, Result | None] = {}
 
     def get(self, name: str) -> Result | None:
@@ -69,7 +76,8 @@ class Results:
         if changed := [name for name in {**done.terms, **terms} if done.terms.get(name) != terms.get(name)]:
             return f"done with other {', '.join(changed)}"
         output = self.folder / done.output
-        if not output.exists() or bytes_of(output)[0] != done.output_bytes:
+        # What is in a folder people may have worked on since.
+        if not output.exists() or (not output.is_dir() and bytes_of(output)[0] != done.output_bytes):
             return f"{done.output} is not there, or not as it was written"
         return None
 
@@ -91,6 +99,15 @@ def write_manifest(folder: Path, result: Result) -> None:
     """
     data = json.dumps(plain(asdict(result)), indent=1, allow_nan=False)
     write_atomically(folder / f"{result.name}{MANIFEST}", f"{data}\n".encode())
+
+
+def set_aside(path: Path) -> None:
+    """Give what is there another name: people may have worked on it."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    if path.exists():
+        path.rename(aside)
 
 
 def source_of(path: Path) -> Source:
@@ -123,8 +140,11 @@ def tasks_of(paths: Sequence[Path], results: Results) -> list[Task]:
 
     Raises:
         SourceError: one is not there.
+        ConfigurationError: one is in the folder of the results.
     """
     sources = {source.path: source for source in map(source_of, paths)}
+    if inside := next((path for path in sources if results.folder in Path(path).parents), ""):
+        raise ConfigurationError(f"{inside}: expected bags outside of the folder of the results; choose another -o")
     names = _names(list(sources), results)
     tasks = [Task(names[path], source, results.folder) for path, source in sources.items()]
     return sorted(tasks, key=lambda task: -task.source.bytes)

@@ -144,10 +144,12 @@ class Work(ABC):
     Attributes:
         command: its name.
         suffix: of an output; empty for a folder.
+        precious: whether people work on outputs, so that one that is done again is kept under another name.
     """
 
     command: ClassVar[str]
     suffix: ClassVar[str]
+    precious: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -175,8 +177,17 @@ class Work(ABC):
     def totals(self, results: Sequence[Result]) -> dict[str, Any]:
         """Results of several bags as one, plain values."""
 
-    def merge(self, results: Sequence[Result], folder: Path) -> list[str]:
-        """Make of the results what can only be made of all; returns lines for people."""
+    def merge(self, results: Sequence[Result], folder: Path, new: bool) -> list[str]:
+        """Make of the results what can only be made of all.
+
+        Args:
+            results: of this run and of earlier ones, at least one.
+            folder: where they are.
+            new: whether this run made any of them.
+
+        Returns:
+            Lines for people.
+        """
         return []
 
 

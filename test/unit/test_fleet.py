@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,14 @@ from seg_perception.fleet.fleet import FleetOutcome, plan, run_fleet
 from seg_perception.fleet.label_work import LabelWork
 from seg_perception.fleet.local_engine import LocalEngine
 from seg_perception.fleet.progress import Progress
+from seg_perception.fleet.ray_engine import room
+from seg_perception.fleet.replay_work import ReplayWork
 from seg_perception.fleet.results import Results, tasks_of
 from seg_perception.fleet.work import Attempt, Failed, Result, Source, Task
 from seg_perception.metrics.coco_summary import summarize
+from seg_perception.pipeline.opening import ModelChoice
+from seg_perception.pipeline.options import SegmenterOptions
+from seg_perception.replay.job import ReplayJob
 from seg_perception.sources.bag_reader import Bag
 from seg_perception.sources.bag_types import message_store
 
@@ -162,6 +168,16 @@ def test_labels_of_bags_become_one_data_set(tmp_path: Path, model: Path):
         name = "instances.json"
         assert (out / "dataset" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
     assert not outcome.results
+    # What people may have worked on is never thrown away.
+    (out / "one" / "reviewed.json").touch()
+    (out / "dataset" / "reviewed.json").touch()
+    work = LabelWork.of(options_of(label_arguments([*command, "", "--score", "0.5"])))
+    assert len(run_fleet(plan(bags, out, work), out, work, LocalEngine()).results) == 2
+    assert (out / "one.1" / "reviewed.json").exists()
+    assert (out / "dataset.1" / "reviewed.json").exists()
+    assert not (out / "dataset" / "reviewed.json").exists()
+    for path in out.glob("*.1"):
+        path.rename(tmp_path / path.name)
     assert {path.name for path in out.iterdir() if path.is_dir()} == {"dataset", "one", "two"}
 
 
@@ -183,6 +199,12 @@ def test_wrong_use_is_told_before_the_work(tmp_path: Path, model: Path, capsys: 
     assert "expected the folder of an earlier run" in told(str(bag), "--against", str(bag))
     assert "missing: cannot be read" in told(str(bag), str(tmp_path / "missing"))
     assert "--retries" in told(str(bag), "--retries", "-1")
+    # Bags are never written over.
+    assert main(["replay", str(bag / "bag.mcap"), "--model", str(model), "-o", str(bag)]) == 1
+    assert "it has other files" in capsys.readouterr().err
+    (bag / ".fleet.lock").touch()
+    assert main(["replay", str(bag / "bag.mcap"), "--model", str(model), "-o", str(bag)]) == 1
+    assert "outside of the folder of the results" in capsys.readouterr().err
 
 
 def test_without_ray_the_error_names_it(
@@ -386,6 +408,21 @@ def test_large_bags_come_first_and_failed_ones_go_to_another_host():
     assert [task.name for task in board.left] == ["bag0"]
     board.settle(done(third))
     assert board.settled
+
+
+def test_workers_are_as_many_as_there_is_room_for():
+    resources = {"CPU": 9.0, "GPU": 2.0}
+    choice = ModelChoice("model.onnx", threads=4)
+    job = ReplayJob((), Path("out"))
+
+    def workers(choice: ModelChoice, per_gpu: int = 1) -> int:
+        return room(resources, ReplayWork(choice, SegmenterOptions(), job), per_gpu)
+
+    assert workers(choice) == 2
+    assert workers(replace(choice, threads=1)) == 9
+    assert workers(replace(choice, threads=16)) == 1
+    assert workers(replace(choice, device="cuda"), 3) == 6
+    assert workers(replace(choice, model="model.engine")) == 2
 
 
 def test_the_line_of_progress_tells_what_is_left():
