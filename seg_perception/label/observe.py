@@ -158,21 +158,20 @@ class Observer:
             objects.append(
                 LabelledObject(name, mask, round(score, 4), number if self._options.tracking else 0, visible)
             )
-        concerns += [
+        return objects, [*concerns, *self._overlooked(seen, threshold), *_disagreements(seen)]
+
+    def _overlooked(self, seen: Observation, threshold: float) -> list[Concern]:
+        """What is not labelled, but might have been."""
+        found = seen.doubtful
+        weights = doubt(found.scores, threshold)
+        places = [box_of(each) for each in found.boxes_camera]
+        return [
             Concern(
-                "overlooked", weight, f"perhaps a {self._name(seen.doubtful, row)}, at score {score:.2f}", box_of(box)
+                "overlooked", float(weights[row]), f"perhaps a {self._name(found, row)}, at score {score:.2f}", place
             )
-            for row, (score, box, weight) in enumerate(
-                zip(
-                    seen.doubtful.scores,
-                    seen.doubtful.boxes_camera,
-                    doubt(seen.doubtful.scores, threshold),
-                    strict=True,
-                )
-            )
-            if weight > 0
+            for row, (score, place) in enumerate(zip(found.scores.tolist(), places, strict=True))
+            if weights[row] > 0
         ]
-        return objects, concerns + _disagreements(seen)
 
     def _name(self, instances: Instances, index: int) -> str:
         if self._by_class:
@@ -234,21 +233,22 @@ def _disagreements(seen: Observation) -> list[Concern]:
     """Where the other model says something else."""
     if seen.other is None:
         return []
-    theirs, compared = seen.other.instances, seen.other.agreement
-    ours = by_group(seen.result)
-    found = [
-        Concern("models", 1.0, f"the other model sees a {group_name(int(theirs.labels[row]))} here, at score "
-                f"{theirs.scores[row]:.2f}", box_of(theirs.boxes_camera[row]))
-        for row in compared.extra.tolist()
-    ]  # fmt: skip
-    found += [
-        Concern("models", 1.0, f"the other model sees no {group_name(int(ours.labels[row]))} here",
-                box_of(ours.boxes_camera[row]))
-        for row in compared.missed.tolist()
-    ]  # fmt: skip
-    found += [
-        Concern("models", 1.0, f"the other model calls this {group_name(int(ours.labels[row]))} a "
-                f"{group_name(int(theirs.labels[column]))}", box_of(ours.boxes_camera[row]))
-        for row, column in compared.switched.tolist()
-    ]  # fmt: skip
-    return found
+    ours, theirs, compared = by_group(seen.result), seen.other.instances, seen.other.agreement
+
+    def name(instances: FrameInstances, row: int) -> str:
+        return group_name(int(instances.labels[row]))
+
+    def concern(words: str, instances: FrameInstances, row: int) -> Concern:
+        return Concern("models", 1.0, f"the other model {words}", box_of(instances.boxes_camera[row]))
+
+    return [
+        *(
+            concern(f"sees a {name(theirs, row)} here, at score {theirs.scores[row]:.2f}", theirs, row)
+            for row in compared.extra.tolist()
+        ),
+        *(concern(f"sees no {name(ours, row)} here", ours, row) for row in compared.missed.tolist()),
+        *(
+            concern(f"calls this {name(ours, row)} a {name(theirs, column)}", ours, row)
+            for row, column in compared.switched.tolist()
+        ),
+    ]

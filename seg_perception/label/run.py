@@ -232,7 +232,8 @@ class _Labelling:
         self._picker.begin()
         self._windows, self._pending = {}, {}
         faults: list[str] = []
-        with tqdm(source, Path(path).name, _count(source), unit="frame", disable=None) as frames:
+        frames = tqdm(source, Path(path).name, _count(source), unit="frame", disable=None)
+        try:
             for index, (name, frame) in enumerate(frames):
                 self._seen += 1
                 try:
@@ -240,6 +241,10 @@ class _Labelling:
                 except (FrameError, ModelOutputError) as error:
                     faults.append(f"{name}: {error}")
                 self._checkpoint()
+        except SourceError as error:
+            faults.append(str(error))
+        finally:
+            frames.close()
         for window in self._windows.values():
             for index, concerns in window.flush():
                 self._commit(index, concerns)
