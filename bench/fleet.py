@@ -75,6 +75,8 @@ def _scaling(folder: Path, values: argparse.Namespace, has_ray: bool) -> None:
             seconds[way].append(perf_counter() - begin)
             if out.is_dir():
                 at_work[way].append(_rate(json.loads((out / SUMMARY).read_text())))
+            # Minutes pass between two tables.
+            print(f"{way}: {seconds[way][-1]:.1f} s, {at_work[way][-1]}", file=sys.stderr, flush=True)
             shutil.rmtree(out, ignore_errors=True)
             Path(f"{out}.mcap").unlink(missing_ok=True)
     frames = FRAMES * len(bags)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -32,9 +32,7 @@ class Board:
         frames: processed ones of finished tasks.
     """
 
-    def __init__(
-        self, tasks: Sequence[Task], retries: int, show: Callable[[Board], None] | None = None
-    ) -> None:  # fmt: skip
+    def __init__(self, tasks: Sequence[Task], retries: int, show: Callable[[Board], None] | None = None) -> None:
         """Begin.
 
         Args:
@@ -163,7 +161,7 @@ class Engine(ABC):
 class _Running:
     task: Task
     frames: int = 0
-    of: int | None = field(default=None)
+    of: int | None = None
 
     @property
     def share(self) -> float:

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -154,6 +154,7 @@ class _Hand:
         asked: when.
         deaths: of its process before it was ready.
         host: where it runs.
+        ready: whether its models are open.
     """
 
     number: int
@@ -164,7 +165,7 @@ class _Hand:
     asked: float = 0.0
     deaths: int = 0
     host: str = ""
-    ready: bool = field(default=False)
+    ready: bool = False
 
 
 class _Crew:
