@@ -23,7 +23,8 @@ os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", os.environ["FASTDDS_DEFA
 pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or source a ROS distribution")
 pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed: `make setup`, or ros-DISTRO-vision-msgs")
 
-from integration.harness import Client, NodeProcess, Spare
+from integration.harness import Client, NodeProcess
+from integration.spare import Spare
 
 
 @pytest.fixture(scope="session")
