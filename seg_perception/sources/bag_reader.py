@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BackendUnavailable, SourceError
+from .bag_salvage import COMPRESSED_SUFFIX, has_journal, salvage
 from .bag_salvage import BagMessage as BagMessage
-from .bag_salvage import salvage
 
 METADATA = "metadata.yaml"
 STORAGE_SUFFIXES = (".mcap", ".db3")
@@ -105,6 +105,10 @@ class Bag:
         from rosbags.rosbag2 import Reader
         from rosbags.typesys import Stores, get_typestore
 
+        if any(has_journal(file) for file in _storage_files(self.path)):
+            # rosbags does not look into it.
+            self._count_salvaged()
+            return
         try:
             if self.path.suffix == ".bag":
                 reader: Any = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS1_NOETIC))
@@ -170,9 +174,19 @@ def _storage_files(path: Path) -> list[Path]:
     """The files of a bag in the order of their numbers: NAME_2 comes before NAME_10."""
     if not path.is_dir():
         return [path] if path.suffix in STORAGE_SUFFIXES else []
-    files = [each for each in path.iterdir() if each.suffix in STORAGE_SUFFIXES]
-    return sorted(files, key=lambda each: [(int(part), "") if part.isdigit() else (0, part)
-                                           for part in re.split(r"(\d+)", each.name)])  # fmt: skip
+    files = {each.name: each for each in path.iterdir() if _is_storage(each.name)}
+    # What was unpacked once lies beside the compressed file.
+    chosen = [
+        each
+        for name, each in files.items()
+        if not name.endswith(COMPRESSED_SUFFIX) or name.removesuffix(COMPRESSED_SUFFIX) not in files
+    ]
+    return sorted(chosen, key=lambda each: [(int(part), "") if part.isdigit() else (0, part)
+                                            for part in re.split(r"(\d+)", each.name)])  # fmt: skip
+
+
+def _is_storage(name: str) -> bool:
+    return Path(name.removesuffix(COMPRESSED_SUFFIX)).suffix in STORAGE_SUFFIXES
 
 
 def _text(error: Exception) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mcap.reader import make_reader
 from numpy.typing import NDArray
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from seg_perception.errors import SourceError
+from seg_perception.messages.images import IMAGE
+from seg_perception.replay.writer import BagWriter
 from seg_perception.sources.bag_types import message_store
 from seg_perception.sources.bags import BagImages
 from seg_perception.sources.encodings import to_bgr
@@ -149,6 +155,48 @@ def test_a_damaged_stretch_costs_only_what_lies_in_it(tmp_path: Path, plugin: St
     assert source.failures
     stamps = [frame.stamp_ns for frame in frames]
     assert stamps == sorted(set(stamps))
+
+
+def test_behind_damage_reading_goes_on_with_the_next_chunk(tmp_path: Path):
+    path = tmp_path / "drive.mcap"
+    with BagWriter(path, {}) as writer:
+        for index, each in enumerate(pictures(9)):
+            data = TYPES.serialize_cdr(image(index, each), IMAGE)
+            writer.write("/camera/image_raw", IMAGE, index, data)
+    with path.open("rb") as file:
+        chunks = make_reader(file).get_summary().chunk_indexes
+    data = bytearray(path.read_bytes())
+    # What is in the first ones, which alone tell the channel, and the heads of two more.
+    for chunk in chunks[:-8]:
+        data[chunk.chunk_start_offset + 60] ^= 255
+    for chunk in chunks[-5:-3]:
+        data[chunk.chunk_start_offset - 20 : chunk.chunk_start_offset + 20] = bytes([255] * 40)
+    path.write_bytes(data)
+    source = BagImages(path)
+    assert [frame.stamp_ns - 7_000_000_000 for _, frame in source] == [1, 2, 3, 6, 7, 8]
+    assert source.failures
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.MESSAGE, CompressionMode.FILE])
+def test_a_compressed_bag_needs_no_metadata(tmp_path: Path, mode: CompressionMode):
+    writer = Writer(tmp_path / "drive", version=9, storage_plugin=StoragePlugin.SQLITE3)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection("/camera/image_raw", IMAGE, typestore=TYPES)
+        for index, each in enumerate(pictures(3)):
+            writer.write(connection, index, TYPES.serialize_cdr(image(index, each), IMAGE))
+    (tmp_path / "drive" / "metadata.yaml").unlink()
+    assert [frame.stamp_ns - 7_000_000_000 for _, frame in open_source(tmp_path / "drive")] == [0, 1, 2]
+
+
+def test_what_is_in_the_journal_of_a_recorder_that_died_is_read(tmp_path: Path):
+    bag = write_bag(tmp_path / "drive", StoragePlugin.SQLITE3, [image(0, pictures(1)[0])])
+    with closing(sqlite3.connect(bag / "drive.db3")) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("INSERT INTO messages (topic_id, timestamp, data) SELECT topic_id, 5, data FROM messages")
+        database.commit()
+        shutil.copytree(bag, tmp_path / "dead")
+    assert len(list(open_source(tmp_path / "dead"))) == 2
 
 
 def test_a_part_of_a_bag(tmp_path: Path):
