@@ -17,6 +17,7 @@ from ..frame import Frame
 from ..geometry import ResizeGeometry
 from ..instances import Detections, InstanceMap
 from ..sources.encodings import view
+from ..sources.share import find_model
 from .cells import at_output
 from .components import Components, check_class_map
 from .letterbox import letterbox
@@ -113,8 +114,14 @@ class HostBackend:
 
 
 def open_backend(path: Path, backend: str = "", options: RunOptions | None = None) -> Backend:
-    """Open a canonical model or an engine as a `Backend`; see `backend.registry.open_model` for the errors."""
-    opened = open_model(path, backend, options)
+    """Open a canonical model or an engine as a `Backend`; see `backend.registry.open_model` for the errors.
+
+    Args:
+        path: of its file, or the name of a file in the package's share/engines.
+        backend: its name; empty for the one that goes with the file's suffix.
+        options: how it runs.
+    """
+    opened = open_model(find_model(str(path)), backend, options)
     return opened if isinstance(opened, Backend) else HostBackend(opened)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..backend.base import RunOptions
 from ..sources.class_tables import AUTO, resolve_class_table
-from ..sources.share import find_model
 from .host import open_backend
 from .options import SegmenterOptions
 from .segmenter import Segmenter
@@ -38,7 +38,7 @@ def open_segmenter(choice: ModelChoice, options: SegmenterOptions | None = None)
         SegPerceptionError: the model or the class table cannot be used.
     """
     run = RunOptions(device=choice.device, threads=choice.threads)
-    backend = open_backend(find_model(choice.model), choice.backend, run)
+    backend = open_backend(Path(choice.model), choice.backend, run)
     try:
         return Segmenter(backend, resolve_class_table(choice.classes, backend.spec.class_names), options)
     except BaseException:
