@@ -102,8 +102,8 @@ def _comparison(comparison: Comparison, names: Sequence[str]) -> str:
     agreed = comparison.agreement
     title = f"{names[comparison.model]} against {names[0]}: points of AP gained, 95 % interval"
     total = (
-        f"of {agreed.reference} instances {agreed.matched} in both with a mean IoU of {_number(agreed.mean_iou)}, "
-        f"{agreed.missed} lost, {agreed.extra} new, {agreed.switched} of another class"
+        f"of {agreed.reference} instances {agreed.missed} lost and {agreed.switched} of another class, "
+        f"{agreed.extra} new; counterparts, doubtful ones too, have a mean IoU of {_number(agreed.mean_iou)}"
     )
     return f"{text_table(title, ['of', '', 'gain', 'low', 'high'], rows)}\n  {total}"
 
