@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ HELP = "send every frame of bags or videos through a model, and write a bag with
 _DEMANDS = {"semantic": "semantic_map", "color": "instance_map/color", "overlay": "overlay/compressed"}
 _SPEEDS = ("max", "realtime")
 _MOST_FAULTS = 20
+# Three years; times are counted in nanoseconds of 64 bits.
+_MOST_SECONDS = 1e8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--duration", type=float, default=0.0, metavar="S", help="seconds of each recording to replay; 0: all"
     )
-    parser.add_argument(
-        "--copy-inputs", action="store_true", help="copy the bags' messages, too; of videos the frames"
-    )
+    parser.add_argument("--copy-inputs", action="store_true", help="copy the bags' messages, too; of videos the frames")
     parser.add_argument(
         "--with", dest="demands", nargs="+", choices=sorted(_DEMANDS), default=[], metavar="WHAT",
         help=f"also write {', '.join(sorted(_DEMANDS))}, which the node makes only for subscribers",
@@ -105,11 +106,13 @@ def _job(arguments: argparse.Namespace) -> ReplayJob:
     from ..replay.replay import ReplayOptions
 
     for name in ("start", "duration"):
-        if not getattr(arguments, name) >= 0:
-            raise ConfigurationError(f"--{name}: expected 0 or more seconds, got {getattr(arguments, name)}")
+        if not 0 <= getattr(arguments, name) <= _MOST_SECONDS:
+            raise ConfigurationError(
+                f"--{name}: expected seconds from 0 to {_MOST_SECONDS:g}, got {getattr(arguments, name)}"
+            )
     options = ReplayOptions(
         tuple(_DEMANDS[each] for each in arguments.demands),
-        f"/{arguments.namespace.strip('/')}",
+        _namespace(arguments.namespace),
         arguments.speed == "realtime",
     )
     paths = tuple(bags_of(arguments.paths, arguments))
@@ -117,6 +120,13 @@ def _job(arguments: argparse.Namespace) -> ReplayJob:
         paths, arguments.output, tuple(arguments.topics), Range(arguments.start, arguments.duration),
         arguments.copy_inputs, options, arguments.against, arguments.report, arguments.video,
     )  # fmt: skip
+
+
+def _namespace(name: str) -> str:
+    space = f"/{name.strip('/')}"
+    if not re.fullmatch(r"(/[A-Za-z_][A-Za-z0-9_]*)+", space):
+        raise ConfigurationError(f"--namespace: expected a name as ROS has them, such as /segmenter, got {name!r}")
+    return space
 
 
 def _options(arguments: argparse.Namespace) -> SegmenterOptions:
@@ -150,6 +160,8 @@ def _print(job: ReplayJob, outcome: Outcome) -> None:
             f"against {job.against}: {total.frames} frames, {outcome.earlier.differing} of them different: "
             f"{total.missed} gone, {total.extra} new, {total.switched} of another group; mask IoU {total.mean_iou:.4f}"
         )
+        for fault in outcome.earlier.faults:
+            print(f"against {job.against}: cannot be read further: {fault}")
         for camera, count in sorted(outcome.earlier.unmatched.items()):
             print(f"against {job.against}: {count} frames of {camera} are not in it")
     print(f"written to {job.output} ({outcome.size / 1e6:.1f} MB)")

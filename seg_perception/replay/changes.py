@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from ..sources.bag_reader import Bag
 from ..sources.published import PublishedFrame, read_published
 
 _DETECTIONS = "/detections"
+# Frames of an earlier run that are kept while one is looked for: stamps may repeat, or go back.
+_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +44,24 @@ class Earlier:
 
     Attributes:
         unmatched: frames by camera for which nothing had been published.
+        faults: why it could not be read to its end, for people.
     """
 
-    def __init__(self, path: Path, rule: AgreementRule | None = None) -> None:
+    def __init__(self, path: Path, rule: AgreementRule | None, cameras: Collection[str], namespace: str) -> None:
         """Look what the bag has.
 
         Args:
             path: of a bag with instance maps and detections, by `replay` or recorded of a node.
             rule: which instances count.
+            cameras: whose frames will be compared.
+            namespace: of the node that published, where there were several.
 
         Raises:
             SourceError: it cannot be read, or has no such topics.
             BackendUnavailable: rosbags is not installed.
         """
         self.unmatched: Counter[str] = Counter()
+        self.faults: list[str] = []
         self._path = path
         self._rule = rule or AgreementRule()
         self._frames: list[FrameAgreement] = []
@@ -70,13 +77,15 @@ class Earlier:
                     f"{path}: expected what a segmenter published, topics such as /segmenter/instance_map and "
                     f"/segmenter/detections; got {', '.join(bag.topics) or 'an empty bag'}"
                 )
-        self._spaces = {space.rpartition("/")[2]: space for space in spaces}
-        self._readers: dict[str, _Reader] = {}
+        self._readers = {
+            camera: _Reader(self._published(_space(path, spaces, camera, len(cameras), namespace)))
+            for camera in cameras
+        }
 
     def compare(self, segmentation: Segmentation) -> Change | None:
-        """Compare a frame; None when nothing was published for it before. Frames come in the order of stamps."""
+        """Compare a frame; None when nothing was published for it before. Frames come in their recorded order."""
         frame = segmentation.frame
-        before = self._reader(frame.camera).of(frame.stamp_ns)
+        before = self._readers[frame.camera].of(frame.stamp_ns)
         pixels = segmentation.instance_map.pixels
         if before is None or before.pixels.shape != pixels.shape:
             self.unmatched[frame.camera] += 1
@@ -100,32 +109,48 @@ class Earlier:
         """How many frames have missed, extra or relabelled instances."""
         return sum(frame.faults > 0 for frame in self._frames)
 
-    def _reader(self, camera: str) -> _Reader:
-        if camera not in self._readers:
-            # A single camera's topics lie directly under the node's name.
-            space = self._spaces.get(camera) or next(iter(self._spaces.values()))
-            if camera not in self._spaces and len(self._spaces) > 1:
-                raise SourceError(
-                    f"{self._path}: expected results of camera {camera}, got those of {', '.join(self._spaces)}"
-                )
-            published = read_published(self._path, f"{space}/instance_map", f"{space}{_DETECTIONS}")
-            self._readers[camera] = _Reader(published)
-        return self._readers[camera]
+    def _published(self, space: str) -> Iterator[PublishedFrame]:
+        try:
+            yield from read_published(self._path, f"{space}/instance_map", f"{space}{_DETECTIONS}")
+        except SourceError as error:
+            # The replay itself goes on; its remaining frames are unmatched.
+            self.faults.append(str(error))
 
 
 @dataclass
 class _Reader:
-    """Published frames, found by ascending stamps."""
+    """Published frames, found in the order in which they were recorded; some may be missing on either side."""
 
     frames: Iterator[PublishedFrame]
-    _next: PublishedFrame | None = field(default=None, init=False)
+    _kept: deque[PublishedFrame] = field(default_factory=deque, init=False)
 
     def of(self, stamp_ns: int) -> PublishedFrame | None:
-        while self._next is None or self._next.stamp_ns < stamp_ns:
-            self._next = next(self.frames, None)
-            if self._next is None:
+        while True:
+            self._kept.extend(islice(self.frames, _KEPT - len(self._kept)))
+            for place, frame in enumerate(self._kept):
+                if frame.stamp_ns == stamp_ns:
+                    for _ in range(place + 1):
+                        self._kept.popleft()
+                    return frame
+            if not self._kept or any(frame.stamp_ns > stamp_ns for frame in self._kept):
                 return None
-        return self._next if self._next.stamp_ns == stamp_ns else None
+            self._kept.clear()
+
+
+def _space(path: Path, spaces: Sequence[str], camera: str, cameras: int, namespace: str) -> str:
+    """Below which name a camera's results are: its own, or the node's where there is but one camera."""
+    for space in (f"{namespace}/{camera}", *([namespace] if cameras == 1 else [])):
+        if space in spaces:
+            return space
+    named = [space for space in spaces if space.rpartition("/")[2] == camera]
+    if len(named) == 1:
+        return named[0]
+    if len(spaces) > 1 or cameras > 1:
+        raise SourceError(
+            f"{path}: expected results of camera {camera}, got those of {', '.join(spaces)}; name the node's with "
+            "--namespace"
+        )
+    return spaces[0]
 
 
 def describe(change: Change) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -99,8 +99,11 @@ class BagRecording(Recording):
             whole = not (self._part.start or self._part.duration)
             count = sum(bag.counts[topic] for topic in self._names)
             super().__init__(path, list(self._names.values()), count if whole else None)
-            infos = {info_beside(topic): name for topic, name in self._names.items()}
-            self._infos = {topic: name for topic, name in infos.items() if bag.topics.get(topic) == CAMERA_INFO}
+            # Raw and rectified images of a camera have one calibration beside them.
+            self._infos: dict[str, list[str]] = {}
+            for topic, name in self._names.items():
+                if bag.topics.get(info_beside(topic)) == CAMERA_INFO:
+                    self._infos.setdefault(info_beside(topic), []).append(name)
             # An image comes before the calibration of the same moment.
             self._calibrations: dict[str, Calibration] = {}
             for topic in self._infos:
@@ -132,9 +135,11 @@ class BagRecording(Recording):
 
     def _calibrate(self, message: BagMessage) -> None:
         try:
-            self._calibrations[self._infos[message.topic]] = Calibration.read(message.data)
+            calibration = Calibration.read(message.data)
         except FrameError as error:
             self.failures.append(f"{message.topic} at {message.time_ns} ns: {error}")
+        else:
+            self._calibrations.update(dict.fromkeys(self._infos[message.topic], calibration))
 
 
 class FileRecording(Recording):
@@ -180,13 +185,18 @@ def _message(frame: Frame, time_ns: int) -> BagMessage:
     return BagMessage(f"/{VIDEO_CAMERA}/image_raw", IMAGE, time_ns, data)
 
 
-def at_their_pace(shots: Iterable[Shot]) -> Iterator[Shot]:
-    """The same shots, each held back until as much time has passed as when they were recorded."""
+def at_their_pace(shots: Iterable[Shot], wait: Callable[[float], object] = time.sleep) -> Iterator[Shot]:
+    """The same shots, each held back until as much time has passed as when they were recorded.
+
+    Args:
+        shots: in the order in which they were recorded.
+        wait: lets so many seconds pass.
+    """
     begin, first_ns = 0.0, 0
     for index, shot in enumerate(shots):
         if not index:
             begin, first_ns = time.monotonic(), shot.time_ns
-        time.sleep(max(0.0, begin + (shot.time_ns - first_ns) / _SECOND - time.monotonic()))
+        wait(max(0.0, begin + (shot.time_ns - first_ns) / _SECOND - time.monotonic()))
         yield shot
 
 

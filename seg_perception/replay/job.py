@@ -104,7 +104,10 @@ def run_job(
     Raises:
         SegPerceptionError: a recording cannot be read, the output cannot be written, or the device failed.
     """
-    earlier = Earlier(job.against, _rule(segmenter.options)) if job.against is not None else None
+    cameras = {camera for recording in recordings for camera in recording.cameras}
+    earlier = None
+    if job.against is not None:
+        earlier = Earlier(job.against, _rule(segmenter.options), cameras, job.options.namespace)
     picks = Picks(segmenter.spec.class_names, earlier=earlier) if job.report or earlier else None
     settings = _settings(job, segmenter.options)
     about = {"version": __version__, **segmenter.identity, **settings}
@@ -112,9 +115,8 @@ def run_job(
         writer = stack.enter_context(BagWriter(job.output, about))
         all_watchers: list[Watcher] = [*watchers, *([picks] if picks is not None else [])]
         if job.video is not None:
-            several = len({camera for recording in recordings for camera in recording.cameras}) > 1
-            all_watchers.append(stack.enter_context(Films(job.video, segmenter.spec.class_names, several)))
-        replay = Replay(segmenter, writer, job.options, all_watchers)
+            all_watchers.append(stack.enter_context(Films(job.video, segmenter.spec.class_names, len(cameras) > 1)))
+        replay = Replay(segmenter, writer, job.options, all_watchers, cameras)
         for recording in recordings:
             replay.run(recording)
     size = job.output.stat().st_size

@@ -138,7 +138,10 @@ def _speed(record: Record) -> Content:
 def _changes(path: Path, earlier: Earlier) -> Content:
     total = earlier.total()
     rows = agreement_rows(total, earlier.differing)
-    lines = [f"{count} frames of {camera} were not in it" for camera, count in sorted(earlier.unmatched.items())]
+    lines = [
+        *earlier.faults,
+        *(f"{count} frames of {camera} were not in it" for camera, count in sorted(earlier.unmatched.items())),
+    ]
     return [
         paragraph(f"Compared with {path}, which stands for the reference: {total.frames} frames."),
         bullets(lines),

@@ -7,14 +7,16 @@ bottleneck neither costs more than its own share of the processors.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from threading import Event
 from time import perf_counter
 
 from ..errors import FrameError, ModelOutputError
 from ..instances import Segmentation
 from ..messages.detections import LABEL_INFO, write_label_info
-from ..pipeline.outputs import ALWAYS, LABELS, ON_DEMAND, SEMANTIC_MAP, FrameMessages
+from ..pipeline.outputs import ALWAYS, LABELS, LATCHED, ON_DEMAND, SEMANTIC_MAP, FrameMessages
 from ..pipeline.segmenter import Begun, Segmenter
 from ..pipeline.trackers import Trackers
 from .ahead import Ahead, Behind
@@ -60,6 +62,7 @@ class Replay:
         writer: BagWriter,
         options: ReplayOptions | None = None,
         watchers: Sequence[Watcher] = (),
+        cameras: Collection[str] = (),
     ) -> None:
         """Prepare.
 
@@ -68,6 +71,8 @@ class Replay:
             writer: open; the caller closes it.
             options: how.
             watchers: are told of each frame, in the order of the frames.
+            cameras: of all recordings; those of more than one have topics of their own. By default each recording
+                is looked at by itself.
         """
         self.record = Record()
         self.seconds = 0.0
@@ -77,6 +82,9 @@ class Replay:
         self._watchers = tuple(watchers)
         self._semantic = SEMANTIC_MAP in self._options.on_demand
         self._labelled: set[str] = set()
+        self._cameras = frozenset(cameras)
+        self._own: frozenset[str] = frozenset()
+        self._uncalibrated: set[str] = set()
 
     def run(self, recording: Recording) -> None:
         """Replay one recording from its begin to its end.
@@ -86,19 +94,27 @@ class Replay:
         """
         # Whatever is seen in another recording is another object.
         self._segmenter.trackers = Trackers()
+        several = len(self._cameras | set(recording.cameras)) > 1
+        spaces = {each: f"{self._options.namespace}/{each}" if several else self._options.namespace
+                  for each in recording.cameras}  # fmt: skip
+        # What a segmenter published under the same names before would be mixed up with what is written now.
+        self._own = frozenset(
+            f"{space}/{topic}" for space in spaces.values() for topic in (*ALWAYS, *ON_DEMAND, *LATCHED)
+        )
         self._describe(recording)
         shots = recording.shots()
         before = len(recording.failures)
         begin = perf_counter()
+        ended = Event()
         with (
-            Ahead(at_their_pace(shots) if self._options.realtime else shots, _AHEAD) as ahead,
+            Ahead(at_their_pace(shots, ended.wait) if self._options.realtime else shots, _AHEAD) as ahead,
             Behind(self._write, _BEHIND) as behind,
+            ExitStack() as stack,
         ):
-            several = len(recording.cameras) > 1
+            # Nobody waits for a frame of the next hour.
+            stack.callback(ended.set)
             for shot, result in self._processed(ahead, behind):
-                camera = result.frame.camera
-                space = f"{self._options.namespace}/{camera}" if several else self._options.namespace
-                behind.give(self._messages(space, shot, result))
+                behind.give(self._messages(spaces[result.frame.camera], shot, result))
                 self.record.add(shot.time_ns, result)
                 for watcher in self._watchers:
                     watcher(shot.time_ns, result)
@@ -109,6 +125,8 @@ class Replay:
     def _describe(self, recording: Recording) -> None:
         if isinstance(recording, BagRecording):
             for topic, kind in recording.topics.items():
+                if topic in self._own:
+                    continue
                 definition = recording.definitions.get(kind, ("", ""))
                 self._writer.describe(topic, recording.qos.get(topic, ""), kind, definition)
 
@@ -132,7 +150,7 @@ class Replay:
         """Shots with a frame, together as long as each is of another camera."""
         batch: list[Shot] = []
         for shot in shots:
-            if shot.copy is not None:
+            if shot.copy is not None and shot.copy.topic not in self._own:
                 behind.give([(shot.copy.topic, shot.copy.kind, shot.copy.time_ns, shot.copy.data)])
             if shot.frame is None:
                 continue
@@ -194,6 +212,13 @@ class Replay:
             self._writer.describe(f"{space}/{LABELS}", LATCHED_QOS)
             messages.append((f"{space}/{LABELS}", LABEL_INFO, shot.time_ns, labels))
         made = FrameMessages(result, names, shot.calibration)
+        if not made.calibrated and shot.calibration is not None and space not in self._uncalibrated:
+            self._uncalibrated.add(space)
+            frame, sent = result.frame, shot.calibration
+            self.record.fault(
+                f"{frame.camera} at {shot.time_ns} ns: camera_info is of {sent.width} x {sent.height} pixels, the "
+                f"image has {frame.width} x {frame.height}; none is written for such images"
+            )
         kinds = {**ALWAYS, **{topic: ON_DEMAND[topic] for topic in self._options.on_demand}}
         for topic, kind in kinds.items():
             data = made.make(topic)

@@ -54,7 +54,7 @@ class BagWriter:
             raise ConfigurationError(f"output {path}: expected a file name that ends in {SUFFIX}")
         self.path = path
         self.counts: dict[str, int] = {}
-        self._channels: dict[str, int] = {}
+        self._channels: dict[tuple[str, str], int] = {}
         self._schemas: dict[str, int] = {}
         self._qos: dict[str, str] = {}
         self._definitions: dict[str, tuple[str, str]] = {}
@@ -107,7 +107,7 @@ class BagWriter:
             ConfigurationError: the disk is full, or the like.
         """
         try:
-            channel = self._channels.get(topic) or self._open_channel(topic, kind)
+            channel = self._channels.get((topic, kind)) or self._open_channel(topic, kind)
             self._writer.add_message(channel, log_time=time_ns, publish_time=time_ns, data=data)
         except OSError as error:
             raise self._failed(error) from error
@@ -132,7 +132,7 @@ class BagWriter:
         if kind not in self._schemas:
             encoding, text = self._definitions.get(kind) or _known(kind)
             self._schemas[kind] = self._writer.register_schema(kind, encoding, text.encode())
-        channel = self._channels[topic] = self._writer.register_channel(
+        channel = self._channels[topic, kind] = self._writer.register_channel(
             topic, "cdr", self._schemas[kind], {"offered_qos_profiles": self._qos.get(topic, "")}
         )
         return int(channel)

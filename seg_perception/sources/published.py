@@ -21,6 +21,8 @@ from .bag_types import message_store
 
 _NANOSECONDS = 1_000_000_000
 _HIGHEST = 0xFFFF
+# Messages that wait for the other one of their frame; what comes no more, because it was lost, must not pile up.
+_MOST_WAITING = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def read_published(path: Path, instance_map: str, detections: str) -> Iterator[P
         SourceError: the bag cannot be read, lacks one of the topics, or has messages that are no such thing.
         BackendUnavailable: rosbags is not installed.
     """
-    waiting: dict[int, dict[str, Any]] = {}
+    maps: dict[int, Any] = {}
+    others: dict[int, Any] = {}
     with Bag(path) as bag:
         if not {instance_map, detections} <= set(bag.topics):
             raise SourceError(
@@ -75,11 +78,16 @@ def read_published(path: Path, instance_map: str, detections: str) -> Iterator[P
         for topic, kind, _, data in bag.messages((instance_map, detections)):
             message = _read(path, topic, kind, data)
             stamp = message.header.stamp.sec * _NANOSECONDS + message.header.stamp.nanosec
-            parts = waiting.setdefault(stamp, {})
-            parts[topic] = message
-            if len(parts) == 2:
-                del waiting[stamp]
-                yield _frame(path, stamp, parts[instance_map], parts[detections].detections)
+            own, partners = (maps, others) if topic == instance_map else (others, maps)
+            partner = partners.pop(stamp, None)
+            if partner is None:
+                own[stamp] = message
+                if len(own) > _MOST_WAITING:
+                    del own[next(iter(own))]
+            elif topic == instance_map:
+                yield _frame(path, stamp, message, partner.detections)
+            else:
+                yield _frame(path, stamp, partner, message.detections)
 
 
 def _read(path: Path, topic: str, kind: str, data: bytes) -> Any:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,12 @@ from mcap.reader import make_reader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from seg_perception.cli.main import main
+from seg_perception.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.replay.ahead import Ahead, Behind
+from seg_perception.replay.inputs import BagRecording
 from seg_perception.replay.record import Samples
+from seg_perception.replay.replay import Replay, ReplayOptions
+from seg_perception.replay.writer import BagWriter
 from seg_perception.sources.bag_reader import Bag
 from seg_perception.sources.bag_types import message_store
 from seg_perception.sources.published import read_published
@@ -245,7 +250,7 @@ def test_a_replay_is_held_against_an_earlier_one(tmp_path: Path, model: Path, ca
         (["-o", "out.bag"], "expected a file name that ends in .mcap"),
         (["-o", "there.mcap"], "exists already"),
         (["-o", "out.mcap", "--topics", "/rear"], "topic /rear: expected one of sensor_msgs/msg/Image"),
-        (["-o", "out.mcap", "--start", "-1"], "--start: expected 0 or more seconds"),
+        (["-o", "out.mcap", "--start", "-1"], "--start: expected seconds from 0"),
         (["-o", "out.mcap", "--output-size", "tiny"], "output size: expected"),
     ],
 )
@@ -304,6 +309,65 @@ def test_threads_hand_their_errors_on():
     assert done == [0, 1, 2]
     with Ahead(iter(range(10**9)), 2) as endless:
         assert next(iter(endless)) == 0
+
+
+def test_recordings_of_different_cameras_stay_apart(tmp_path: Path, model: Path):
+    front = write(tmp_path / "front", [("/front/image_raw", raw(0)), ("/x", info(0))])
+    rear, out = write(tmp_path / "rear", [("/rear/image_raw", raw(1)), ("/x", jpeg(1))]), tmp_path / "out.mcap"
+    assert replay(front, rear, "--model", model, "-o", out, "--copy-inputs") == 0
+    found = messages(out)
+    assert {"/segmenter/front/instance_map", "/segmenter/rear/instance_map"} <= set(found)
+    # One topic of two types.
+    assert [type(message).__name__.rsplit("__", 1)[1] for _, message in found["/x"]] == [
+        "CameraInfo",
+        "CompressedImage",
+    ]
+
+
+def test_images_beside_one_another_share_a_calibration(tmp_path: Path, model: Path):
+    bag = write(
+        tmp_path / "drive", [("/eye/image_raw", raw(0)), ("/eye/image_rect", raw(0)), ("/eye/camera_info", info(0))]
+    )
+    out = tmp_path / "out.mcap"
+    assert replay(bag, "--model", model, "-o", out) == 0
+    assert {"/segmenter/eye/camera_info", "/segmenter/eye_2/camera_info"} <= set(messages(out))
+
+
+def test_a_calibration_of_another_size_is_named(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]):
+    bag = write(tmp_path / "drive", [("/eye/camera_info", info(0, width=640)), ("/eye/image_raw", raw(0))])
+    assert replay(bag, "--model", model, "-o", tmp_path / "out.mcap") == 1
+    assert "camera_info is of 640 x 192 pixels" in capsys.readouterr().out
+
+
+def test_stamps_may_repeat_and_go_back_and_old_results_are_not_mixed_with_new_ones(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+):
+    bag = write(tmp_path / "drive", [("/eye/image_raw", raw(index)) for index in (0, 1, 2, 0, 9, 9, 3)])
+    old, new = tmp_path / "old.mcap", tmp_path / "new.mcap"
+    assert replay(bag, "--model", model, "-o", old, "--copy-inputs") == 0
+    assert replay(old, "--model", model, "-o", new, "--copy-inputs", "--against", old) == 0
+    assert "7 frames, 0 of them different" in capsys.readouterr().out
+    assert len(messages(new)["/segmenter/instance_map"]) == 7
+
+
+def test_nobody_waits_for_a_frame_of_the_next_hour(tmp_path: Path, model: Path):
+    bag = tmp_path / "drive"
+    with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/eye/image_raw", raw(0).__msgtype__, typestore=STORE)
+        for index, seconds in enumerate((0, 0, 0, 0, 3600)):
+            data = STORE.serialize_cdr(raw(index), raw(0).__msgtype__)
+            writer.write(connection, seconds * 10**9 + index, data)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with (
+        closing(open_segmenter(ModelChoice(str(model), threads=1))) as segmenter,
+        BagWriter(tmp_path / "out.mcap", {}) as written,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        Replay(segmenter, written, ReplayOptions(realtime=True), [stop]).run(BagRecording(bag))
+    assert len(messages(tmp_path / "out.mcap")["/segmenter/instance_map"]) == 1
 
 
 def test_samples_stay_evenly_spread_and_few():
