@@ -23,10 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, write and print."""
+    from ..errors import ConfigurationError
+    from ..label.coco import INSTANCES
     from ..label.dataset import IMAGES
     from ..label.review import review
     from ..label.review_report import HEADER, notes, rows, write_review
 
+    for labels in (arguments.reviewed, arguments.against / INSTANCES):
+        if (arguments.output / INSTANCES).resolve() == labels.resolve():
+            raise ConfigurationError(f"-o {arguments.output}: {labels} would be written over; choose another folder")
     found = review(arguments.reviewed, arguments.against)
     write_review(found, arguments.against, arguments.output)
     print(_table([HEADER, *rows(found)]))

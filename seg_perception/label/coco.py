@@ -7,14 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import SourceError
 from ..evaluation.coco import read_annotations
 from ..metrics.compact import CompactMask
 from ..metrics.segmentations import decode_segmentation, encode_compact
-from .records import Category, LabelledFrame, LabelledObject, MaskStyle
-from .shapes import mask_of_crop
+from .records import Category, LabelledFrame, LabelledObject, MaskStyle, score_and_track
+from .shapes import mask_of_box
 
 INSTANCES = "instances.json"
 
@@ -64,8 +62,8 @@ def read_coco(path: Path) -> list[LabelledFrame]:
     return [
         LabelledFrame(
             str(image["file_name"]), image["width"], image["height"], tuple(objects[number]),
-            source=str(image.get("source", "")), camera=str(image.get("camera", "")),
-            stamp_ns=int(image.get("stamp_ns", 0)), weather=str(image.get("weather", "")),
+            source=str(image.get("source") or ""), camera=str(image.get("camera") or ""),
+            stamp_ns=_whole(image.get("stamp_ns")), weather=str(image.get("weather") or ""),
         )
         for number, image in images.items()
     ]  # fmt: skip
@@ -94,6 +92,12 @@ def _image(number: int, frame: LabelledFrame) -> dict[str, Any]:
     return image | ({"weather": frame.weather} if frame.weather else {})
 
 
+def _whole(value: object) -> int:
+    """A whole number that may be missing, 0 then; not by way of a float, which cannot hold nanoseconds."""
+    text = str(value)
+    return int(text) if text.isdecimal() else 0
+
+
 def _annotation(each: LabelledObject, style: MaskStyle) -> dict[str, Any]:
     mask = each.mask
     polygons = style.polygons(mask)
@@ -116,18 +120,18 @@ def _object(annotation: Mapping[str, Any], names: Mapping[int, str], size: tuple
     shape = annotation["segmentation"]
     mask = decode_segmentation(shape, *size) if shape else _filled(annotation["bbox"], size)
     # Tools put what they do not know of themselves under `attributes`.
-    extra = {**(annotation.get("attributes") or {}), **annotation}
-    score, visible = extra.get("score"), extra.get("visible")
+    attributes = annotation.get("attributes")
+    extra = {**(attributes if isinstance(attributes, Mapping) else {}), **annotation}
+    visible = extra.get("visible")
     return LabelledObject(
         names[annotation["category_id"]],
         mask,
-        None if score is None else float(score),
-        int(extra.get("track_id") or 0),
+        *score_and_track(extra),
         None if visible is None else float(visible),
         shapeless=not shape,
     )
 
 
 def _filled(bbox: Sequence[float], size: tuple[int, int]) -> CompactMask:
-    x, y, width, height = (round(float(side)) for side in bbox)
-    return mask_of_crop(np.ones((max(0, height), max(0, width)), bool), x, y, size)
+    x, y, width, height = (float(side) for side in bbox)
+    return mask_of_box((x, y, x + width, y + height), size)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..metrics.compact import CompactMask
-from .records import Category, LabelledFrame, LabelledObject, MaskStyle
-from .shapes import crop_runs, mask_of_crop, mask_of_crop_runs, mask_of_polygons
+from .records import Category, LabelledFrame, LabelledObject, MaskStyle, score_and_track
+from .shapes import crop_runs, mask_of_box, mask_of_crop_runs, mask_of_polygons
 
 CVAT, CVAT_LABELS = "cvat.xml", "cvat_labels.json"
 _MOST_TRACKS = 2**31 - 1
@@ -147,22 +147,16 @@ def _frame(image: ElementTree.Element) -> LabelledFrame:
     for number, shape in enumerate(image):
         if shape.tag not in ("mask", "polygon", "box"):
             continue
-        attributes = {each.attrib["name"]: each.text or "" for each in shape.iter("attribute")}
+        known = score_and_track({each.attrib["name"]: each.text or "" for each in shape.iter("attribute")})
         group = int(shape.attrib.get("group_id", 0))
         key = (group, shape.attrib["label"]) if group else number
-        parts = objects.setdefault(key, _Parts(shape.attrib["label"], *_known(attributes)))
+        parts = objects.setdefault(key, _Parts(shape.attrib["label"], *known))
         if shape.tag == "polygon":
             parts.polygons.append(_points(shape.attrib["points"]))
         else:
             parts.masks.append(_mask(shape.attrib, size) if shape.tag == "mask" else _filled(shape.attrib, size))
         parts.shapeless = parts.shapeless and shape.tag == "box"
     return LabelledFrame(image.attrib["name"], size[1], size[0], tuple(each.whole(size) for each in objects.values()))
-
-
-def _known(attributes: Mapping[str, str]) -> tuple[float | None, int]:
-    """Score and track, as far as the reviewers' tool kept them."""
-    score, track = attributes.get("score", ""), attributes.get("track_id", "")
-    return float(score) if score else None, int(float(track)) if track else 0
 
 
 def _points(text: str) -> NDArray[np.float64]:
@@ -175,5 +169,4 @@ def _mask(attributes: Mapping[str, str], size: tuple[int, int]) -> CompactMask:
 
 
 def _filled(attributes: Mapping[str, str], size: tuple[int, int]) -> CompactMask:
-    x1, y1, x2, y2 = (round(float(attributes[name])) for name in ("xtl", "ytl", "xbr", "ybr"))
-    return mask_of_crop(np.ones((max(0, y2 - y1), max(0, x2 - x1)), bool), x1, y1, size)
+    return mask_of_box([float(attributes[name]) for name in ("xtl", "ytl", "xbr", "ybr")], size)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from ..errors import SourceError
 from ..metrics.compact import CompactMask
-from .records import LabelledFrame, LabelledObject, MaskStyle
-from .shapes import mask_of_crop, mask_of_polygons
+from .records import LabelledFrame, LabelledObject, MaskStyle, score_and_track
+from .shapes import mask_of_box, mask_of_crop, mask_of_polygons
 
 LABELME = "labelme"
 # The first release whose files have masks.
@@ -90,7 +90,7 @@ def _frame(path: Path) -> LabelledFrame:
         whole = tuple(_object(shapes, size) for shapes in objects.values())
         # A path of Windows is one for everybody who reviews there.
         name = str(content["imagePath"]).replace("\\", "/").rpartition("/")[2]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise SourceError(f"{path}: expected a file of LabelMe: {error!r}") from error
     return LabelledFrame(name, size[1], size[0], whole)
 
@@ -103,12 +103,10 @@ def _object(shapes: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Label
         elif each["shape_type"] == "rectangle":
             mask |= _filled(each, size).full()
     first = shapes[0]
-    score = first.get("score")
     return LabelledObject(
         str(first["label"]),
         CompactMask.of(mask),
-        None if score is None else float(score),
-        int(first.get("track_id") or 0),
+        *score_and_track(first),
         shapeless=all(each["shape_type"] == "rectangle" for each in shapes),
     )
 
@@ -127,6 +125,5 @@ def _painted(shape: Mapping[str, Any], size: tuple[int, int]) -> CompactMask:
 
 
 def _filled(shape: Mapping[str, Any], size: tuple[int, int]) -> CompactMask:
-    points = np.round(_points(shape)).astype(np.int64)
-    (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
-    return mask_of_crop(np.ones((y2 - y1, x2 - x1), bool), int(x1), int(y1), size)
+    points = _points(shape)
+    return mask_of_box([*points.min(axis=0), *points.max(axis=0)], size)

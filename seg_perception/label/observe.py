@@ -152,6 +152,8 @@ class Observer:
             score = float(instances.scores[index])
             whole = CompactMask.of(self._model.segmenter.mask(seen.detections, int(instances.rows[index]), size))
             mask = painted_mask(seen.result.instance_map.pixels, number, box)
+            if not mask.area:  # all of it is behind others
+                continue
             visible = round(min(1.0, mask.area / max(1, whole.area)), 4)
             about = doubts_of(name, score, threshold, box, whole)
             concerns += [replace(each, subject=len(objects)) for each in about]

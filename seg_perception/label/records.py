@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -178,10 +179,24 @@ def frame_from_json(content: Mapping[str, Any]) -> LabelledFrame:
     return LabelledFrame(**{**content, "objects": objects, "concerns": concerns})
 
 
+def score_and_track(known: Mapping[str, Any]) -> tuple[float | None, int]:
+    """`score` and `track_id` of an object as far as a reviewers' tool kept them as numbers; else None and 0."""
+    score, track = _number(known.get("score")), _number(known.get("track_id"))
+    return score, int(track or 0)
+
+
 def box_of(sides: Sequence[float] | NDArray[np.floating]) -> Box:
     """Four sides as a box, to a hundredth of a pixel."""
     x1, y1, x2, y2 = (round(float(side), 2) for side in sides)
     return x1, y1, x2, y2
+
+
+def _number(value: object) -> float | None:
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
 
 
 def _mask_to_json(mask: CompactMask) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +28,8 @@ def read_reviewed(path: Path) -> list[LabelledFrame]:
         BackendUnavailable: COCO's format needs pycocotools, which is not installed.
     """
     frames = [_plain(each) for each in _read(path)]
-    names = [each.file_name for each in frames]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(each.file_name for each in frames)
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise SourceError(f"{path}: expected each picture once, got more than one of {', '.join(twice[:3])}")
     return frames

@@ -59,9 +59,14 @@ def mask_of_polygons(polygons: Iterable[NDArray[np.floating]], size: tuple[int, 
     Args:
         polygons: float `[P, 2]` each, x and y in pixels; a polygon that crosses itself is filled by the even-odd rule.
         size: height and width of the image; what lies outside it is cut off.
+
+    Raises:
+        ValueError: a coordinate is not finite.
     """
     mask = np.zeros(size, bool)
     for polygon in polygons:
+        if not np.isfinite(polygon).all():
+            raise ValueError("polygon: expected numbers as coordinates, got NaN or infinity")
         if len(polygon) >= _FEWEST_POINTS:
             _fill(mask, np.asarray(polygon, np.float64))
     return CompactMask.of(mask)
@@ -96,6 +101,20 @@ def mask_of_crop(region: NDArray[np.bool_], left: int, top: int, size: tuple[int
     y, x = max(0, -top), max(0, -left)
     into = mask[max(0, top) : max(0, top + region.shape[0]), max(0, left) : max(0, left + region.shape[1])]
     into[...] = region[y : y + into.shape[0], x : x + into.shape[1]]
+    return CompactMask.of(mask)
+
+
+def mask_of_box(sides: Sequence[float], size: tuple[int, int]) -> CompactMask:
+    """All pixels of a box, x1 y1 x2 y2; what lies outside the image is cut off.
+
+    Raises:
+        ValueError: these are not four numbers.
+    """
+    x1, y1, x2, y2 = (float(side) for side in sides)
+    if not np.isfinite([x1, y1, x2, y2]).all():
+        raise ValueError(f"box: expected four numbers, got {list(sides)}")
+    mask = np.zeros(size, bool)
+    mask[max(0, round(y1)) : max(0, round(y2)), max(0, round(x1)) : max(0, round(x2))] = True
     return CompactMask.of(mask)
 
 

@@ -173,6 +173,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_was_not(
     assert all(tracks.values())
 
 
+def test_what_is_wholly_hidden_is_no_label(tmp_path: Path, bag: Path):
+    summary = label(tmp_path / "set", bag, score=0.02, min_pixels=0)
+    assert summary.chosen
+    assert min(each["area"] for each in read(tmp_path / "set")["annotations"]) > 0
+
+
 def test_no_picture_comes_twice(tmp_path: Path, bag: Path):
     again = tmp_path / "copies" / bag.name
     shutil.copytree(bag, again)

@@ -144,6 +144,42 @@ def test_what_is_left_is_what_training_takes(tmp_path: Path, dataset: Path, caps
     assert "33.3 % of 6 labels" in page
 
 
+def test_labels_are_not_written_over(tmp_path: Path, dataset: Path, capsys: pytest.CaptureFixture[str]):
+    before = (dataset / "instances.json").read_bytes()
+    assert main(["review", str(in_coco(tmp_path)), "--against", str(dataset), "-o", f"{tmp_path}/x/../dataset"]) == 1
+    assert "would be written over" in capsys.readouterr().err
+    assert (dataset / "instances.json").read_bytes() == before
+
+
+def test_what_tools_do_not_fill_in_is_not_known(tmp_path: Path):
+    """A shape that is new in CVAT comes with the attributes' default values, and other tools write null."""
+    image = {"id": 7, "file_name": "a.jpg", "width": WIDTH, "height": HEIGHT, "stamp_ns": None, "weather": None}
+    new = {"image_id": 7, "category_id": 2, "bbox": [5, 5, 20, 12], "segmentation": [[5, 5, 25, 5, 25, 17, 5, 17]]}
+    annotations = [
+        {**new, "id": 1, "attributes": {"score": "", "track_id": "0"}},
+        {**new, "id": 2, "attributes": {"score": None, "track_id": "7.0"}},
+    ]
+    path = tmp_path / "coco.json"
+    categories = [{"id": 2, "name": "vehicle"}]
+    path.write_text(json.dumps({"images": [image], "annotations": annotations, "categories": categories}))
+    (read,) = read_reviewed(path)
+    assert [(each.score, each.track, each.mask.area) for each in read.objects] == [(None, 0, 240), (None, 7, 240)]
+    assert (read.stamp_ns, read.weather) == (0, "")
+
+
+@pytest.mark.parametrize("side", ["1e999", "nan"])
+def test_coordinates_that_are_no_numbers_are_refused(tmp_path: Path, side: str):
+    shapes = (
+        f'<polygon label="vehicle" points="1,1;{side},9;3,20"/>',
+        f'<box label="vehicle" xtl="1" ytl="1" xbr="{side}" ybr="5"/>',
+    )
+    for shape in shapes:
+        path = tmp_path / "annotations.xml"
+        path.write_text(f'<annotations><image id="0" name="a.jpg" width="90" height="60">{shape}</image></annotations>')
+        with pytest.raises(SourceError, match="expected"):
+            read_reviewed(path)
+
+
 def test_finer_classes_become_road_groups_and_unknown_ones_are_refused(tmp_path: Path, dataset: Path):
     def named(name: str) -> Path:
         path = tmp_path / "finer.json"
