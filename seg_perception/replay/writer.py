@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class BagWriter:
         if path.suffix != SUFFIX:
             raise ConfigurationError(f"output {path}: expected a file name that ends in {SUFFIX}")
         self.path = path
+        self._full = False
         self.counts: dict[str, int] = {}
         self._channels: dict[tuple[str, str], int] = {}
         self._schemas: dict[str, int] = {}
@@ -74,13 +76,18 @@ class BagWriter:
         return self
 
     def __exit__(self, kind: object, *details: object) -> None:
-        """Write the index, also after an error: what came before it is whole."""
-        with self._file:
-            try:
+        """Write the index, also after an error elsewhere: what came before it is whole."""
+        try:
+            # An index behind half a message would be of no use.
+            if not self._full:
                 self._writer.finish()
-            except OSError as error:
-                if kind is None:
-                    raise self._failed(error) from error
+            self._file.close()
+        except OSError as error:
+            # Closed it is all the same; what could not be written is tried again by this, and given up.
+            with suppress(OSError):
+                self._file.close()
+            if kind is None:
+                raise self._failed(error) from error
 
     def describe(self, topic: str, qos: str = "", kind: str = "", definition: tuple[str, str] = ("", "")) -> None:
         """Say how a topic was offered and its type is defined, before the first message of it.
@@ -138,6 +145,7 @@ class BagWriter:
         return int(channel)
 
     def _failed(self, error: OSError) -> ConfigurationError:
+        self._full = True
         return ConfigurationError(
             f"output {self.path}: cannot be written ({error.strerror or error}); what was written before is whole; "
             "make space or choose another disk"

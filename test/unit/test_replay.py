@@ -284,6 +284,22 @@ def test_what_was_written_is_there_after_a_kill(tmp_path: Path, model: Path):
     assert [frame.stamp_ns for frame in frames] == [7_000_000_000 + index % 8 * STEP_NS for index in range(len(frames))]
 
 
+def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path: Path, model: Path):
+    bag = write(tmp_path / "drive", [("/eye/image_raw", raw(index)) for index in range(9)])
+    out = tmp_path / "out.mcap"
+    limited = (
+        "import resource, sys; from seg_perception.cli.main import main; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", limited, "replay", bag, "--model", model, "-o", out, "--threads", "1"]
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: output ")
+    assert "what was written before is whole" in ended.stderr
+    frames = list(read_published(out, "/segmenter/instance_map", "/segmenter/detections"))
+    assert 0 < len(frames) < 9
+
+
 def test_threads_hand_their_errors_on():
     def broken() -> Iterable[int]:
         yield from range(3)
