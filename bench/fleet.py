@@ -73,15 +73,14 @@ def _scaling(folder: Path, values: argparse.Namespace, has_ray: bool) -> None:
             begin = perf_counter()
             subprocess.run([*COMMAND, *arguments], check=True, capture_output=True)
             seconds[way].append(perf_counter() - begin)
-            if out.is_dir():
-                at_work[way].append(_rate(json.loads((out / SUMMARY).read_text())))
+            nothing = (float("nan"), float("nan"))
+            at_work[way].append(_rate(json.loads((out / SUMMARY).read_text())) if out.is_dir() else nothing)
             # Minutes pass between two tables.
             print(f"{way}: {seconds[way][-1]:.1f} s, {at_work[way][-1]}", file=sys.stderr, flush=True)
             shutil.rmtree(out, ignore_errors=True)
             Path(f"{out}.mcap").unlink(missing_ok=True)
     frames = FRAMES * len(bags)
     base = median(seconds[plain])
-    at_work[plain] = [(float("nan"), float("nan"))]
     rows = [
         [
             way, f"{median(each):.1f}", f"{min(each):.1f}-{max(each):.1f}", f"{frames / median(each):.2f}",
