@@ -87,8 +87,8 @@ class Dataset:
             resume: whether a data set that is there is gone on with.
 
         Raises:
-            ConfigurationError: there is a data set and `resume` is not set, or it was begun otherwise, or something
-                else is in the folder.
+            ConfigurationError: there is a data set that is not empty and `resume` is not set, or it was begun
+                otherwise, or something else is in the folder.
         """
         self.folder, self.categories, self.style = folder, list(categories), style
         # As it reads when it comes back from a file.
@@ -193,11 +193,13 @@ class Dataset:
         return counts
 
     def _restore(self, resume: bool) -> None:
+        content = _state(self.folder)
         if not resume:
+            if not content["finished"] and not any((self.folder / _RECORDS).glob("*.json")):
+                return  # a run that came to nothing, such as one with a misspelt path
             raise ConfigurationError(
                 f"{self.folder}: there is a data set already; go on with --resume, or choose another -o"
             )
-        content = _state(self.folder)
         before = content.pop("how")
         content.pop("frames")
         self.state = State(**content)

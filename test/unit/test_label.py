@@ -245,6 +245,8 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_labelled(
 def test_a_folder_is_gone_on_with_only_where_that_is_meant(tmp_path: Path, bag: Path):
     folder = tmp_path / "set"
     picks = PickOptions(every=6)
+    with pytest.raises(SourceError, match="misspelt: does not exist"):
+        label(folder, tmp_path / "misspelt")
     label(folder, bag, picks=picks)
     with pytest.raises(ConfigurationError, match="go on with --resume"):
         label(folder, bag, picks=picks)
