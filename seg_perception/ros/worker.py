@@ -123,7 +123,7 @@ class Worker:
                 self._ahead = batch
             self._finish_ahead()
         except BaseException as error:
-            for camera in self._in_hand:
+            for camera in (*self._in_hand, *self._held):
                 camera.statistics.dropped(FAILURE, f"{type(error).__name__}: {error}")
             if not self._ended:
                 self._fail(error)
@@ -196,7 +196,7 @@ class Worker:
         try:
             frame = camera.frame(taken)
         except FrameError as error:
-            self._lose(camera, error.kind, str(error))
+            self._drop(camera, error.kind, str(error))
             return None
         now_ns = self._now_ns()
         verdict = camera.judge(frame, taken, now_ns)
@@ -281,7 +281,11 @@ class Worker:
         self._report(camera.settings.name, "camera_info", text)
 
     def _lose(self, camera: Camera, kind: str, text: str) -> None:
-        if camera in self._in_hand:
-            self._in_hand.remove(camera)
+        """Give up a frame that is under way."""
+        self._in_hand.remove(camera)
+        self._drop(camera, kind, text)
+
+    def _drop(self, camera: Camera, kind: str, text: str) -> None:
+        """Give up a frame; another one of the camera may be under way."""
         camera.statistics.dropped(kind, text)
         self._report(camera.settings.name, kind, text)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from integration.harness import wait_for
 
+from seg_perception.errors import FrameError
 from seg_perception.frame import Frame
 from seg_perception.ros.ages import Verdict
 from seg_perception.ros.camera import Doorbell, Taken
@@ -31,6 +32,7 @@ class Delivering:
         self.settings = SimpleNamespace(name=name)
         self.statistics = CameraStatistics()
         self.rhythm = Rhythm()
+        self.broken = False
         self._doorbell = doorbell
         self._lying: Taken | None = None
 
@@ -61,6 +63,8 @@ class Delivering:
         return self.rhythm.due(now, until)
 
     def frame(self, taken: Taken) -> Frame:
+        if self.broken:
+            raise FrameError("size", "no picture")
         # The time of arrival for a stamp tells frames of one camera apart.
         stamp = int(taken.arrived * 1e9)
         return Frame.from_bgr(np.zeros((1, 1, 3), np.uint8), stamp_ns=stamp, camera=self.settings.name)
@@ -208,6 +212,21 @@ def test_results_do_not_wait_for_the_frames_of_others(bench: Callable[..., Bench
     wait_for(lambda: table.published, "its result")
     assert table.published[0][0] - table.segmenter.batches[0][0] < WAIT / 2
     wait_for(lambda: len(table.published) == 2, "second result")
+
+
+def test_a_frame_that_cannot_be_read_leaves_the_one_under_way_alone(bench: Callable[..., Bench]) -> None:
+    table = bench("a", 1)
+    camera, begin = table.cameras["a"], table.segmenter.begin
+
+    def begin_and_deliver(frames: list[Frame], semantic: bool) -> list[Frame]:
+        camera.broken = True
+        camera.deliver()
+        return begin(frames, semantic)
+
+    table.segmenter.begin = begin_and_deliver  # type: ignore[method-assign]
+    camera.deliver()
+    wait_for(lambda: camera.statistics.snapshot().processed, f"the result of the first; {table.failures}")
+    assert camera.statistics.snapshot().dropped["size"] == 1
 
 
 @pytest.mark.parametrize("batch_wait", [0.0, 0.02])
