@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
@@ -111,26 +110,21 @@ class Actor:
         self._worker: Worker | None = None
         self._status: tuple[int, int | None] = (0, None)
 
-    def host(self) -> str:
-        """Where it runs."""
-        return socket.gethostname()
-
-    def open(self, place: int) -> str:
-        """Open the models; returns why they cannot be used here. `place` counts the workers of the host."""
+    def open(self) -> tuple[str, str]:
+        """Open the models; returns the host, and why they cannot be used there."""
         import cv2
 
         cv2.setNumThreads(_cores(self._work))
         try:
             mine = plain(self._work.terms())
             if other := [name for name in mine if mine[name] != self._terms.get(name)]:
-                return f"{', '.join(other)}: what is here is not what the driver has"
-            with _on_cores(place, _cores(self._work)):
-                self._worker = self._work.open()
+                return socket.gethostname(), f"{', '.join(other)}: what is here is not what the driver has"
+            self._worker = self._work.open()
         except SegPerceptionError as error:
-            return str(error)
+            return socket.gethostname(), str(error)
         except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return ""
+            return socket.gethostname(), f"{type(error).__name__}: {error}"
+        return socket.gethostname(), ""
 
     def do(self, attempt: Attempt) -> Result | Failed:
         """Do a task."""
@@ -147,22 +141,6 @@ class Actor:
         self._status = (frames, of)
 
 
-@contextmanager
-def _on_cores(place: int, count: int) -> Iterator[None]:
-    """Make threads on cores that no other worker of the host has.
-
-    OpenVINO keeps its threads on the first cores that it may use, and so two workers would share one core while others
-    are idle.
-    """
-    before = os.sched_getaffinity(0)
-    cores = sorted(before)
-    os.sched_setaffinity(0, {cores[(place * count + each) % len(cores)] for each in range(count)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 @dataclass
 class _Hand:
     """A worker as the driver sees it.
@@ -171,12 +149,11 @@ class _Hand:
         number: of the worker.
         actor: Ray's handle.
         waits: for what the actor does now; None when it is free.
-        attempt: what it does; None while it starts.
+        attempt: what it does; None while it opens the models.
         status: for how far it is, if that was asked.
         asked: when.
         deaths: of its process before it was ready.
-        host: where it runs; empty while that is not known.
-        place: its number among the workers of the host.
+        host: where it runs.
         ready: whether its models are open.
     """
 
@@ -188,7 +165,6 @@ class _Hand:
     asked: float = 0.0
     deaths: int = 0
     host: str = ""
-    place: int = 0
     ready: bool = False
 
 
@@ -241,7 +217,7 @@ class _Crew:
 
     def _hire(self, number: int, deaths: int = 0) -> _Hand:
         actor = self._class.remote(self._shared, number)
-        return _Hand(number, actor, actor.host.remote(), deaths=deaths)
+        return _Hand(number, actor, actor.open.remote(), deaths=deaths)
 
     def _settle(self, hand: _Hand, reference: Any) -> None:
         """Take what came of something."""
@@ -253,24 +229,16 @@ class _Crew:
             return
         hand.waits = None
         if hand.attempt is None:
-            self._start(hand, came)
+            hand.host, refusal = came
+            hand.ready = not refusal
+            if refusal:
+                self._give_up(hand, refusal)
             return
         hand.attempt, hand.status = None, None
         # Terms are the same for all of them: kept once.
         self._board.settle(replace(came, terms=self._terms) if isinstance(came, Result) else came)
         if isinstance(came, Failed) and came.broken:
             self._replace(hand)
-
-    def _start(self, hand: _Hand, came: str) -> None:
-        """Take the host, or why the models could not be opened there."""
-        if not hand.host:
-            taken = {each.place for each in self._hands if each.host == came}
-            hand.host, hand.place = came, min(set(range(len(taken) + 1)) - taken)
-            hand.waits = hand.actor.open.remote(hand.place)
-        elif came:
-            self._give_up(hand, came)
-        else:
-            hand.ready = True
 
     def _lost(self, hand: _Hand, error: Exception) -> None:
         reason = _reason(error)
