@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +22,14 @@ from ..sources.images import read_image
 # The road groups as COCO's categories, whose numbers begin with 1.
 CATEGORIES = [{"id": number, "name": group} for number, group in enumerate(ROAD_GROUPS, 1)]
 _KEYS = ("images", "annotations", "categories")
+# What is used if it is stated; `null` states nothing.
+_STATED: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "images": {"stamp_ns": int},
+    "annotations": {
+        "area": (int, float), "iscrowd": int, "track_id": int, "occlusion": (int, float), "occluded": (int, float),
+        "distance": (int, float),
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +202,51 @@ def read_annotations(path: Path) -> dict[str, Any]:
     _check(
         path, content, "annotations", {"image_id": int, "category_id": int, "bbox": list, "segmentation": (list, dict)}
     )
+    for key, stated in _STATED.items():
+        content[key] = [
+            each if all(each.get(field, 0) is not None for field in stated)
+            else {field: value for field, value in each.items() if value is not None or field not in stated}
+            for each in content[key]
+        ]  # fmt: skip
+        _check(path, content, key, stated, optional=True)
+    for key in ("images", "categories"):
+        _check_numbers(path, content, key)
     known = {each["id"] for each in content["categories"]}
     for number, each in enumerate(content["annotations"]):
         if each["category_id"] not in known:
             _refuse(path, f"`annotations` number {number}: category {each['category_id']} is not in `categories`")
+        if len(each["bbox"]) != 4 or not all(
+            isinstance(side, (int, float)) and isfinite(side) for side in each["bbox"]
+        ):
+            _refuse(path, f"`annotations` number {number}: expected `bbox` as 4 numbers, got {each['bbox']!r:.60}")
     return dict(content)
 
 
-def _check(path: Path, content: Mapping[str, Any], key: str, fields: Mapping[str, type | tuple[type, ...]]) -> None:
+def _check(
+    path: Path,
+    content: Mapping[str, Any],
+    key: str,
+    fields: Mapping[str, type | tuple[type, ...]],
+    optional: bool = False,
+) -> None:
     for number, entry in enumerate(content[key]):
         for field, kind in fields.items():
+            if optional and field not in entry:
+                continue
             if not isinstance(entry, dict) or not isinstance(entry.get(field), kind):
                 got = entry.get(field) if isinstance(entry, dict) else entry
                 kinds = kind if isinstance(kind, tuple) else (kind,)
                 expected = " or ".join(each.__name__ for each in kinds)
                 _refuse(path, f"`{key}` number {number}: expected `{field}` as {expected}, got {got!r:.60}")
+
+
+def _check_numbers(path: Path, content: Mapping[str, Any], key: str) -> None:
+    """Two entries of one number could not be told apart."""
+    seen: set[int] = set()
+    for number, entry in enumerate(content[key]):
+        if entry["id"] in seen:
+            _refuse(path, f"`{key}` number {number}: the id {entry['id']} comes twice")
+        seen.add(entry["id"])
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

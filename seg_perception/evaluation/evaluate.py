@@ -27,7 +27,9 @@ from ..metrics.average_precision import (
     require_pycocotools,
 )
 from ..metrics.coco_summary import Batch, summarize
+from ..metrics.compact import CompactMask
 from ..metrics.panoptic import PanopticCounts
+from ..metrics.segmentations import encode_compact, whole_polygons
 from ..pipeline.options import SegmenterOptions
 from ..pipeline.select import SelectOptions
 from ..pipeline.track import TrackerOptions
@@ -233,10 +235,17 @@ class _Work:
         """The ground truth of the pictures that were evaluated."""
         content, chosen = self._scheme.labels.annotations, set(self._image_ids)
         numbered = enumerate((each for each in content["annotations"] if each["image_id"] in chosen), 1)
+        sizes = {each["id"]: (int(each["height"]), int(each["width"])) for each in content["images"]}
         truth = {
             "images": [each for each in content["images"] if each["id"] in chosen],
             "annotations": [
-                {"iscrowd": 0, "area": each["bbox"][2] * each["bbox"][3], **each, "id": number}
+                {
+                    "iscrowd": 0,
+                    "area": each["bbox"][2] * each["bbox"][3],
+                    **each,
+                    "segmentation": _readable(each["segmentation"], sizes[each["image_id"]]),
+                    "id": number,
+                }
                 for number, each in numbered
             ],
             "categories": content["categories"],
@@ -324,6 +333,14 @@ class _Work:
                 "bootstrap draws runs of frames, which resemble one another"
             )
         return tuple(notes)
+
+
+def _readable(segmentation: Any, size: tuple[int, int]) -> Any:
+    """The same without polygons that are none, which pycocotools refuses."""
+    if not isinstance(segmentation, list):
+        return segmentation
+    polygons = whole_polygons(segmentation)
+    return polygons or encode_compact(CompactMask.of(np.zeros(size, bool)))
 
 
 def _batches(frames: Sequence[FrameResults]) -> Iterator[Batch]:

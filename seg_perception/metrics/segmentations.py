@@ -33,6 +33,11 @@ def encode_compact(mask: CompactMask) -> dict[str, Any]:
     return {"size": [height, width], "counts": counts_text(lengths)}
 
 
+def whole_polygons(polygons: Sequence[Sequence[float]]) -> list[Sequence[float]]:
+    """Those that have three corners; pycocotools reads past the end of what is shorter, or takes it for a box."""
+    return [polygon for polygon in polygons if len(polygon) >= 6]
+
+
 def decode_segmentation(
     segmentation: Sequence[Sequence[float]] | Mapping[str, Any], height: int, width: int
 ) -> CompactMask:
@@ -57,13 +62,15 @@ def decode_segmentation(
             if isinstance(runs["counts"], list):
                 runs = coco_mask.frPyObjects(runs, height, width)
         else:
-            # A polygon has three corners at least; pycocotools reads past the end of what is shorter.
-            polygons = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 6]
+            polygons = [list(map(float, polygon)) for polygon in whole_polygons(segmentation)]
             if not polygons:
                 return CompactMask.of(np.zeros((height, width), bool))
             runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
         pixels: NDArray[np.uint8] = coco_mask.decode(runs)
-    except (KeyError, TypeError, IndexError) as error:
+    except ValueError:
+        raise
+    # pycocotools raises what it likes.
+    except Exception as error:
         raise ValueError(
             f"segmentation: expected polygons or run lengths, got {segmentation!r:.80}: {error}"
         ) from error

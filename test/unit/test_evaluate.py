@@ -17,6 +17,8 @@ from pycocotools.cocoeval import COCOeval
 
 from seg_perception.cli.main import main
 from seg_perception.contract import METADATA_KEY
+from seg_perception.errors import SourceError
+from seg_perception.evaluation.coco import read_annotations
 from seg_perception.evaluation.datasets import open_dataset
 from seg_perception.evaluation.datasets.labelled import NO_STUFF, LabelledSet, StuffMap
 from seg_perception.evaluation.evaluate import EvaluateOptions, evaluate
@@ -220,6 +222,40 @@ def test_what_cannot_be_read_is_named_and_counted(model: Path, tmp_path: Path, c
     (tmp_path / "images" / "4.png").write_bytes(b"no picture")
     assert run("--model", model, "--dataset", labels, "-o", out) == 1
     assert "not one could be: " in capsys.readouterr().err
+
+
+def test_polygons_of_two_corners_and_empty_fields_are_no_obstacle(model: Path, tmp_path: Path):
+    labels, out = write_set(tmp_path, random_scenes(2)), tmp_path / "out"
+    content = json.loads(labels.read_text())
+    for annotation, segmentation in zip(
+        content["annotations"], ([], [[]], [[10, 10, 40, 40]], [[1, 2], [10, 10, 40, 10, 40, 40]]), strict=False
+    ):
+        annotation |= {"segmentation": segmentation, "track_id": None, "distance": None, "area": None, "iscrowd": None}
+    labels.write_text(json.dumps(content))
+    assert run("--model", model, "--dataset", labels, "-o", out, "--pictures", "0") == 0
+    for coco in read(out)["scores"][0]["coco"]:
+        theirs = judged(out, "colours", {"mask": "segm", "box": "bbox"}[coco["kind"]])
+        assert numbers(coco["stats"]) == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "expected"),
+    [
+        ("images", {"id": 1}, "`images` number 1: the id 1 comes twice"),
+        ("categories", {"id": 5}, "`categories` number 1: the id 5 comes twice"),
+        ("annotations", {"bbox": [1, 2]}, "expected `bbox` as 4 numbers"),
+        ("annotations", {"area": "large"}, "expected `area` as int or float"),
+    ],
+)
+def test_odd_entries_of_an_annotation_file_are_named(
+    tmp_path: Path, key: str, change: dict[str, Any], expected: str
+):  # fmt: skip
+    labels = write_set(tmp_path, random_scenes(2))
+    content = json.loads(labels.read_text())
+    content[key][1] |= change
+    labels.write_text(json.dumps(content))
+    with pytest.raises(SourceError, match=expected):
+        read_annotations(labels)
 
 
 def evaluated(path: Path, labelled: LabelledSet, folder: Path) -> Evaluation:
