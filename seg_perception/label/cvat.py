@@ -103,8 +103,11 @@ def _image(number: int, frame: LabelledFrame, style: MaskStyle) -> ElementTree.E
     for group, each in enumerate(frame.objects, 1):
         hidden = each.visible is not None and each.visible < _VISIBLE
         common = {"label": each.category, "source": "auto", "occluded": str(int(hidden)), "z_order": "0"}
-        for tag, geometry in _shapes(each, style):
-            element = _child(image, tag, **common, **geometry, group_id=str(group))
+        shapes = _shapes(each, style)
+        # Only where it is needed: tools that duplicate a shape may keep its group, which would make them one object.
+        together = {"group_id": str(group)} if len(shapes) > 1 else {}
+        for tag, geometry in shapes:
+            element = _child(image, tag, **common, **geometry, **together)
             _child(element, "attribute", str(each.track), name="track_id")
             _child(element, "attribute", "" if each.score is None else f"{each.score:.4f}", name="score")
     return image

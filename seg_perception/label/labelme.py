@@ -59,7 +59,8 @@ def _shapes(each: LabelledObject, group: int, style: MaskStyle) -> list[dict[str
     known = {"score": each.score, "track_id": each.track or None}
     common: dict[str, Any] = {
         "label": each.category,
-        "group_id": group,
+        # Only where it is needed: a duplicated shape keeps its group, which would make the two one object.
+        "group_id": None,
         "description": ", ".join(f"{name} {value}" for name, value in known.items() if value is not None),
         "flags": {},
         **{name: value for name, value in known.items() if value is not None},
@@ -69,6 +70,8 @@ def _shapes(each: LabelledObject, group: int, style: MaskStyle) -> list[dict[str
         return [{**common, "shape_type": "rectangle", "points": corners, "mask": None}]
     polygons = style.polygons(mask)
     if polygons is not None:
+        if len(polygons) > 1:
+            common["group_id"] = group
         return [
             {**common, "shape_type": "polygon", "points": polygon.tolist(), "mask": None} for polygon in polygons
         ]  # fmt: skip

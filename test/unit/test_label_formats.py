@@ -176,6 +176,17 @@ def test_parts_of_an_object_are_one_and_ungrouped_shapes_are_several():
     assert objects("") == 2
 
 
+def test_a_duplicated_shape_is_another_object(tmp_path: Path):
+    """LabelMe duplicates a shape with its group."""
+    mask = np.zeros(SIZE, bool)
+    mask[5:15, 10:40] = True
+    content = json.loads(labelme_bytes(frame(mask), MaskStyle(POLYGONS), "../images"))
+    (shape,) = content["shapes"]
+    content["shapes"].append({**shape, "points": [[x + 35, y + 20] for x, y in shape["points"]]})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert [each.mask.area for each in read_labelme(tmp_path)[0].objects] == [300, 300]
+
+
 def test_labels_for_a_new_task_of_cvat_are_those_of_the_file():
     names = [each["name"] for each in json.loads(cvat_labels(CATEGORIES))]
     assert names == ["pedestrian", "vehicle"]
