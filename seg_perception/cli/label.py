@@ -120,7 +120,7 @@ def print_summary(summary: LabelSummary, folder: Path) -> None:
         print(f"left out: {summary.repeated} frames whose picture is there already")
     for source, reasons in summary.failures.items():
         for reason in reasons[:_MOST_SHOWN]:
-            print(f"skipped: {source}: {reason}")
+            print(f"skipped: {reason if reason.startswith(source) else f'{source}: {reason}'}")
         if len(reasons) > _MOST_SHOWN:
             print(f"skipped: {source}: and {len(reasons) - _MOST_SHOWN} more, see label.json")
     print(f"results in {folder}; what to review first: quality.csv")

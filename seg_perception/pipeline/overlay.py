@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..classes import group_name
 from ..errors import ConfigurationError
 from ..instances import Instances, Segmentation
 from .overlay_panel import Figures, draw_figures, draw_legend
@@ -158,9 +160,18 @@ def _writings(
     """What an instance's label may say, the fullest first; a label much wider than its box says less."""
     group, score = int(instances.groups[index]), f"{instances.scores[index]:.2f}"
     number = f"#{instances.numbers[index]} " if style.numbers else ""
-    full = Writing(f"{class_names[instances.labels[index]]} {number}{score}", group)
+    name = _legible(class_names[instances.labels[index]]) or group_name(group).replace("_", " ")
+    full = Writing(f"{name} {number}{score}", group)
     shorter = [Writing(number + score, group), Writing("", group)]
     return [full, *shorter] if sizes.width(full) <= _WIDER * (box[2] - box[0]) else shorter
+
+
+@lru_cache(maxsize=1024)
+def _legible(name: str) -> str:
+    """A name in the letters of OpenCV's font, which are those of ASCII; empty where none of its letters is."""
+    plain = "".join(each for each in unicodedata.normalize("NFKD", name) if not unicodedata.combining(each))
+    found = plain.encode("ascii", "replace").decode()
+    return found if any(each.isalnum() for each in found) else ""
 
 
 @lru_cache(maxsize=1)

@@ -152,6 +152,16 @@ def test_numbers_stand_in_labels_where_they_are_kept() -> None:
     np.testing.assert_array_equal(numbered[110:], plain[110:])
 
 
+@pytest.mark.parametrize(("name", "drawn"), [("piéton", "pieton"), ("歩行者", "pedestrian")])
+def test_names_in_letters_that_the_font_lacks_stay_legible(name: str, drawn: str) -> None:
+    boxes = [(20.0, 60.0, 260.0, 200.0)]
+    image = picture(240, 320)
+    given = segmentation(image, filled((240, 320), boxes, [4]), boxes, [4])
+    overlays = [draw_overlay(image, given, (each,)) for each in (name, drawn, "another")]
+    assert np.array_equal(overlays[0], overlays[1])
+    assert not np.array_equal(overlays[0], overlays[2])
+
+
 # The corners
 
 
