@@ -7,11 +7,14 @@ wrong is said in `Bag.faults`.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ..errors import BackendUnavailable, SourceError
 from .bag_salvage import COMPRESSED_SUFFIX, has_journal, salvage
@@ -77,17 +80,18 @@ class Bag:
             topics: only of these; of all for none.
             start_ns, stop_ns: only those recorded from the first on and before the second.
         """
-        given: Counter[str] = Counter()
+        given: dict[str, array[int]] = {}
         if self._reader is not None:
             try:
                 for message in self._indexed(topics, start_ns, stop_ns):
-                    given[message.topic] += 1
+                    given.setdefault(message.topic, array("q")).append(message.time_ns)
                     yield message
             # Whatever rosbags and the decompressors raise for bytes that are not as they should be.
             except Exception as error:
                 self._note(f"{self.path.name}: damaged ({_text(error)})")
             else:
                 return
+        known = {topic: _Times(times) for topic, times in given.items()}
         for message in self._salvaged():
             if topics and message.topic not in topics:
                 continue
@@ -95,10 +99,8 @@ class Bag:
                 stop_ns is not None and message.time_ns >= stop_ns
             ):
                 continue
-            if given[message.topic] > 0:
-                given[message.topic] -= 1
-                continue
-            yield message
+            if message.topic not in known or not known[message.topic].take(message.time_ns):
+                yield message
 
     def _open(self) -> None:
         from rosbags.highlevel import AnyReader
@@ -161,6 +163,20 @@ class Bag:
     def _note(self, fault: str) -> None:
         if fault not in self.faults:
             self.faults.append(fault)
+
+
+class _Times:
+    """When messages were recorded that were given already; each is taken once. An index sorts, a recorder need not."""
+
+    def __init__(self, times: array[int]) -> None:
+        self._times = np.sort(np.frombuffer(times, np.int64))
+        self._taken = np.zeros(len(times), bool)
+
+    def take(self, time_ns: int) -> bool:
+        begin, end = (int(np.searchsorted(self._times, time_ns, side)) for side in ("left", "right"))
+        left = np.flatnonzero(~self._taken[begin:end])
+        self._taken[begin + left[:1]] = True
+        return len(left) > 0
 
 
 def is_bag(path: Path) -> bool:

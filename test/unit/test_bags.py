@@ -177,6 +177,21 @@ def test_behind_damage_reading_goes_on_with_the_next_chunk(tmp_path: Path):
     assert source.failures
 
 
+def test_no_frame_comes_twice_where_times_are_in_disorder(tmp_path: Path):
+    path, times = tmp_path / "drive.mcap", [5, 3, 4, 1, 0, 2, 9, 8, 7, 6]
+    with BagWriter(path, {}) as writer:
+        for time_ns, each in zip(times, pictures(10), strict=True):
+            writer.write("/camera/image_raw", IMAGE, time_ns, TYPES.serialize_cdr(image(time_ns, each), IMAGE))
+    with path.open("rb") as file:
+        # That of the message recorded at 4.
+        chunk = make_reader(file).get_summary().chunk_indexes[-8]
+    data = bytearray(path.read_bytes())
+    data[chunk.chunk_start_offset + 60] ^= 255
+    path.write_bytes(data)
+    stamps = [frame.stamp_ns - 7_000_000_000 for _, frame in BagImages(path)]
+    assert sorted(stamps) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+
+
 @pytest.mark.parametrize("mode", [CompressionMode.MESSAGE, CompressionMode.FILE])
 def test_a_compressed_bag_needs_no_metadata(tmp_path: Path, mode: CompressionMode):
     writer = Writer(tmp_path / "drive", version=9, storage_plugin=StoragePlugin.SQLITE3)
