@@ -64,14 +64,6 @@ def test_a_model_that_nobody_can_open_ends_the_run(tmp_path: Path):
     assert json.loads((tmp_path / "out" / "fleet.json").read_text())["bags"]["left"] == 2
 
 
-def test_where_there_is_no_cluster_the_error_says_so(tmp_path: Path):
-    (tmp_path / "bag.bag").write_text("fine")
-    work = StandIn(tmp_path / "log")
-    planned = plan([tmp_path / "bag.bag"], tmp_path / "out", work)
-    with pytest.raises(ConfigurationError, match="ray start --head"):
-        run_fleet(planned, tmp_path / "out", work, RayEngine("auto"))
-
-
 @pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGKILL, False)])
 def test_a_stopped_replay_leaves_no_worker_and_goes_on(tmp_path: Path, number: signal.Signals, to_all: bool):
     from colour_model import save_canonical_colour_model
