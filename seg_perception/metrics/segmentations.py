@@ -60,6 +60,11 @@ def decode_segmentation(
             if list(runs["size"]) != [height, width]:
                 raise ValueError(f"expected run lengths of {[height, width]}, got {runs['size']}")
             if isinstance(runs["counts"], list):
+                # pycocotools would leave what is missing as memory happened to be.
+                if min(runs["counts"], default=0) < 0 or sum(runs["counts"]) != height * width:
+                    raise ValueError(
+                        f"expected run lengths of {height * width} pixels in all, got {sum(runs['counts'])}"
+                    )
                 runs = coco_mask.frPyObjects(runs, height, width)
         else:
             polygons = [list(map(float, polygon)) for polygon in whole_polygons(segmentation)]

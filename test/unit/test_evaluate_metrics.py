@@ -59,6 +59,9 @@ def test_every_form_of_a_segmentation_is_read():
         decode_segmentation(numbers, 64, 48)
     with pytest.raises(ValueError, match="expected polygons or run lengths"):
         decode_segmentation({"size": list(SIZE)}, *SIZE)
+    for counts in ([12], [-4, 48 * 64 + 4], []):
+        with pytest.raises(ValueError, match="run lengths of 3072 pixels in all"):
+            decode_segmentation({"size": list(SIZE), "counts": counts}, *SIZE)
 
 
 def world(seed: int, images: int = 12) -> tuple[dict[str, Any], list[dict[str, Any]]]:
