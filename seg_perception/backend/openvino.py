@@ -42,7 +42,8 @@ class OpenVinoRunner:
         self._check_shapes(path)
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self._device == "CPU":
-            self._settings |= {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+            # Pinned threads of several processes would share the first cores while others are idle.
+            self._settings |= {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
             if options.threads:
                 self._settings["INFERENCE_NUM_THREADS"] = options.threads
             if any(node.get_type_name() == "FakeQuantize" for node in self._model.get_ops()):

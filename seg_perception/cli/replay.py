@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Replay; 1 when something of the recordings was lost."""
+    """Replay; 1 when something of the recordings was lost, or there was nothing to replay."""
     from tqdm import tqdm
 
     from ..files import writable_folder
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         with tqdm(total=total, unit="frame", disable=None) as bar:
             outcome = run_job(job, segmenter, recordings, [lambda *_: bar.update()])
     _print(job, outcome)
-    return 1 if outcome.record.fault_count else 0
+    return 1 if outcome.record.fault_count or not outcome.record.total else 0
 
 
 def _each_by_itself(job: ReplayJob, arguments: argparse.Namespace) -> int:
