@@ -35,6 +35,9 @@ TIMEOUT = 20.0
 END_SECONDS = 2.0
 # After which a question is put once more.
 ANSWER_SECONDS = 3.0
+# The same for what changes something: whatever is still at work by then answers first, and what is done and has only
+# lost its answer is mostly done again as it was, such as a configure that is refused.
+LATE_ANSWER_SECONDS = 9.0
 TRANSITIONS = {
     "configure": Transition.TRANSITION_CONFIGURE,
     "activate": Transition.TRANSITION_ACTIVATE,
@@ -110,15 +113,15 @@ class Client:
 
     def call(self, kind: type, name: str, request: Any, timeout: float = TIMEOUT) -> Any:
         # Kept: a service may not know a new client yet when it answers, and then the answer is lost. What only asks
-        # or sets is then asked again; a transition or reload is not, as it would be another one.
+        # or sets is then soon asked again; a transition or reload, which would be another one, late.
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(kind, name)
             assert client.wait_for_service(timeout), f"no service {name}"
-            # What is not asked again needs more patience.
+            # What is asked again late needs more patience.
             time.sleep(0.5 if kind in (ChangeState, Trigger) else 0.1)
         asked: list[Any] = []
-        begin, patience = time.monotonic(), timeout if kind in (ChangeState, Trigger) else ANSWER_SECONDS
+        begin, patience = time.monotonic(), LATE_ANSWER_SECONDS if kind in (ChangeState, Trigger) else ANSWER_SECONDS
 
         def answer() -> Any:
             if len(asked) * patience <= time.monotonic() - begin:
