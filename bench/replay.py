@@ -27,17 +27,20 @@ from seg_perception.backend.base import Runner, RunOptions
 from seg_perception.backend.registry import open_model
 from seg_perception.frame import Frame
 from seg_perception.messages.images import COMPRESSED_IMAGE, IMAGE, write_compressed_image, write_image
-from seg_perception.pipeline.opening import ModelChoice, open_segmenter
+from seg_perception.pipeline.opening import ModelChoice
 from seg_perception.pipeline.options import SegmenterOptions
 from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.pipeline.track import TrackerOptions
 from seg_perception.replay.job import ReplayJob, run_job
+from seg_perception.replay.side_by_side import SideBySide, open_side_by_side
 from seg_perception.sources.bag_types import message_store
 from seg_perception.sources.encodings import to_bgr
 from seg_perception.sources.share import find_model
 from seg_perception.streetworld.world import StreetWorld, WorldOptions
 
 FRAMES = 40
+# Long enough that beginning and end weigh little.
+REPLAYED = 160
 LONG = 1200
 STEP_NS = 100_000_000
 
@@ -61,15 +64,13 @@ def _throughput(model: str, frames: list[Frame], rounds: int, folder: Path) -> N
         raise TypeError(f"{model}: expected a model that runs on a CPU")
     spec = opened.spec
     image = np.full((1, spec.network_height, spec.network_width, 3), 114, np.uint8)
-    bags = {"raw": _bag(folder / "raw", frames, False), "JPEG": _bag(folder / "jpeg", frames, True)}
+    bags = {"raw": _bag(folder / "raw", frames, False, REPLAYED), "JPEG": _bag(folder / "jpeg", frames, True, REPLAYED)}
     seconds: dict[str, list[float]] = {name: [] for name in ("bare", *bags)}
-    with closing(
-        open_segmenter(ModelChoice(model, threads=THREADS), SegmenterOptions(tracking=TrackerOptions()))
-    ) as own:
+    with closing(open_side_by_side(ModelChoice(model), SegmenterOptions(tracking=TrackerOptions()))) as own:
         own.warm_up()
         for number in range(rounds):
             begin = perf_counter()
-            for _ in frames:
+            for _ in range(REPLAYED):
                 opened.run(image)
             seconds["bare"].append(perf_counter() - begin)
             for name, bag in bags.items():
@@ -77,19 +78,19 @@ def _throughput(model: str, frames: list[Frame], rounds: int, folder: Path) -> N
     opened.close()
     middle = {name: float(np.median(each)) for name, each in seconds.items()}
     ratios = {name: np.divide(seconds["bare"], seconds[name]) for name in bags}
-    rows = [["bare", f"{FRAMES / middle['bare']:.1f}", "", ""]]
+    rows = [["bare", f"{REPLAYED / middle['bare']:.1f}", "", ""]]
     for name, each in ratios.items():
-        rows.append([f"replay, {name}", f"{FRAMES / middle[name]:.1f}", f"{np.median(each):.3f}",
+        rows.append([f"replay, {name}", f"{REPLAYED / middle[name]:.1f}", f"{np.median(each):.3f}",
                      f"{each.min():.3f} to {each.max():.3f}"])  # fmt: skip
     header = ["", "frames/s", "of bare, median", "range"]
     show(
-        f"Replay of {FRAMES} frames of 1280x720 with {model}, tracking, {THREADS} threads, {rounds} rounds",
+        f"Replay of {REPLAYED} frames of 1280x720 with {model}, tracking, {THREADS} threads, {rounds} rounds",
         header,
         rows,
     )
 
 
-def _replayed(segmenter: Segmenter, bag: Path, output: Path) -> float:
+def _replayed(segmenter: Segmenter | SideBySide, bag: Path, output: Path) -> float:
     job = ReplayJob((bag,), output)
     outcome = run_job(job, segmenter, job.recordings())
     output.unlink()

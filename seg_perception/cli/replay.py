@@ -57,6 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--report", type=Path, metavar="FILE.html", help="write a report")
     parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="write a video of the overlays, of each camera")
+    parser.add_argument(
+        "--side-by-side", type=int, default=0, metavar="N",
+        help="models that work at once on a CPU, each with memory of its own (default: 2, or 1 with --threads)",
+    )  # fmt: skip
     add_model_arguments(parser)
     add_fleet_arguments(parser)
 
@@ -66,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..files import writable_folder
-    from ..pipeline.opening import open_segmenter
     from ..replay.job import run_job
+    from ..replay.side_by_side import open_side_by_side
 
     job = _job(arguments)
     if on_fleet(arguments) or not job.output.suffix or job.output.is_dir():
@@ -78,7 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     recordings = job.recordings()
     counts = [recording.count for recording in recordings if recording.count is not None]
     total = sum(counts) if len(counts) == len(recordings) else None
-    with closing(open_segmenter(model_choice(arguments.model, arguments), _options(arguments))) as segmenter:
+    choice = model_choice(arguments.model, arguments)
+    with closing(open_side_by_side(choice, _options(arguments), arguments.side_by_side)) as segmenter:
         segmenter.warm_up()
         print(", ".join(f"{key} {segmenter.identity[key]}" for key in ("backend", "device", "precision", "model")))
         for recording in recordings:
@@ -105,6 +110,8 @@ def _job(arguments: argparse.Namespace) -> ReplayJob:
     from ..replay.job import ReplayJob
     from ..replay.replay import ReplayOptions
 
+    if arguments.side_by_side < 0:
+        raise ConfigurationError(f"--side-by-side: expected 1 or more models, got {arguments.side_by_side}")
     for name in ("start", "duration"):
         if not 0 <= getattr(arguments, name) <= _MOST_SECONDS:
             raise ConfigurationError(

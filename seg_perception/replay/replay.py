@@ -12,16 +12,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event
 from time import perf_counter
+from typing import Any
 
 from ..errors import FrameError, ModelOutputError
 from ..instances import Segmentation
 from ..messages.detections import LABEL_INFO, write_label_info
 from ..pipeline.outputs import ALWAYS, LABELS, LATCHED, ON_DEMAND, SEMANTIC_MAP, FrameMessages
-from ..pipeline.segmenter import Begun, Segmenter
+from ..pipeline.segmenter import Segmenter
 from ..pipeline.trackers import Trackers
 from .ahead import Ahead, Behind
 from .inputs import BagRecording, Recording, Shot, at_their_pace
 from .record import Record
+from .side_by_side import SideBySide
 from .writer import LATCHED_QOS, BagWriter
 
 # Shots that are read and results that are kept before they are processed and written.
@@ -58,7 +60,7 @@ class Replay:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Segmenter | SideBySide,
         writer: BagWriter,
         options: ReplayOptions | None = None,
         watchers: Sequence[Watcher] = (),
@@ -134,7 +136,7 @@ class Replay:
         self, shots: Iterable[Shot], behind: Behind[list[_Message]]
     ) -> Iterator[tuple[Shot, Segmentation]]:  # fmt: skip
         """Shots with their results, in order; as many batches under way as the segmenter takes."""
-        under_way: deque[tuple[list[Shot], Begun]] = deque()
+        under_way: deque[tuple[list[Shot], _Begun]] = deque()
         for batch in self._batches(shots, behind):
             begun = self._begun(batch)
             if isinstance(begun, FrameError):
@@ -162,18 +164,18 @@ class Replay:
         if batch:
             yield batch
 
-    def _begun(self, batch: Sequence[Shot]) -> Begun | FrameError:
+    def _begun(self, batch: Sequence[Shot]) -> _Begun | FrameError:
         """The first half of the work; the error when a frame cannot be decoded."""
         try:
             return self._segmenter.begin([shot.frame for shot in batch if shot.frame is not None], self._semantic)
         except FrameError as error:
             return error
 
-    def _drained(self, under_way: deque[tuple[list[Shot], Begun]]) -> Iterator[tuple[Shot, Segmentation]]:
+    def _drained(self, under_way: deque[tuple[list[Shot], _Begun]]) -> Iterator[tuple[Shot, Segmentation]]:
         while under_way:
             yield from self._ended(*under_way.popleft())
 
-    def _ended(self, batch: list[Shot], begun: Begun) -> Iterator[tuple[Shot, Segmentation]]:
+    def _ended(self, batch: list[Shot], begun: _Begun) -> Iterator[tuple[Shot, Segmentation]]:
         try:
             results = self._segmenter.end(begun)
         except FrameError as error:
@@ -234,3 +236,5 @@ class Replay:
 
 
 _Message = tuple[str, str, int, bytes]
+# What a segmenter knows of frames under way.
+_Begun = Any

@@ -211,6 +211,19 @@ def test_a_part_of_a_video_is_replayed(tmp_path: Path, model: Path):
             assert [each.data for each in first.messages(topic)] == [each.data for each in second.messages(topic)]
 
 
+def test_models_side_by_side_find_what_one_finds(tmp_path: Path, model: Path):
+    bad = raw(3, "32FC1")
+    recorded = [("/image_raw", raw(index)) for index in range(10)]
+    recorded[3:3] = [("/image_raw", bad), ("/image_raw", raw(3, fault=True))]
+    bag = write(tmp_path / "drive", recorded)
+    outputs = {count: tmp_path / f"{count}.mcap" for count in (1, 3)}
+    for count, output in outputs.items():
+        assert replay(bag, "--model", model, "-o", output, "--tracking", "--side-by-side", count) == 1
+    with Bag(outputs[1]) as one, Bag(outputs[3]) as three:
+        assert one.counts["/segmenter/instance_map"] == 10
+        assert list(one.messages()) == list(three.messages())
+
+
 def test_each_camera_gets_a_video_of_its_overlays(tmp_path: Path, model: Path):
     recorded = [
         each
