@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, SegPerceptionError
-from .model_arguments import add_model_arguments, model_choice
+from .model_arguments import add_model_arguments, model_choice, model_line
 
 if TYPE_CHECKING:
     from ..frame import Frame
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.coco is not None and any(source.fps for source in sources):
         raise ConfigurationError("--coco: expected pictures with image ids in their names, got a video")
     with closing(open_segmenter(model_choice(str(arguments.model), arguments), _options(arguments))) as segmenter:
-        print(", ".join(f"{key} {segmenter.identity[key]}" for key in ("backend", "device", "precision", "model")))
+        print(model_line(segmenter.identity))
         return _process(segmenter, sources, arguments)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
+from .model_arguments import add_model_arguments, model_line
 
 if TYPE_CHECKING:
     from ..label.run import LabelOptions, LabelSummary
@@ -40,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     what = parser.add_argument_group("labels")
     what.add_argument("--categories", default="groups", help="groups (of road users) or classes (of the model)")
-    what.add_argument("--classes", default="auto", help="class table: a name, a YAML file, or auto")
     what.add_argument("--score", type=float, default=0.4, help="lowest score (default: %(default)s)")
     what.add_argument("--min-pixels", type=int, default=16, help="smallest object (default: %(default)s)")
     what.add_argument("--masks", default="rle", help="rle (exact) or polygons (to be edited) (default: %(default)s)")
@@ -50,10 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     what.add_argument("--pictures", default="jpg", help="jpg or png (default: %(default)s)")
     what.add_argument("--weather", default="", help="of these recordings, for the images' `weather`")
-    run_ = parser.add_argument_group("how the model is run")
-    run_.add_argument("--backend", default="", help="openvino or onnxruntime (default: by the model's suffix)")
-    run_.add_argument("--device", default="", help="the backend's name of the device")
-    run_.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
+    add_model_arguments(parser.add_argument_group("how the model is run"))
     add_fleet_arguments(parser)
 
 
@@ -67,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         return run_on_fleet(LabelWork.of(options_of(arguments)), paths, arguments.output, arguments)
     with Labeller(options_of(arguments)) as labeller:
-        print(", ".join(f"{key} {labeller.identity[key]}" for key in ("backend", "device", "precision", "model")))
+        print(model_line(labeller.identity))
         try:
             summary = labeller.label(paths, arguments.output, arguments.resume)
         except KeyboardInterrupt:

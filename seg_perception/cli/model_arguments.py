@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..pipeline.opening import ModelChoice
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Declare how a model runs; which one it is, each command declares itself."""
     parser.add_argument("--classes", default="auto", help="class table: a name, a YAML file, or auto")
     parser.add_argument(
@@ -24,3 +25,8 @@ def model_choice(model: str, arguments: argparse.Namespace) -> ModelChoice:
     from ..pipeline.opening import ModelChoice
 
     return ModelChoice(model, arguments.backend, arguments.device, arguments.threads, arguments.classes)
+
+
+def model_line(identity: Mapping[str, str]) -> str:
+    """What runs, in one line."""
+    return ", ".join(f"{key} {identity[key]}" for key in ("backend", "device", "precision", "model"))

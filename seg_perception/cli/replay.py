@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
-from .model_arguments import add_model_arguments, model_choice
+from .model_arguments import add_model_arguments, model_choice, model_line
 
 if TYPE_CHECKING:
     from ..pipeline.options import SegmenterOptions
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     choice = model_choice(arguments.model, arguments)
     with closing(open_side_by_side(choice, _options(arguments), arguments.side_by_side)) as segmenter:
         segmenter.warm_up()
-        print(", ".join(f"{key} {segmenter.identity[key]}" for key in ("backend", "device", "precision", "model")))
+        print(model_line(segmenter.identity))
         for recording in recordings:
             print(f"{recording.path}: {', '.join(recording.cameras)}")
         with tqdm(total=total, unit="frame", disable=None) as bar:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
+from .model_arguments import model_line
 
 if TYPE_CHECKING:
     from ..evaluation.coco import CocoSet
@@ -150,7 +151,7 @@ def _count(source: FrameSource) -> int | None:
 def _report(found: Verification, folder: Path | None, data: str, notes: Sequence[str]) -> None:
     from ..toolchain.verify.report import agreement_rows, describe, precision_rows, write_report
 
-    print(f"tested     {_model(found.tested)}\nreference  {_model(found.reference)}")
+    print(f"tested     {model_line(found.tested)}\nreference  {model_line(found.reference)}")
     for label, value in agreement_rows(found):
         print(f"{label:52} {value}")
     for pair in found.precision:
@@ -167,7 +168,3 @@ def _report(found: Verification, folder: Path | None, data: str, notes: Sequence
     print("within the budget" if not found.violations else "over the budget:")
     for reason in found.violations:
         print(f"  {reason}")
-
-
-def _model(identity: Mapping[str, str]) -> str:
-    return ", ".join(f"{key} {identity[key]}" for key in ("backend", "device", "precision", "model"))

@@ -44,7 +44,8 @@ def open_side_by_side(choice: ModelChoice, options: SegmenterOptions, count: int
     own = choice if choice.threads else replace(choice, threads=cores // count if count > 1 else 0)
     first = open_segmenter(own, options)
     # What is no CPU has its own way of doing things side by side.
-    if count == 1 or first.depth > 1 or first.largest_batch > 1 or not first.identity["device"].lower().startswith("cpu"):
+    on_cpu = first.identity["device"].lower().startswith("cpu")
+    if count == 1 or not on_cpu or first.depth > 1 or first.largest_batch > 1:
         return first
     opened = [first]
     try:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendUnavailable, SourceError
-from .bag_salvage import COMPRESSED_SUFFIX, has_journal, salvage
+from .bag_salvage import COMPRESSED_SUFFIX, error_text, has_journal, salvage
 from .bag_salvage import BagMessage as BagMessage
 
 METADATA = "metadata.yaml"
@@ -88,7 +88,7 @@ class Bag:
                     yield message
             # Whatever rosbags and the decompressors raise for bytes that are not as they should be.
             except Exception as error:
-                self._note(f"{self.path.name}: damaged ({_text(error)})")
+                self._note(f"{self.path.name}: damaged ({error_text(error)})")
             else:
                 return
         known = {topic: _Times(times) for topic, times in given.items()}
@@ -118,7 +118,7 @@ class Bag:
                 reader = Reader(self.path)
             self._reader = self._stack.enter_context(reader)
         except Exception as error:
-            self._note(f"{self.path.name}: not whole ({_text(error)})")
+            self._note(f"{self.path.name}: not whole ({error_text(error)})")
             self._count_salvaged()
             return
         for each in reader.connections:
@@ -203,7 +203,3 @@ def _storage_files(path: Path) -> list[Path]:
 
 def _is_storage(name: str) -> bool:
     return Path(name.removesuffix(COMPRESSED_SUFFIX)).suffix in STORAGE_SUFFIXES
-
-
-def _text(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -62,7 +62,7 @@ def _unpacked(path: Path, folder: Path, report: Report) -> Path:
             for piece in zstandard.ZstdDecompressor().read_to_iter(packed, _PIECE_BYTES):
                 file.write(piece)
         except (zstandard.ZstdError, OSError) as error:
-            report(f"{path.name}: cannot be unpacked whole ({_text(error)})")
+            report(f"{path.name}: cannot be unpacked whole ({error_text(error)})")
     return unpacked
 
 
@@ -117,7 +117,7 @@ def _mcap_records(path: Path, report: Report) -> Iterator[Any]:
                     begin = _next_chunk(path, position + 1)
                     where = f"the messages from byte {position} to {begin} are damaged"
                     where = where if begin is not None else f"ends early or is damaged after byte {position}"
-                    report(f"{path.name}: {where} ({_text(error)})")
+                    report(f"{path.name}: {where} ({error_text(error)})")
                     break
                 if record is None:
                     return
@@ -164,7 +164,7 @@ def _sqlite(path: Path, report: Report) -> Iterator[BagMessage]:
                 if topic in topics:
                     yield BagMessage(*topics[topic], time_ns, data)
     except sqlite3.Error as error:
-        report(f"{path.name}: cannot be read ({_text(error)})")
+        report(f"{path.name}: cannot be read ({error_text(error)})")
 
 
 def _connected(path: Path, report: Report) -> sqlite3.Connection:
@@ -177,8 +177,8 @@ def _connected(path: Path, report: Report) -> sqlite3.Connection:
         except sqlite3.Error as error:
             database.close()
             report(
-                f"{path.name}: what is in its journal {_journal(path).name} cannot be read ({_text(error)}); copy both "
-                "to a folder that can be written"
+                f"{path.name}: what is in its journal {_journal(path).name} cannot be read ({error_text(error)}); copy "
+                "both to a folder that can be written"
             )
     # Immutable: no lock is asked for and no journal looked for, as the file may lie where nothing can be written.
     return sqlite3.connect(f"{uri}&immutable=1", uri=True)
@@ -215,5 +215,6 @@ def _sqlite_rows(path: Path, database: sqlite3.Connection, report: Report) -> It
         report(f"{path.name}: {lost} rows are damaged{more}")
 
 
-def _text(error: Exception) -> str:
+def error_text(error: Exception) -> str:
+    """What went wrong, in one line of no great length."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
