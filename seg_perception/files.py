@@ -1,12 +1,14 @@
-"""Writing results so that a name never holds half a file."""
+"""Files: results that are whole or absent, and names in files of strangers, which stay inside of their folder."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from .errors import ConfigurationError
+from .text import is_printable, printable
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -51,6 +53,49 @@ def writable_folder(folder: Path) -> None:
         raise ConfigurationError(
             f"output folder {folder}: cannot be written ({error.strerror or error}); choose another with -o"
         ) from error
+
+
+def inside(folder: Path, name: object, *, what: str) -> Path:
+    """Return the path below a folder that a file of somebody else names, without leaving that folder.
+
+    A label file, record, manifest or bag of a stranger must never make us read, write or delete anything outside of
+    its own folder. Whoever takes a path from a file takes it through here.
+
+    Args:
+        folder: where the path has to lie; it need not exist.
+        name: what the file says: relative to `folder`, with slashes.
+        what: the field of the file, for the message.
+
+    Returns:
+        `folder / name`. Symbolic links on the way are followed: where they lead has to lie in the folder, too.
+
+    Raises:
+        ConfigurationError: the name is no text, empty, absolute, a drive or has control characters, or leads outside of
+            the folder; or what lies there is no regular file (a folder, a FIFO, a device).
+    """
+    shown = printable(repr(name))
+    if not isinstance(name, str) or not name.strip() or not is_printable(name):
+        raise ConfigurationError(f"{what}: expected the name of a file inside {folder}, got {shown}")
+    parts = PurePosixPath(name).parts
+    drive = bool(PureWindowsPath(name).drive)
+    if PurePosixPath(name).is_absolute() or drive or ".." in parts or not parts:
+        raise ConfigurationError(
+            f"{what}: expected the name of a file inside {folder}, got {shown}, which leads elsewhere; it is not opened"
+        )
+    path = folder / name
+    try:
+        real = path.resolve()
+        outside = not real.is_relative_to(folder.resolve())
+        kind = real.lstat().st_mode if os.path.lexists(real) else None
+    except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle
+        raise ConfigurationError(f"{what}: {shown} cannot be opened in {folder} ({error})") from error
+    if outside:
+        raise ConfigurationError(
+            f"{what}: expected a file inside {folder}, got {shown}, a link that leads elsewhere; it is not opened"
+        )
+    if kind is not None and not stat.S_ISREG(kind):
+        raise ConfigurationError(f"{what}: expected a regular file, got {shown} in {folder}, which is none")
+    return path
 
 
 def _umask() -> int:
