@@ -7,7 +7,7 @@ OUT ?= out
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-families test-training test-cuda test-fleet gpu-check lint bench bench-node bench-toolchain demo train clean
+.PHONY: help setup test test-long test-families test-training test-cuda test-fleet gpu-check lint bench bench-node bench-toolchain demo train clean
 
 # Each process that speaks DDS stays on this machine and, with a domain of its
 # own, out of the way of others that run at the same time. Domains above 100 can
@@ -24,8 +24,11 @@ help: ## Show this text
 setup: ## Make or update the environment in VENV
 	@$(PYTHON) -m tools.set_up --venv $(VENV) --ros $(ROS) --python $(PYTHON)
 
-test: setup ## Run all tests; what is skipped says why
+test: setup ## Run the tests; what is skipped says why
 	@$(DDS) $(PY) -m pytest -ra $(ARGS)
+
+test-long: setup ## Run the tests that take minutes: fuzzing, floods, many starts
+	@$(DDS) $(PY) -m pytest -ra -m long $(ARGS)
 
 test-families: ## Compare with the model families' own exporters and post-processing, in .venv-families (2 GB or more)
 	@$(PYTHON) -m tools.side families --venv .venv-families --python $(PYTHON)
