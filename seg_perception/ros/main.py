@@ -65,8 +65,9 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         import rclpy
         from rclpy.exceptions import NameValidationException, ParameterException
-        from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+        from rclpy.executors import SingleThreadedExecutor
 
+        from .guard import spin
         from .node import SegmenterNode
     except ImportError as error:
         raise BackendUnavailable(
@@ -92,14 +93,7 @@ def _run(arguments: Sequence[str]) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    except Exception:
-        # A signal shuts the context down under whatever callback is running, such as one that publishes; its error is
-        # then no other news than the signal.
-        if rclpy.ok():
-            raise
+        spin(executor, node)
     finally:
         # Another Ctrl-C would break the end off, not hasten it; `_end_late` sees to it that there is one.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from functools import wraps
 from math import nan
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from ..errors import ConfigurationError, SegPerceptionError
+from ..text import message_text, printable
 from .autostart import Autostart
 from .camera import Camera
 from .diagnostics import ACTIVE, CameraState, Diagnostics, NodeState
+from .graph import count_publishers
+from .guard import LOG_PERIOD_SECONDS, GuardedNode
 from .node_parameters import NodeParameters
 from .opening import Opening
 from .parameters import Settings
 from .reload import Reload
 from .session import Session
-from .statistics import CameraStatistics, FaultLog
+from .statistics import CameraSnapshot, CameraStatistics, FaultLog
 
 UNCONFIGURED, INACTIVE, FINALIZED = "unconfigured", "inactive", "finalized"
-# Faults of one kind are logged this often at most.
-_LOG_PERIOD_SECONDS = 10.0
 
 
-class SegmenterNode(LifecycleNode):
+class SegmenterNode(GuardedNode):
     """Turns camera images into instance masks.
 
     configure opens the model, activate subscribes, deactivate unsubscribes, cleanup closes the model. A transition
@@ -49,7 +51,7 @@ class SegmenterNode(LifecycleNode):
         self._failure = ""
         self._session: Session | None = None
         self._statistics: dict[str, CameraStatistics] = {}
-        self._fault_log = FaultLog(_LOG_PERIOD_SECONDS)
+        self._fault_log = FaultLog(LOG_PERIOD_SECONDS)
         self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
         self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
         self._reload = Reload(self, lambda: self._session, self._settings, self._fail)
@@ -58,7 +60,11 @@ class SegmenterNode(LifecycleNode):
 
     def set_parameters_atomically(self, parameter_list: Sequence[Parameter[Any]]) -> SetParametersResult:
         """Set parameters as one, as rclpy does; a set may name new cameras and set their parameters too."""
-        return self._settings.set_atomically(parameter_list, super().set_parameters_atomically)
+        try:
+            return self._settings.set_atomically(parameter_list, super().set_parameters_atomically)
+        except Exception as error:
+            self.guard.caught("parameters", error)
+            return SetParametersResult(successful=False, reason=f"{type(error).__name__}: {printable(error)}")
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, open the model and create the output topics."""
@@ -91,7 +97,8 @@ class SegmenterNode(LifecycleNode):
         try:
             self.release()
         except Exception:
-            self.get_logger().error(f"error processing: could not release everything\n{traceback.format_exc()}")
+            details = message_text(traceback.format_exc())
+            self.get_logger().error(f"error processing: could not release everything\n{details}")
         if self._autostart is not None:
             self._autostart.again()
         else:
@@ -133,15 +140,16 @@ class SegmenterNode(LifecycleNode):
         return session is None or session.close(patience)
 
     def _guard_transitions(self) -> None:
-        """Answer requests for transitions that the present state does not have.
+        """Answer requests for transitions that the present state does not have: they are no fault of the node.
 
-        Up to Jazzy, rclpy lets the error of such a request end the executor, and with it the process.
+        Up to Jazzy, rclpy raises on such a request.
         """
         service = getattr(self, "_service_change_state", None)
         if service is None:
             return
-        change_state = service.callback
+        change_state = getattr(service.callback, "__wrapped__", service.callback)
 
+        @wraps(change_state)
         def guarded(request: Any, response: Any) -> Any:
             response.success = False
             return self._guarded(lambda: change_state(request, response), response)
@@ -153,7 +161,7 @@ class SegmenterNode(LifecycleNode):
         try:
             return transition()
         except Exception as error:
-            self.get_logger().error(f"transition refused in state {self._phase}: {error}")
+            self.get_logger().error(f"transition refused in state {self._phase}: {printable(error)}")
             return refused
 
     def _attempt(self, name: str, goal: str, action: Callable[[], None]) -> TransitionCallbackReturn:
@@ -161,14 +169,14 @@ class SegmenterNode(LifecycleNode):
         try:
             action()
         except SegPerceptionError as error:
-            self._problem = str(error)
-            self.get_logger().error(f"{name} failed: {error}")
+            self._problem = message_text(error)
+            self.get_logger().error(f"{name} failed: {self._problem}")
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
             if not self.context.ok():  # a signal has shut it down under the transition
                 return TransitionCallbackReturn.FAILURE
-            self._problem = f"{name}: {type(error).__name__}: {error}"
-            self.get_logger().error(f"{name} failed unexpectedly:\n{traceback.format_exc()}")
+            self._problem = f"{name}: {type(error).__name__}: {printable(error)}"
+            self.get_logger().error(f"{name} failed unexpectedly:\n{message_text(traceback.format_exc())}")
             return TransitionCallbackReturn.ERROR
         self._phase, self._problem = goal, ""
         self.get_logger().info(f"{name}: done, state {goal}")
@@ -185,8 +193,10 @@ class SegmenterNode(LifecycleNode):
                 f"parameters: {', '.join(unknown)} were given, but the node has no such parameters (or `cameras` does "
                 "not name the camera); they are without effect: check the spelling"
             )
-        for camera in settings.cameras:
-            self._statistics.setdefault(camera.name, CameraStatistics())
+        # Those of cameras that are gone are dropped.
+        self._statistics = {
+            camera.name: self._statistics.get(camera.name) or CameraStatistics() for camera in settings.cameras
+        }
         in_use = self._settings.of_the_model()
         self._opening = Opening(self.get_logger(), settings)
         segmenter = self._opening.wait(self.context.ok)
@@ -239,9 +249,9 @@ class SegmenterNode(LifecycleNode):
         if not self.context.ok() or self.executor is None:
             return
         details = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self.get_logger().error(f"unexpected error while processing a frame:\n{details}")
-        self._failure = f"unexpected error while processing a frame: {type(error).__name__}: {error}"
-        self.executor.create_task(self._process_failure)
+        self.get_logger().error(f"unexpected error while processing a frame:\n{message_text(details)}")
+        self._failure = f"unexpected error while processing a frame: {type(error).__name__}: {printable(error)}"
+        self.executor.create_task(self.guard.wrap("error processing", self._process_failure))
 
     def _process_failure(self) -> None:
         # The state machine knows no way from active into error processing but through a transition that fails.
@@ -259,15 +269,17 @@ class SegmenterNode(LifecycleNode):
             {name: self._camera_state(name, live.get(name)) for name in self._settings["cameras"] or ()},
             self._reload.problem if self._reload else "",
             session.stages.frames_at_once() if session else nan,
+            self.guard.faults,
         )
 
     def _camera_state(self, name: str, camera: Camera | None) -> CameraState:
-        counted = self._statistics.setdefault(name, CameraStatistics()).snapshot()
+        statistics = self._statistics.get(name)
+        counted = statistics.snapshot() if statistics else CameraSnapshot()
         if camera is None:
             return CameraState(counted=counted)
         return CameraState(
             camera.resolved_topic,
-            self.count_publishers(camera.resolved_topic),
+            count_publishers(self, camera.resolved_topic),
             counted,
             enabled=camera.settings.enabled,
             since=camera.since,

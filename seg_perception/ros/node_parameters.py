@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ..errors import ConfigurationError
+from ..text import message_text
 from .parameters import CONFIGURE, RELOAD, SCHEME, ParameterSpec, Settings, camera_parameters, check_camera_names
 from .topics import check_topics
 
@@ -94,7 +95,7 @@ class NodeParameters:
             parameters: to be set.
             store: rclpy's own way to do it.
         """
-        declared: list[str] = []
+        declared: list[str] | None = None
         stored = False
         try:
             for parameter in parameters:
@@ -102,12 +103,20 @@ class NodeParameters:
                     declared = self._declare_cameras(parameter.value)
             result = store(list(parameters))
             stored = bool(result.successful)
+            if stored and declared is not None:
+                self._forget_removed_cameras()
             return result
         except ParameterException as error:
             return _refusal(str(error))
         finally:
             if not stored:
-                self._undeclare(declared)
+                self._undeclare(declared or ())
+
+    def _forget_removed_cameras(self) -> None:
+        """Remove the parameters of cameras that are named no more, so that names that come and go pile nothing up."""
+        kept = camera_parameters(check_camera_names(self["cameras"]))
+        prefix = "cameras."
+        self._undeclare([name for name in self._specs if name.startswith(prefix) and name not in kept])
 
     def _without_effect(self) -> list[str]:
         # Not public in rclpy, the same from Humble on.
@@ -188,4 +197,4 @@ class NodeParameters:
 
 
 def _refusal(reason: str) -> SetParametersResult:
-    return SetParametersResult(successful=False, reason=reason)
+    return SetParametersResult(successful=False, reason=message_text(reason))

@@ -13,6 +13,7 @@ from std_srvs.srv import Trigger
 
 from ..errors import ConfigurationError, SegPerceptionError
 from ..pipeline.segmenter import Segmenter
+from ..text import message_text
 from .node_parameters import NodeParameters
 from .opening import Opening
 from .session import Session
@@ -65,8 +66,8 @@ class Reload:
             response.success, response.message = True, answer
             self._node.get_logger().info(f"reload: {answer}")
         except SegPerceptionError as error:
-            self.problem = response.message = str(error)
-            self._node.get_logger().error(f"reload failed: {error}")
+            self.problem = response.message = message_text(error)
+            self._node.get_logger().error(f"reload failed: {self.problem}")
         return response
 
     async def _reload(self) -> str:
@@ -120,5 +121,5 @@ class Reload:
             return result
         if not isinstance(result, SegPerceptionError):
             details = "".join(traceback.format_exception(result))
-            self._node.get_logger().error(f"reload failed unexpectedly:\n{details}")
+            self._node.get_logger().error(f"reload failed unexpectedly:\n{message_text(details)}")
         raise ConfigurationError(str(result)) from result

@@ -197,12 +197,12 @@ class Session:
     def _look_after_cameras(self) -> None:
         """Say why no frames come from a camera, once per change, and when they come."""
         for camera in self.cameras:
+            name = camera.settings.name
             try:
                 changed = camera.look_after()
             except SegPerceptionError as error:
-                self._fail(error)
-                return
-            name = camera.settings.name
+                self._report(name, "subscription", str(error))
+                continue
             if changed and camera.absence is not None:
                 self._report(name, camera.absence.kind, f"no frames: {camera.absence.text}")
             elif changed and camera.settings.enabled:
