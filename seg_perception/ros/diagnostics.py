@@ -22,6 +22,8 @@ ACTIVE = "active"
 _HOST = socket.gethostname()
 # A camera is silent when nothing came for this many periods, and at least for this many seconds.
 _SILENT_PERIODS, _SILENT_SECONDS = 2.0, 2.0
+# Most models are open after a few seconds; an engine without a cache takes a minute or two.
+_SLOW_OPENING_SECONDS = 30.0
 # Results that are older than this tell of clocks that differ, or of a camera that delivers old frames.
 _OLD_SECONDS = 5.0
 _CLOCKS = (
@@ -67,6 +69,9 @@ class NodeState:
         cameras: by name.
         reload_problem: why the last reload changed nothing, or empty.
         frames_at_once: how many frames go through the model together, on average; NaN where nobody knows.
+        stuck: what the worker has been at for too long; empty while it is not.
+        opening: seconds for which the model is being opened; NaN while it is not.
+        shortage: what is wrong with shared memory; empty when nothing is.
         callback_faults: the number of errors in callbacks that were survived, and the last one.
     """
 
@@ -78,6 +83,9 @@ class NodeState:
     reload_problem: str = ""
     frames_at_once: float = nan
     callback_faults: tuple[int, str] = (0, "")
+    stuck: str = ""
+    opening: float = nan
+    shortage: str = ""
 
 
 class Diagnostics:
@@ -93,12 +101,18 @@ class Diagnostics:
         """
         self._node = node
         self._name = node.get_fully_qualified_name().lstrip("/")
+        self._period = period
         self._state = state
         self._before: dict[str, CameraSnapshot] = {}
         self._faults_before = 0
         self._published = monotonic()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(period, self.publish, clock=steady_clock())
+
+    def publish_if_due(self) -> None:
+        """Publish if the last message is older than a period; for callbacks that keep the timer waiting."""
+        if monotonic() - self._published >= self._period:
+            self.publish()
 
     def publish(self) -> None:
         """Publish now."""
@@ -109,7 +123,7 @@ class Diagnostics:
         statuses = [_named(model_status(state, new_faults), f"{self._name}: model", _HOST)]
         for name, camera in state.cameras.items():
             before = self._before.get(name, CameraSnapshot())
-            status = camera_status(state.phase, camera, before, elapsed, now)
+            status = camera_status(state.phase, camera, before, elapsed, now, state.stuck)
             statuses.append(_named(status, f"{self._name}: camera {name}", name))
         self._before = {name: camera.counted for name, camera in state.cameras.items()}
         message = DiagnosticArray(status=statuses)
@@ -120,8 +134,17 @@ class Diagnostics:
 def model_status(state: NodeState, new_faults: int = 0) -> DiagnosticStatus:
     """Status of the model; `new_faults` errors in callbacks were survived since the last one."""
     faults, last_fault = state.callback_faults
-    if state.problem:
+    if state.stuck:
+        level, text = DiagnosticStatus.ERROR, f"{state.phase}, but stuck: {state.stuck}; no camera is served"
+        text += f"; {state.problem}" if state.problem else ""
+    elif not isnan(state.opening):
+        slow = state.opening > _SLOW_OPENING_SECONDS
+        level = DiagnosticStatus.WARN if slow else DiagnosticStatus.STALE
+        text = f"configuring: the model is being opened for {state.opening:.0f} s; open_timeout limits it"
+    elif state.problem:
         level, text = DiagnosticStatus.ERROR, state.problem
+    elif state.shortage:
+        level, text = DiagnosticStatus.ERROR, f"{state.phase}; shared memory: {state.shortage}"
     elif not state.identity:
         level, text = DiagnosticStatus.STALE, f"{state.phase}: no model is open; configure the node"
     elif state.reload_problem:
@@ -137,7 +160,7 @@ def model_status(state: NodeState, new_faults: int = 0) -> DiagnosticStatus:
 
 
 def camera_status(
-    phase: str, camera: CameraState, before: CameraSnapshot, elapsed: float, now: float
+    phase: str, camera: CameraState, before: CameraSnapshot, elapsed: float, now: float, stuck: str = ""
 ) -> DiagnosticStatus:
     """Status of a camera.
 
@@ -147,9 +170,13 @@ def camera_status(
         before: its counts one period ago.
         elapsed: seconds since then.
         now: on the monotonic clock.
+        stuck: what the worker has been at for too long; empty while it is not.
     """
     counted = camera.counted
     level, text = _judge(phase, camera, before, elapsed, now)
+    if stuck and phase == ACTIVE and camera.enabled:
+        # Not the camera's fault.
+        level, text = DiagnosticStatus.STALE, f"not served: the node is stuck {stuck}"
     values: dict[str, Any] = {
         "topic": camera.topic,
         "publishers": "unknown" if camera.publishers is None else camera.publishers,

@@ -6,13 +6,16 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
 from math import nan
+from time import monotonic
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from ..errors import ConfigurationError, SegPerceptionError
+from ..pipeline.segmenter import Segmenter
 from ..text import message_text, printable
 from .autostart import Autostart
 from .camera import Camera
@@ -24,6 +27,7 @@ from .opening import Opening
 from .parameters import Settings
 from .reload import Reload
 from .session import Session
+from .shared_memory import make_private, own_segments, shortage, wanted_transport
 from .statistics import CameraSnapshot, CameraStatistics, FaultLog
 
 UNCONFIGURED, INACTIVE, FINALIZED = "unconfigured", "inactive", "finalized"
@@ -41,6 +45,8 @@ class SegmenterNode(GuardedNode):
     # Also a node whose parameters were refused is destroyed.
     _reload: Reload | None = None
     _opening: Opening | None = None
+    # Those that may still be at work.
+    _openings: Sequence[Opening] = ()
     _patience: float | None = None
 
     def __init__(self, **arguments: Any) -> None:
@@ -50,11 +56,16 @@ class SegmenterNode(GuardedNode):
         self._problem = ""
         self._failure = ""
         self._session: Session | None = None
+        # A model is still at work that nobody waits for, in a session that is closed, or while it is opened.
+        self._leaked = False
         self._statistics: dict[str, CameraStatistics] = {}
         self._fault_log = FaultLog(LOG_PERIOD_SECONDS)
         self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
         self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
-        self._reload = Reload(self, lambda: self._session, self._settings, self._fail)
+        self._reload = Reload(self, lambda: self._session, self._settings)
+        self._segments = own_segments()
+        make_private(self._segments)
+        self._transport = wanted_transport(get_rmw_implementation_identifier(), self._segments)
         self._guard_transitions()
         self._autostart = Autostart(self, self._bring_up) if self._settings["autostart"] else None
 
@@ -133,11 +144,14 @@ class SegmenterNode(GuardedNode):
 
     def _all_opened(self) -> bool:
         """Whether no model is being opened; that is waited for, if there is patience."""
-        return all(each is None or each.ended(self._patience) for each in (self._opening, self._reload))
+        reload_ended = self._reload is None or self._reload.ended(self._patience)
+        return reload_ended and all(opening.ended(self._patience) for opening in self._openings)
 
     def _close_session(self, patience: float | None) -> bool:
         session, self._session = self._session, None
-        return session is None or session.close(patience)
+        if session is not None and not session.close(patience):
+            self._leaked = True
+        return not self._leaked
 
     def _guard_transitions(self) -> None:
         """Answer requests for transitions that the present state does not have: they are no fault of the node.
@@ -198,16 +212,23 @@ class SegmenterNode(GuardedNode):
             camera.name: self._statistics.get(camera.name) or CameraStatistics() for camera in settings.cameras
         }
         in_use = self._settings.of_the_model()
-        self._opening = Opening(self.get_logger(), settings)
-        segmenter = self._opening.wait(self.context.ok)
+        segmenter = self._opened(settings)
         if segmenter is None:
             raise ConfigurationError("the node is ending; the model is not opened")
-        self._opening = None
         self._session = Session(self, settings, segmenter, self._statistics, report=self._report, fail=self._fail)
         if self._reload is not None:
             self._reload.in_use = in_use
         identity = ", ".join(f"{key} {value}" for key, value in self._session.identity.items())
         self.get_logger().info(f"model ready: {identity}")
+
+    def _opened(self, settings: Settings) -> Segmenter | None:
+        """The opened model; the executor waits here, and diagnostics with it, so they are published from here."""
+        opening = self._opening = Opening(self.get_logger(), settings)
+        self._openings = [*(earlier for earlier in self._openings if not earlier.ended(0.0)), opening]
+        try:
+            return opening.wait(self.context.ok, self._diagnostics.publish_if_due)
+        finally:
+            self._opening = None
 
     def _activate(self) -> None:
         if self._session is not None:
@@ -270,6 +291,9 @@ class SegmenterNode(GuardedNode):
             self._reload.problem if self._reload else "",
             session.stages.frames_at_once() if session else nan,
             self.guard.faults,
+            session.stuck() if session else "",
+            monotonic() - self._opening.begun if self._opening else nan,
+            shortage(self._transport, self._segments),
         )
 
     def _camera_state(self, name: str, camera: Camera | None) -> CameraState:

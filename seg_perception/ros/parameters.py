@@ -87,6 +87,9 @@ SCHEME = (
         "class table that sorts the model's classes into road groups: a name from config/classes, a YAML file, or "
         "'auto' for the table that knows most of them",
     ),
+    ParameterSpec(
+        "open_timeout", 600.0, LIVE, "seconds that opening a model may take before it is given up", 0.1, 86400.0
+    ),
     ParameterSpec("cameras", ["camera"], CONFIGURE, "names of the cameras; each has parameters cameras.NAME.*"),
     ParameterSpec(
         "batch_wait",
@@ -204,6 +207,7 @@ class Settings:
     options: SegmenterOptions
     overlay: OverlayStyle
     batch_wait: float
+    open_timeout: float
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Settings:
@@ -238,6 +242,7 @@ class Settings:
             # Numbers that are others in the next frame tell nobody anything.
             overlay=OverlayStyle(values["overlay_style"], bool(values["tracking"]), values["overlay_figures"]),
             batch_wait=values["batch_wait"],
+            open_timeout=values["open_timeout"],
         )
 
 
