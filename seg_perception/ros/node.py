@@ -204,8 +204,8 @@ class SegmenterNode(GuardedNode):
         unknown = self._settings.unknown()
         if unknown:
             self.get_logger().warning(
-                f"parameters: {', '.join(unknown)} were given, but the node has no such parameters (or `cameras` does "
-                "not name the camera); they are without effect: check the spelling"
+                f"parameters: {', '.join(unknown)} were given, but the node has no such parameters (or `camera_names` "
+                "lacks the camera); they are without effect: check the spelling"
             )
         # Those of cameras that are gone are dropped.
         self._statistics = {
@@ -287,7 +287,7 @@ class SegmenterNode(GuardedNode):
             self._problem,
             session.identity if session else {},
             session.stages.medians() if session else {},
-            {name: self._camera_state(name, live.get(name)) for name in self._settings["cameras"] or ()},
+            {name: self._camera_state(name, live.get(name)) for name in self._settings["camera_names"] or ()},
             self._reload.problem if self._reload else "",
             session.stages.frames_at_once() if session else nan,
             self.guard.faults,

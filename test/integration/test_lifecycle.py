@@ -272,7 +272,7 @@ def test_a_signal_ends_the_process_while_it_works(
     topics = {f"cameras.{camera}.topic": f"/{name}_{camera}" for camera in cameras}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
-        node = start_node(name, model=model, autostart=True, cameras=cameras, **topics)
+        node = start_node(name, model=model, autostart=True, camera_names=cameras, **topics)
     node.wait_state("active")
     node.output(Image, "a/overlay")
     publishers = [node.publisher(topic=topic) for topic in topics.values()]

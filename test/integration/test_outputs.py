@@ -237,7 +237,7 @@ def test_compressed_images_and_a_smaller_map(start_node: Callable[..., NodeProce
 
 def test_two_cameras_have_topics_of_their_own(start_node: Callable[..., NodeProcess], model: object) -> None:
     topics = {"cameras.left.topic": "/two_left", "cameras.right.topic": "/two_right"}
-    node = start_node("two", model=model, autostart=True, cameras=["left", "right"], **topics)
+    node = start_node("two", model=model, autostart=True, camera_names=["left", "right"], **topics)
     node.wait_state("active")
     full, empty = bgr(street()), np.full((96, 160, 3), 114, np.uint8)
     left = node.process(image_message(full), node.output(Image, "left/instance_map"), "/two_left")

@@ -59,7 +59,7 @@ def two_cameras(start_node: Callable[..., NodeProcess], model: object, name: str
     return start_node(
         name,
         model=str(model),
-        cameras=["a", "b"],
+        camera_names=["a", "b"],
         autostart=True,
         **{"cameras.a.topic": f"/{name}_a", "cameras.b.topic": "/strangers_b"},
     )
