@@ -142,6 +142,7 @@ class Segmentation:
         height, width = self.instance_map.pixels.shape
         if (height, width) == (self.frame.height, self.frame.width):
             return self.instances.boxes_camera
-        scale = np.array([width / self.frame.width, height / self.frame.height] * 2)
-        return (self.instances.boxes_camera * scale).astype(np.float32)
+        scale = np.array([width / self.frame.width, height / self.frame.height] * 2, np.float32)
+        boxes: NDArray[np.float32] = self.instances.boxes_camera * scale
+        return boxes
 
