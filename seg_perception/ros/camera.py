@@ -37,7 +37,8 @@ from .topics import camera_topics
 UNKNOWN = "unknown"
 # Without a frame for this many seconds it is asked why.
 QUIET_SECONDS = 2.0
-_MOST_PUBLISHERS = 16
+# Numbers of more publishers than any graph has; one that is forgotten counts no gaps when it comes again.
+_MOST_PUBLISHERS = 1000
 
 
 class Taken(NamedTuple):

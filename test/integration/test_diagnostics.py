@@ -27,6 +27,24 @@ def status(counted: CameraSnapshot, before: CameraSnapshot = NEW, phase: str = "
     return camera_status(phase, state, before, elapsed=1.0, now=100.0)
 
 
+def test_frames_of_a_hundred_publishers_are_counted_by_two_threads_at_once() -> None:
+    gaps, publishers, rounds = GapCounter(lambda: 100), 100, 50
+    missed: list[int] = []
+
+    def take(first: int) -> None:
+        for turn in range(rounds):
+            for number in range(first, publishers, 2):
+                gid = {"data": number.to_bytes(16, "little")}
+                missed.append(gaps.missed({"publisher_gid": gid, "publication_sequence_number": 3 * turn + 1}))
+
+    threads = [threading.Thread(target=take, args=(first,)) for first in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(missed) == 2 * publishers * (rounds - 1)
+
+
 def test_gaps_are_counted_for_each_publisher() -> None:
     gaps = GapCounter(lambda: 2)
     sequence = [(5, b"a"), (6, b"a"), (9, b"a"), (100, b"b"), (10, b"a"), (103, b"b"), (1, b"a"), (3, b"a")]
