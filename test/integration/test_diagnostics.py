@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def test_frames_of_a_hundred_publishers_are_counted_by_two_threads_at_once() -> 
                 gid = {"data": number.to_bytes(16, "little")}
                 missed.append(gaps.missed({"publisher_gid": gid, "publication_sequence_number": 3 * turn + 1}))
 
-    threads = [threading.Thread(target=take, args=(first,)) for first in (0, 1)]
+    threads = [Thread(target=take, args=(first,)) for first in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -64,9 +65,9 @@ def test_without_sequence_numbers_nothing_is_counted() -> None:
 
 def test_publishers_that_come_and_go_take_no_memory() -> None:
     gaps = GapCounter(lambda: 1)
-    for number in range(1000):
+    for number in range(3000):
         gaps.missed(info(1, str(number).encode()))
-    assert len(gaps._last) <= 16
+    assert len(gaps._last) <= 1000
 
 
 def test_received_is_processed_plus_dropped() -> None:
