@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, Queue
@@ -14,8 +13,9 @@ from types import TracebackType
 from typing import IO, Any
 
 from ..errors import BackendUnavailable
+from ..interpreter import python_command, python_environment
 
-_COMMAND = (sys.executable, "-m", "seg_perception.ros.probe")
+_CODE = "from seg_perception.ros.probe import main; sys.exit(main())"
 # For starting, discovery and the end.
 _START_SECONDS = 30.0
 _END_SECONDS = 3.0
@@ -31,7 +31,8 @@ class Probe:
     def __init__(self, arguments: Sequence[str]) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
-            [*_COMMAND, *arguments],
+            [*python_command(_CODE), *arguments],
+            env=python_environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

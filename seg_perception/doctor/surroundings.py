@@ -6,11 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+from ..interpreter import python_command, python_environment
 
 # A program that hangs, such as an import that waits for a dead file server, ends here.
 PATIENCE_SECONDS = 60.0
@@ -43,10 +44,16 @@ def _last_line(text: str) -> str:
 
 
 def run_program(command: Sequence[str], patience: float = PATIENCE_SECONDS) -> Ran:
-    """Run a program to its end, at most for `patience` seconds."""
+    """Run a program to its end, at most for `patience` seconds; see `python_environment` for its environment."""
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=patience, stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=patience,
+            stdin=subprocess.DEVNULL,
+            env=python_environment(),
         )
     except OSError as error:
         return Ran(127, "", f"{command[0]}: {error.strerror}")
@@ -87,4 +94,4 @@ class Surroundings:
 
     def python(self, code: str) -> Ran:
         """Run code in an interpreter of its own: a package that crashes on import must not take the doctor along."""
-        return self.run([sys.executable, "-c", code])
+        return self.run(python_command(code))

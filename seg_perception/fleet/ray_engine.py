@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
 from ..errors import BackendUnavailable, ConfigurationError, SegPerceptionError
+from ..interpreter import ROOT, python_environment
 from .driver import Board, Engine
 from .perform import perform
 from .work import Attempt, Failed, Result, Task, Work, Worker, plain
@@ -85,11 +87,28 @@ def _connect(ray: Any, address: str, cores: int) -> None:
             "num_cpus": max(len(os.sched_getaffinity(0)), cores),
         }  # fmt: skip
     try:
-        ray.init(**options)
+        with _working_folder(ROOT):
+            ray.init(**options)
     # Ray raises whatever comes: ConnectionError, RuntimeError, ValueError, ...
     except Exception as error:
         place = f"at {address!r}; expected `auto` or HOST:PORT of a running one (`ray start --head`)" if address else ""
         raise ConfigurationError(f"--engine ray: no Ray {place or 'could be started here'}: {error}") from error
+
+
+@contextmanager
+def _working_folder(folder: str) -> Iterator[None]:
+    """Work in another folder: Ray's workers look for modules in the one that is current when they are asked for.
+
+    Tasks name their files by absolute paths.
+    """
+    before = os.open(".", os.O_RDONLY)
+    os.environ.update(python_environment())
+    try:
+        os.chdir(folder)
+        yield
+    finally:
+        os.fchdir(before)
+        os.close(before)
 
 
 def _cores(work: Work) -> int:

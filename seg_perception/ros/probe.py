@@ -1,4 +1,4 @@
-"""Looks at a running ROS system for the command line, in a process of its own: `python -m seg_perception.ros.probe`.
+"""Look at a running ROS system for the command line, in a process of its own, which `cli/probe.py` starts.
 
 `cli` may not import `ros`, and should not: what a middleware does to the process that loads it, from a missing library
 to a crash at exit, must not take a doctor along, and a terminal must not have its signals handled by rclpy. So the

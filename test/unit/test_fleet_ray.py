@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from fleet_stand_in import FRAMES, StandIn
+from traps import set_traps, sprung
 
 pytest.importorskip("ray", reason="Ray is not installed here: `make test-fleet` has an environment with it")
 
@@ -62,6 +63,16 @@ def test_a_model_that_nobody_can_open_ends_the_run(tmp_path: Path):
     with pytest.raises(ConfigurationError, match=r"no worker can do the work.*no such model"):
         run(tmp_path, {"bag": "fine", "more": "fine"}, StandIn(tmp_path / "log", refuses=True))
     assert json.loads((tmp_path / "out" / "fleet.json").read_text())["bags"]["left"] == 2
+
+
+def test_workers_import_nothing_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = set_traps(tmp_path / "bags")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", f"{PATHS}{os.pathsep}")
+    outcome = run(tmp_path, {"bag": "fine"}, StandIn(tmp_path / "log"))
+    assert len(outcome.results) == 1
+    assert Path.cwd() == folder
+    assert sprung(folder) == ""
 
 
 @pytest.mark.parametrize(("number", "to_all"), [(signal.SIGINT, True), (signal.SIGKILL, False)])

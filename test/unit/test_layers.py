@@ -28,7 +28,8 @@ LAYERS = (
     ("backend",),
     ("sources", "metrics"),
     ("messages",),
-    ("manifest", "contract", "frame", "geometry", "instances", "classes", "files", "text", "errors"),
+    ("manifest", "contract", "frame", "geometry", "instances", "classes", "files", "text", "interpreter",
+     "errors"),
 )
 BOTTOM = LAYERS[-1]
 RANK = {part: rank for rank, layer in enumerate(reversed(LAYERS)) for part in layer}
