@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
 
+from ..text import message_text
+
 MISSING = "\N{EN DASH}"  # in place of a value that there is none of
 _EMPTY = frozenset({"br", "hr", "img", "input", "meta"})  # elements that have no end tag
-# Half characters (a file name that is no UTF-8 has them) cannot be written to a file, control characters not to a page.
-_UNWRITABLE = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class Html(str):
@@ -50,13 +49,8 @@ def element(tag: str, *content: Content, **attributes: Attribute) -> Html:
 
 
 def visible(text: str) -> str:
-    r"""Text with what no page can hold shown as in Python: the byte of a file name that is no UTF-8 as `\xff`."""
-
-    def shown(found: re.Match[str]) -> str:
-        code = ord(found[0])
-        return f"\\x{code & 0xFF:02x}" if code < 0x80 or 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
-
-    return _UNWRITABLE.sub(shown, text)
+    r"""Return text with what no page can hold escaped: the byte of a file name that is no UTF-8 as `\xff`."""
+    return message_text(text, len(text))
 
 
 def _text(value: Attribute) -> str:

@@ -237,3 +237,9 @@ def test_the_report_of_one_model_without_extras_leaves_them_out(tmp_path: Path):
     found = Markup(write_evaluation_report(tmp_path / "report.html", bare).read_text(encoding="utf-8"))
     assert found.text["h2"] == ["Models", "Average precision as COCO sums it up", "Speed", "Panoptic quality",
                                 "What the models are", "Data and settings"]  # fmt: skip
+
+
+def test_direction_marks_of_a_name_turn_nothing_around_on_a_page() -> None:
+    data = page("a\u202egpj.exe", element("p", "b\u2066\x9b31m\u2029", title="\u200f"), []).encode()
+    assert rb"a\u202egpj.exe" in data
+    assert rb'<p title="\u200f">b\u2066\x9b31m\u2029</p>' in data
