@@ -38,6 +38,6 @@ def python_environment(environment: Mapping[str, str] | None = None) -> dict[str
     values = dict(os.environ if environment is None else environment)
     if "PYTHONPATH" in values:
         # An empty entry, as in `export PYTHONPATH=$PYTHONPATH:/more`, means the current folder.
-        folders = [folder for folder in values["PYTHONPATH"].split(os.pathsep) if os.path.isabs(folder)]
+        folders = [folder for folder in values["PYTHONPATH"].split(os.pathsep) if Path(folder).is_absolute()]
         values["PYTHONPATH"] = os.pathsep.join(folders)
     return values

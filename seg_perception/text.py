@@ -36,6 +36,11 @@ def printable(text: object, limit: int = QUOTE_LIMIT) -> str:
     return _UNPRINTABLE.sub(_escaped, whole[:limit]) + _rest(whole, limit)
 
 
+def shortened(text: str, limit: int = QUOTE_LIMIT) -> str:
+    """Return text as it is, cut behind `limit` characters; for what is stored or sent on and not printed."""
+    return text[:limit] + _rest(text, limit)
+
+
 def message_text(text: object, limit: int = MESSAGE_LIMIT) -> str:
     """Return an error message as text of bounded length that is safe to log and to publish; line breaks stay."""
     whole = str(text)

@@ -15,6 +15,7 @@ from shutil import get_terminal_size
 
 from ..doctor.finding import Finding, Level, failed
 from ..doctor.graph import Graph
+from ..text import MESSAGE_LIMIT, printable
 from .probe import ask, seconds_between
 
 HELP = "check this machine before driving: packages, ROS, DDS, GPU, model, cameras, clocks; says what to do"
@@ -100,11 +101,12 @@ def _report(findings: Sequence[Finding]) -> list[str]:
         level = finding.level.value.ljust(7)
         if colour:
             level = f"\x1b[{_COLOURS[finding.level]}m{level}\x1b[0m"
-        wrapped = _wrapped(f"{finding.check}: {finding.found}", width)
+        # Names, types and messages in it may be of whoever speaks DDS, or of a model.
+        wrapped = _wrapped(printable(f"{finding.check}: {finding.found}", MESSAGE_LIMIT), width)
         lines.append(f"  {level}  {wrapped[0]}")
         lines += [" " * 11 + line for line in wrapped[1:]]
         if finding.advice and finding.level is not Level.OK:
-            lines += [" " * 11 + line for line in _wrapped(f"-> {finding.advice}", width)]
+            lines += [" " * 11 + line for line in _wrapped(printable(f"-> {finding.advice}", MESSAGE_LIMIT), width)]
     counts = ", ".join(f"{count} {name}" for name, count in _counts(findings).items() if count)
     verdict = "not fit: see FAIL above" if failed(findings) else "nothing failed"
     return [*lines, "", f"{verdict} ({counts})"]

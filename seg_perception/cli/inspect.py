@@ -8,8 +8,11 @@ from pathlib import Path
 
 from ..contract import METADATA_KEY, ModelSpec
 from ..errors import BackendUnavailable, ClassTableError, ConfigurationError
+from ..text import message_text, printable
 from .inspect_engine import describe_engine, engine_of
 
+# A raw export lists the names of its classes in one cell: LVIS has 1203.
+_LONGEST_CELL = 40_000
 HELP = "print what a model file is, what it takes and gives, and its classes with their road groups"
 
 
@@ -108,7 +111,7 @@ def _class_table(spec: ModelSpec, classes: str) -> list[str]:
     except ClassTableError as error:
         if classes != "auto":
             raise
-        groups, note = ["?"] * len(spec.class_names), f"road groups unknown: {error}"
+        groups, note = ["?"] * len(spec.class_names), f"road groups unknown: {message_text(error)}"
     else:
         groups = [group_name(int(group)) for group in table.groups(spec.class_names)]
         note = f"road groups after class table {table.name!r}"
@@ -143,7 +146,8 @@ def _raw(path: Path) -> list[str]:
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as their widest entry; the last one is not padded."""
+    """Columns as wide as their widest entry; the last one is not padded. Names are those of whoever made the model."""
+    rows = [tuple(printable(cell, _LONGEST_CELL) for cell in row) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     return [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows

@@ -10,6 +10,7 @@ from importlib import import_module
 
 from .. import __version__
 from ..errors import SegPerceptionError, interrupted
+from ..text import message_text
 
 # A command is a module with HELP, add_arguments(parser) and run(arguments) -> exit code. Commands import what they
 # need when they run, so that --help needs none of it.
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # The reader of our output, such as `head`, has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         elif isinstance(error, SegPerceptionError):
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {message_text(error)}", file=sys.stderr)
         elif isinstance(error, ImportError):
             print(f"error: {_missing(arguments.command, error)}", file=sys.stderr)
         else:

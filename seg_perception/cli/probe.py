@@ -7,6 +7,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from queue import Empty, Queue
 from threading import Thread
 from types import TracebackType
@@ -14,11 +15,14 @@ from typing import IO, Any
 
 from ..errors import BackendUnavailable
 from ..interpreter import python_command, python_environment
+from ..text import MESSAGE_LIMIT, printable
 
 _CODE = "from seg_perception.ros.probe import main; sys.exit(main())"
 # For starting, discovery and the end.
 _START_SECONDS = 30.0
 _END_SECONDS = 3.0
+# Beyond, the probe waits, and the middleware drops what is too much.
+_MOST_WAITING = 100
 
 
 class Probe:
@@ -39,7 +43,7 @@ class Probe:
             start_new_session=True,
         )
         # None stands for the end.
-        self._said: Queue[Mapping[str, Any] | None] = Queue()
+        self._said: Queue[Mapping[str, Any] | None] = Queue(_MOST_WAITING)
         Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> Probe:
@@ -91,8 +95,9 @@ class Probe:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             # A library may print to the same output.
-            if line.startswith(b"{"):
-                self._said.put(json.loads(line))
+            with suppress(ValueError, RecursionError):
+                if isinstance(said := json.loads(line), dict):
+                    self._said.put(said)
         self._said.put(None)
 
     def _reason(self) -> str:
@@ -100,7 +105,7 @@ class Probe:
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        said = lines[-1].strip() if lines else "it said nothing"
+        said = printable(lines[-1].strip(), MESSAGE_LIMIT) if lines else "it said nothing"
         how = f"crashed with signal {-code}" if code < 0 else f"ended with code {code}"
         return (
             f"looking at the running system needs rclpy and the common message packages of ROS 2; what looks there "

@@ -28,7 +28,8 @@ JSON, one object a line and --interval: `time`, `machine` (cpu_percent, cpus, gp
 gpu_memory_total_mib, where known), `nodes`: each with `name`, `level`, `message`, `silent_s`, `state`, `stages_ms`,
 `model`, `process` (cpu_percent of one core, memory_mib) and `cameras`: `name`, `level`, `message`, `topic`,
 `received_hz`, `processed_hz`, `received`, `processed`, `publishers`, `latency_ms` (p50, p95, p99), `dropped` by cause
-since the start, and `values`, which is everything as it was published.
+since the start, and `values`, which is everything as it was published. `passed_over` counts what was not taken in:
+statuses of names that no node can have, and nodes, cameras and values beyond the most that are kept.
 """
 # With --once: after the first word, others that publish once a second get the time to.
 _OTHERS_SECONDS = 1.2
@@ -76,7 +77,7 @@ class _Top:
         self._arguments = arguments
         self._nodes = Nodes(arguments.nodes)
         self._host, self._gpu = HostLoad(), GpuLoad()
-        self._publishers = 0
+        self._publishers: int | None = 0
         self._in_place = not arguments.json and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._drawn = False
         self._host.cpu()
@@ -114,6 +115,7 @@ class _Top:
             said = probe.next(left)
             if said is not None and "status" in said:
                 self._nodes.hear(said["status"], monotonic())
+                self._nodes.passed_over += said.get("left_out", 0)
             elif said is not None:
                 self._publishers = said["publishers"]
 
@@ -153,17 +155,21 @@ class _Top:
             load = loads.get(node.name)
             known = {} if load is None else {"cpu_percent": load.cpu, "memory_mib": load.memory}
             nodes.append({**node.as_json(now), "process": known})
-        return {"time": datetime.now(timezone.utc).isoformat(timespec="seconds"), "machine": machine, "nodes": nodes}
+        time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return {"time": time, "machine": machine, "nodes": nodes, "passed_over": self._nodes.passed_over}
 
     def _silence(self) -> str:
         """What to check when no node speaks."""
         domain = os.environ.get("ROS_DOMAIN_ID") or "0"
         reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "SUBNET"
         wanted = f" of {', '.join(self._arguments.nodes)}" if self._arguments.nodes else ""
-        others = {0: "nobody publishes it", 1: "1 publisher is there"}
+        count = self._publishers
+        there = {None: "who publishes it cannot be told", 0: "nobody publishes it", 1: "1 publisher is there"}
+        odd = self._nodes.passed_over
+        others = f"; {odd} statuses of names that no node can have came" if odd else ""
         return (
             f"no diagnostics{wanted} within {self._arguments.timeout:g} s on /diagnostics "
-            f"({others.get(self._publishers, f'{self._publishers} publishers are there')}); check that the node runs "
+            f"({there.get(count, f'{count} publishers are there')}{others}); check that the node runs "
             "(`ros2 node list`; it speaks in every lifecycle state, also before it is active), that it has the same "
             f"ROS_DOMAIN_ID (here {domain}) and RMW_IMPLEMENTATION, that the discovery range (here "
             f"ROS_AUTOMATIC_DISCOVERY_RANGE={reach}) reaches it, and that its diagnostics_period is below --timeout"

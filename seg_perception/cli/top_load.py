@@ -15,6 +15,8 @@ from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
+from .top_nodes import count
+
 _MIB = 1 << 20
 _GPU_PERIOD_SECONDS = 2.0
 _GPU_PATIENCE_SECONDS = 5.0
@@ -57,9 +59,9 @@ class HostLoad:
         Args:
             values: of the node's status, with `pid` and `host`; without them, or for a node elsewhere, nothing is told.
         """
-        if values.get("host") != socket.gethostname() or not values.get("pid", "").isdecimal():
+        pid = count(values.get("pid", ""))
+        if values.get("host") != socket.gethostname() or pid is None:
             return None
-        pid = int(values["pid"])
         folder = self._root / str(pid)
         try:
             # A container may share the host's name and not its numbers of processes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -11,6 +12,14 @@ LEVELS = ("OK", "WARN", "ERROR", "STALE")
 STALE = "STALE"
 # A node is stale after so many of its periods without a word; before its period is known, and at least, after seconds.
 _PERIODS, _FIRST_SECONDS, _LEAST_SECONDS = 2.5, 5.0, 3.0
+# Anybody on the domain may publish any number of names. When so many are known, those that are silent for longer make
+# room; others are passed over.
+MOST_NODES, _FORGOTTEN_SECONDS = 50, 60.0
+MOST_CAMERAS = 50
+# What ROS allows for a node's full name, without the first slash. Others are no nodes, whatever they say.
+_NODE_NAME = re.compile(r"[A-Za-z0-9_/]{1,255}")
+# Whole numbers of more digits count nothing, and Python refuses to read those of thousands.
+_MOST_DIGITS = 18
 Status = Mapping[str, Any]
 
 
@@ -99,12 +108,18 @@ class NodeView:
 
 
 class Nodes:
-    """All nodes that were heard, by name."""
+    """All nodes that were heard, by name.
+
+    Attributes:
+        passed_over: how many statuses, cameras and values were not taken in: of names that no node can have, or beyond
+            the most that are kept.
+    """
 
     def __init__(self, wanted: Iterable[str] = ()) -> None:
         """Begin; `wanted` are names of nodes, with or without namespace; without any, all are."""
         self._wanted = tuple(name.lstrip("/") for name in wanted)
         self._views: dict[str, NodeView] = {}
+        self.passed_over = 0
 
     def __len__(self) -> int:
         return len(self._views)
@@ -116,24 +131,40 @@ class Nodes:
         """Take in the statuses of one message; those of others than our nodes are passed over."""
         for status in statuses:
             name, colon, part = status["name"].rpartition(": ")
-            if colon and part == "model" and "state" in status["values"] and self._is_wanted(name):
+            if not (colon and part == "model" and "state" in status["values"]):
+                continue
+            if not _NODE_NAME.fullmatch(name):
+                self.passed_over += 1
+            elif self._is_wanted(name):
                 self._take(name, status, statuses, now)
 
     def _is_wanted(self, name: str) -> bool:
         return not self._wanted or any(name == each or name.endswith(f"/{each}") for each in self._wanted)
 
     def _take(self, name: str, model: Status, statuses: Sequence[Status], now: float) -> None:
+        if name not in self._views and not self._has_room(now):
+            self.passed_over += 1
+            return
         view = self._views.setdefault(name, NodeView(name))
         if view.heard:
             view.period = now - view.heard
         view.heard = now
         view.level, view.message, view.values = level_of(model), model["message"], model["values"]
         prefix = f"{name}: camera "
+        cameras = [each for each in statuses if each["name"].startswith(prefix)]
+        self.passed_over += max(0, len(cameras) - MOST_CAMERAS)
         view.cameras = [
             CameraView(each["name"].removeprefix(prefix), level_of(each), each["message"], each["values"])
-            for each in statuses
-            if each["name"].startswith(prefix)
+            for each in cameras[:MOST_CAMERAS]
         ]
+
+    def _has_room(self, now: float) -> bool:
+        if len(self._views) < MOST_NODES:
+            return True
+        quietest = min(self._views.values(), key=lambda view: view.heard)
+        if now - quietest.heard > _FORGOTTEN_SECONDS:
+            del self._views[quietest.name]
+        return len(self._views) < MOST_NODES
 
 
 def level_of(status: Status) -> str:
@@ -151,8 +182,8 @@ def number(text: str) -> float | None:
 
 
 def count(text: str) -> int | None:
-    """A whole number that a value holds; None for anything else."""
-    return int(text) if text.isdecimal() else None
+    """A whole number that a value holds; None for anything else, and for one of more digits than a count has."""
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def _is_drop(key: str) -> bool:

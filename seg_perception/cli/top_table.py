@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..text import printable
 from .top_load import ProcessLoad
-from .top_nodes import STALE, CameraView, NodeView, number
+from .top_nodes import STALE, CameraView, Nodes, NodeView, number
 
 _COLOURS = {"OK": "32", "WARN": "33", "ERROR": "31;1", STALE: "35"}
 _HEAD = ("camera", "status", "in Hz", "out Hz", "p50 ms", "p95 ms", "p99 ms", "received", "results", "dropped")
 _TEXT_COLUMNS = (0, 1, len(_HEAD) - 1)
+# Characters of a message, of a model's identity and of the causes of drops.
+_LONGEST = 1000
+# Figures from here on are of no use in full.
+_LARGE = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class Screen:
 
 
 def table(
-    nodes: Iterable[NodeView],
+    nodes: Nodes,
     machine: Mapping[str, Any],
     loads: Mapping[str, ProcessLoad],
     screen: Screen,
@@ -39,7 +44,7 @@ def table(
     """The lines of the table.
 
     Args:
-        nodes: what is known.
+        nodes: what is known of nodes.
         machine: `cpu_percent`, `cpus`, `gpu_percent`, `gpu_memory_mib`, `gpu_memory_total_mib`; what is absent is
             left out.
         loads: of the nodes' processes on this machine, by name.
@@ -50,6 +55,12 @@ def table(
     lines = [_cut("  ".join(["seg_perception top", clock, *_machine(machine)]), screen)]
     for node in nodes:
         lines += ["", *_node(node, loads.get(node.name), screen, now)]
+    if nodes.passed_over:
+        text = (
+            f"{nodes.passed_over} statuses, cameras and values on /diagnostics were passed over: of names that no node "
+            "can have, or more than are kept; to watch some nodes only, name them"
+        )
+        lines += ["", *textwrap.wrap(text, screen.columns)]
     if screen.rows and len(lines) > screen.rows:
         hidden = len(lines) - screen.rows + 1
         lines = [
@@ -74,9 +85,9 @@ def _node(node: NodeView, load: ProcessLoad | None, screen: Screen, now: float) 
     silence = node.silence(now)
     level = STALE if silence else node.level
     message = f"nothing came for {silence:.1f} s; its last words:" if silence else node.message
-    lines = _status(f"/{node.name}", level, message, screen)
+    lines = _status(f"/{node.name}", level, printable(message, _LONGEST), screen)
     details = [("model", _identity(node.values)), ("stages", _stages(node)), ("process", _process(load))]
-    lines += [_cut(f"  {name:<8} {text}", screen) for name, text in details if text]
+    lines += [_cut(f"  {name:<8} {printable(text, _LONGEST)}", screen) for name, text in details if text]
     return lines + (_cameras(node, silence > 0, screen) if node.cameras else [])
 
 
@@ -93,7 +104,7 @@ def _cameras(node: NodeView, silent: bool, screen: Screen) -> list[str]:
         if below and camera.drops:
             lines += _wrapped(f"dropped: {row[-1]}", screen)
         if camera.level != "OK" and not silent:
-            lines += _wrapped(camera.message, screen)
+            lines += _wrapped(printable(camera.message, _LONGEST), screen)
     return lines
 
 
@@ -129,7 +140,7 @@ def _identity(values: Mapping[str, str]) -> str:
 
 def _stages(node: NodeView) -> str:
     stages = node.stages
-    return "p50 ms: " + ", ".join(f"{name} {value:.1f}" for name, value in stages.items()) if stages else ""
+    return "p50 ms: " + ", ".join(f"{name} {_shown(value, 1)}" for name, value in stages.items()) if stages else ""
 
 
 def _process(load: ProcessLoad | None) -> str:
@@ -145,12 +156,16 @@ def _camera(camera: CameraView, level: str) -> tuple[str, ...]:
     latencies = [_figure(values.get(f"latency_{part}_ms", ""), 1) for part in ("p50", "p95", "p99")]
     counts = [_figure(values.get(name, ""), 0) for name in ("received", "processed")]
     drops = ", ".join(f"{cause} {count}" for cause, count in camera.drops.items()) or "-"
-    return (camera.name, level, *rates, *latencies, *counts, drops)
+    return (printable(camera.name), level, *rates, *latencies, *counts, printable(drops, _LONGEST))
 
 
 def _figure(text: str, digits: int) -> str:
     value = number(text)
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else _shown(value, digits)
+
+
+def _shown(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if abs(value) < _LARGE else f"{value:.1e}"
 
 
 def _wrapped(text: str, screen: Screen) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from ..text import printable
 from .finding import Finding, Level
 from .graph import Graph, Publisher, Stream
 
@@ -16,6 +17,8 @@ _LOST_PART = 0.05
 # something else than our clock does.
 _FUTURE, _OLD, _EPOCH = 0.05, 1.0, 3600.0
 _SUGGESTIONS = 4
+# Of topics or publishers in a finding; of names that are compared, which takes time for each.
+_MOST_NAMED, _MOST_COMPARED = 8, 500
 _LOSS_ADVICE = (
     "large images need shared memory, or larger socket buffers between machines: see the findings on dds, also for the "
     "shell that the camera driver is started from"
@@ -34,7 +37,7 @@ def check_cameras(graph: Graph | None, problem: str, named: Sequence[str], simul
     if graph is None:
         level = Level.FAIL if named else Level.SKIPPED
         return [Finding(GROUP, "topics", level, f"not looked at: {problem}")]
-    findings = [_clock(graph, simulated)]
+    findings = [_clock(graph, simulated), *_left_out(graph)]
     if not graph.streams:
         advice = "start the cameras, and check ROS_DOMAIN_ID and discovery range; name topics with --camera"
         return [*findings, Finding(GROUP, "topics", Level.WARN, "no image topic is published here", advice)]
@@ -47,10 +50,32 @@ def check_cameras(graph: Graph | None, problem: str, named: Sequence[str], simul
 
 def near_names(topic: str, known: Sequence[str]) -> list[str]:
     """Names that may have been meant: those below or above it, then those spelled alike."""
+    known = known[:_MOST_COMPARED]
     related = [name for name in known if name.startswith(f"{topic}/") or topic.startswith(f"{name}/")]
     ending = [name for name in known if name.endswith(topic) or topic.endswith(name)]
     alike = get_close_matches(topic, known, _SUGGESTIONS, 0.6)
     return list(dict.fromkeys([*related, *ending, *alike]))[:_SUGGESTIONS]
+
+
+def _left_out(graph: Graph) -> list[Finding]:
+    """What nothing is found of: topics that cannot be asked about, and more image topics than are measured."""
+    findings = []
+    if graph.refused:
+        found = (
+            f"{len(graph.refused)} topics are announced under names that ROS forbids, and nothing can be told of them: "
+            f"{_listed(graph.refused)}"
+        )
+        advice = "find who announces them: another DDS program on this domain, or somebody who should not be there"
+        findings.append(Finding(GROUP, "names", Level.WARN, found, advice))
+    if graph.unmeasured:
+        found = f"{len(graph.unmeasured)} more image topics were not measured: {_listed(graph.unmeasured)}"
+        findings.append(Finding(GROUP, "others", Level.WARN, found, "name those that matter with --camera"))
+    return findings
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(map(printable, names[:_MOST_NAMED])) + more
 
 
 def _clock(graph: Graph, simulated: bool) -> Finding:
@@ -75,10 +100,13 @@ def _images(graph: Graph, stream: Stream, named: bool) -> Finding:
     if stream.kind not in IMAGE_KINDS:
         advice = f"the node takes {' or '.join(IMAGE_KINDS)}"
         return Finding(GROUP, stream.topic, Level.FAIL, f"is of type {stream.kind}", advice)
-    who = ", ".join(f"{each.node} ({_qos(each)})" for each in stream.publishers) or "nobody"
+    who = _listed([f"{each.node} ({_qos(each)})" for each in stream.publishers]) or "nobody"
+    if stream.unknown:
+        who = "nobody knows whom: somebody announces a QoS, type or name for this topic that ROS cannot express"
     if not stream.frames:
         found = f"nothing came within {graph.seconds:g} s; published by {who}"
-        advice = f"check that the camera runs; {_LOSS_ADVICE}" if stream.publishers else "start the camera"
+        there = stream.publishers or stream.unknown
+        advice = f"check that the camera runs; {_LOSS_ADVICE}" if there else "start the camera"
         return Finding(GROUP, stream.topic, worst, found, advice)
     facts = {
         **{name: getattr(stream, name) for name in ("hz", "frames", "missed", "width", "height", "encoding", "size")},
@@ -94,6 +122,9 @@ def _images(graph: Graph, stream: Stream, named: bool) -> Finding:
     if lost > _LOST_PART:
         found += f"; {stream.missed} of {stream.frames + stream.missed} frames were lost on the way"
         return Finding(GROUP, stream.topic, Level.WARN, found, _LOSS_ADVICE, facts)
+    if stream.unknown:
+        advice = "find who else announces this topic; without knowing, the node cannot follow its publishers' QoS"
+        return Finding(GROUP, stream.topic, Level.WARN, found, advice, facts)
     if len(stream.publishers) > 1:
         advice = "one camera, one topic: frames of several publishers are taken for one camera's"
         return Finding(GROUP, stream.topic, Level.WARN, found, advice, facts)
@@ -104,9 +135,9 @@ def _absent(graph: Graph, topic: str) -> Finding:
     images = [name for name, kinds in graph.topics.items() if set(kinds) & set(IMAGE_KINDS)]
     near = near_names(topic, images) or near_names(topic, list(graph.topics))
     if near:
-        advice = f"did you mean {', '.join(near)}? The parameter is cameras.NAME.topic"
+        advice = f"did you mean {_listed(near)}? The parameter is cameras.NAME.topic"
     elif images:
-        advice = f"image topics here: {', '.join(sorted(images)[:8])}"
+        advice = f"image topics here: {_listed(sorted(images))}"
     else:
         advice = "no image topic is published here: start the camera, and check ROS_DOMAIN_ID and discovery range"
     return Finding(GROUP, topic, Level.FAIL, "nobody publishes this topic", advice)

@@ -37,6 +37,7 @@ class Stream:
         ages: seconds from stamp to arrival on the system clock: least, median, most.
         simulated_age: seconds from the last stamp to the last time on /clock; None without a /clock.
         fault: why the last frame could not be read; empty if it could.
+        unknown: whether rclpy refused to say who publishes it, as somebody announces it in a way that ROS forbids.
     """
 
     topic: str
@@ -56,6 +57,7 @@ class Stream:
     ages: tuple[float, ...] = ()
     simulated_age: float | None = None
     fault: str = ""
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Graph:
         clocks: publishers of /clock.
         streams: what was measured.
         seconds: for how long.
+        refused: names of topics that ROS forbids and somebody announces; nothing can be asked about them.
+        unmeasured: image topics beyond the most that are measured at once.
     """
 
     rmw: str
@@ -75,6 +79,8 @@ class Graph:
     clocks: int
     streams: tuple[Stream, ...]
     seconds: float
+    refused: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For another process."""
@@ -88,7 +94,8 @@ class Graph:
             publishers = tuple(Publisher(**publisher) for publisher in each["publishers"])
             streams.append(Stream(**{**each, "publishers": publishers, "ages": tuple(each["ages"])}))
         topics = {name: tuple(kinds) for name, kinds in values["topics"].items()}
-        return cls(values["rmw"], topics, values["clocks"], tuple(streams), values["seconds"])
+        names = (tuple(values["refused"]), tuple(values["unmeasured"]))
+        return cls(values["rmw"], topics, values["clocks"], tuple(streams), values["seconds"], *names)
 
     @property
     def largest_image(self) -> int:

@@ -30,7 +30,8 @@ def ask_model(around: Surroundings, path: Path, backend: str, classes: str) -> l
     """`check_model` in a process of its own: a driver or library that crashes must not take the doctor along."""
     arguments = ", ".join(map(repr, (str(path), backend, classes)))
     answer = around.python(f"from {__name__} import tell; tell({arguments})")
-    told = next((line for line in answer.out.splitlines() if line.startswith(_MARK)), "")
+    # The last one is ours: what a library prints of a model may look the same.
+    told = next((line for line in reversed(answer.out.splitlines()) if line.startswith(_MARK)), "")
     if not told:
         advice = "open it with `seg_perception inspect` to see all that is said"
         return [Finding(GROUP, "model", Level.FAIL, f"{path}: opening it failed: {answer.reason}", advice)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -10,13 +11,17 @@ from difflib import SequenceMatcher
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from ..text import printable
 from .feed import describe_qos
+from .graph_query import known_or
 
 NO_PUBLISHER, WRONG_TYPE, INCOMPATIBLE, SILENT = "no_publisher", "wrong_type", "incompatible_qos", "silent"
 _RAW, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 _TRANSPORTS = {_RAW: "raw", _COMPRESSED: "compressed"}
 _SUFFIX = "/compressed"
-_MOST_SUGGESTIONS = 3
+_MOST_SUGGESTIONS, _MOST_NAMED, _MOST_COMPARED = 3, 8, 100
+# What ROS allows for the full name of a topic.
+_TOPIC_NAME = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+")
 PROFILE = (
     "large images need shared memory: check that the camera and this node use the profile config/fastdds.xml "
     "(its first lines say how)"
@@ -71,7 +76,9 @@ def explain(
     reasons = [_incompatibility(publisher.qos_profile, sought.qos) for publisher in fitting]
     if all(reasons):
         return Absence(INCOMPATIBLE, _incompatible(sought, fitting[0], reasons[0]))
-    names = ", ".join(f"{_name(each)} ({describe_qos(each.qos_profile)})" for each in fitting)
+    names = ", ".join(f"{_name(each)} ({_qos(each.qos_profile)})" for each in fitting[:_MOST_NAMED])
+    if len(fitting) > _MOST_NAMED:
+        names += f" and {len(fitting) - _MOST_NAMED} more"
     return Absence(
         SILENT, f"{names} publishes on {sought.topic} and nothing comes; see that the camera runs; {PROFILE}"
     )
@@ -84,11 +91,19 @@ def near_matches(topic: str, image_topics: Mapping[str, str]) -> list[str]:
     def likeness(name: str) -> float:
         return SequenceMatcher(None, base, name.removesuffix(_SUFFIX), autojunk=False).ratio()
 
-    return sorted(image_topics, key=lambda name: (-likeness(name), name))[:_MOST_SUGGESTIONS]
+    # Each comparison takes time, and anybody may announce topics: those that end alike go first.
+    end = base.rpartition("/")[2]
+    compared = sorted(image_topics, key=lambda name: (not name.removesuffix(_SUFFIX).endswith(end), name))
+    return sorted(compared[:_MOST_COMPARED], key=lambda name: (-likeness(name), name))[:_MOST_SUGGESTIONS]
 
 
 def _suggestion(sought: Sought, image_topics: Mapping[str, str]) -> str:
-    near = near_matches(sought.topic, image_topics)
+    # Whoever speaks DDS may announce a topic by any name; one that ROS forbids cannot be subscribed to.
+    usable = {name: kind for name, kind in image_topics.items() if _TOPIC_NAME.fullmatch(name)}
+    near = near_matches(sought.topic, usable)
+    odd = [printable(name) for name in image_topics if name not in usable]
+    if not near and odd:
+        return f"images are announced only under names that ROS forbids, such as {odd[0]} ({len(odd)} in all)"
     if not near:
         domain = os.environ.get("ROS_DOMAIN_ID", "0")
         return (
@@ -112,7 +127,8 @@ def _settings(sought: Sought, topic: str, type_of_topic: str) -> str:
 
 
 def _wrong_type(sought: Sought, publisher: TopicEndpointInfo) -> str:
-    text = f"{sought.topic} has {publisher.topic_type} (of {_name(publisher)}), expected {sought.type_name}; "
+    found = f"{printable(publisher.topic_type)} (of {_name(publisher)})"
+    text = f"{sought.topic} has {found}, expected {sought.type_name}; "
     name = f"cameras.{sought.camera}"
     if publisher.topic_type == _RAW:
         return f"{text}set {name}.transport: raw and {name}.topic: {sought.topic}"
@@ -126,12 +142,15 @@ def _wrong_type(sought: Sought, publisher: TopicEndpointInfo) -> str:
 
 def _incompatibility(offered: QoSProfile, requested: QoSProfile) -> str:
     """Why a publisher does not serve a request; empty when it does."""
-    compatibility, reason = qos_check_compatible(offered, requested)
-    return str(reason).strip(" ;") if compatibility == QoSCompatibility.ERROR else ""
+    checked = known_or(None, lambda: qos_check_compatible(offered, requested))
+    if checked is None:
+        return "it announces a QoS that ROS cannot express"
+    compatibility, reason = checked
+    return printable(str(reason).strip(" ;")) if compatibility == QoSCompatibility.ERROR else ""
 
 
 def _incompatible(sought: Sought, publisher: TopicEndpointInfo, reason: str) -> str:
-    offered, asked = describe_qos(publisher.qos_profile), describe_qos(sought.qos)
+    offered, asked = _qos(publisher.qos_profile), _qos(sought.qos)
     return (
         f"QoS: {_name(publisher)} offers {offered} on {sought.topic} and this node asks for {asked} ({reason}); take "
         f"the parameters qos_overrides.{sought.topic}.subscription.* back, or set them to what it offers"
@@ -139,4 +158,11 @@ def _incompatible(sought: Sought, publisher: TopicEndpointInfo, reason: str) -> 
 
 
 def _name(publisher: TopicEndpointInfo) -> str:
-    return f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
+    return printable(f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}")
+
+
+def _qos(profile: QoSProfile) -> str:
+    try:
+        return describe_qos(profile)
+    except (AttributeError, ValueError):
+        return "a QoS that ROS cannot express"

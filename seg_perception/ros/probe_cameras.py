@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -26,6 +27,7 @@ from ..messages.topics import info_beside
 from ..sources.serialized import frame_from_compressed_image, frame_from_image
 from .camera import GapCounter
 from .convert import through_cv_bridge
+from .graph_query import known_or
 
 # Processes announce themselves when they start, and every three seconds; when nothing new was heard for longer, all
 # are known. Where they never cease to come, this is enough.
@@ -54,19 +56,33 @@ def look(topics: Sequence[str], seconds: float) -> Graph:
     node = rclpy.create_node("seg_perception_doctor", start_parameter_services=False)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    known = _discovered(node, executor, topics)
-    wanted = list(topics) or _image_topics(known)[:_MOST_TOPICS]
-    meters = {topic: _Meter(node, topic, kind) for topic in wanted if (kind := _image_kind(known, topic))}
+    known, refused = _discovered(node, executor, topics)
+    images = _image_topics(known)
+    wanted = list(topics) or images[:_MOST_TOPICS]
+    meters = _meters(node, known, wanted)
     clock = _SimulatedTime(node)
     begin = time.monotonic()
     # A topic whose first frame comes late, as its publisher has to find us first, gets its full time all the same.
     while meters and not all(meter.measured(seconds) for meter in meters.values()):
         if time.monotonic() - begin > seconds + _FIRST_FRAME_SECONDS:
             break
-        executor.spin_once(timeout_sec=0.1)
+        known_or(None, lambda: executor.spin_once(timeout_sec=0.1))
     streams = [_stream(node, topic, known, meters.get(topic), clock) for topic in wanted]
-    clocks = node.count_publishers("/clock")
-    return Graph(get_rmw_implementation_identifier(), known, clocks, tuple(streams), seconds)
+    clocks = known_or(0, lambda: node.count_publishers("/clock"))
+    unmeasured = () if topics else tuple(images[_MOST_TOPICS:])
+    return Graph(
+        get_rmw_implementation_identifier(), known, clocks, tuple(streams), seconds, tuple(sorted(refused)), unmeasured
+    )
+
+
+def _meters(node: Node, known: Mapping[str, Sequence[str]], topics: Sequence[str]) -> dict[str, _Meter]:
+    """Subscribe to the topics that carry images; one that rclpy refuses has no meter."""
+    asked = {
+        topic: known_or(None, partial(_Meter, node, topic, kind))
+        for topic in topics
+        if (kind := _image_kind(known, topic))
+    }
+    return {topic: meter for topic, meter in asked.items() if meter is not None}
 
 
 class _Meter:
@@ -78,7 +94,7 @@ class _Meter:
         self.arrivals: list[float] = []
         self.ages: list[float] = []
         self.latest = b""
-        self._gaps = GapCounter(lambda: node.count_publishers(topic))
+        self._gaps = GapCounter(lambda: known_or(0, lambda: node.count_publishers(topic)))
         node.create_subscription(
             CompressedImage if self.compressed else Image,
             topic,
@@ -120,20 +136,30 @@ class _SimulatedTime:
         self.now = message.clock.sec + message.clock.nanosec / 1e9
 
 
-def _discovered(node: Node, executor: SingleThreadedExecutor, topics: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Types by topic, once those wanted are there or discovery has had its time."""
+def _discovered(
+    node: Node, executor: SingleThreadedExecutor, topics: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], set[str]]:
+    """Return types by topic and the names that rclpy refuses, once those wanted are there or discovery had its time."""
     begin = changed = time.monotonic()
     before: dict[str, tuple[str, ...]] = {}
     while True:
         executor.spin_once(timeout_sec=0.1)
-        known = {name: tuple(kinds) for name, kinds in node.get_topic_names_and_types() if node.count_publishers(name)}
+        known, refused = topic_types(node)
         now = time.monotonic()
         if known != before:
             before, changed = known, now
         if topics and set(topics) <= set(known):
-            return known
+            return known, refused
         if now - changed > _SETTLED_SECONDS or now - begin > _DISCOVERY_SECONDS:
-            return known
+            return known, refused
+
+
+def topic_types(node: Node) -> tuple[dict[str, tuple[str, ...]], set[str]]:
+    """Return the types of every topic that has a publisher, and the names that rclpy refuses to count publishers of."""
+    names_and_types = known_or([], node.get_topic_names_and_types)
+    counts = {name: known_or(None, partial(node.count_publishers, name)) for name, _ in names_and_types}
+    known = {name: tuple(kinds) for name, kinds in names_and_types if counts[name]}
+    return known, {name for name, count in counts.items() if count is None}
 
 
 def _image_topics(known: Mapping[str, Sequence[str]]) -> list[str]:
@@ -156,8 +182,10 @@ def _stream(
     node: Node, topic: str, known: Mapping[str, Sequence[str]], meter: _Meter | None, clock: _SimulatedTime
 ) -> Stream:
     kind = _image_kind(known, topic) or next(iter(known.get(topic, ())), "")
-    publishers = tuple(_publisher(info) for info in node.get_publishers_info_by_topic(topic))
-    stream = Stream(topic, kind, publishers, node.count_publishers(info_beside(topic)))
+    infos = known_or(None, lambda: node.get_publishers_info_by_topic(topic))
+    publishers = tuple(map(_publisher, infos or ()))
+    beside = known_or(0, lambda: node.count_publishers(info_beside(topic)))
+    stream = Stream(topic, kind, publishers, beside, unknown=infos is None)
     if meter is None or not meter.arrivals:
         return stream
     stream = replace(stream, frames=len(meter.arrivals), missed=meter.missed, hz=meter.hz, size=len(meter.latest))
@@ -189,4 +217,5 @@ def _frame(meter: _Meter, topic: str) -> Frame:
 def _publisher(info: Any) -> Publisher:
     qos = info.qos_profile
     name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-    return Publisher(name, qos.reliability.name, qos.durability.name, int(qos.depth))
+    policies = [str(getattr(policy, "name", policy)) for policy in (qos.reliability, qos.durability)]
+    return Publisher(name, *policies, int(qos.depth))

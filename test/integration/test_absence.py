@@ -20,6 +20,7 @@ from seg_perception.ros.absence import (
     near_matches,
 )
 from seg_perception.ros.feed import all_latched, request_qos
+from seg_perception.text import is_printable
 
 IMAGE, COMPRESSED, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2"
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -124,3 +125,42 @@ def test_last_messages_are_asked_for_where_all_publishers_keep_theirs() -> None:
     assert not all_latched([], IMAGE)
     for latched, offered in ((True, LATCHED), (False, LATCHED), (False, BEST_EFFORT)):
         assert why(publisher(qos=offered), qos=request_qos(latched)).kind == SILENT, "it fits"
+
+
+def test_names_and_types_of_strangers_are_escaped() -> None:
+    odd = publisher("a\x1b[2J::b\n[FATAL] brakes")
+    odd.node_name = "\x1b]0;owned\x07"
+    text = why(odd).text
+    assert is_printable(text)
+    assert "/front/\\x1b]0;owned\\x07" in text
+    assert "a\\x1b[2J::b\\x0a[FATAL] brakes" in text
+
+
+def test_a_qos_that_ros_cannot_express_ends_nothing() -> None:
+    def refused() -> None:
+        raise ValueError("negative duration")
+
+    qos: Any = SimpleNamespace(reliability=77, durability=object(), get_c_qos_profile=refused)
+    absence = why(publisher(IMAGE, qos))
+    assert absence.kind == INCOMPATIBLE
+    assert "a QoS that ROS cannot express" in absence.text
+
+
+@pytest.mark.parametrize(
+    "name", ["/front-camera/image_raw", "/image_raw\n[FATAL] \x1b[2J", "/a b", "/1a", "/$(reboot)"]
+)
+def test_a_topic_that_ros_forbids_is_not_suggested(name: str) -> None:
+    text = why(topic="/front/image_raw", others={name: IMAGE, "/rear/image_raw": IMAGE}).text
+    assert "set cameras.front.topic: /rear/image_raw" in text
+    assert name not in text
+    text = why(topic="/front/image_raw", others={name: IMAGE}).text
+    assert "only under names that ROS forbids" in text
+    assert is_printable(text)
+
+
+def test_a_flood_of_topics_and_publishers_gives_a_short_answer() -> None:
+    others = {f"/flood{number}/{'x' * 150}": IMAGE for number in range(3000)} | {"/rear/image_raw": IMAGE}
+    text = why(topic="/front/image_raw", others=others).text
+    assert "set cameras.front.topic: /rear/image_raw" in text
+    assert len(text) < 1000
+    assert "and 92 more" in why(*[publisher()] * 100, topic="/a").text

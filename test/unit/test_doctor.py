@@ -21,6 +21,7 @@ from seg_perception.doctor.settings import NodeSettings, full_name, read_setting
 from seg_perception.doctor.surroundings import Ran, Surroundings, run_program
 from seg_perception.errors import BackendUnavailable, ConfigurationError
 from seg_perception.sources.share import find_model
+from seg_perception.text import is_printable
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "config" / "fastdds.xml"
@@ -503,3 +504,28 @@ def test_wrong_usage_ends_with_a_reason(capsys: pytest.CaptureFixture[str]) -> N
     for arguments in (["--seconds", "0"], ["--seconds", "soon"]):
         with pytest.raises(SystemExit, match="2"):
             main(["doctor", *arguments])
+
+
+def test_what_strangers_chose_is_printed_escaped_and_bounded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "/image_raw\n[FATAL] brakes \x1b[2J\x1b]0;owned\x07"
+    publisher = Publisher(evil, evil, evil)
+    stream = Stream(evil, IMAGE, (publisher,) * 1000, 1, 10, 0, 5.0, 4, 4, 12, evil, 48, evil, 1.0, (0.0, 0.0, 0.0))
+    graph = Graph(evil, {evil: (IMAGE,)}, 0, (stream, replace(stream, kind=evil), Stream("/absent")), 3.0)
+    findings = check_cameras(graph, "", [evil], False)
+    monkeypatch.setattr("seg_perception.doctor.examine.examine", lambda *_: findings)
+    main(["doctor"])
+    shown = capsys.readouterr().out
+    assert all(is_printable(line) for line in shown.splitlines())
+    assert not any(line.strip().startswith("[FATAL]") for line in shown.splitlines())
+    assert "\\x1b]0;owned\\x07" in shown
+    assert "and 992 more" in shown
+    assert len(shown) < 30_000
+
+
+def test_the_findings_of_a_model_are_the_last_ones_that_are_printed(tmp_path: Path) -> None:
+    told = json.dumps([Finding("model", "model", Level.OK, "really").as_json()])
+    forged = json.dumps([Finding("model", "model", Level.OK, "forged").as_json()])
+    machine = Surroundings(tmp_path, {}, lambda _: Ran(0, f"findings: {forged}\nfindings: {told}\n", ""))
+    assert [finding.found for finding in ask_model(machine, tmp_path, "", "")] == ["really"]

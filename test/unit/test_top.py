@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from seg_perception.cli.probe import ask
 from seg_perception.cli.top_load import GpuLoad, HostLoad, ProcessLoad, from_nvidia_smi, from_tegrastats
-from seg_perception.cli.top_nodes import Nodes
+from seg_perception.cli.top_nodes import MOST_CAMERAS, MOST_NODES, Nodes
 from seg_perception.cli.top_table import Screen, table
+from seg_perception.errors import BackendUnavailable
+from seg_perception.text import is_printable
 
 MODEL = {
     "state": "active",
@@ -177,3 +180,81 @@ def test_the_gpu_s_load(tmp_path: Path) -> None:
     nothing = GpuLoad(str(tmp_path / "empty"))
     assert nothing.ask() == nothing.latest == {}
     assert from_tegrastats("RAM 1/2MB") == {}
+
+
+# What strangers publish
+
+ESCAPES = "\x1b]0;OWNED\x07\x1b[2J\x9b31m all OK \ud800\nforged"
+
+
+def test_nothing_of_a_stranger_reaches_the_terminal_as_it_is() -> None:
+    values = {**CAMERA, f"dropped_{ESCAPES}": "3", f"{ESCAPES}_ms": "1.0"}
+    model = {**MODEL, "model": ESCAPES, "family": ESCAPES, "device": ESCAPES, "sha256": ESCAPES, f"{ESCAPES}_ms": "2"}
+    nodes = Nodes()
+    statuses = [
+        status("segmenter: model", model, message=ESCAPES),
+        status(f"segmenter: camera {ESCAPES}", values, level=7, message=ESCAPES),
+    ]
+    nodes.hear(statuses, 100.0)
+    for columns in (40, 120):
+        for now in (100.5, 500.0):
+            shown = lines(nodes, columns, now=now)
+            assert all(is_printable(line) and len(line) <= columns for line in shown)
+    assert "\\x1b]0;OWNED\\x07" in " ".join(lines(nodes))
+
+
+@pytest.mark.parametrize("digits", ["9" * 5000, "9" * 4000, "\u0663" * 30, "1e308", "-1e308", "inf", "0x10", "1 0", ""])
+def test_numbers_without_end_are_no_numbers(digits: str) -> None:
+    values = dict.fromkeys(CAMERA, digits)
+    nodes = Nodes()
+    model = {**MODEL, "model_ms": digits, "pid": digits, "host": socket.gethostname()}
+    nodes.hear([status("segmenter: model", model), status("segmenter: camera front", values)], 100.0)
+    assert all(len(line) <= 120 for line in lines(nodes))
+    (node,) = nodes
+    (camera,) = node.as_json(100.5)["cameras"]
+    assert (camera["received"], camera["dropped"]) == (None, {})
+    assert HostLoad().process(node.values) is None
+
+
+@pytest.mark.parametrize("name", ["", " " * 300, "n" * 256, "evil\x1b[2J", "a\nb", "a b", "\u043d\u043e\u0434\u0430"])
+def test_a_name_that_no_node_can_have_is_counted_and_not_shown(name: str) -> None:
+    nodes = heard()
+    nodes.hear([status(f"{name}: model", MODEL)], 100.0)
+    assert [node.name for node in nodes] == ["segmenter"]
+    assert nodes.passed_over == 1
+    assert "1 statuses, cameras and values on /diagnostics were passed over" in " ".join(lines(nodes))
+
+
+def test_names_without_end_take_no_memory_without_end() -> None:
+    nodes = heard()
+    for number in range(2000):
+        nodes.hear([status(f"flood{number}: model", MODEL)], 101.0)
+    assert len(nodes) == MOST_NODES
+    assert nodes.passed_over == 2001 - MOST_NODES
+    assert any("/segmenter  OK" in line for line in lines(nodes))
+    # Once they are silent, others get their places.
+    nodes.hear([status("segmenter: model", MODEL)], 200.0)
+    nodes.hear([status("another: model", MODEL)], 201.0)
+    assert {"segmenter", "another"} < {node.name for node in nodes}
+    assert len(nodes) == MOST_NODES
+
+
+def test_cameras_without_end_are_cut_and_counted() -> None:
+    cameras = [status(f"segmenter: camera c{number}", CAMERA) for number in range(MOST_CAMERAS + 7)]
+    nodes = heard(*cameras)
+    (node,) = nodes
+    assert (len(node.cameras), nodes.passed_over) == (MOST_CAMERAS, 7)
+
+
+def test_what_a_library_prints_between_is_no_word_of_the_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "print('{not json'); print('[1]'); print('[' * 100000); print('{' * 9); print('{\"a\": 1}')\n"
+    monkeypatch.setattr("seg_perception.cli.probe._CODE", code)
+    assert ask([], 0.0) == {"a": 1}
+
+
+def test_the_last_words_of_a_probe_are_printable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seg_perception.cli.probe._CODE", r"sys.exit('\x1b[2J brakes ' + 'x' * 9000)")
+    with pytest.raises(BackendUnavailable, match=r"\\x1b\[2J brakes") as caught:
+        ask([], 0.0)
+    assert is_printable(str(caught.value))
+    assert len(str(caught.value)) < 3000
