@@ -89,14 +89,14 @@ def test_an_unknown_name_lists_the_known_ones():
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "expected the keys"),
-    ("- car", "expected the keys classes, groups, name, got list"),
+    ("- car", "expected the keys classes, groups, name and optionally ids, stuff, got a list of 1"),
     ("name: [", "is not YAML"),
     ("name: !!python/object/apply:os.getcwd []", "is not YAML"),
-    ("name: x", "missing or unknown: classes, groups"),
-    (GOOD + "colour: red", "missing or unknown: colour"),
-    (GOOD.replace("name: mine", "name: 3"), "`name`: expected a word, got 3"),
-    (GOOD.replace("[car, person, tree]", "car"), "`classes`: expected a list of class names, got 'car'"),
-    (GOOD.replace("tree", "no"), "`classes`: expected a list of class names, got"),
+    ("name: x", "missing: classes, groups"),
+    (GOOD + "colour: red", "unknown: 'colour'"),
+    (GOOD.replace("name: mine", "name: 3"), "`name`: expected a word, got a value of type int"),
+    (GOOD.replace("[car, person, tree]", "car"), "`classes`: expected a list of class names, got text of 3"),
+    (GOOD.replace("tree", "no"), "expected a list of class names, got a value of type bool as entry 3; quote names"),
     (GOOD.replace("[car, person, tree]", "[]"), "expected at least one class name"),
     (GOOD.replace("tree", "Car"), "more than one of 'car'"),
     (GOOD.replace("[person]", "[person, car]"), "more than one of 'car'"),
@@ -116,8 +116,9 @@ def test_malformed_tables(tmp_path, text, message):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ClassTableError, match="does not exist"):
         load_class_table(tmp_path / "none.yaml")
+    (tmp_path / "folder.yaml").mkdir()
     with pytest.raises(ClassTableError, match="cannot be read"):
-        load_class_table(tmp_path)
+        load_class_table(tmp_path / "folder.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x80")
     with pytest.raises(ClassTableError, match="cannot be read"):
         load_class_table(tmp_path / "binary.yaml")
@@ -163,7 +164,7 @@ def test_the_tables_of_coco_agree():
 def test_category_ids_that_are_not_there(tmp_path):
     with pytest.raises(ClassTableError, match="the table has none"):
         category_ids(find_class_table("bdd100k", ()), ["car"])
-    with pytest.raises(ClassTableError, match="got none for unicorn"):
+    with pytest.raises(ClassTableError, match="got none for 'unicorn'"):
         category_ids(find_class_table("coco", ()), ["car", "unicorn"])
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD + "ids: {car: true}")
