@@ -16,6 +16,7 @@ from typing import Any
 
 from .contract import CONTRACT_VERSION, ModelSpec
 from .errors import BackendUnavailable, ModelError, NotCanonicalError
+from .files import read_regular
 from .text import is_printable, printable
 
 MANIFEST_VERSION = 1
@@ -196,8 +197,7 @@ def load_manifest(engine: Path) -> EngineManifest:
     """
     path = manifest_path(engine)
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+        data = read_regular(path, _MOST_BYTES)
         text = data.decode("utf-8")
     except FileNotFoundError as error:
         raise ModelError(

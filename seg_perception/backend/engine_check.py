@@ -6,11 +6,11 @@ Every check comes before TensorRT sees the engine: a mismatch ends in its C++ co
 from __future__ import annotations
 
 import hashlib
-import stat
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BackendUnavailable, ModelError
+from ..files import read_regular
 from ..manifest import EngineManifest, load_manifest, manifest_path
 from .cuda_driver import first_device
 from .tensorrt_api import RUN_NAMES, TensorRt
@@ -31,7 +31,10 @@ def check_engine(path: Path) -> tuple[EngineManifest, bytes]:
     """
     manifest = load_manifest(path)
     rebuild = f"build it again: {manifest.rebuild_command(path)}"
-    data = _read(path, manifest.engine_bytes, rebuild)
+    try:
+        data = read_regular(path, manifest.engine_bytes)
+    except OSError as error:
+        raise ModelError(f"{path}: the engine cannot be read ({error.strerror}); {rebuild}") from error
     if hashlib.sha256(data).hexdigest() != manifest.engine_sha256:
         raise ModelError(
             f"{path}: not the engine that {manifest_path(path).name} describes (its SHA-256 differs: changed, "
@@ -56,17 +59,6 @@ def check_engine(path: Path) -> tuple[EngineManifest, bytes]:
             f"{device.architecture}; build it again for this one: {_for_this_gpu(manifest, path, device.architecture)}"
         )
     return manifest, data
-
-
-def _read(path: Path, size: int, rebuild: str) -> bytes:
-    """The bytes of an engine's file, one more than expected at most."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise ModelError(f"{path}: the engine cannot be read (expected a regular file); {rebuild}")
-        with path.open("rb") as file:
-            return file.read(min(size, path.stat().st_size) + 1)
-    except OSError as error:
-        raise ModelError(f"{path}: the engine cannot be read ({error.strerror}); {rebuild}") from error
 
 
 def _for_this_gpu(manifest: EngineManifest, engine: Path, architecture: str) -> str:

@@ -5,11 +5,11 @@ A parameter of the node names such a file, so whoever can set parameters chooses
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 
 import yaml
+
+from ..files import read_regular
 
 # A table of 10,000 classes with groups and numbers has half of it.
 MOST_BYTES = 1 << 20
@@ -51,12 +51,7 @@ def read_yaml(path: Path) -> object:
 
 def _text(path: Path) -> str:
     try:
-        # A FIFO or a device must not make us wait, or read without end.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise YamlFileError("cannot be read: expected a regular file")
-            data = file.read(MOST_BYTES + 1)
+        data = read_regular(path, MOST_BYTES)
         if len(data) > MOST_BYTES:
             raise YamlFileError(f"cannot be read: expected at most {MOST_BYTES >> 20} MiB")
         return data.decode("utf-8")

@@ -328,7 +328,7 @@ def test_absent_engine(manifest: EngineManifest, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the engine cannot be read \(No such file.*; build it again: seg_percep"):
         check_engine(path)
     os.mkfifo(path)
-    with pytest.raises(ModelError, match=r"the engine cannot be read \(expected a regular file"):
+    with pytest.raises(ModelError, match=r"the engine cannot be read \(not a regular file"):
         check_engine(path)
 
 
