@@ -251,7 +251,7 @@ def _validate(values: Any, origin: str) -> None:
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     # For JSON schema 4.0 is an integer, too; for what counts with it, it is none.
     kinds = Draft7Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
-    validator = extend(Draft7Validator, type_checker=kinds)(schema)
+    validator = extend(Draft7Validator, type_checker=kinds)(schema)  # type: ignore[no-untyped-call]
     problems = sorted(validator.iter_errors(values), key=lambda problem: list(map(str, problem.path)))
     if problems:
         place = "/".join(map(str, problems[0].path)) or "manifest"

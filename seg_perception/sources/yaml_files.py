@@ -67,11 +67,10 @@ def _refuse_what_grows(text: str) -> None:
     """Go through the file without building anything."""
     level = 0
     for event in yaml.parse(text, _LOADER):
+        line = event.start_mark.line + 1 if event.start_mark else 0
         # A few lines of aliases of aliases are gigabytes, and a list that holds itself has no end.
         if isinstance(event, yaml.AliasEvent):
-            raise YamlFileError(f"cannot be read: line {event.start_mark.line + 1} has an alias; write it out")
+            raise YamlFileError(f"cannot be read: line {line} has an alias; write it out")
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if level > MOST_LEVELS:
-            raise YamlFileError(
-                f"cannot be read: line {event.start_mark.line + 1} is nested deeper than {MOST_LEVELS} levels"
-            )
+            raise YamlFileError(f"cannot be read: line {line} is nested deeper than {MOST_LEVELS} levels")
