@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def mutated(draw: st.DrawFn, good: Any) -> Any:
         target = value
         for key in way:
             target = target[key]
-        odd = draw(ODD | JSON)
+        odd = deepcopy(draw(ODD | JSON))
         if isinstance(target, dict) and draw(st.integers(0, 9)) == 0:
             target[draw(ANY_TEXT)] = target.pop(last, odd)
         elif odd == DELETE:
