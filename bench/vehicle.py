@@ -196,7 +196,7 @@ def measure(design: Design, model: Path, bag: Path, rate_hz: float, seconds: flo
         RuntimeError: a process failed.
     """
     values = environment()
-    parameters = [f"model:={model}", f"threads:={THREADS}", f"cameras:={json.dumps(CAMERAS)}", *design.parameters]
+    parameters = [f"model:={model}", f"threads:={THREADS}", f"camera_names:={json.dumps(CAMERAS)}", *design.parameters]
     options = [part for parameter in parameters for part in ("-p", parameter)]
     me = [sys.executable, "-m", "bench.vehicle"]
     seen, shown = folder / "viewer.json", folder / "cameras.json"

@@ -135,3 +135,14 @@ class Segmentation:
     areas: NDArray[np.int64]
     timings: Mapping[str, float]
     semantic_map: NDArray[np.uint8] | None = None
+
+    @property
+    def boxes_map(self) -> NDArray[np.float32]:
+        """Boxes in the pixels of the instance map, float32 `[N, 4]`: everything that is published shares one space."""
+        height, width = self.instance_map.pixels.shape
+        if (height, width) == (self.frame.height, self.frame.width):
+            return self.instances.boxes_camera
+        scale = np.array([width / self.frame.width, height / self.frame.height] * 2, np.float32)
+        boxes: NDArray[np.float32] = self.instances.boxes_camera * scale
+        return boxes
+

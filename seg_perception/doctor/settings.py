@@ -53,9 +53,11 @@ def full_name(topic: str) -> str:
 
 
 def _settings(parameters: Mapping[str, Any]) -> NodeSettings:
-    names = parameters.get("cameras", ["camera"])
+    names = parameters.get("camera_names", ["camera"])
     if not isinstance(names, list):
-        raise ConfigurationError(f"--params: cameras: expected a list of names, got {type(names).__name__}")
+        raise ConfigurationError(f"--params: camera_names: expected a list of names, got {type(names).__name__}")
+    if "cameras" in parameters:
+        raise ConfigurationError("--params: `cameras` is called `camera_names` now; the node refuses the old name")
     topics = []
     for name in names:
         default = "image_raw" if len(names) == 1 else f"{name}/image_raw"

@@ -25,7 +25,7 @@ _BOX = struct.Struct("<5d")
 def write_detections(segmentation: Segmentation, class_names: Sequence[str]) -> bytes:
     """The instances of a frame as a serialized `Detection2DArray`, under the header of its image.
 
-    `id` is the pixel value in the instance map; boxes are in camera pixels.
+    `id` is the pixel value in the instance map; boxes are in pixels of that map.
 
     Args:
         segmentation: of the frame.
@@ -34,7 +34,7 @@ def write_detections(segmentation: Segmentation, class_names: Sequence[str]) -> 
     instances, frame = segmentation.instances, segmentation.frame
     rows = zip(
         instances.numbers.tolist(),
-        instances.boxes_camera.tolist(),
+        segmentation.boxes_map.tolist(),
         instances.scores.tolist(),
         instances.labels.tolist(),
         instances.groups.tolist(),

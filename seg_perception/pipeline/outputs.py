@@ -65,15 +65,6 @@ class FrameMessages:
         self._calibration = calibration if self.calibrated else None
         self._style = style
         self._figures = figures
-        self._makers: Mapping[str, Callable[[], bytes | None]] = {
-            "instance_map": lambda: self._image("mono16", segmentation.instance_map.pixels),
-            "detections": lambda: write_detections(segmentation, class_names),
-            "camera_info": self._camera_info,
-            SEMANTIC_MAP: self._semantic_map,
-            "instance_map/color": lambda: self._image("bgr8", colour_map(segmentation.instance_map.pixels)),
-            "overlay": lambda: self._image("bgr8", self._overlay),
-            "overlay/compressed": self._overlay_compressed,
-        }
 
     def make(self, topic: str) -> bytes | None:
         """The message for a topic of `ALWAYS` or `ON_DEMAND`; None where the frame has nothing for it.
@@ -81,7 +72,19 @@ class FrameMessages:
         Raises:
             FrameError: a picture for people cannot be drawn.
         """
-        return self._makers[topic]()
+        return _MAKERS[topic](self)
+
+    def _instance_map(self) -> bytes:
+        return self._image("mono16", self._segmentation.instance_map.pixels)
+
+    def _detections(self) -> bytes:
+        return write_detections(self._segmentation, self._class_names)
+
+    def _colour_map(self) -> bytes:
+        return self._image("bgr8", colour_map(self._segmentation.instance_map.pixels))
+
+    def _overlay_image(self) -> bytes:
+        return self._image("bgr8", self._overlay)
 
     def _image(self, encoding: str, pixels: NDArray[np.generic]) -> bytes:
         frame = self._segmentation.frame
@@ -102,7 +105,11 @@ class FrameMessages:
     @cached_property
     def _overlay(self) -> NDArray[np.uint8]:
         figures = self._figures() if self._figures and self._style.figures else None
-        picture = to_bgr(self._segmentation.frame)
+        picture, (height, width) = to_bgr(self._segmentation.frame), self._segmentation.instance_map.pixels.shape
+        if picture.shape[:2] != (height, width):
+            smaller = height * width < picture.shape[0] * picture.shape[1]
+            interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+            picture = cv2.resize(picture, (width, height), interpolation=interpolation).view(np.uint8)
         return draw_overlay(picture, self._segmentation, self._class_names, self._style, figures)
 
     def _overlay_compressed(self) -> bytes:
@@ -112,3 +119,16 @@ class FrameMessages:
         frame = self._segmentation.frame
         data = np.ascontiguousarray(jpeg).data.cast("B")
         return write_compressed_image(frame.stamp_ns, frame.frame_id, "bgr8; jpeg compressed bgr8", data)
+
+
+# Functions of the class rather than methods of an object: an object that holds its own methods refers to itself, and
+# its image and maps would wait for the cyclic collector.
+_MAKERS: Mapping[str, Callable[[FrameMessages], bytes | None]] = {
+    "instance_map": FrameMessages._instance_map,
+    "detections": FrameMessages._detections,
+    "camera_info": FrameMessages._camera_info,
+    SEMANTIC_MAP: FrameMessages._semantic_map,
+    "instance_map/color": FrameMessages._colour_map,
+    "overlay": FrameMessages._overlay_image,
+    "overlay/compressed": FrameMessages._overlay_compressed,
+}

@@ -79,7 +79,7 @@ def draw_overlay(
     """The camera image with every instance marked and named.
 
     Args:
-        image_bgr: uint8 `[H, W, 3]`, the camera image; it is left unchanged.
+        image_bgr: uint8 `[H, W, 3]`, the whole camera image at any size; it is left unchanged.
         segmentation: what was found in it; the instance map may have another size.
         class_names: the model's class names, indexed by the instances' labels.
         style: how.
@@ -91,7 +91,9 @@ def draw_overlay(
     canvas = np.ascontiguousarray(image_bgr).copy()
     height, width = canvas.shape[:2]
     instances, sizes, places = segmentation.instances, Sizes.of(width, height), Places(width, height)
-    corners = np.concatenate([np.floor(instances.boxes_camera[:, :2]), np.ceil(instances.boxes_camera[:, 2:])], axis=1)
+    frame = segmentation.frame
+    boxes_canvas = instances.boxes_camera * np.array([width / frame.width, height / frame.height] * 2)
+    corners = np.concatenate([np.floor(boxes_canvas[:, :2]), np.ceil(boxes_canvas[:, 2:])], axis=1)
     boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.astype(int).tolist()]
     colours = [(b, g, r) for b, g, r in _colour_table()[instances.numbers].tolist()]
 

@@ -50,6 +50,7 @@ class Segmenter:
         options: of cameras that have none of their own; may be replaced at any time.
         camera_options: by camera name; may be replaced at any time.
         trackers: of the cameras.
+        warm_up_seconds: what the last batch of `warm_up` took.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Segmenter:
         self.options = options or SegmenterOptions()
         self.camera_options: Mapping[str, SegmenterOptions] = {}
         self.trackers = Trackers()
+        self.warm_up_seconds = 0.0
         self._backend = backend
         self._groups = table.groups(backend.spec.class_names)
         self._ignore_masks = dict(ignore_masks or {})
@@ -187,7 +189,9 @@ class Segmenter:
         grey = np.full((self.spec.network_height, self.spec.network_width, 3), 114, np.uint8)
         for count in range(1, self.largest_batch + 1):
             for _ in range(runs * self.depth):
+                begin = perf_counter()
                 self.segment([Frame.from_bgr(grey)] * count)
+                self.warm_up_seconds = perf_counter() - begin
         for camera in self._ignore_masks:
             self.segment([Frame.from_bgr(grey, camera=camera)])
 

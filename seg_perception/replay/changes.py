@@ -93,7 +93,7 @@ class Earlier:
         instances = segmentation.instances
         found = PublishedFrame(
             frame.stamp_ns, pixels, instances.numbers.astype(np.int64), instances.groups, instances.scores,
-            instances.boxes_camera,
+            segmentation.boxes_map,
         )  # fmt: skip
         ours, now = instances_of(before), instances_of(found)
         agreement = compare(ours, now, self._rule)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import nan
-from threading import Condition
+from threading import Condition, Lock
 from time import monotonic, time_ns
 from typing import Any, NamedTuple
 
@@ -27,14 +27,18 @@ from .absence import Absence, Sought, explain
 from .ages import AgeJudge, Verdict
 from .convert import through_cv_bridge
 from .feed import Feed, describe_qos, type_name
+from .graph import count_publishers, topics_of_others
 from .parameters import CameraSettings
 from .rhythm import Rhythm
 from .statistics import LOST, CameraStatistics
 from .topics import camera_topics
 
+# Why no frames come when the graph cannot be read.
+UNKNOWN = "unknown"
 # Without a frame for this many seconds it is asked why.
 QUIET_SECONDS = 2.0
-_MOST_PUBLISHERS = 16
+# Numbers of more publishers than any graph has; one that is forgotten counts no gaps when it comes again.
+_MOST_PUBLISHERS = 1000
 
 
 class Taken(NamedTuple):
@@ -89,14 +93,17 @@ class GapCounter:
     topic has one publisher. Humble has no sequence numbers; there, nothing is counted.
     """
 
-    def __init__(self, publishers: Callable[[], int]) -> None:
-        """Set how to ask for the topic's number of publishers."""
+    def __init__(self, publishers: Callable[[], int | None]) -> None:
+        """Set how to ask for the topic's number of publishers; None means that nobody can tell."""
         self._publishers = publishers
+        # The executor and the worker both take frames.
+        self._lock = Lock()
         self._last: dict[bytes, int] = {}
 
     def forget(self) -> None:
-        """Begin anew: what was published up to now is not missed."""
-        self._last.clear()
+        """Begin again: what was published up to now is not missed."""
+        with self._lock:
+            self._last.clear()
 
     def missed(self, info: Mapping[str, Any]) -> int:
         """How many frames came between the last one taken and this one, whose message info is given."""
@@ -104,10 +111,11 @@ class GapCounter:
         if number is None:
             return 0
         publisher = bytes((info.get("publisher_gid") or {}).get("data", b""))
-        last = self._last.pop(publisher, None)
-        self._last[publisher] = number
-        if len(self._last) > _MOST_PUBLISHERS:
-            del self._last[next(iter(self._last))]
+        with self._lock:
+            last = self._last.pop(publisher, None)
+            self._last[publisher] = number
+            if len(self._last) > _MOST_PUBLISHERS:
+                del self._last[next(iter(self._last))]
         # A number that does not grow: the publisher started again.
         if last is None or number <= last or (not publisher and self._publishers() != 1):
             return 0
@@ -149,7 +157,7 @@ class Camera:
         self.resolved_info_topic = str(node.resolve_topic_name(self._topics.info))
         self._images: Feed | None = None
         self._infos: Feed | None = None
-        self._gaps = GapCounter(lambda: node.count_publishers(self.resolved_topic))
+        self._gaps = GapCounter(lambda: count_publishers(node, self.resolved_topic))
         self.apply(settings)
 
     @property
@@ -246,8 +254,7 @@ class Camera:
         if images and infos and monotonic() - max(self.since, self.statistics.last_frame) > QUIET_SECONDS:
             images.follow()
             infos.follow()
-            sought = Sought(self.settings.name, images.topic, images.type_name, images.qos)
-            self.absence = explain(sought, images.publishers(), self._image_topics)
+            self.absence = self._explain(images)
         return before != (self.absence.kind if self.absence else "")
 
     def destroy(self) -> None:
@@ -294,16 +301,17 @@ class Camera:
             self._doorbell.open = False
             self._doorbell.rung.notify()
 
-    def _image_topics(self) -> dict[str, str]:
-        """Names and types of the image topics that somebody else publishes."""
-        own = (self._node.get_name(), self._node.get_namespace())
-        wanted = (type_name(Image), type_name(CompressedImage))
-        return {
-            name: kind
-            for name, kinds in self._node.get_topic_names_and_types()
-            for kind in kinds
-            if kind in wanted
-            and any(
-                (each.node_name, each.node_namespace) != own for each in self._node.get_publishers_info_by_topic(name)
+    def _explain(self, images: Feed) -> Absence:
+        """Read off the graph why no images come."""
+        publishers = images.publishers()
+        others = topics_of_others(self._node, (type_name(Image), type_name(CompressedImage))) if not publishers else {}
+        if publishers is None or others is None:
+            missing = f"no publisher on {images.topic}; a topic"
+            what = f"a publisher of {images.topic}" if publishers is None else missing
+            return Absence(
+                UNKNOWN,
+                f"{what} has a name, type or QoS that rclpy cannot read, so why nothing comes is unknown; `ros2 topic "
+                "list` and `ros2 topic info -v` fail alike: look for a DDS participant that is no ROS node",
             )
-        }
+        sought = Sought(self.settings.name, images.topic, images.type_name, images.qos)
+        return explain(sought, publishers, lambda: others)

@@ -13,6 +13,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+from ..text import message_text
 from .absence import INCOMPATIBLE, PROFILE, WRONG_TYPE, Absence
 from .clocks import steady_clock
 from .statistics import LOST, TOO_OLD, CameraSnapshot, percentile
@@ -21,6 +22,8 @@ ACTIVE = "active"
 _HOST = socket.gethostname()
 # A camera is silent when nothing came for this many periods, and at least for this many seconds.
 _SILENT_PERIODS, _SILENT_SECONDS = 2.0, 2.0
+# Most models are open after a few seconds; an engine without a cache takes a minute or two.
+_SLOW_OPENING_SECONDS = 30.0
 # Results that are older than this tell of clocks that differ, or of a camera that delivers old frames.
 _OLD_SECONDS = 5.0
 _CLOCKS = (
@@ -35,7 +38,7 @@ class CameraState:
 
     Attributes:
         topic: full name of the image topic.
-        publishers: how many publishers it has.
+        publishers: how many publishers it has; None when the graph cannot be read.
         counted: everything counted since the start of the node.
         enabled: whether it is subscribed to while the node is active.
         since: when it was subscribed to, on the monotonic clock.
@@ -45,7 +48,7 @@ class CameraState:
     """
 
     topic: str = ""
-    publishers: int = 0
+    publishers: int | None = 0
     counted: CameraSnapshot = field(default_factory=CameraSnapshot)
     enabled: bool = True
     since: float = -1.0
@@ -66,6 +69,10 @@ class NodeState:
         cameras: by name.
         reload_problem: why the last reload changed nothing, or empty.
         frames_at_once: how many frames go through the model together, on average; NaN where nobody knows.
+        stuck: what the worker has been at for too long; empty while it is not.
+        opening: seconds for which the model is being opened; NaN while it is not.
+        shortage: what is wrong with shared memory; empty when nothing is.
+        callback_faults: the number of errors in callbacks that were survived, and the last one.
     """
 
     phase: str
@@ -75,6 +82,10 @@ class NodeState:
     cameras: Mapping[str, CameraState]
     reload_problem: str = ""
     frames_at_once: float = nan
+    callback_faults: tuple[int, str] = (0, "")
+    stuck: str = ""
+    opening: float = nan
+    shortage: str = ""
 
 
 class Diagnostics:
@@ -90,45 +101,66 @@ class Diagnostics:
         """
         self._node = node
         self._name = node.get_fully_qualified_name().lstrip("/")
+        self._period = period
         self._state = state
         self._before: dict[str, CameraSnapshot] = {}
+        self._faults_before = 0
         self._published = monotonic()
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(period, self.publish, clock=steady_clock())
+
+    def publish_if_due(self) -> None:
+        """Publish if the last message is older than a period; for callbacks that keep the timer waiting."""
+        if monotonic() - self._published >= self._period:
+            self.publish()
 
     def publish(self) -> None:
         """Publish now."""
         state, now = self._state(), monotonic()
         elapsed, self._published = now - self._published, now
-        statuses = [_named(model_status(state), f"{self._name}: model", _HOST)]
+        new_faults = state.callback_faults[0] - self._faults_before
+        self._faults_before = state.callback_faults[0]
+        statuses = [_named(model_status(state, new_faults), f"{self._name}: model", _HOST)]
         for name, camera in state.cameras.items():
             before = self._before.get(name, CameraSnapshot())
-            status = camera_status(state.phase, camera, before, elapsed, now)
+            status = camera_status(state.phase, camera, before, elapsed, now, state.stuck)
             statuses.append(_named(status, f"{self._name}: camera {name}", name))
-            self._before[name] = camera.counted
+        self._before = {name: camera.counted for name, camera in state.cameras.items()}
         message = DiagnosticArray(status=statuses)
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
 
-def model_status(state: NodeState) -> DiagnosticStatus:
-    """Status of the model."""
-    if state.problem:
+def model_status(state: NodeState, new_faults: int = 0) -> DiagnosticStatus:
+    """Status of the model; `new_faults` errors in callbacks were survived since the last one."""
+    faults, last_fault = state.callback_faults
+    if state.stuck:
+        level, text = DiagnosticStatus.ERROR, f"{state.phase}, but stuck: {state.stuck}; no camera is served"
+        text += f"; {state.problem}" if state.problem else ""
+    elif not isnan(state.opening):
+        slow = state.opening > _SLOW_OPENING_SECONDS
+        level = DiagnosticStatus.WARN if slow else DiagnosticStatus.STALE
+        text = f"configuring: the model is being opened for {state.opening:.0f} s; open_timeout limits it"
+    elif state.problem:
         level, text = DiagnosticStatus.ERROR, state.problem
+    elif state.shortage:
+        level, text = DiagnosticStatus.ERROR, f"{state.phase}; shared memory: {state.shortage}"
     elif not state.identity:
         level, text = DiagnosticStatus.STALE, f"{state.phase}: no model is open; configure the node"
     elif state.reload_problem:
         level, text = DiagnosticStatus.WARN, f"{state.phase}; the last reload failed: {state.reload_problem}"
+    elif new_faults:
+        level, text = DiagnosticStatus.WARN, f"{state.phase}; {new_faults} errors in callbacks survived: {last_fault}"
     else:
         level, text = DiagnosticStatus.OK, state.phase
     stages = {f"{stage}_ms": f"{1e3 * seconds:.2f}" for stage, seconds in state.stages.items()}
     batch = {} if isnan(state.frames_at_once) else {"frames_at_once": f"{state.frames_at_once:.2f}"}
-    process = {"pid": os.getpid(), "host": _HOST}
+    process = {"pid": os.getpid(), "host": _HOST, "callback_faults": faults, "last_callback_fault": last_fault}
     return _status(level, text, {"state": state.phase, **state.identity, **stages, **batch, **process})
 
 
 def camera_status(
-    phase: str, camera: CameraState, before: CameraSnapshot, elapsed: float, now: float
+    phase: str, camera: CameraState, before: CameraSnapshot, elapsed: float, now: float, stuck: str = ""
 ) -> DiagnosticStatus:
     """Status of a camera.
 
@@ -138,12 +170,16 @@ def camera_status(
         before: its counts one period ago.
         elapsed: seconds since then.
         now: on the monotonic clock.
+        stuck: what the worker has been at for too long; empty while it is not.
     """
     counted = camera.counted
     level, text = _judge(phase, camera, before, elapsed, now)
+    if stuck and phase == ACTIVE and camera.enabled:
+        # Not the camera's fault.
+        level, text = DiagnosticStatus.STALE, f"not served: the node is stuck {stuck}"
     values: dict[str, Any] = {
         "topic": camera.topic,
-        "publishers": camera.publishers,
+        "publishers": "unknown" if camera.publishers is None else camera.publishers,
         "received": counted.received,
         "processed": counted.processed,
         "received_hz": f"{(counted.received - before.received) / elapsed:.2f}" if elapsed > 0 else "nan",
@@ -199,7 +235,8 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
 
 def _judge_silence(camera: CameraState, silence: float) -> tuple[bytes, str]:
     """Level and reason when no frames come."""
-    publishers = f"{camera.publishers} publisher{'' if camera.publishers == 1 else 's'}"
+    count = "an unknown number of" if camera.publishers is None else camera.publishers
+    publishers = f"{count} publisher{'' if count == 1 else 's'}"
     text = f"waiting for {camera.topic} ({publishers})"
     if camera.absence is not None:
         text = f"{text}: {camera.absence.text}"
@@ -215,8 +252,8 @@ def _age(time: float, now: float) -> str:
 
 
 def _status(level: bytes, message: str, values: Mapping[str, Any]) -> DiagnosticStatus:
-    pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-    return DiagnosticStatus(level=level, message=message, values=pairs)
+    pairs = [KeyValue(key=key, value=message_text(value)) for key, value in values.items()]
+    return DiagnosticStatus(level=level, message=message_text(message), values=pairs)
 
 
 def _named(status: DiagnosticStatus, name: str, hardware: str) -> DiagnosticStatus:

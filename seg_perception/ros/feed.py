@@ -19,6 +19,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from ..errors import ConfigurationError
+from .graph import publishers
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -63,7 +64,7 @@ class Feed:
         self._options: dict[str, Any] = {"callback_group": group, "event_callbacks": _no_events(), "raw": raw}
         self._lock = Lock()
         self._latched = self._wants_latched()
-        self._subscription: Any = self._subscribe()
+        self._subscription: Any = self._subscribe(self._latched)
 
     @property
     def qos(self) -> QoSProfile:
@@ -71,19 +72,24 @@ class Feed:
         qos: QoSProfile = self._subscription.qos_profile
         return qos
 
-    def publishers(self) -> list[TopicEndpointInfo]:
-        """All publishers on the topic, of whatever type."""
-        return list(self._node.get_publishers_info_by_topic(self.topic))
+    def publishers(self) -> list[TopicEndpointInfo] | None:
+        """All publishers on the topic, of whatever type; None when that cannot be known."""
+        return publishers(self._node, self.topic)
 
     def follow(self) -> None:
-        """Subscribe anew if the publishers that are there now ask for it; called by the executor."""
+        """Subscribe again if the publishers that are there now ask for it; called by the executor.
+
+        Raises:
+            ConfigurationError: that failed; the subscription stays as it was.
+        """
         latched = self._wants_latched()
         if latched == self._latched or not self.publishers():
             return
         with self._lock:
-            self._node.destroy_subscription(self._subscription)
+            before = self._subscription
+            self._subscription = self._subscribe(latched)
             self._latched = latched
-            self._subscription = self._subscribe()
+            self._node.destroy_subscription(before)
         self._node.get_logger().info(
             f"{self.topic}: asks for {describe_qos(self.qos)} from now on, as its publishers do"
         )
@@ -108,7 +114,7 @@ class Feed:
         self._node.destroy_subscription(subscription)
 
     def _wants_latched(self) -> bool:
-        return not self._overridden() and all_latched(self.publishers(), self.type_name)
+        return not self._overridden() and all_latched(self.publishers() or (), self.type_name)
 
     def _overridden(self) -> bool:
         """Whether the user has said what to ask for."""
@@ -117,12 +123,12 @@ class Feed:
         prefix = f"qos_overrides.{self.topic}.subscription"
         return f"{prefix}.reliability" in given or f"{prefix}.durability" in given
 
-    def _subscribe(self) -> Any:
+    def _subscribe(self, latched: bool) -> Any:
         # The parameters of overrides keep the first values, so that they would undo what was adapted since.
-        overrides = QoSOverridingOptions(_OVERRIDABLE if self._latched else (*_ADAPTED, *_OVERRIDABLE))
+        overrides = QoSOverridingOptions(_OVERRIDABLE if latched else (*_ADAPTED, *_OVERRIDABLE))
         try:
             return self._node.create_subscription(
-                *self._arguments, request_qos(self._latched), qos_overriding_options=overrides, **self._options
+                *self._arguments, request_qos(latched), qos_overriding_options=overrides, **self._options
             )
         except (ParameterException, RuntimeError) as error:  # rclpy's RCLError is a RuntimeError
             text = " ".join(str(error).split())

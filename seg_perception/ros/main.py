@@ -24,8 +24,8 @@ The lifecycle node that turns camera images into instance masks. It takes ROS ar
   segmenter --ros-args -p model:=MODEL.onnx -p autostart:=true -r image_raw:=/front/image_raw
 
 Parameters (`ros2 param describe /segmenter NAME` tells more; config/seg_perception.yaml lists all with defaults):
-  model, backend, device, threads, classes            the model and what runs it
-  cameras, cameras.NAME.topic, .transport, .max_age, .ignore_mask, .enabled, .thresholds.GROUP
+  model, backend, device, threads, classes, open_timeout      the model and what runs it
+  camera_names, cameras.NAME.topic, .transport, .max_age, .ignore_mask, .enabled, .thresholds.GROUP
   batch_wait, score_threshold, thresholds.GROUP, group_iou, min_pixels, keep_other_classes
   output_size, tracking, tracking_max_age, tracking_coast, overlay_style, overlay_figures
   autostart, diagnostics_period
@@ -65,9 +65,11 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         import rclpy
         from rclpy.exceptions import NameValidationException, ParameterException
-        from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+        from rclpy.executors import SingleThreadedExecutor
 
+        from .guard import spin
         from .node import SegmenterNode
+        from .shared_memory import collect_stale
     except ImportError as error:
         raise BackendUnavailable(
             f"the node needs rclpy, vision_msgs and the common message packages of ROS 2, but importing them failed "
@@ -77,6 +79,7 @@ def _run(arguments: Sequence[str]) -> int:
     ended, begun = Event(), False
     # rclpy ends spinning by itself; an interrupt besides could hit anything, such as the wait for a thread.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    collected, freed = collect_stale()
     try:
         rclpy.init(args=[sys.argv[0], *arguments])
         begun = True
@@ -89,17 +92,14 @@ def _run(arguments: Sequence[str]) -> int:
             ended.set()
             return 0
         return _refuse(rclpy, ended, f"the node cannot be created with these ROS arguments: {error}")
+    if collected:
+        node.get_logger().info(
+            f"removed {collected} shared-memory segments ({freed >> 20} MiB) that killed processes had left in /dev/shm"
+        )
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        executor.spin()
-    except ExternalShutdownException:
-        pass
-    except Exception:
-        # A signal shuts the context down under whatever callback is running, such as one that publishes; its error is
-        # then no other news than the signal.
-        if rclpy.ok():
-            raise
+        spin(executor, node)
     finally:
         # Another Ctrl-C would break the end off, not hasten it; `_end_late` sees to it that there is one.
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from functools import wraps
 from math import nan
+from time import monotonic
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from ..errors import ConfigurationError, SegPerceptionError
+from ..pipeline.segmenter import Segmenter
+from ..text import message_text, printable
 from .autostart import Autostart
 from .camera import Camera
 from .diagnostics import ACTIVE, CameraState, Diagnostics, NodeState
+from .graph import count_publishers
+from .guard import LOG_PERIOD_SECONDS, GuardedNode
 from .node_parameters import NodeParameters
 from .opening import Opening
 from .parameters import Settings
 from .reload import Reload
 from .session import Session
-from .statistics import CameraStatistics, FaultLog
+from .shared_memory import make_private, own_segments, shortage, wanted_transport
+from .statistics import CameraSnapshot, CameraStatistics, FaultLog
 
 UNCONFIGURED, INACTIVE, FINALIZED = "unconfigured", "inactive", "finalized"
-# Faults of one kind are logged this often at most.
-_LOG_PERIOD_SECONDS = 10.0
 
 
-class SegmenterNode(LifecycleNode):
+class SegmenterNode(GuardedNode):
     """Turns camera images into instance masks.
 
     configure opens the model, activate subscribes, deactivate unsubscribes, cleanup closes the model. A transition
@@ -39,6 +45,8 @@ class SegmenterNode(LifecycleNode):
     # Also a node whose parameters were refused is destroyed.
     _reload: Reload | None = None
     _opening: Opening | None = None
+    # Those that may still be at work.
+    _openings: Sequence[Opening] = ()
     _patience: float | None = None
 
     def __init__(self, **arguments: Any) -> None:
@@ -48,17 +56,26 @@ class SegmenterNode(LifecycleNode):
         self._problem = ""
         self._failure = ""
         self._session: Session | None = None
+        # A model is still at work that nobody waits for, in a session that is closed, or while it is opened.
+        self._leaked = False
         self._statistics: dict[str, CameraStatistics] = {}
-        self._fault_log = FaultLog(_LOG_PERIOD_SECONDS)
+        self._fault_log = FaultLog(LOG_PERIOD_SECONDS)
         self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
         self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
-        self._reload = Reload(self, lambda: self._session, self._settings, self._fail)
+        self._reload = Reload(self, lambda: self._session, self._settings)
+        self._segments = own_segments()
+        make_private(self._segments)
+        self._transport = wanted_transport(get_rmw_implementation_identifier(), self._segments)
         self._guard_transitions()
         self._autostart = Autostart(self, self._bring_up) if self._settings["autostart"] else None
 
     def set_parameters_atomically(self, parameter_list: Sequence[Parameter[Any]]) -> SetParametersResult:
         """Set parameters as one, as rclpy does; a set may name new cameras and set their parameters too."""
-        return self._settings.set_atomically(parameter_list, super().set_parameters_atomically)
+        try:
+            return self._settings.set_atomically(parameter_list, super().set_parameters_atomically)
+        except Exception as error:
+            self.guard.caught("parameters", error)
+            return SetParametersResult(successful=False, reason=f"{type(error).__name__}: {printable(error)}")
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, open the model and create the output topics."""
@@ -91,7 +108,8 @@ class SegmenterNode(LifecycleNode):
         try:
             self.release()
         except Exception:
-            self.get_logger().error(f"error processing: could not release everything\n{traceback.format_exc()}")
+            details = message_text(traceback.format_exc())
+            self.get_logger().error(f"error processing: could not release everything\n{details}")
         if self._autostart is not None:
             self._autostart.again()
         else:
@@ -126,22 +144,26 @@ class SegmenterNode(LifecycleNode):
 
     def _all_opened(self) -> bool:
         """Whether no model is being opened; that is waited for, if there is patience."""
-        return all(each is None or each.ended(self._patience) for each in (self._opening, self._reload))
+        reload_ended = self._reload is None or self._reload.ended(self._patience)
+        return reload_ended and all(opening.ended(self._patience) for opening in self._openings)
 
     def _close_session(self, patience: float | None) -> bool:
         session, self._session = self._session, None
-        return session is None or session.close(patience)
+        if session is not None and not session.close(patience):
+            self._leaked = True
+        return not self._leaked
 
     def _guard_transitions(self) -> None:
-        """Answer requests for transitions that the present state does not have.
+        """Answer requests for transitions that the present state does not have: they are no fault of the node.
 
-        Up to Jazzy, rclpy lets the error of such a request end the executor, and with it the process.
+        Up to Jazzy, rclpy raises on such a request.
         """
         service = getattr(self, "_service_change_state", None)
         if service is None:
             return
-        change_state = service.callback
+        change_state = getattr(service.callback, "__wrapped__", service.callback)
 
+        @wraps(change_state)
         def guarded(request: Any, response: Any) -> Any:
             response.success = False
             return self._guarded(lambda: change_state(request, response), response)
@@ -153,7 +175,7 @@ class SegmenterNode(LifecycleNode):
         try:
             return transition()
         except Exception as error:
-            self.get_logger().error(f"transition refused in state {self._phase}: {error}")
+            self.get_logger().error(f"transition refused in state {self._phase}: {printable(error)}")
             return refused
 
     def _attempt(self, name: str, goal: str, action: Callable[[], None]) -> TransitionCallbackReturn:
@@ -161,14 +183,14 @@ class SegmenterNode(LifecycleNode):
         try:
             action()
         except SegPerceptionError as error:
-            self._problem = str(error)
-            self.get_logger().error(f"{name} failed: {error}")
+            self._problem = message_text(error)
+            self.get_logger().error(f"{name} failed: {self._problem}")
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
             if not self.context.ok():  # a signal has shut it down under the transition
                 return TransitionCallbackReturn.FAILURE
-            self._problem = f"{name}: {type(error).__name__}: {error}"
-            self.get_logger().error(f"{name} failed unexpectedly:\n{traceback.format_exc()}")
+            self._problem = f"{name}: {type(error).__name__}: {printable(error)}"
+            self.get_logger().error(f"{name} failed unexpectedly:\n{message_text(traceback.format_exc())}")
             return TransitionCallbackReturn.ERROR
         self._phase, self._problem = goal, ""
         self.get_logger().info(f"{name}: done, state {goal}")
@@ -182,22 +204,31 @@ class SegmenterNode(LifecycleNode):
         unknown = self._settings.unknown()
         if unknown:
             self.get_logger().warning(
-                f"parameters: {', '.join(unknown)} were given, but the node has no such parameters (or `cameras` does "
-                "not name the camera); they are without effect: check the spelling"
+                f"parameters: {', '.join(unknown)} were given, but the node has no such parameters (or `camera_names` "
+                "lacks the camera); they are without effect: check the spelling"
             )
-        for camera in settings.cameras:
-            self._statistics.setdefault(camera.name, CameraStatistics())
+        # Those of cameras that are gone are dropped.
+        self._statistics = {
+            camera.name: self._statistics.get(camera.name) or CameraStatistics() for camera in settings.cameras
+        }
         in_use = self._settings.of_the_model()
-        self._opening = Opening(self.get_logger(), settings)
-        segmenter = self._opening.wait(self.context.ok)
+        segmenter = self._opened(settings)
         if segmenter is None:
             raise ConfigurationError("the node is ending; the model is not opened")
-        self._opening = None
         self._session = Session(self, settings, segmenter, self._statistics, report=self._report, fail=self._fail)
         if self._reload is not None:
             self._reload.in_use = in_use
         identity = ", ".join(f"{key} {value}" for key, value in self._session.identity.items())
         self.get_logger().info(f"model ready: {identity}")
+
+    def _opened(self, settings: Settings) -> Segmenter | None:
+        """The opened model; the executor waits here, and diagnostics with it, so they are published from here."""
+        opening = self._opening = Opening(self.get_logger(), settings)
+        self._openings = [*(earlier for earlier in self._openings if not earlier.ended(0.0)), opening]
+        try:
+            return opening.wait(self.context.ok, self._diagnostics.publish_if_due)
+        finally:
+            self._opening = None
 
     def _activate(self) -> None:
         if self._session is not None:
@@ -239,9 +270,9 @@ class SegmenterNode(LifecycleNode):
         if not self.context.ok() or self.executor is None:
             return
         details = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self.get_logger().error(f"unexpected error while processing a frame:\n{details}")
-        self._failure = f"unexpected error while processing a frame: {type(error).__name__}: {error}"
-        self.executor.create_task(self._process_failure)
+        self.get_logger().error(f"unexpected error while processing a frame:\n{message_text(details)}")
+        self._failure = f"unexpected error while processing a frame: {type(error).__name__}: {printable(error)}"
+        self.executor.create_task(self.guard.wrap("error processing", self._process_failure))
 
     def _process_failure(self) -> None:
         # The state machine knows no way from active into error processing but through a transition that fails.
@@ -256,18 +287,23 @@ class SegmenterNode(LifecycleNode):
             self._problem,
             session.identity if session else {},
             session.stages.medians() if session else {},
-            {name: self._camera_state(name, live.get(name)) for name in self._settings["cameras"] or ()},
+            {name: self._camera_state(name, live.get(name)) for name in self._settings["camera_names"] or ()},
             self._reload.problem if self._reload else "",
             session.stages.frames_at_once() if session else nan,
+            self.guard.faults,
+            session.stuck() if session else "",
+            monotonic() - self._opening.begun if self._opening else nan,
+            shortage(self._transport, self._segments),
         )
 
     def _camera_state(self, name: str, camera: Camera | None) -> CameraState:
-        counted = self._statistics.setdefault(name, CameraStatistics()).snapshot()
+        statistics = self._statistics.get(name)
+        counted = statistics.snapshot() if statistics else CameraSnapshot()
         if camera is None:
             return CameraState(counted=counted)
         return CameraState(
             camera.resolved_topic,
-            self.count_publishers(camera.resolved_topic),
+            count_publishers(self, camera.resolved_topic),
             counted,
             enabled=camera.settings.enabled,
             since=camera.since,

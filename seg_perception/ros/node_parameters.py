@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import InvalidParameterValueException, ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from ..errors import ConfigurationError
+from ..text import message_text
 from .parameters import CONFIGURE, RELOAD, SCHEME, ParameterSpec, Settings, camera_parameters, check_camera_names
 from .topics import check_topics
 
 _OVERRIDES = "qos_overrides."
+# A name that is the prefix of others (cameras.front.topic) cannot be written into a parameter file by ros2cli.
+_OLD_NAME = "cameras"
+_RENAMED = "`cameras` is called `camera_names` now; cameras.NAME.topic and the others keep their names"
 
 
 class NodeParameters:
@@ -39,8 +43,10 @@ class NodeParameters:
         # Humble cannot tell that it has stored a set; there the change takes effect when we accept it, and no other
         # callback is asked after ours.
         self._told_later = hasattr(node, "add_post_set_parameters_callback")
+        if _OLD_NAME in self._overrides():
+            raise InvalidParameterValueException(_OLD_NAME, self._overrides()[_OLD_NAME].value, _RENAMED)
         self._declare({spec.name: spec for spec in SCHEME}, [])
-        self._declare_cameras(self["cameras"])
+        self._declare_cameras(self["camera_names"])
         node.add_on_set_parameters_callback(self._on_set)
         if self._told_later:
             node.add_post_set_parameters_callback(self._on_stored)
@@ -94,28 +100,42 @@ class NodeParameters:
             parameters: to be set.
             store: rclpy's own way to do it.
         """
-        declared: list[str] = []
+        declared: list[str] | None = None
         stored = False
         try:
             for parameter in parameters:
-                if parameter.name == "cameras" and parameter.type_ == Parameter.Type.STRING_ARRAY:
+                if parameter.name == _OLD_NAME:
+                    return _refusal(_RENAMED)
+                if parameter.name == "camera_names" and parameter.type_ == Parameter.Type.STRING_ARRAY:
                     declared = self._declare_cameras(parameter.value)
             result = store(list(parameters))
             stored = bool(result.successful)
+            if stored and declared is not None:
+                self._forget_removed_cameras()
             return result
         except ParameterException as error:
             return _refusal(str(error))
         finally:
             if not stored:
-                self._undeclare(declared)
+                self._undeclare(declared or ())
+
+    def _forget_removed_cameras(self) -> None:
+        """Remove the parameters of cameras that are named no more, so that names that come and go pile nothing up."""
+        kept = camera_parameters(check_camera_names(self["camera_names"]))
+        prefix = "cameras."
+        self._undeclare([name for name in self._specs if name.startswith(prefix) and name not in kept])
 
     def _without_effect(self) -> list[str]:
-        # Not public in rclpy, the same from Humble on.
+        known = self._specs
+        return sorted(name for name in self._overrides() if name not in known and not self._node.has_parameter(name))
+
+    def _overrides(self) -> Mapping[str, Any]:
+        """Values from parameter files and the command line: not public in rclpy, the same from Humble on."""
         given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
-        return sorted(name for name in given if name not in self._specs and not self._node.has_parameter(name))
+        return given
 
     def _settings(self, changes: Mapping[str, Any]) -> Settings:
-        cameras = check_camera_names(changes.get("cameras", self["cameras"]))
+        cameras = check_camera_names(changes.get("camera_names", self["camera_names"]))
         # A camera whose parameters were not declared with its name has the defaults.
         defaults = {name: spec.default for name, spec in camera_parameters(cameras).items()}
         settings = Settings.from_values({**defaults, **{name: self[name] for name in self._specs}, **changes})
@@ -188,4 +208,4 @@ class NodeParameters:
 
 
 def _refusal(reason: str) -> SetParametersResult:
-    return SetParametersResult(successful=False, reason=reason)
+    return SetParametersResult(successful=False, reason=message_text(reason))

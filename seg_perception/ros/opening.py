@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from threading import Event, Thread
-from time import perf_counter
+from threading import Event, Lock, Thread
+from time import monotonic, perf_counter
 from typing import Any
 
+from ..errors import ConfigurationError
 from ..instances import MAX_SEMANTIC_CLASSES
 from ..pipeline.host import open_backend
 from ..pipeline.segmenter import Segmenter
 from ..pipeline.select import IgnoreMask
+from ..pipeline.trial import is_tried, try_model
 from ..sources.class_tables import resolve_class_table
+from ..text import printable
 from .parameters import DEFAULT_MODEL, Settings, default_model, model_path
 
 # How often it is seen whether the node is to go on.
@@ -24,46 +27,83 @@ class Opening:
 
     Attributes:
         result: the model, or why there is none; None until then.
+        begun: when, on the monotonic clock.
     """
 
-    def __init__(self, log: Any, settings: Settings, done: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, log: Any, settings: Settings, done: Callable[[], None] = lambda: None, *, trial: bool = False
+    ) -> None:
         """Begin.
 
         Args:
             log: the node's logger.
             settings: all parameters.
             done: called by the thread when there is a result.
+            trial: whether the model is tried in a process of its own before it is opened in this one.
         """
         self.result: Segmenter | BaseException | None = None
+        self.begun = monotonic()
+        self._limit = settings.open_timeout
+        self._model = settings.model
         self._done = done
         self._ended = Event()
+        self._lock = Lock()
+        self._given_up = False
         # A daemon, because an interpreter that waited for it would end late.
-        Thread(target=self._open, args=(log, settings), name="opening", daemon=True).start()
+        Thread(target=self._open, args=(log, settings, trial), name="opening", daemon=True).start()
 
-    def wait(self, running: Callable[[], bool]) -> Segmenter | None:
+    def wait(self, running: Callable[[], bool], meanwhile: Callable[[], None]) -> Segmenter | None:
         """The model; None when the node is to end before it is open.
 
         Args:
             running: whether the node is to go on.
+            meanwhile: called again and again while the model is being opened.
 
         Raises:
-            SegPerceptionError: the model, the class table or an ignore mask cannot be used.
+            SegPerceptionError: the model, the class table or an ignore mask cannot be used, or opening it takes longer
+                than the parameter `open_timeout`.
         """
         while running() and not self._ended.wait(_LOOK_SECONDS):
-            pass
+            if self.late():
+                raise self.give_up()
+            meanwhile()
         if isinstance(self.result, BaseException):
             raise self.result
         return self.result
+
+    def late(self) -> bool:
+        """Whether it takes longer than it may."""
+        return monotonic() - self.begun > self._limit
+
+    def give_up(self) -> ConfigurationError:
+        """Close the model as soon as it is open, and return the error that says so."""
+        with self._lock:
+            self._given_up, result = True, self.result
+        if isinstance(result, Segmenter):
+            result.close()
+        return ConfigurationError(
+            f"model: expected {printable(self._model)} to be open within {self._limit:g} s (open_timeout); it is not, "
+            "and is given up; what it holds is released when it ends; raise open_timeout if the model needs longer"
+        )
 
     def ended(self, patience: float | None) -> bool:
         """Whether there is a result; it is waited for up to `patience` seconds, or until then."""
         return self._ended.wait(patience)
 
-    def _open(self, log: Any, settings: Settings) -> None:
+    def _open(self, log: Any, settings: Settings, trial: bool) -> None:
+        result: Segmenter | BaseException
         try:
-            self.result = open_segmenter(log, settings)
+            path = model_path(settings.model)
+            if trial and is_tried(path):
+                try_model(path, settings.backend, settings.run, limit=self._limit, running=lambda: not self._given_up)
+            result = open_segmenter(log, settings)
         except BaseException as error:
-            self.result = error
+            result = error
+        with self._lock:
+            self.result = result
+            given_up = self._given_up
+        if given_up and isinstance(result, Segmenter):
+            result.close()
         self._ended.set()
         self._done()
 

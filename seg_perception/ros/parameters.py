@@ -87,7 +87,10 @@ SCHEME = (
         "class table that sorts the model's classes into road groups: a name from config/classes, a YAML file, or "
         "'auto' for the table that knows most of them",
     ),
-    ParameterSpec("cameras", ["camera"], CONFIGURE, "names of the cameras; each has parameters cameras.NAME.*"),
+    ParameterSpec(
+        "open_timeout", 600.0, LIVE, "seconds that opening a model may take before it is given up", 0.1, 86400.0
+    ),
+    ParameterSpec("camera_names", ["camera"], CONFIGURE, "names of the cameras; each has parameters cameras.NAME.*"),
     ParameterSpec(
         "batch_wait",
         0.0,
@@ -204,6 +207,7 @@ class Settings:
     options: SegmenterOptions
     overlay: OverlayStyle
     batch_wait: float
+    open_timeout: float
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Settings:
@@ -238,6 +242,7 @@ class Settings:
             # Numbers that are others in the next frame tell nobody anything.
             overlay=OverlayStyle(values["overlay_style"], bool(values["tracking"]), values["overlay_figures"]),
             batch_wait=values["batch_wait"],
+            open_timeout=values["open_timeout"],
         )
 
 
@@ -262,7 +267,7 @@ def check_camera_names(names: Iterable[str]) -> tuple[str, ...]:
     odd = [name for name in cameras if not _CAMERA_NAME.match(name) or "__" in name or name.endswith("_")]
     if odd or not cameras or len(set(cameras)) < len(cameras):
         raise ConfigurationError(
-            "cameras: expected at least one name, each once, of letters, digits and single underscores, "
+            "camera_names: expected at least one name, each once, of letters, digits and single underscores, "
             f"got {list(cameras)}; for example ['front', 'left']"
         )
     return cameras
@@ -289,7 +294,7 @@ def model_path(model: str) -> Path:
 
 def _cameras(values: Mapping[str, Any], options: SegmenterOptions) -> tuple[CameraSettings, ...]:
     cameras = []
-    for name in check_camera_names(values["cameras"]):
+    for name in check_camera_names(values["camera_names"]):
         own = {spec.name: values[f"cameras.{name}.{spec.name}"] for spec in CAMERA_SCHEME}
         thresholds = [own.pop(f"thresholds.{group}") for group in ROAD_GROUPS]
         settings = CameraSettings(name, **own, options=_with_thresholds(options, thresholds))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -13,9 +13,15 @@ from std_srvs.srv import Trigger
 
 from ..errors import ConfigurationError, SegPerceptionError
 from ..pipeline.segmenter import Segmenter
+from ..text import message_text, printable
+from .clocks import steady_clock
 from .node_parameters import NodeParameters
 from .opening import Opening
 from .session import Session
+
+GOES_ON = "the model that was open before goes on"
+# How often it is seen whether opening takes too long.
+_LOOK_SECONDS = 0.2
 
 
 class Reload:
@@ -33,7 +39,6 @@ class Reload:
         node: Node,
         session: Callable[[], Session | None],
         parameters: NodeParameters,
-        fail: Callable[[BaseException], None],
     ) -> None:
         """Offer the service.
 
@@ -41,22 +46,21 @@ class Reload:
             node: the owner.
             session: what is configured now, or None.
             parameters: of the node.
-            fail: told of an error that left no model in use.
         """
         self.problem = ""
         self._node = node
         self._session = session
         self._parameters = parameters
         self.in_use: Mapping[str, Any] = {}
-        self._fail = fail
-        self._opening: Opening | None = None
+        # Those that may still be at work.
+        self._openings: Sequence[Opening] = ()
         # A group of its own: the others would wait for the answer, too.
         group = MutuallyExclusiveCallbackGroup()
         self._service = node.create_service(Trigger, "~/reload", self._serve, callback_group=group)
 
     def ended(self, patience: float | None) -> bool:
         """Whether no model is being opened; that is waited for up to `patience` seconds, or until then."""
-        return self._opening is None or self._opening.ended(patience)
+        return all(opening.ended(patience) for opening in self._openings)
 
     async def _serve(self, request: Any, response: Any) -> Any:
         try:
@@ -65,8 +69,8 @@ class Reload:
             response.success, response.message = True, answer
             self._node.get_logger().info(f"reload: {answer}")
         except SegPerceptionError as error:
-            self.problem = response.message = str(error)
-            self._node.get_logger().error(f"reload failed: {error}")
+            self.problem = response.message = message_text(error)
+            self._node.get_logger().error(f"reload failed: {self.problem}")
         return response
 
     async def _reload(self) -> str:
@@ -79,16 +83,16 @@ class Reload:
         try:
             segmenter = await self._open_beside()
         except SegPerceptionError as error:
-            goes_on = f"the model that was open before goes on{self._put_back(tried)}"
-            raise ConfigurationError(f"{error}; {goes_on}") from error
+            raise ConfigurationError(f"{error}; {GOES_ON}{self._put_back(tried)}") from error
         if self._session() is not session:
             segmenter.close()
             raise ConfigurationError("reload: the node was cleaned up meanwhile; the new model is closed again")
         try:
             session.exchange(segmenter)
         except Exception as error:
-            self._fail(error)
-            raise ConfigurationError(f"reload: {type(error).__name__}: {error}; the node starts anew") from error
+            reason = f"reload: {type(error).__name__}: {printable(error)}"
+            self._node.get_logger().error(f"{reason}\n{message_text(traceback.format_exc())}")
+            raise ConfigurationError(f"{reason}; {GOES_ON}{self._put_back(tried)}") from error
         self.in_use = tried
         return ", ".join(f"{key} {value}" for key, value in session.identity.items())
 
@@ -113,12 +117,19 @@ class Reload:
             if executor is not None:
                 executor.wake()
 
-        opening = self._opening = Opening(self._node.get_logger(), self._parameters.settings(), done)
-        await opened
-        self._opening, result = None, opening.result
+        opening = Opening(self._node.get_logger(), self._parameters.settings(), done, trial=True)
+        self._openings = [*(earlier for earlier in self._openings if not earlier.ended(0.0)), opening]
+        limit = self._node.create_timer(
+            _LOOK_SECONDS, lambda: opened.set_result(None) if opening.late() else None, clock=steady_clock()
+        )
+        try:
+            await opened
+        finally:
+            self._node.destroy_timer(limit)
+        result = opening.result or opening.give_up()
         if isinstance(result, Segmenter):
             return result
         if not isinstance(result, SegPerceptionError):
             details = "".join(traceback.format_exception(result))
-            self._node.get_logger().error(f"reload failed unexpectedly:\n{details}")
+            self._node.get_logger().error(f"reload failed unexpectedly:\n{message_text(details)}")
         raise ConfigurationError(str(result)) from result

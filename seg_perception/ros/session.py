@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import nan
+from time import monotonic
 
 from rclpy.node import Node
 from rclpy.timer import Timer
 
-from ..errors import SegPerceptionError
+from ..errors import ConfigurationError, SegPerceptionError
 from ..frame import Frame
 from ..pipeline.overlay_panel import Figures
 from ..pipeline.segmenter import Segmenter
@@ -21,10 +22,18 @@ from .worker import Worker
 
 # How often it is seen that frames come.
 _LOOK_SECONDS = 1.0
+# The worker is stuck when one step of its work takes longer than this, and than so many usual batches.
+_STUCK_SECONDS, _STUCK_BATCHES = 2.0, 5.0
 
 
 class Session:
-    """A configured segmenter."""
+    """A configured segmenter.
+
+    Attributes:
+        cameras: while active.
+        stages: seconds per stage since the model was opened.
+        leaked: whether a model is still at work that nobody waits for; the process must not end in the middle of it.
+    """
 
     def __init__(
         self,
@@ -48,12 +57,15 @@ class Session:
         """
         self.stages = StageTimes()
         self.cameras: list[Camera] = []
+        self.leaked = False
         self._node = node
         self._settings = settings
         self._statistics = statistics
         self._report = report
         self._fail = fail
         self._worker: Worker | None = None
+        # Stopped, but still at work on the model that is open.
+        self._stuck_worker: Worker | None = None
         self._doorbell = Doorbell()
         self._timer: Timer | None = None
         self._segmenter = segmenter
@@ -77,8 +89,14 @@ class Session:
         """Subscribe and begin to work.
 
         Raises:
-            ConfigurationError: a topic cannot be subscribed to.
+            ConfigurationError: a topic cannot be subscribed to, or the model is still at work since it was stopped.
         """
+        if self._stuck_worker is not None and not self._stuck_worker.stop(0.0):
+            raise ConfigurationError(
+                f"activate: expected an idle model, got one that is still at it: {self._stuck_worker.activity_text()}; "
+                "clean up and configure, which opens the model again"
+            )
+        self._stuck_worker = None
         self._doorbell = Doorbell()
         try:
             for settings in self._settings.cameras:
@@ -95,7 +113,7 @@ class Session:
         """End the work and unsubscribe; without effect when not active.
 
         Args:
-            patience: seconds to wait for frames in progress; None for as long as they take.
+            patience: seconds to wait for frames in progress; None for as long as the watchdog waits.
 
         Returns:
             Whether the work has ended.
@@ -114,38 +132,61 @@ class Session:
 
         Args:
             segmenter: opened and warmed up; this session closes it.
+
+        Raises:
+            Exception: something about the new model cannot be used; the old one goes on, and the new one is closed.
         """
         working = self._worker is not None
-        self._stop_worker()
-        before, self._segmenter = self._segmenter, segmenter
+        ended = self._stop_worker()
+        before, stages = self._segmenter, self.stages
         if segmenter.spec.class_names == before.spec.class_names:
             # Tracks know classes by their place in the model.
             segmenter.trackers = before.trackers
+        try:
+            self._take_over(segmenter, StageTimes())
+            if working:
+                self._publish_labels()
+        except Exception:
+            self._take_over(before, stages)
+            if working and ended:
+                self._start_worker()
+            segmenter.close()
+            raise
+        if working:
+            self._start_worker()
+        # A model that is still at work cannot be closed; it is left alone.
+        self._stuck_worker = None
+        if ended:
+            before.close()
+        else:
+            self.leaked = True
+
+    def _take_over(self, segmenter: Segmenter, stages: StageTimes) -> None:
+        self._segmenter, self.stages = segmenter, stages
         self._set_options()
-        self.stages = StageTimes()
         for outputs in self._outputs.values():
             outputs.class_names = segmenter.spec.class_names
-        if working:
-            self._publish_labels()
-            self._start_worker()
-        before.close()
 
     def close(self, patience: float | None = None) -> bool:
         """Release everything.
 
         Args:
-            patience: seconds to wait for frames in progress; None for as long as they take.
+            patience: seconds to wait for frames in progress; None for as long as the watchdog waits.
 
         Returns:
             Whether everything is released; the model is not while it is at work.
         """
         ended = self.deactivate(patience)
+        if self._stuck_worker is not None:
+            ended = self._stuck_worker.stop(0.0)
         for outputs in self._outputs.values():
             outputs.destroy()
         self._outputs.clear()
         if ended:
             self._segmenter.close()
-        return ended
+        else:
+            self.leaked = True
+        return not self.leaked
 
     def apply(self, settings: Settings) -> None:
         """Take over the parameters that may change at any time; from the next frame on."""
@@ -192,17 +233,38 @@ class Session:
 
     def _stop_worker(self, patience: float | None = None) -> bool:
         worker, self._worker = self._worker, None
-        return worker is None or worker.stop(patience)
+        if worker is None:
+            return True
+        ended = worker.stop(self._stuck_seconds() if patience is None else patience)
+        if not ended:
+            self._stuck_worker = worker
+            self._node.get_logger().error(
+                f"the worker does not end: {worker.activity_text()}; it is left alone, with the memory of its model"
+            )
+        return ended
+
+    def _stuck_seconds(self) -> float:
+        """Seconds after which one step of the worker's work has taken too long."""
+        usual = sum(self.stages.medians().values()) or self._segmenter.warm_up_seconds
+        return max(_STUCK_SECONDS, _STUCK_BATCHES * usual)
+
+    def stuck(self) -> str:
+        """What the worker has been at for too long, for people; empty while it is not."""
+        worker = self._worker or self._stuck_worker
+        activity = worker.activity if worker else None
+        if worker is None or activity is None or monotonic() - activity.since <= self._stuck_seconds():
+            return ""
+        return worker.activity_text()
 
     def _look_after_cameras(self) -> None:
         """Say why no frames come from a camera, once per change, and when they come."""
         for camera in self.cameras:
+            name = camera.settings.name
             try:
                 changed = camera.look_after()
             except SegPerceptionError as error:
-                self._fail(error)
-                return
-            name = camera.settings.name
+                self._report(name, "subscription", str(error))
+                continue
             if changed and camera.absence is not None:
                 self._report(name, camera.absence.kind, f"no frames: {camera.absence.text}")
             elif changed and camera.settings.enabled:

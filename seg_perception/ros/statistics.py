@@ -9,6 +9,8 @@ from math import ceil, nan
 from threading import Lock
 from time import monotonic
 
+from ..text import message_text
+
 # Percentiles look at this many latest frames.
 WINDOW = 512
 # What is recent.
@@ -199,15 +201,18 @@ class FaultLog:
     def __init__(self, period: float) -> None:
         """Set the period in seconds."""
         self._period = period
+        # The executor, the worker and threads that open models all report.
+        self._lock = Lock()
         self._logged: dict[str, float] = {}
         self._silent: Counter[str] = Counter()
 
     def admit(self, kind: str, text: str) -> str:
-        """The line to log for a fault, or an empty string while its kind is silent."""
-        now = monotonic()
-        if now - self._logged.get(kind, -self._period) < self._period:
-            self._silent[kind] += 1
-            return ""
-        self._logged[kind] = now
-        more = self._silent.pop(kind, 0)
+        """The line to log for a fault, safe to print; or an empty string while its kind is silent."""
+        now, text = monotonic(), message_text(text)
+        with self._lock:
+            if now - self._logged.get(kind, -self._period) < self._period:
+                self._silent[kind] += 1
+                return ""
+            self._logged[kind] = now
+            more = self._silent.pop(kind, 0)
         return f"{text} ({more} more like this since it was last logged)" if more else text

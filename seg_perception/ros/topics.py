@@ -57,7 +57,7 @@ def check_topics(node: Node, settings: Settings) -> None:
     topics = [node.resolve_topic_name(camera_topics(node, camera).image) for camera in settings.cameras]
     if len(set(topics)) < len(topics):
         raise ConfigurationError(
-            f"cameras: expected a topic of its own for each camera, got {topics}; set cameras.NAME.topic"
+            f"camera_names: expected a topic of its own for each camera, got {topics}; set cameras.NAME.topic"
         )
 
 

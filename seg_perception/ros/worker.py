@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Thread
 from time import monotonic, perf_counter
+from typing import NamedTuple
 
 from ..errors import FrameError, ModelOutputError
 from ..frame import Frame
@@ -17,6 +18,13 @@ from .statistics import FAILURE, MODEL_OUTPUT, TOO_OLD, StageTimes
 
 # A safety net only: frames ring the doorbell.
 _LOOK_AGAIN_SECONDS = 0.5
+
+
+class Activity(NamedTuple):
+    """What the worker is at, and since when, on the monotonic clock."""
+
+    what: str
+    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,7 @@ class Worker:
     Attributes:
         batch_wait: seconds for which frames at hand may wait for those of other cameras, where several at once are a
             gain; may be changed at any time.
+        activity: what it is at; None while it waits for frames. For the watchdog.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class Worker:
             batch_wait: in seconds.
         """
         self.batch_wait = batch_wait
+        self.activity: Activity | None = None
         self._cameras = list(cameras)
         self._segmenter = segmenter
         self._doorbell = doorbell
@@ -87,6 +97,8 @@ class Worker:
         # Has begun and not ended.
         self._ahead: _Batch | None = None
         self._ended = False
+        # Nobody waits for it any more: what it still gets done is not published.
+        self._abandoned = False
         self._thread = Thread(target=self._run, name="segmenter_worker", daemon=True)
 
     def start(self) -> None:
@@ -100,14 +112,20 @@ class Worker:
             patience: how many seconds; None for as long as they take.
 
         Returns:
-            Whether the thread has ended.
+            Whether the thread has ended. One that has not is abandoned: it publishes nothing any more.
         """
         with self._doorbell.rung:
             self._ended = True
             self._doorbell.open = False
             self._doorbell.rung.notify_all()
         self._thread.join(patience)
-        return not self._thread.is_alive()
+        self._abandoned = self._thread.is_alive()
+        return not self._abandoned
+
+    def activity_text(self) -> str:
+        """What it is at and for how long, for people."""
+        activity = self.activity
+        return f"{activity.what} for {monotonic() - activity.since:.1f} s" if activity else "waiting for frames"
 
     def _run(self) -> None:
         try:
@@ -169,6 +187,7 @@ class Worker:
             taken = self._take(camera)
             if taken is None:
                 continue
+            self.activity = Activity(f"reading a frame of camera {camera.settings.name}", monotonic())
             # Served cameras go to the end of the line, so a fast camera cannot starve a slow one.
             self._cameras.remove((camera, outputs))
             self._cameras.append((camera, outputs))
@@ -184,6 +203,7 @@ class Worker:
         if not frames:
             return None
         semantic = any(outputs.wants_semantic_map() for _, outputs in cameras)
+        self._at("running the model on", cameras)
         try:
             return _Batch(cameras, read, self._segmenter.begin(frames, semantic))
         except FrameError as error:
@@ -212,6 +232,7 @@ class Worker:
 
     def _wait(self, cameras: Sequence[Camera], until: float) -> None:
         """Have the executor hand over frames until one of some cameras has come, or a time on the monotonic clock."""
+        self.activity = None
         with self._doorbell.rung:
             while not self._ended and not any(camera.waiting() for camera in cameras):
                 left = until - monotonic()
@@ -229,12 +250,17 @@ class Worker:
             self._finish(ahead)
 
     def _finish(self, batch: _Batch) -> None:
-        """Publish what became of frames; their faults end here."""
+        """Publish the results of frames; their faults end here."""
+        self._at("running the model on", batch.cameras)
         try:
             results = self._segmenter.end(batch.begun)
         except FrameError as error:
             for camera, _ in batch.cameras:
                 self._lose(camera, error.kind, str(error))
+            return
+        if self._abandoned:
+            for camera, _ in batch.cameras:
+                self._in_hand.remove(camera)
             return
         self._stages.began(len(batch.cameras))
         for (camera, outputs), read, result in zip(batch.cameras, batch.read, results, strict=True):
@@ -242,12 +268,17 @@ class Worker:
                 self._lose(camera, MODEL_OUTPUT, str(result))
                 continue
             done = perf_counter()
+            self.activity = Activity(f"publishing results of camera {camera.settings.name}", monotonic())
             calibrated = self._publish(camera, outputs, result)
             self._in_hand.remove(camera)
             camera.statistics.processed(camera.latency(result.frame, self._now_ns()))
             self._stages.add({"read": read, **result.timings, "publish": perf_counter() - done})
             if not calibrated:
                 self._report_calibration(camera, result.frame)
+
+    def _at(self, what: str, cameras: Sequence[tuple[Camera, Outputs]]) -> None:
+        names = ", ".join(camera.settings.name for camera, _ in cameras)
+        self.activity = Activity(f"{what} frames of {names}", monotonic())
 
     def _publish(self, camera: Camera, outputs: Outputs, segmentation: Segmentation) -> bool:
         """Publish the results; false when the calibration does not fit."""

@@ -61,7 +61,7 @@ def node(start_node: Callable[..., NodeProcess], engine: Path) -> NodeProcess:
     topics = {f"cameras.{name}.topic": f"/accelerated_{name}" for name in CAMERAS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{engine.parent}:{TEST}:{TEST.parent}")
-        started = start_node("accelerated", model=engine, autostart=True, cameras=list(CAMERAS), **topics)
+        started = start_node("accelerated", model=engine, autostart=True, camera_names=list(CAMERAS), **topics)
     started.wait_state("active")
     return started
 

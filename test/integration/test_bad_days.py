@@ -74,7 +74,7 @@ class Stream:
 @pytest.fixture(scope="module")
 def node(start_node: Callable[..., NodeProcess], model: Path) -> NodeProcess:
     topics = {f"cameras.{name}.topic": f"/days_{name}" for name in CAMERAS}
-    node = start_node("days", model=model, autostart=True, cameras=list(CAMERAS), **topics)
+    node = start_node("days", model=model, autostart=True, camera_names=list(CAMERAS), **topics)
     node.wait_state("active")
     return node
 
@@ -184,7 +184,7 @@ def test_why_no_frames_come(start_node: Callable[..., NodeProcess], model: Path,
     }
     parameters: dict[str, object] = {f"cameras.{name}.topic": f"/why/{name}/image" for name in reasons}
     parameters["cameras.plain.transport"] = "compressed"
-    node = start_node("why", model=model, autostart=True, cameras=list(reasons), **parameters)
+    node = start_node("why", model=model, autostart=True, camera_names=list(reasons), **parameters)
     for name, (level, told) in reasons.items():
         node.wait_log(told)
         wait_for(lambda name=name, told=told: told in message_of(node, name), f"{told!r} in the diagnostics of {name}")

@@ -84,7 +84,7 @@ def examined(
     node.wait_state("active")
     file = tmp_path_factory.mktemp("doctor") / "node.yaml"
     file.write_text(
-        f"/**:\n  ros__parameters:\n    use_sim_time: true\n    model: {model}\n    cameras: [lost]\n"
+        f"/**:\n  ros__parameters:\n    use_sim_time: true\n    model: {model}\n    camera_names: [lost]\n"
         "    cameras.lost.topic: nowhere/image\n"
     )
     names = ["good/image_raw", "/old/image_raw", "/odd/image_raw", "/silent/image_raw", "/god/image_raw"]

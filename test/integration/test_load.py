@@ -83,7 +83,7 @@ def test_a_slow_camera_is_not_starved_by_a_fast_one(
     start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path
 ) -> None:
     topics = {"cameras.fast.topic": "/fair_fast", "cameras.slow.topic": "/fair_slow"}
-    node = start_node("fair", model=model, autostart=True, cameras=["fast", "slow"], **topics)
+    node = start_node("fair", model=model, autostart=True, camera_names=["fast", "slow"], **topics)
     node.wait_state("active")
     fast, slow = node.publisher(Image, "/fair_fast"), node.publisher(Image, "/fair_slow")
     frame = image_message(np.full((192, 320, 3), 114, np.uint8))

@@ -218,6 +218,7 @@ def test_compressed_images_and_a_smaller_map(start_node: Callable[..., NodeProce
         **{"cameras.camera.topic": "/compressed_image", "cameras.camera.transport": "compressed"},
     )
     node.wait_state("active")
+    detections, overlays = node.output(Detection2DArray, "detections"), node.output(Image, "overlay")
     scene = street()
     frame = image_message(bgr(scene))
     for extension, described in ((".jpg", "rgb8; jpeg compressed bgr8"), (".png", "png")):
@@ -228,6 +229,18 @@ def test_compressed_images_and_a_smaller_map(start_node: Callable[..., NodeProce
         assert (result.width, result.height, result.header) == (WIDTH // 2, HEIGHT // 2, frame.header)
         small = type(scene)(scene.picture, scene.boxes, scene.labels, scene.instance_map[1::2, 1::2])
         assert_same_instances(pixels_of(result), small, iou=0.8)
+        stamp = (frame.header.stamp.sec, frame.header.stamp.nanosec)
+        found = wait_for(lambda stamp=stamp: detections.of(stamp), "its detections")
+        assert len(found.detections) == len(scene.boxes)
+        for detection in found.detections:
+            # One pixel space: the box is that of its own pixels in the map.
+            rows, columns = np.nonzero(pixels_of(result) == int(detection.id))
+            centre, box = detection.bbox.center.position, detection.bbox
+            assert abs(centre.x - (columns.min() + columns.max() + 1) / 2) < 2
+            assert abs(centre.y - (rows.min() + rows.max() + 1) / 2) < 2
+            assert abs(box.size_x - (columns.max() + 1 - columns.min())) < 3
+        drawn = wait_for(lambda stamp=stamp: overlays.of(stamp), "its overlay")
+        assert (drawn.width, drawn.height) == (WIDTH // 2, HEIGHT // 2)
     for extension, described in ((".jpg", "jpeg"), (".png", "png")):
         _, data = cv2.imencode(extension, bgr(scene))
         truncated = CompressedImage(header=frame.header, format=described, data=data.tobytes()[: len(data) // 2])
@@ -237,7 +250,7 @@ def test_compressed_images_and_a_smaller_map(start_node: Callable[..., NodeProce
 
 def test_two_cameras_have_topics_of_their_own(start_node: Callable[..., NodeProcess], model: object) -> None:
     topics = {"cameras.left.topic": "/two_left", "cameras.right.topic": "/two_right"}
-    node = start_node("two", model=model, autostart=True, cameras=["left", "right"], **topics)
+    node = start_node("two", model=model, autostart=True, camera_names=["left", "right"], **topics)
     node.wait_state("active")
     full, empty = bgr(street()), np.full((96, 160, 3), 114, np.uint8)
     left = node.process(image_message(full), node.output(Image, "left/instance_map"), "/two_left")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from integration.harness import NodeProcess, image_message, pixels_of, street, wait_for
+from integration.harness import Client, NodeProcess, image_message, pixels_of, street, wait_for
 from numpy.typing import NDArray
+from rcl_interfaces.srv import ListParameters
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
@@ -133,8 +135,8 @@ def test_the_overlay_changes_its_style_while_somebody_looks(node: NodeProcess) -
 def test_before_configure_everything_but_nonsense_may_change(blank: NodeProcess) -> None:
     node = blank
     for name, value, reason in (
-        ("cameras", ["front", "front"], "each once"),
-        ("cameras", ["a/b"], "at least one name"),
+        ("camera_names", ["front", "front"], "each once"),
+        ("camera_names", ["a/b"], "at least one name"),
         ("output_size", "huge", "output size"),
         ("cameras__camera__transport", "carrier pigeon", "raw or compressed"),
         ("cameras__camera__topic", "my topic!", "cameras.camera.topic: expected the name of an image topic"),
@@ -150,7 +152,7 @@ def test_before_configure_everything_but_nonsense_may_change(blank: NodeProcess)
 
 def test_cameras_can_be_named_while_the_node_runs(blank: NodeProcess) -> None:
     node = blank
-    assert node.set(cameras=["front", "left"])[0].successful
+    assert node.set(camera_names=["front", "left"])[0].successful
     assert (node.get("cameras.front.topic"), node.get("cameras.left.topic")) == ("front/image_raw", "left/image_raw")
     assert len(node.describe("cameras.left.max_age")[0].description) > 10
     (refused,) = node.set(cameras__left__topic="/front/image_raw")
@@ -159,22 +161,22 @@ def test_cameras_can_be_named_while_the_node_runs(blank: NodeProcess) -> None:
 
 
 def test_a_set_may_name_cameras_and_set_their_parameters(blank: NodeProcess) -> None:
-    node, before = blank, blank.get("cameras")
-    refused = node.set_together(cameras=["up", "down"], cameras__down__max_age=-1.0)
+    node, before = blank, blank.get("camera_names")
+    refused = node.set_together(camera_names=["up", "down"], cameras__down__max_age=-1.0)
     assert not refused.successful
-    assert node.get("cameras") == before
+    assert node.get("camera_names") == before
     assert not node.describe("cameras.down.topic"), "a refused set leaves nothing behind"
-    assert not node.set_together(cameras=["up"], cameras__down__topic="/down").successful
-    assert node.set_together(cameras=["up", "down"], cameras__down__topic="/down/image_raw").successful
+    assert not node.set_together(camera_names=["up"], cameras__down__topic="/down").successful
+    assert node.set_together(camera_names=["up", "down"], cameras__down__topic="/down/image_raw").successful
     assert (node.get("cameras.up.topic"), node.get("cameras.down.topic")) == ("up/image_raw", "/down/image_raw")
 
 
 def test_a_start_value_that_waits_for_its_camera_is_refused_with_it(start_node: Callable[..., NodeProcess]) -> None:
     node = start_node("waits", **{"cameras.left.max_age": 1})
-    (refused,) = node.set(cameras=["left"])
+    (refused,) = node.set(camera_names=["left"])
     assert not refused.successful
     assert "cameras.left.max_age" in refused.reason
-    assert node.get("cameras") == ["camera"]
+    assert node.get("camera_names") == ["camera"]
     assert node.state() == "unconfigured"
 
 
@@ -202,3 +204,47 @@ def test_parameters_that_the_node_does_not_have_are_reported(
     node = start_node("misspelt", model=model, autostart=True, **options)
     node.wait_state("active")
     assert "parameters: cameras.frnt.topic, score_treshold were given" in node.log
+
+
+def test_parameters_of_cameras_that_are_named_no_more_are_gone(blank: NodeProcess) -> None:
+    assert blank.set(camera_names=["east", "west"])[0].successful
+    assert blank.describe("cameras.west.topic")
+    assert blank.set(camera_names=["east"])[0].successful
+    assert not blank.describe("cameras.west.topic")
+    assert blank.describe("cameras.east.topic")
+
+
+def test_the_old_name_of_the_cameras_is_refused_with_the_new_one(
+    blank: NodeProcess, start_node: Callable[..., NodeProcess]
+) -> None:
+    result = blank.set_together(cameras=["front"])
+    assert not result.successful
+    assert "camera_names" in result.reason
+    node = start_node("old_name", cameras=["front", "rear"])
+    assert node.popen.wait(20) == 2
+    assert "`cameras` is called `camera_names` now" in node.log
+
+
+def test_a_dump_of_all_parameters_brings_the_same_node_back(
+    client: Client, start_node: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    """`ros2 param dump` splits names at the dots and nests them; no name may be a value and a prefix."""
+    node = start_node("dumped", camera_names=["front", "rear"], **{"cameras.rear.max_age": 0.5})
+    node.wait_state("unconfigured")
+    names = client.call(ListParameters, "/dumped/list_parameters", ListParameters.Request()).result.names
+    nested: dict[str, Any] = {}
+    for name in names:
+        branch = nested
+        *branches, leaf = name.split(".")
+        for part in branches:
+            branch = branch.setdefault(part, {})
+            assert isinstance(branch, dict), f"{name}: {part} is a value and a prefix"
+        assert leaf not in branch, f"{name}: is a value and a prefix"
+        value = node.get(name)
+        branch[leaf] = value.tolist() if hasattr(value, "tolist") else value
+    dump = tmp_path / "dump.yaml"
+    dump.write_text(yaml.safe_dump({"/**": {"ros__parameters": nested}}))
+    copy = start_node("restored", "--params-file", str(dump))
+    copy.wait_state("unconfigured")
+    assert copy.get("camera_names") == ["front", "rear"]
+    assert copy.get("cameras.rear.max_age") == 0.5

@@ -64,7 +64,7 @@ def test_the_same_frames_make_the_same_bytes(start_node: Callable[..., NodeProce
     pictures = [frame.data.reshape(384, 640, 3) for _, frame in world]
     messages = recorded(pictures)
     parameters = {
-        "cameras": ["front", "rear"],
+        "camera_names": ["front", "rear"],
         "cameras.front.topic": "/front/image_raw",
         "cameras.rear.topic": "/rear/image_raw",
         "cameras.rear.transport": "compressed",

@@ -32,7 +32,7 @@ TOP = [sys.executable, "-m", "seg_perception.cli", "top"]
 @pytest.fixture(scope="module")
 def node(start_node: Callable[..., NodeProcess], model: Path) -> NodeProcess:
     topics = {"cameras.front.topic": "/top/front", "cameras.rear.topic": "/top/rear"}
-    node = start_node("watched", model=model, autostart=True, cameras=["front", "rear"], **topics)
+    node = start_node("watched", model=model, autostart=True, camera_names=["front", "rear"], **topics)
     node.wait_state("active")
     frame = image_message(np.ascontiguousarray(street().picture[..., ::-1]))
     node.process(frame, node.output(Image, "front/instance_map"), "/top/front")

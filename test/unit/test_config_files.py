@@ -27,15 +27,15 @@ def parameters(file: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_the_node_has_every_parameter_and_takes_its_value(file: Path) -> None:
     given = parameters(file)
-    specs = {spec.name: spec for spec in SCHEME} | camera_parameters(given["cameras"])
+    specs = {spec.name: spec for spec in SCHEME} | camera_parameters(given["camera_names"])
     assert set(given) <= set(specs)
     for name, value in given.items():
         # rclpy refuses another type, such as 1 for 1.0.
         assert type(value) is type(specs[name].default), name
     defaults = {name: spec.default for name, spec in specs.items()}
     settings = Settings.from_values(defaults | given)
-    assert len({camera.topic for camera in settings.cameras}) == len(given["cameras"])
+    assert len({camera.topic for camera in settings.cameras}) == len(given["camera_names"])
 
 
 def test_six_cameras() -> None:
-    assert len(parameters(CONFIG / "six_cameras.yaml")["cameras"]) == 6
+    assert len(parameters(CONFIG / "six_cameras.yaml")["camera_names"]) == 6

@@ -361,7 +361,7 @@ def test_settings_of_a_parameter_file(tmp_path: Path) -> None:
   ros__parameters:
     model: road.onnx
     use_sim_time: true
-    cameras: [front, left, rear]
+    camera_names: [front, left, rear]
     cameras.front.topic: lens/image
     cameras.left.transport: compressed
     cameras.rear.enabled: false

@@ -49,9 +49,9 @@ PARAMETERS: dict[str, Any] = {
     "/**": {
         "ros__parameters": {
             "model": "m.onnx",
-            "cameras": ["front", "rear"],
+            "camera_names": ["front", "rear"],
             "cameras.front.topic": "/front",
-            "rear": {"transport": "compressed"},
+            "cameras.rear": {"transport": "compressed"},
             "use_sim_time": True,
         }
     }

@@ -96,7 +96,7 @@ def test_a_fifo_and_a_device_do_not_make_it_wait(tmp_path: Path) -> None:
     [
         ("segmenter: &a {ros__parameters: *a}", "has an alias"),
         ("x0: &x {ros__parameters: {model: a}}\nx1: {a: *x, b: *x}\n", "has an alias"),
-        (f"segmenter:\n  ros__parameters:\n    cameras: {SECRET}\n", "expected a list of names, got str"),
+        (f"segmenter:\n  ros__parameters:\n    camera_names: {SECRET}\n", "expected a list of names, got str"),
         (f"segmenter:\n  ros__parameters: {SECRET}\n", "expected `ros__parameters`"),
         (f"{SECRET}\n", "expected `ros__parameters`"),
     ],

@@ -1,0 +1,182 @@
+"""A model that hangs or crashes: it is said, it can be ended, and it does not take the node along."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from integration.harness import NodeProcess, image_message, street, wait_for
+from sensor_msgs.msg import Image
+
+# What a file of that name makes the node do, in this process and in those that it starts.
+PATCH = """
+import os, pathlib, signal, time
+folder = pathlib.Path({folder!r})
+def hang(name):
+    while (folder / name).exists():
+        time.sleep(0.05)
+from seg_perception.backend import registry
+from seg_perception.pipeline import host
+detect, open_model = host.HostBackend.detect, registry.open_model
+def slow(*arguments):
+    hang("detect")
+    return detect(*arguments)
+def opened(path, *arguments):
+    if path.stem == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    hang("open")
+    return open_model(path, *arguments)
+host.HostBackend.detect, host.open_model = slow, opened
+from seg_perception.ros import outputs
+publish_labels = outputs.Outputs.publish_labels
+def labelled(*arguments):
+    if (folder / "labels").exists():
+        raise ValueError("no labels")
+    publish_labels(*arguments)
+outputs.Outputs.publish_labels = labelled
+"""
+
+
+@pytest.fixture
+def patched(start_node: Callable[..., NodeProcess], tmp_path: Path, model: Path) -> Callable[..., NodeProcess]:
+    """Starts a node in which a file in `tmp_path` makes something hang or fail."""
+    (tmp_path / "sitecustomize.py").write_text(PATCH.format(folder=str(tmp_path)))
+
+    def start(name: str, **parameters: object) -> NodeProcess:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+            given = {"model": str(model), "cameras.camera.topic": f"/{name}_image", **parameters}
+            return start_node(name, **given)
+
+    return start
+
+
+def level(node: NodeProcess, part: str = "model") -> bytes:
+    status = node.status(part)
+    return bytes(status.level) if status else b""
+
+
+def text(node: NodeProcess, part: str = "model") -> str:
+    status = node.status(part)
+    return str(status.message) if status else ""
+
+
+def test_a_worker_that_is_stuck_is_said_and_waited_for_by_nobody(
+    patched: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    node = patched("stuck", autostart=True)
+    node.wait_state("active")
+    results = node.output(Image, "instance_map")
+    node.process(image_message(street().picture, "rgb8"), results)
+    (tmp_path / "detect").touch()
+    publisher = node.publisher()
+    publisher.publish(image_message(street().picture, "rgb8"))
+
+    def said() -> bool:
+        publisher.publish(image_message(street().picture, "rgb8"))
+        time.sleep(0.05)
+        return "stuck: running the model on frames of camera" in text(node)
+
+    wait_for(said, "the model's status says that the worker is stuck")
+    assert level(node) == DiagnosticStatus.ERROR
+    assert "not served" in text(node, "camera camera")
+    begin = time.monotonic()
+    assert node.change("deactivate")
+    assert time.monotonic() - begin < 10
+    assert "does not end" in node.log
+    # Two threads must not use one model.
+    assert not node.change("activate")
+    wait_for(lambda: "clean up and configure" in text(node), "why it cannot be activated")
+    # A way out: the model is opened again. What hung before may then end at any time, without a trace.
+    assert node.change("cleanup")
+    before = len(results.messages)
+    (tmp_path / "detect").unlink()
+    assert node.change("configure")
+    assert node.change("activate")
+    assert len(results.messages) == before
+    node.process(image_message(street().picture, "rgb8"), results)
+    assert node.end(signal.SIGTERM) < 2
+
+
+def test_a_reload_frees_a_node_whose_model_is_stuck(patched: Callable[..., NodeProcess], tmp_path: Path) -> None:
+    node = patched("freed", autostart=True)
+    node.wait_state("active")
+    results = node.output(Image, "instance_map")
+    node.process(image_message(street().picture, "rgb8"), results)
+    (tmp_path / "detect").touch()
+    node.publisher().publish(image_message(street().picture, "rgb8"))
+    wait_for(lambda: "stuck" in text(node), "stuck")
+    # The new model, opened for a trial too, would hang as well.
+    (tmp_path / "detect").unlink()
+    answer = node.reload()
+    assert answer.success, answer.message
+    node.process(image_message(street().picture, "rgb8"), results)
+    wait_for(lambda: level(node) == DiagnosticStatus.OK, f"the model is well again: {text(node)}")
+
+
+def test_a_configure_that_hangs_is_said_and_has_a_limit(patched: Callable[..., NodeProcess], tmp_path: Path) -> None:
+    (tmp_path / "open").touch()
+    node = patched("hangs", open_timeout=3.0, autostart=True)
+    wait_for(lambda: "configuring: the model is being opened" in text(node), "what the node is at")
+    wait_for(lambda: "open_timeout" in text(node) and level(node) == DiagnosticStatus.ERROR, "that it is given up")
+    wait_for(lambda: node.state() == "unconfigured", "the node answers again")
+    (tmp_path / "open").unlink()
+    node.set(open_timeout=60.0)
+    assert node.change("configure") or node.state() == "inactive", node.log
+    assert node.end(signal.SIGTERM) < 2
+    assert node.popen.returncode == 0
+
+
+def test_a_signal_ends_a_configure_that_hangs(patched: Callable[..., NodeProcess], tmp_path: Path) -> None:
+    (tmp_path / "open").touch()
+    node = patched("hanging", autostart=True)
+    wait_for(lambda: "configuring" in text(node), "what the node is at")
+    assert node.end(signal.SIGINT) < 2
+    assert node.popen.returncode == 0
+
+
+def test_a_model_that_crashes_or_hangs_does_not_take_an_active_node_along(
+    patched: Callable[..., NodeProcess], tmp_path: Path, model: Path
+) -> None:
+    node = patched("crashes", autostart=True)
+    node.wait_state("active")
+    results = node.output(Image, "instance_map")
+    node.process(image_message(street().picture, "rgb8"), results)
+    crash = tmp_path / "crash.onnx"
+    crash.write_bytes(model.read_bytes())
+    node.set(model=str(crash))
+    answer = node.reload()
+    assert not answer.success
+    assert "SIGSEGV" in answer.message
+    assert "goes on" in answer.message
+    assert node.get("model") == str(model)
+    (tmp_path / "open").touch()
+    node.set(open_timeout=3.0)
+    answer = node.reload()
+    assert not answer.success
+    assert "given up" in answer.message
+    (tmp_path / "open").unlink()
+    node.set(open_timeout=600.0)
+    node.process(image_message(street().picture, "rgb8"), results)
+    assert node.reload().success
+    node.process(image_message(street().picture, "rgb8"), results)
+
+
+def test_a_reload_that_fails_at_the_last_moment_changes_nothing(
+    patched: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    node = patched("undone", autostart=True)
+    node.wait_state("active")
+    results = node.output(Image, "instance_map")
+    node.process(image_message(street().picture, "rgb8"), results)
+    (tmp_path / "labels").touch()
+    answer = node.reload()
+    assert not answer.success
+    assert "no labels" in answer.message
+    (tmp_path / "labels").unlink()
+    assert node.state() == "active"
+    node.process(image_message(street().picture, "rgb8"), results)
