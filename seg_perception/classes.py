@@ -9,15 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ClassTableError
+from .text import is_printable, printable
 
 ROAD_GROUPS = ("pedestrian", "vehicle", "traffic_sign", "traffic_light")
 NO_GROUP = -1
 NO_GROUP_NAME = "other"
+# The largest vocabularies of detectors are near to it. Longer names belong to no class: they travel in every message.
+MOST_CLASSES, LONGEST_NAME = 25_000, 200
 
 
 def group_name(group: int) -> str:
     """The name of a road group by its index; `other` for `NO_GROUP`."""
     return NO_GROUP_NAME if group == NO_GROUP else ROAD_GROUPS[group]
+
+
+def fault_of_names(names: Sequence[str]) -> str:
+    """Why names of classes cannot be used; empty for good ones.
+
+    What reads names calls this, so that whatever writes them later (messages, JSON, logs, pages) need not fail.
+    """
+    if len(names) > MOST_CLASSES:
+        return f"expected at most {MOST_CLASSES} classes, got {len(names)}"
+    for label, name in enumerate(names):
+        if not name.strip():
+            return f"class {label}: expected a name, got one that is empty"
+        if len(name) > LONGEST_NAME:
+            return f"class {label}: expected a name of at most {LONGEST_NAME} characters, got {len(name)}"
+        if not is_printable(name):
+            return f"class {label}: expected a name without control characters, got {printable(name)}"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +60,7 @@ class ClassTable:
         for class_name, group in self.group_of.items():
             if group not in ROAD_GROUPS:
                 raise ClassTableError(
-                    f"class table {self.name!r}: class {class_name!r} has group {group!r}, "
+                    f"class table {self.name!r}: class {class_name!r} has group {printable(group)!r}, "
                     f"expected one of {', '.join(ROAD_GROUPS)}"
                 )
 

@@ -23,8 +23,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from .classes import fault_of_names
 from .errors import ConfigurationError, NotCanonicalError
 from .geometry import ResizeSpec
+from .text import is_printable, message_text, printable
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "seg_perception"
@@ -36,6 +38,8 @@ MASK_FRAMES = ("frame", "box")
 # Values of the cells of a class map that are no class: the cell belongs to none; the network produced NaN or infinity.
 NO_CLASS = 255
 FAULTY_CELL = 254
+# Beyond, a description is damaged or meant to do harm. Instances are numbers of 16 bits, where 0 is the background.
+MOST_PIXELS, MOST_INSTANCES, MOST_COUNT, LONGEST_TEXT = 1 << 15, (1 << 16) - 1, 1 << 20, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +84,17 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for name in ("network_height", "network_width", "mask_height", "mask_width"):
-            if getattr(self, name) <= 0:
-                raise NotCanonicalError(f"{name}: expected a positive number, got {getattr(self, name)}")
-        for name in ("batch", "max_instances", "nms_candidates", "nms_steps"):
-            if getattr(self, name) < 0:
-                raise NotCanonicalError(f"{name}: expected 0 or more, got {getattr(self, name)}")
+            self._expect(name, 1, MOST_PIXELS)
+        for name in ("batch", "nms_candidates", "nms_steps"):
+            self._expect(name, 0, MOST_COUNT)
+        self._expect("max_instances", 0, MOST_INSTANCES)
+        for name in ("family", "source_sha256"):
+            text = getattr(self, name)
+            if len(text) > LONGEST_TEXT or not is_printable(text):
+                raise NotCanonicalError(
+                    f"{name}: expected at most {LONGEST_TEXT} characters without control characters, got "
+                    f"{printable(text)}"
+                )
         if not 0 <= self.nms_iou <= 1:
             raise NotCanonicalError(f"nms_iou: expected 0 to 1, got {self.nms_iou}")
         if not self.class_names or len(self.things) != len(self.class_names):
@@ -92,14 +102,22 @@ class ModelSpec:
                 f"class_names: expected some, and one entry of `things` for each, got "
                 f"{len(self.class_names)} names and {len(self.things)} entries"
             )
+        if fault := fault_of_names(self.class_names):
+            raise NotCanonicalError(f"class_names: {fault}")
         if self.mask_frame not in MASK_FRAMES:
-            raise NotCanonicalError(f"mask_frame: expected {' or '.join(MASK_FRAMES)}, got {self.mask_frame!r}")
+            shown = printable(self.mask_frame)
+            raise NotCanonicalError(f"mask_frame: expected {' or '.join(MASK_FRAMES)}, got {shown}")
         if self.class_map and len(self.class_names) > FAULTY_CELL:
             raise NotCanonicalError(
                 f"class_map: expected at most {FAULTY_CELL} classes in its 8 bits, got {len(self.class_names)}"
             )
         if not self.max_instances and not self.class_map:
             raise NotCanonicalError("max_instances, class_map: expected instances, a class map or both, got neither")
+
+    def _expect(self, name: str, least: int, most: int) -> None:
+        value = getattr(self, name)
+        if not least <= value <= most:
+            raise NotCanonicalError(f"{name}: expected {least} to {most}, got {_shown(value)}")
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -130,11 +148,12 @@ class ModelSpec:
             # First of all: another version may have other keys.
             version = values.get("contract_version")
             if version != CONTRACT_VERSION:
-                raise ValueError(f"this package speaks contract version {CONTRACT_VERSION}, the model says {version!r}")
+                shown = _shown(version)
+                raise ValueError(f"this package speaks contract version {CONTRACT_VERSION}, the model says {shown}")
             return cls(**_checked(values))
         except (ValueError, TypeError, RecursionError, ConfigurationError, NotCanonicalError) as error:
             raise NotCanonicalError(
-                f"{origin}: its canonical-model metadata cannot be used: {error}; {remedy}"
+                f"{origin}: its canonical-model metadata cannot be used: {message_text(error, 500)}; {remedy}"
             ) from error
 
     @classmethod
@@ -164,14 +183,14 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     """
     odd = set(values) ^ {field.name for field in fields(ModelSpec)}
     if odd:
-        raise ValueError(f"keys missing or unknown: {', '.join(sorted(odd))}")
+        raise ValueError(f"keys missing or unknown: {printable(', '.join(sorted(odd)))}")
     for field in fields(ModelSpec):
         expected = _JSON_TYPES.get(str(field.type))
         value = values[field.name]
         if expected and (not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected)):
-            raise ValueError(f"{field.name}: expected {field.type}, got {value!r}")
+            raise ValueError(f"{field.name}: expected {field.type}, got {_shown(value)}")
     if not isinstance(values["resize"], dict):
-        raise ValueError(f"resize: expected an object, got {values['resize']!r}")
+        raise ValueError(f"resize: expected an object, got {_shown(values['resize'])}")
     return {
         **values,
         "class_names": _items(values, "class_names", str),
@@ -182,5 +201,13 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
 
 def _items(values: dict[str, Any], key: str, kind: type) -> tuple[Any, ...]:
     if not isinstance(values[key], list) or not all(isinstance(item, kind) for item in values[key]):
-        raise ValueError(f"{key}: expected a list of {kind.__name__}, got {values[key]!r:.60}")
+        raise ValueError(f"{key}: expected a list of {kind.__name__}, got {_shown(values[key])}")
     return tuple(values[key])
+
+
+def _shown(value: object) -> str:
+    """A value for a message; Python refuses to write whole numbers of thousands of digits."""
+    try:
+        return printable(repr(value), 60)
+    except (ValueError, RecursionError):
+        return f"a value of type {type(value).__name__} that is too large to show"

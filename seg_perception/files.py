@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -55,6 +56,32 @@ def writable_folder(folder: Path) -> None:
         ) from error
 
 
+def read_regular(path: Path, most: int) -> bytes:
+    """Read a file whose name somebody else chose: no FIFO or device makes us wait or read without end.
+
+    Args:
+        path: of the file.
+        most: bytes that are expected at most.
+
+    Returns:
+        Its bytes; of a longer file the first `most + 1`.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    # What waits for a writer would wait in `open` already.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            # Files of the kernel say that they are empty.
+            return file.read(min(most, status.st_size or most) + 1)
+    finally:
+        os.close(handle)
+
+
 def inside(folder: Path, name: object, *, what: str) -> Path:
     """Return the path below a folder that a file of somebody else names, without leaving that folder.
 
@@ -86,7 +113,7 @@ def inside(folder: Path, name: object, *, what: str) -> Path:
     try:
         real = path.resolve()
         outside = not real.is_relative_to(folder.resolve())
-        kind = real.lstat().st_mode if os.path.lexists(real) else None
+        kind = _mode(real)
     except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle
         raise ConfigurationError(f"{what}: {shown} cannot be opened in {folder} ({error})") from error
     if outside:
@@ -96,6 +123,14 @@ def inside(folder: Path, name: object, *, what: str) -> Path:
     if kind is not None and not stat.S_ISREG(kind):
         raise ConfigurationError(f"{what}: expected a regular file, got {shown} in {folder}, which is none")
     return path
+
+
+def _mode(path: Path) -> int | None:
+    """The kind and rights of what lies at a path; None for nothing. A path that is too long is an OSError."""
+    try:
+        return path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _umask() -> int:

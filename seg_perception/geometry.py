@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConfigurationError
+from .text import printable
 
 RESIZE_MODES = ("letterbox", "stretch")
 ROUNDINGS = ("nearest", "floor")
@@ -45,9 +46,12 @@ class ResizeSpec:
             ("anchor", self.anchor, ANCHORS),
         ):
             if value not in allowed:
-                raise ConfigurationError(f"resize {name}: expected one of {', '.join(allowed)}, got {value!r}")
-        if not 0 <= self.pad_value <= 255:
-            raise ConfigurationError(f"resize pad_value: expected 0 to 255, got {self.pad_value}")
+                shown = printable(repr(value))
+                raise ConfigurationError(f"resize {name}: expected one of {', '.join(allowed)}, got {shown}")
+        # It may come out of JSON, which has more kinds of numbers.
+        if type(self.pad_value) is not int or not 0 <= self.pad_value <= 255:
+            shown = printable(repr(self.pad_value))
+            raise ConfigurationError(f"resize pad_value: expected a whole number from 0 to 255, got {shown}")
 
 
 @dataclass(frozen=True, slots=True)

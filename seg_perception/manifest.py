@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from .contract import CONTRACT_VERSION, ModelSpec
 from .errors import BackendUnavailable, ModelError, NotCanonicalError
+from .files import read_regular
+from .text import is_printable, printable
 
 MANIFEST_VERSION = 1
 ENGINE_SUFFIX = ".engine"
@@ -114,7 +116,7 @@ class EngineManifest:
         return self.settings.command(self.source, str(engine.parent))
 
     def to_json(self) -> str:
-        """What `from_json` reads."""
+        """What `from_json` reads; a file name that is no UTF-8 is written escaped."""
         values = {
             "manifest_version": MANIFEST_VERSION,
             "package_version": self.package_version,
@@ -135,7 +137,7 @@ class EngineManifest:
             "seconds": self.seconds,
             "model": json.loads(self.spec.to_json()),
         }
-        return json.dumps(values, indent=1) + "\n"
+        return json.dumps(_printable(values), indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str, origin: str) -> EngineManifest:
@@ -151,9 +153,10 @@ class EngineManifest:
             BackendUnavailable: jsonschema is not installed.
         """
         try:
-            values = json.loads(text)
+            values = json.loads(text, parse_constant=_no_number)
+            model = json.dumps(values.get("model")) if isinstance(values, dict) else ""
         except (ValueError, RecursionError) as error:
-            raise ModelError(f"{origin}: not JSON ({error}); copy it again, or {_REBUILD}") from error
+            raise ModelError(f"{origin}: not JSON ({printable(error)}); copy it again, or {_REBUILD}") from error
         _validate(values, origin)
         engine, source = values["engine"], values["source"]
         lists = {name: tuple(values["settings"][name]) for name in ("gpu", "calibration")}
@@ -165,7 +168,7 @@ class EngineManifest:
                 f"{settings.command(source['path'], str(Path(origin).parent))}"
             )
         return cls(
-            spec=ModelSpec.from_json(json.dumps(values["model"]), origin),
+            spec=ModelSpec.from_json(model, origin),
             engine_sha256=engine["sha256"],
             engine_bytes=engine["bytes"],
             source=source["path"],
@@ -194,13 +197,16 @@ def load_manifest(engine: Path) -> EngineManifest:
     """
     path = manifest_path(engine)
     try:
-        text = path.read_text(encoding="utf-8")
+        data = read_regular(path, _MOST_BYTES)
+        text = data.decode("utf-8")
     except FileNotFoundError as error:
         raise ModelError(
             f"{engine}: expected its manifest {path.name} beside it, found none; copy both files, or {_REBUILD}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: the manifest cannot be read ({error}); copy it again, or {_REBUILD}") from error
+    if len(data) > _MOST_BYTES:
+        raise ModelError(f"{path}: expected a manifest of at most {_MOST_BYTES >> 20} MiB; {_REBUILD}")
     return EngineManifest.from_json(text, str(path))
 
 
@@ -214,6 +220,10 @@ def file_sha256(path: Path) -> str:
 
 
 _REBUILD = "build the engine again with `seg_perception build MODEL.onnx -o DIR`"
+# 25,000 classes with long names have half of it.
+_MOST_BYTES = 16 << 20
+# Longer than any path.
+_LONGEST_TEXT = 8192
 _UNCHANGED = ("precision", "quantization", "forced", "seconds", "key", "created", "package_version")
 
 
@@ -226,6 +236,7 @@ def _validate(values: Any, origin: str) -> None:
     """
     try:
         from jsonschema import Draft7Validator
+        from jsonschema.validators import extend
     except ImportError as error:
         raise BackendUnavailable(
             f"reading an engine's manifest needs the Python package jsonschema ({error}); `pip install jsonschema`, or "
@@ -234,12 +245,50 @@ def _validate(values: Any, origin: str) -> None:
     version = values.get("manifest_version") if isinstance(values, dict) else None
     if version is not None and version != MANIFEST_VERSION:
         raise ModelError(
-            f"{origin}: expected a manifest of version {MANIFEST_VERSION}, got {version!r}; use the version of "
-            f"seg_perception that wrote it, or {_REBUILD}"
+            f"{origin}: expected a manifest of version {MANIFEST_VERSION}, got {printable(repr(version))}; use the "
+            f"version of seg_perception that wrote it, or {_REBUILD}"
         )
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    problems = sorted(Draft7Validator(schema).iter_errors(values), key=lambda problem: list(map(str, problem.path)))
+    # For JSON schema 4.0 is an integer, too; for what counts with it, it is none.
+    kinds = Draft7Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
+    validator = extend(Draft7Validator, type_checker=kinds)(schema)  # type: ignore[no-untyped-call]
+    problems = sorted(validator.iter_errors(values), key=lambda problem: list(map(str, problem.path)))
     if problems:
         place = "/".join(map(str, problems[0].path)) or "manifest"
-        reason = f"{place}: {problems[0].message:.300}"
-        raise ModelError(f"{origin}: not a manifest that this version reads: {reason}; {_REBUILD}")
+        reason = f"{printable(place)}: {printable(problems[0].message, 300)}"
+    elif text := next((text for text in _texts(values) if not _is_fit(text)), ""):
+        reason = f"expected texts of at most {_LONGEST_TEXT} characters without control characters, got "
+        reason += printable(text)
+    else:
+        return
+    raise ModelError(f"{origin}: not a manifest that this version reads: {reason}; {_REBUILD}")
+
+
+def _texts(values: object) -> Iterator[str]:
+    """Every text in a JSON value, keys too."""
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+
+
+def _is_fit(text: str) -> bool:
+    return len(text) <= _LONGEST_TEXT and is_printable(text)
+
+
+def _printable(value: Any) -> Any:
+    """A JSON value with every text escaped."""
+    if isinstance(value, str):
+        return printable(value, _LONGEST_TEXT // 2)
+    if isinstance(value, Mapping):
+        return {printable(key): _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")

@@ -5,20 +5,23 @@ Every check comes before TensorRT sees the engine: a mismatch ends in its C++ co
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BackendUnavailable, ModelError
-from ..manifest import EngineManifest, file_sha256, load_manifest, manifest_path
+from ..files import read_regular
+from ..manifest import EngineManifest, load_manifest, manifest_path
 from .cuda_driver import first_device
 from .tensorrt_api import RUN_NAMES, TensorRt
 
 
-def check_engine(path: Path) -> EngineManifest:
+def check_engine(path: Path) -> tuple[EngineManifest, bytes]:
     """Hold an engine against its manifest, the TensorRT that is installed, and the GPU.
 
     Returns:
-        The manifest of an engine that can be loaded here.
+        The manifest of an engine that can be loaded here, and the engine's bytes: those that were checked are to be
+        loaded, as the file may be another one a moment later.
 
     Raises:
         ModelError: it has no usable manifest, is not the file that the manifest describes, or was built with another
@@ -29,10 +32,10 @@ def check_engine(path: Path) -> EngineManifest:
     manifest = load_manifest(path)
     rebuild = f"build it again: {manifest.rebuild_command(path)}"
     try:
-        sha256 = file_sha256(path)
+        data = read_regular(path, manifest.engine_bytes)
     except OSError as error:
         raise ModelError(f"{path}: the engine cannot be read ({error.strerror}); {rebuild}") from error
-    if sha256 != manifest.engine_sha256:
+    if hashlib.sha256(data).hexdigest() != manifest.engine_sha256:
         raise ModelError(
             f"{path}: not the engine that {manifest_path(path).name} describes (its SHA-256 differs: changed, "
             f"truncated, or the manifest of another build); copy both files again, or {rebuild}"
@@ -55,7 +58,7 @@ def check_engine(path: Path) -> EngineManifest:
             f"{path}: built for {', '.join(manifest.architectures)}, the GPU here ({device.name}) is "
             f"{device.architecture}; build it again for this one: {_for_this_gpu(manifest, path, device.architecture)}"
         )
-    return manifest
+    return manifest, data
 
 
 def _for_this_gpu(manifest: EngineManifest, engine: Path, architecture: str) -> str:

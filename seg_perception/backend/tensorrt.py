@@ -32,12 +32,12 @@ def open_model(path: Path, options: RunOptions) -> CudaBackend | TensorRtRunner:
             f"device: an engine runs on the GPU that CUDA counts first, got {options.device!r}; leave it empty, and "
             "choose among several GPUs with the environment variable CUDA_VISIBLE_DEVICES"
         )
-    manifest = check_engine(path)
+    manifest, data = check_engine(path)
     spec = manifest.spec
     device = PycudaDevice()
     try:
         with device.active():
-            engine = load_engine(path, manifest, device)
+            engine = load_engine(path, manifest, data, device)
     except BaseException:
         device.close()
         raise

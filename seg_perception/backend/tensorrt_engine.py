@@ -39,12 +39,12 @@ _TYPES = {
 }
 
 
-def load_engine(path: Path, manifest: EngineManifest, device: Device) -> TensorRtEngine:
+def load_engine(path: Path, manifest: EngineManifest, data: bytes, device: Device) -> TensorRtEngine:
     """Load an engine that `engine_check.check_engine` has passed.
 
     Args:
-        path: of the engine.
-        manifest: what `check_engine` returned.
+        path: of the engine, for messages.
+        manifest, data: what `check_engine` returned.
         device: the GPU that is active.
 
     Raises:
@@ -52,13 +52,13 @@ def load_engine(path: Path, manifest: EngineManifest, device: Device) -> TensorR
         DeviceError: there is not enough memory.
         BackendUnavailable: TensorRT is absent, too old, or cannot start on this GPU.
     """
-    return TensorRtEngine(TensorRt.load(manifest.flavour, RUN_NAMES), path, manifest, device)
+    return TensorRtEngine(TensorRt.load(manifest.flavour, RUN_NAMES), path, manifest, data, device)
 
 
 class TensorRtEngine:
     """See `cuda.engine.Engine`."""
 
-    def __init__(self, library: TensorRt, path: Path, manifest: EngineManifest, device: Device) -> None:
+    def __init__(self, library: TensorRt, path: Path, manifest: EngineManifest, data: bytes, device: Device) -> None:
         """Load it; the errors are those of `load_engine`."""
         self._library, self._device, self._spec = library, device, manifest.spec
         self._says = _Words(path, manifest, device)
@@ -69,7 +69,7 @@ class TensorRtEngine:
         self._cache: _KernelCache | None = None
         self._executions: WeakSet[TensorRtExecution] = WeakSet()
         try:
-            self._engine = self._deserialized(path)
+            self._engine = self._deserialized(data)
             self.mask_type, self.largest_batch = _checked(library, self._engine, manifest.spec, self._says)
             self.batch = manifest.spec.batch
             self.scratch_bytes = library.scratch_bytes(self._engine)
@@ -130,11 +130,7 @@ class TensorRtEngine:
             runtime.DLA_core = manifest.settings.dla
         return runtime
 
-    def _deserialized(self, path: Path) -> trt.ICudaEngine:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{path}: the engine cannot be read ({error.strerror}); {self._says.rebuild}") from error
+    def _deserialized(self, data: bytes) -> trt.ICudaEngine:
         engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(data)
         if engine is None:
             raise self._says.failure("cannot be loaded", len(data))

@@ -55,7 +55,7 @@ def full_name(topic: str) -> str:
 def _settings(parameters: Mapping[str, Any]) -> NodeSettings:
     names = parameters.get("camera_names", ["camera"])
     if not isinstance(names, list):
-        raise ConfigurationError(f"--params: camera_names: expected a list of names, got {names!r}")
+        raise ConfigurationError(f"--params: camera_names: expected a list of names, got {type(names).__name__}")
     if "cameras" in parameters:
         raise ConfigurationError("--params: `cameras` is called `camera_names` now; the node refuses the old name")
     topics = []
@@ -79,13 +79,15 @@ def _settings(parameters: Mapping[str, Any]) -> NodeSettings:
 def _parameters(path: Path) -> dict[str, Any]:
     """Parameters by full name; of several nodes in one file the later wins."""
     try:
-        import yaml
+        from ..sources.yaml_files import YamlFileError, read_yaml
     except ImportError as error:
         raise BackendUnavailable(f"{path}: cannot be read without PyYAML ({error}): pip install PyYAML") from error
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"parameter file {path}: cannot be read: {error}") from error
+        content = read_yaml(path)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"parameter file {path}: does not exist") from error
+    except YamlFileError as error:
+        raise ConfigurationError(f"parameter file {path} {error}") from error
     found = dict(_sections(content))
     if not found:
         raise ConfigurationError(

@@ -217,5 +217,5 @@ def _frame(meter: _Meter, topic: str) -> Frame:
 def _publisher(info: Any) -> Publisher:
     qos = info.qos_profile
     name = f"{info.node_namespace.rstrip('/')}/{info.node_name}"
-    policies = [str(getattr(policy, "name", policy)) for policy in (qos.reliability, qos.durability)]
-    return Publisher(name, *policies, int(qos.depth))
+    reliability, durability = (str(getattr(policy, "name", policy)) for policy in (qos.reliability, qos.durability))
+    return Publisher(name, reliability, durability, int(qos.depth))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from ..classes import ClassTable, choose_table, name_key
-from ..errors import ClassTableError
-from .share import share_directory
+from ..classes import ClassTable, choose_table, fault_of_names, name_key
+from ..errors import ClassTableError, ConfigurationError
+from ..text import printable
+from .share import is_there, share_directory, user_path
+from .yaml_files import YamlFileError, read_yaml
 
 AUTO = "auto"
 _SUFFIXES = (".yaml", ".yml")
 _REQUIRED = {"name", "classes", "groups"}
 _OPTIONAL = {"ids", "stuff"}
+# Of names in an error.
+_MOST_NAMED = 8
 
 
 def class_table_directory() -> Path:
@@ -30,13 +34,17 @@ def load_class_table(path: Path) -> ClassTable:
 
     Raises:
         ClassTableError: the file cannot be read, is not YAML, or does not have the form of config/classes/coco.yaml.
+            Quotes class names and keys, and those only where the file has the form of a class table: a parameter may
+            name any file of the vehicle.
     """
     content = _read(path)
     name, class_names = content["name"], _strings(path, "classes", content["classes"])
-    if not isinstance(name, str) or not name:
-        _refuse(path, f"`name`: expected a word, got {name!r}")
+    if not isinstance(name, str) or fault_of_names([name]):
+        _refuse(path, f"`name`: expected a word, got {_kind(name)}")
     if not class_names:
         _refuse(path, "`classes`: expected at least one class name, got none")
+    if fault := fault_of_names(class_names):
+        _refuse(path, f"`classes`: {fault}")
     _refuse_repeated(path, "classes", class_names)
     try:
         groups = _group_of(path, content["groups"], class_names)
@@ -61,13 +69,16 @@ def find_class_table(name_or_path: str, class_names: Sequence[str]) -> Path:
         tables = [load_class_table(path) for path in paths]
         return paths[tables.index(choose_table(tables, class_names))]
     if name_or_path.endswith(_SUFFIXES) or "/" in name_or_path:
-        return Path(name_or_path).expanduser()
+        try:
+            return user_path(name_or_path)
+        except ConfigurationError as error:
+            raise ClassTableError(f"class table: {error}") from error
     path = class_table_directory() / f"{name_or_path}.yaml"
-    if not path.is_file():
+    if not is_there(path):
         known = sorted(file.stem for file in class_table_directory().glob("*.yaml"))
         raise ClassTableError(
             f"class table: expected {AUTO!r}, the path of a YAML file, or one of {', '.join(known)}; "
-            f"got {name_or_path!r}"
+            f"got '{printable(name_or_path)}'"
         )
     return path
 
@@ -105,76 +116,107 @@ def category_ids(path: Path, class_names: Sequence[str]) -> NDArray[np.int64]:
     if ids is None:
         _refuse(path, "`ids`: expected the data set's number of each class, but the table has none; use --classes coco")
     if not _is_mapping_of_integers(ids):
-        _refuse(path, f"`ids`: expected a mapping from class name to integer, got {ids!r}")
+        _refuse(path, f"`ids`: expected a mapping from class name to integer, got {_kind(ids)}")
     known = {name_key(name): number for name, number in ids.items()}
     missing = [name for name in class_names if name_key(name) not in known]
     if missing:
-        _refuse(path, f"`ids`: expected a number for every class of the model, got none for {', '.join(missing)}")
+        _refuse(path, f"`ids`: expected a number for every class of the model, got none for {_listed(missing)}")
     return np.array([known[name_key(name)] for name in class_names], np.int64)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     """The content of a table's file, with all its keys but unchecked values."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ClassTableError(f"class table: {path} is not read: expected a file {' or '.join(_SUFFIXES)}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError as error:
         raise ClassTableError(f"class table: {path} does not exist; check `classes` or --classes") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClassTableError(f"class table: {path} cannot be read: {error}") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ClassTableError(f"class table: {path} is not YAML: {error}") from error
+    except YamlFileError as error:
+        raise ClassTableError(f"class table: {path} {error}") from error
+    expected = f"expected the keys {', '.join(sorted(_REQUIRED))} and optionally {', '.join(sorted(_OPTIONAL))}"
     if not isinstance(content, dict):
-        _refuse(path, f"expected the keys {', '.join(sorted(_REQUIRED))}, got {type(content).__name__}")
-    odd = (_REQUIRED - set(content)) | (set(content) - _REQUIRED - _OPTIONAL)
-    if odd:
-        _refuse(
-            path,
-            f"expected the keys {', '.join(sorted(_REQUIRED))} and optionally {', '.join(sorted(_OPTIONAL))}; "
-            f"missing or unknown: {', '.join(sorted(map(str, odd)))}",
-        )
+        _refuse(path, f"{expected}, got {_kind(content)}")
+    missing = sorted(_REQUIRED - set(content))
+    unknown = sorted(map(str, set(content) - _REQUIRED - _OPTIONAL))
+    if missing:
+        # Then it is no class table, and what it holds is nobody's business.
+        others = f", and {len(unknown)} others are there" if unknown else ""
+        _refuse(path, f"{expected}; missing: {', '.join(missing)}{others}")
+    if unknown:
+        _refuse(path, f"{expected}; unknown: {_listed(unknown)}")
     return content
 
 
 def _group_of(path: Path, groups: object, class_names: Sequence[str]) -> dict[str, str]:
     """Road group by class name, out of class names by road group."""
     if not isinstance(groups, dict):
-        _refuse(path, f"`groups`: expected a mapping from road group to class names, got {type(groups).__name__}")
-    members = {str(group): _strings(path, f"groups: {group}", names or []) for group, names in groups.items()}
+        _refuse(path, f"`groups`: expected a mapping from road group to class names, got {_kind(groups)}")
+    members = {
+        str(group): _strings(path, f"groups: {printable(group)}", names or []) for group, names in groups.items()
+    }
     grouped = [name for names in members.values() for name in names]
     _refuse_repeated(path, "groups", grouped)
-    unknown = [name for name in grouped if name not in class_names]
-    if unknown:
-        _refuse(path, f"`groups`: expected names from `classes`, got {', '.join(map(repr, unknown))}")
+    _refuse_unknown(path, "groups", grouped, class_names)
     return {name: group for group, names in members.items() for name in names}
 
 
 def _stuff(path: Path, stuff: object, class_names: Sequence[str]) -> frozenset[str]:
     names = _strings(path, "stuff", stuff or [])
-    unknown = [name for name in names if name not in class_names]
-    if unknown:
-        _refuse(path, f"`stuff`: expected names from `classes`, got {', '.join(map(repr, unknown))}")
+    _refuse_unknown(path, "stuff", names, class_names)
     return frozenset(map(name_key, names))
 
 
 def _strings(path: Path, key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        _refuse(path, f"`{key}`: expected a list of class names, got {_kind(value)}")
     # YAML reads an unquoted `no` or `1` as something else than text.
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        _refuse(path, f"`{key}`: expected a list of class names, got {value!r}; quote names like 'no' and '1'")
+    other = next((place for place, item in enumerate(value) if not isinstance(item, str)), None)
+    if other is not None:
+        _refuse(
+            path,
+            f"`{key}`: expected a list of class names, got {_kind(value[other])} as entry {other + 1}; quote names "
+            "like 'no' and '1'",
+        )
     return tuple(value)
 
 
 def _refuse_repeated(path: Path, key: str, names: Sequence[str]) -> None:
-    keys = [name_key(name) for name in names]
-    repeated = sorted({name for name in keys if keys.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(map(name_key, names)).items() if count > 1)
     if repeated:
-        _refuse(path, f"`{key}`: expected each class once, got more than one of {', '.join(map(repr, repeated))}")
+        _refuse(path, f"`{key}`: expected each class once, got more than one of {_listed(repeated)}")
+
+
+def _refuse_unknown(path: Path, key: str, names: Sequence[str], class_names: Sequence[str]) -> None:
+    known = set(class_names)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        _refuse(path, f"`{key}`: expected names from `classes`, got {_listed(unknown)}")
 
 
 def _is_mapping_of_integers(value: object) -> bool:
+    """Whether it maps text to numbers that fit into 64 bits."""
     return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(number, int) and not isinstance(number, bool)
+        isinstance(name, str)
+        and isinstance(number, int)
+        and not isinstance(number, bool)
+        and -(1 << 63) <= number < 1 << 63
         for name, number in value.items()
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    quoted = [f"'{printable(name)}'" for name in names]
+    more = f" and {len(quoted) - _MOST_NAMED} more" if len(quoted) > _MOST_NAMED else ""
+    return ", ".join(quoted[:_MOST_NAMED]) + more
+
+
+def _kind(value: object) -> str:
+    """What a value is, without saying which."""
+    if isinstance(value, (str, dict, list)):
+        names = {str: "text", dict: "a mapping", list: "a list"}
+        return f"{names[type(value)]} of {len(value)}"
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"
 
 
 def _refuse(path: Path, reason: str) -> NoReturn:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from ..text import printable
 
 PACKAGE = "seg_perception"
 
@@ -32,12 +33,36 @@ def share_directory() -> Path:
 
 
 def find_model(model: str) -> Path:
-    """The file that a model's name stands for: a path, or a file of the package's share/engines."""
-    path = Path(model).expanduser()
-    if path.exists() or path.is_absolute():
+    """The file that a model's name stands for: a path, or a file of the package's share/engines.
+
+    Raises:
+        ConfigurationError: it begins with `~` and the name of nobody.
+    """
+    path = user_path(model)
+    if path.is_absolute() or is_there(path):
         return path
     shared = share_directory() / "engines" / model
-    return shared if shared.exists() else path
+    return shared if is_there(shared) else path
+
+
+def user_path(text: str) -> Path:
+    """Return a path that a user or a parameter names; `~` is the home of its user.
+
+    Raises:
+        ConfigurationError: there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(f"'{printable(text)}': there is no home folder of that user here") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file or folder is there; nothing is at a path that no system call takes, such as one too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _candidates() -> Iterator[Path]:

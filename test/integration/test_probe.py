@@ -16,7 +16,7 @@ from seg_perception.doctor.cameras import check_cameras
 from seg_perception.doctor.graph import Graph
 from seg_perception.ros import probe_cameras
 from seg_perception.ros.graph_query import known_or
-from seg_perception.ros.probe_diagnostics import MOST_CHARACTERS, MOST_STATUSES, MOST_VALUES, bounded
+from seg_perception.ros.probe_diagnostics import MOST_CHARACTERS, MOST_STATUSES, MOST_VALUES, _spin, bounded
 
 IMAGE = "sensor_msgs/msg/Image"
 ODD = "/front-camera/image_raw"
@@ -117,3 +117,12 @@ def test_a_message_without_end_is_cut_and_what_was_cut_is_counted() -> None:
     assert told["status"][0]["message"] == "y" * MOST_CHARACTERS + f"... ({10_000 - MOST_CHARACTERS} more characters)"
     told = bounded(message(1, MOST_VALUES + 5, "z"))
     assert (len(told["status"][0]["values"]), told["left_out"]) == (MOST_VALUES, 5)
+
+
+def test_a_message_that_cannot_be_read_is_counted_and_the_next_one_is_heard() -> None:
+    told: list[Any] = []
+    executor: Any = SimpleNamespace(spin_once=raising(RuntimeError("failed to take message")))
+    _spin(executor, told.append)
+    executor.spin_once = lambda: told.append("next")
+    _spin(executor, told.append)
+    assert told == [{"status": [], "left_out": 1}, "next"]

@@ -6,19 +6,26 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-from integration.harness import NodeProcess, image_message, street, wait_for
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from integration.harness import Client, NodeProcess, image_message, street, wait_for
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
+from seg_perception.cli.top_nodes import MOST_NODES
+from seg_perception.text import is_printable
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\nforged  OK  active"
 TOP = [sys.executable, "-m", "seg_perception.cli", "top"]
 
 
@@ -118,6 +125,48 @@ def test_once_as_a_table(node: NodeProcess) -> None:
     assert "no frame yet" in " ".join(done.stdout.split())
     if "pid" in node.values("model"):
         assert "% of one core" in done.stdout
+
+
+@pytest.fixture
+def stranger(client: Client) -> Iterator[None]:
+    """Somebody whose diagnostics are meant to do harm: as `evil`, and under names that no node can have."""
+    publisher = client.publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+    texts = [KeyValue(key=key, value=EVIL) for key in ("model", "family", "device", EVIL, f"{EVIL}_ms")]
+    numbers = [KeyValue(key=key, value="9" * 5000) for key in ("dropped_x", "received", "pid", "received_hz")]
+    values = [KeyValue(key="state", value="active"), KeyValue(key="host", value=socket.gethostname()), *texts, *numbers]
+    many = [KeyValue(key=f"key{number}", value="x" * 5000) for number in range(600)]
+    statuses = [
+        DiagnosticStatus(name="evil: model", message=EVIL, values=values),
+        DiagnosticStatus(name=f"evil: camera {EVIL}", message=EVIL, values=numbers),
+        DiagnosticStatus(name=f"{EVIL}: model", message=EVIL, values=values),
+        DiagnosticStatus(name="large: model", values=[*values, *many]),
+        *(DiagnosticStatus(name=f"flood{number}: model", values=values) for number in range(100)),
+    ]
+    ended = Event()
+
+    def publish() -> None:
+        while not ended.wait(0.1):
+            publisher.publish(DiagnosticArray(status=statuses))
+
+    thread = Thread(target=publish)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+    client.node.destroy_publisher(publisher)
+
+
+def test_a_stranger_forges_nothing(stranger: None) -> None:
+    done = once("evil", "large", "flood7", "--timeout", "20")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(is_printable(line) for line in done.stdout.splitlines())
+    assert not any(line.startswith("forged") for line in done.stdout.splitlines())
+    assert {"/evil", "/large", "/flood7"} <= set(done.stdout.split())
+    assert "were passed over" in done.stdout
+    assert len(done.stdout) < 20_000
+    told = json.loads(once("--json", "--timeout", "20").stdout)
+    assert len(told["nodes"]) <= MOST_NODES
+    assert told["passed_over"] > 0
 
 
 def test_nobody_speaks(node: NodeProcess) -> None:

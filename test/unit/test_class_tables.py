@@ -89,14 +89,14 @@ def test_an_unknown_name_lists_the_known_ones():
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "expected the keys"),
-    ("- car", "expected the keys classes, groups, name, got list"),
+    ("- car", "expected the keys classes, groups, name and optionally ids, stuff, got a list of 1"),
     ("name: [", "is not YAML"),
     ("name: !!python/object/apply:os.getcwd []", "is not YAML"),
-    ("name: x", "missing or unknown: classes, groups"),
-    (GOOD + "colour: red", "missing or unknown: colour"),
-    (GOOD.replace("name: mine", "name: 3"), "`name`: expected a word, got 3"),
-    (GOOD.replace("[car, person, tree]", "car"), "`classes`: expected a list of class names, got 'car'"),
-    (GOOD.replace("tree", "no"), "`classes`: expected a list of class names, got"),
+    ("name: x", "missing: classes, groups"),
+    (GOOD + "colour: red", "unknown: 'colour'"),
+    (GOOD.replace("name: mine", "name: 3"), "`name`: expected a word, got a value of type int"),
+    (GOOD.replace("[car, person, tree]", "car"), "`classes`: expected a list of class names, got text of 3"),
+    (GOOD.replace("tree", "no"), "expected a list of class names, got a value of type bool as entry 3; quote names"),
     (GOOD.replace("[car, person, tree]", "[]"), "expected at least one class name"),
     (GOOD.replace("tree", "Car"), "more than one of 'car'"),
     (GOOD.replace("[person]", "[person, car]"), "more than one of 'car'"),
@@ -116,8 +116,9 @@ def test_malformed_tables(tmp_path, text, message):
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ClassTableError, match="does not exist"):
         load_class_table(tmp_path / "none.yaml")
+    (tmp_path / "folder.yaml").mkdir()
     with pytest.raises(ClassTableError, match="cannot be read"):
-        load_class_table(tmp_path)
+        load_class_table(tmp_path / "folder.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x80")
     with pytest.raises(ClassTableError, match="cannot be read"):
         load_class_table(tmp_path / "binary.yaml")
@@ -163,7 +164,7 @@ def test_the_tables_of_coco_agree():
 def test_category_ids_that_are_not_there(tmp_path):
     with pytest.raises(ClassTableError, match="the table has none"):
         category_ids(find_class_table("bdd100k", ()), ["car"])
-    with pytest.raises(ClassTableError, match="got none for unicorn"):
+    with pytest.raises(ClassTableError, match="got none for 'unicorn'"):
         category_ids(find_class_table("coco", ()), ["car", "unicorn"])
     path = tmp_path / "mine.yaml"
     path.write_text(GOOD + "ids: {car: true}")
@@ -198,3 +199,96 @@ def test_an_installation_without_ros(monkeypatch, tmp_path):
     with pytest.raises(ConfigurationError, match=r"install/setup\.bash"):
         share.share_directory()
     assert make_share(tmp_path) == share.share_directory()
+
+
+# Files of strangers, and files that are no class tables
+
+
+@pytest.mark.parametrize("text", [
+    "network={\n  ssid=\"fleet\"\n  psk=\"hunter2\"\n}\n",
+    "-----BEGIN PRIVATE KEY-----\nhunter2+hunter2/\n-----END PRIVATE KEY-----\n",
+    "root:hunter2:0:0:root:/root:/bin/bash\n",
+    "TOKEN=hunter2\tdef: {hunter2\n",
+    "user: admin\npassword: hunter2\nhunter2: 1\n",
+    "name: hunter2\nclasses: {user: admin, password: hunter2}\ngroups: {}\n",
+    "name: x\nclasses: hunter2\ngroups: {}\n",
+    "name: [hunter2]\nclasses: [a]\ngroups: {}\n",
+    "name: {hunter2: 1}\nclasses: [a]\ngroups: {}\n",
+    "name: x\nclasses: [[hunter2]]\ngroups: {}\n",
+    "name: x\nclasses: [a]\ngroups: hunter2\n",
+    "name: x\nclasses: [a]\ngroups: {vehicle: hunter2}\n",
+    "name: x\nclasses: [a]\ngroups: {vehicle: [{hunter2: 1}]}\n",
+    "name: x\nclasses: [a]\ngroups: {}\nstuff: hunter2\n",
+])  # fmt: skip
+def test_a_file_that_is_no_class_table_is_not_quoted(tmp_path: Path, text: str) -> None:
+    """A parameter may name any file of the vehicle, and whoever sets it is told the error."""
+    for name in ("secret.yaml", "secret.yml", "secret", "secret.conf"):
+        path = tmp_path / name
+        path.write_text(text)
+        with pytest.raises(ClassTableError) as caught:
+            resolve_class_table(str(path), ())
+        assert "hunter2" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ", "/dev/zero", "/dev/stdin", "./Makefile"])
+def test_only_yaml_files_are_opened(path: str) -> None:
+    with pytest.raises(ClassTableError, match=r"is not read: expected a file \.yaml or \.yml"):
+        resolve_class_table(path, ())
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\x1b[2J", "\ud800", "~nobody_here/x.yaml", "x" * 5000 + ".yaml"])
+def test_an_odd_name_is_an_error_of_ours(name: str) -> None:
+    with pytest.raises(ClassTableError):
+        resolve_class_table(name, ())
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ('"a\\0b"', "class 3: expected a name without control characters, got a\\x00b"),
+    ('"\\e[31mred"', "got \\x1b[31mred"),
+    ('"x\\ny"', "got x\\x0ay"),
+    ('"\\u202etxt"', "got \\u202etxt"),
+    ('" "', "class 3: expected a name, got one that is empty"),
+    ("''", "class 3: expected a name, got one that is empty"),
+    ("x" * 201, "expected a name of at most 200 characters, got 201"),
+])  # fmt: skip
+def test_names_that_no_message_could_carry(tmp_path: Path, name: str, message: str) -> None:
+    path = tmp_path / "table.yaml"
+    path.write_text(GOOD.replace("tree]", f"tree, {name}]"))
+    with pytest.raises(ClassTableError) as caught:
+        load_class_table(path)
+    assert message in str(caught.value)
+
+
+def test_a_large_table_is_read_and_one_without_end_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "table.yaml"
+    names = ", ".join(f"class {number}" for number in range(20_000))
+    path.write_text(f"name: large\nclasses: [{names}]\ngroups: {{vehicle: [{names}]}}\n")
+    assert len(load_class_table(path).class_names) == 20_000
+    path.write_text(f"name: large\nclasses: [{', '.join(map(repr, map(str, range(30_000))))}]\ngroups: {{}}\n")
+    with pytest.raises(ClassTableError, match="expected at most 25000 classes, got 30000"):
+        load_class_table(path)
+
+
+def test_an_error_names_some_of_many(tmp_path: Path) -> None:
+    path = tmp_path / "table.yaml"
+    path.write_text(GOOD.replace("[car]", "[" + ", ".join(f"x{number}" for number in range(100)) + "]"))
+    with pytest.raises(ClassTableError, match=r"got 'x0', 'x1', .*'x7' and 92 more; config"):
+        load_class_table(path)
+
+
+def test_numbers_of_classes_that_no_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD + f"ids: {{car: {1 << 63}}}")
+    with pytest.raises(ClassTableError, match="mapping from class name to integer"):
+        category_ids(path, ["car"])
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\ud800", "models/" + "y" * 300])
+def test_a_model_of_an_odd_name_is_just_not_there(name: str) -> None:
+    assert share.find_model(name) == Path(name)
+
+
+def test_a_home_of_nobody() -> None:
+    with pytest.raises(ConfigurationError, match="no home folder of that user"):
+        share.find_model("~nobody_here/model.onnx")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from seg_perception.contract import CONTRACT_VERSION, METADATA_KEY, ModelSpec
 from seg_perception.errors import NotCanonicalError
 from seg_perception.geometry import ANCHORS, RESIZE_MODES, ROUNDINGS, ResizeSpec
+from seg_perception.text import is_printable
 
 SPEC = ModelSpec(
     family="test",
@@ -27,7 +28,8 @@ SPEC = ModelSpec(
     mask_frame="frame",
 )
 sizes = st.integers(1, 4096)
-names = st.lists(st.text(max_size=12), min_size=1, max_size=6).map(tuple)
+texts = st.text(max_size=12).filter(is_printable)
+names = st.lists(texts.filter(str.strip), min_size=1, max_size=6).map(tuple)
 resizes = st.builds(
     ResizeSpec, st.sampled_from(RESIZE_MODES), st.integers(0, 255), st.sampled_from(ROUNDINGS), st.sampled_from(ANCHORS)
 )
@@ -37,7 +39,7 @@ resizes = st.builds(
 def specs(draw: st.DrawFn) -> ModelSpec:
     class_names = draw(names)
     return ModelSpec(
-        family=draw(st.text(max_size=12)),
+        family=draw(texts),
         class_names=class_names,
         things=tuple(draw(st.booleans()) for _ in class_names),
         resize=draw(resizes),
@@ -103,11 +105,49 @@ def test_metadata_that_is_no_spec(text):
     {"nms_iou": 1.5},
     {"class_map": "no"},
     {"family": 3},
+    {"family": "x" * 201},
+    {"family": "\x1b[31mfam\nily"},
+    {"source_sha256": "\ud800"},
+    {"class_names": ["person", ""]},
+    {"class_names": ["person", " \t"]},
+    {"class_names": ["person", "\ud800car"]},
+    {"class_names": ["person", "a\0b"]},
+    {"class_names": ["person", "a\n[ERROR] brakes failed"]},
+    {"class_names": ["person", "\u202ecar"]},
+    {"class_names": ["person", "x" * 201]},
+    {"class_names": ["x"] * 30_000, "things": [True] * 30_000},
+    {"network_height": 1 << 40},
+    {"network_height": 10**400},
+    {"max_instances": 1 << 16},
+    {"batch": 1 << 30},
+    {"nms_iou": 10**400},
+    {"nms_iou": float("nan")},
+    {"resize": {"pad_value": 1.5}},
+    {"resize": {"pad_value": True}},
+    {"resize": {"pad_value": "1"}},
+    {"resize": {"mode": ["letterbox"]}},
+    {"resize": {"mode": "\x1b[2J"}},
+    {"contract_version": "V" * 1_000_000},
+    {"x" * 1_000_000: 1},
 ])  # fmt: skip
 def test_impossible_values(change):
     values = {**json.loads(SPEC.to_json()), **change}
-    with pytest.raises(NotCanonicalError):
+    with pytest.raises(NotCanonicalError) as caught:
         ModelSpec.from_json(json.dumps(values))
+    assert is_printable(str(caught.value))
+    assert len(str(caught.value)) < 1000
+
+
+def test_whole_numbers_of_thousands_of_digits() -> None:
+    text = SPEC.to_json().replace('"batch": 1', f'"batch": {"9" * 5000}')
+    with pytest.raises(NotCanonicalError):
+        ModelSpec.from_json(text)
+
+
+def test_names_that_are_unusual_and_right() -> None:
+    class_names = ("N/A", "N/A", "Straßenbahn 🚋", "<b>", "../x", "x" * 200)
+    spec = replace(SPEC, class_names=class_names, things=(True,) * 6)
+    assert ModelSpec.from_json(spec.to_json()).class_names == class_names
 
 
 def test_deeply_nested_metadata():

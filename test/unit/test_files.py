@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seg_perception.errors import ConfigurationError
-from seg_perception.files import inside
+from seg_perception.files import inside, read_regular
 
 
 @pytest.fixture
@@ -43,3 +43,22 @@ def test_names_that_lead_elsewhere_are_refused_by_name(folder: Path, name: objec
 def test_the_folder_itself_may_be_a_link(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     assert inside(tmp_path / "link", "images/a.jpg", what="x") == tmp_path / "link" / "images" / "a.jpg"
+
+
+def test_a_file_is_read_and_a_longer_one_as_far_as_it_shows(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_regular(path, 5) == b"12345"
+    assert read_regular(path, 1 << 60) == b"12345"
+    assert read_regular(path, 3) == b"1234"
+    path.write_bytes(b"")
+    assert read_regular(path, 3) == b""
+    # Its size is told as 0.
+    assert b"PATH=" in read_regular(Path("/proc/self/environ"), 1 << 20)
+
+
+def test_what_is_no_file_makes_nobody_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(path, 10)

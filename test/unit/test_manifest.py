@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from seg_perception.cli import build as build_command
+from seg_perception.cli.inspect_engine import describe_engine
 from seg_perception.contract import CONTRACT_VERSION, ModelSpec
 from seg_perception.errors import BackendUnavailable, ModelError, NotCanonicalError
 from seg_perception.geometry import ResizeSpec
@@ -72,6 +74,40 @@ def test_the_schema_itself_is_valid() -> None:
     Draft7Validator.check_schema(json.loads(SCHEMA.read_text()))
 
 
+def quantized(**precision: Any) -> dict[str, Any]:
+    """A report of quantization whose only step has this precision."""
+    measured = {"frames": 1, "instances": 2, "mask_iou": 0.5, "missed": 0, "extra": 0, "switched": 0, **precision}
+    step = {"action": "all", "int8_share": 0.9, "fits": True, "precision": measured}
+    values = {"method": "entropy", "calibration_frames": 4, "calibration_sha256": "d" * 64, "failures": 0}
+    return {**values, "int8_share": 0.9, "kept": [], "budget": {}, "steps": [step], "forced": False}
+
+
+def test_a_quantized_engine(tmp_path: Path) -> None:
+    measured = dict.fromkeys(("float_mask_ap", "mask_ap", "mask_loss", "mask_loss_low", "mask_loss_high"), 0.5)
+    for precision in ({}, {"mask_iou": None, "mask_loss": None}, measured):
+        engine = write(tmp_path, lambda values, more=precision: values.update(quantization=quantized(**more)))
+        _, rows = describe_engine(engine)
+        assert any(name == "accuracy" and text.startswith("all: 90.0% INT8") for name, text in rows)
+
+
+def test_a_source_that_is_no_utf8_is_written_escaped(tmp_path: Path) -> None:
+    engine = tmp_path / "road.engine"
+    manifest_path(engine).write_text(replace(MANIFEST, source="my\udcff.onnx").to_json())
+    assert load_manifest(engine).source == "my\\xff.onnx"
+
+
+def test_a_manifest_without_end(tmp_path: Path) -> None:
+    engine = tmp_path / "road.engine"
+    with manifest_path(engine).open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(ModelError, match="at most 16 MiB"):
+        load_manifest(engine)
+    manifest_path(engine).unlink()
+    os.mkfifo(manifest_path(engine))
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_manifest(engine)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -86,6 +122,22 @@ def test_the_schema_itself_is_valid() -> None:
         (lambda values: values["precision"]["share"].update(int8=1.2), r"precision/share/int8: 1.2 is greater"),
         (lambda values: values.update(created="yesterday"), r"created: 'yesterday' does not match"),
         (lambda values: values.update(manifest_version=2), r"expected a manifest of version 1, got 2"),
+        (lambda values: values["engine"].update(bytes=1234.0), r"engine/bytes: 1234.0 is not of type 'integer'"),
+        (lambda values: values["engine"].update(bytes=10**400), r"engine/bytes: 1000"),
+        (lambda values: values["settings"].update(max_batch=True), r"settings/max_batch: True is not of type"),
+        (lambda values: values.update(key="c" * 64 + "\n"), r"key: 'c"),
+        (lambda values: values.update(created=values["created"] + "\n"), r"created: "),
+        (lambda values: values["settings"].update(gpu=["sm_86\n"]), r"settings/gpu/0: "),
+        (lambda values: values["engine"].update(architectures=[f"sm_{n}" for n in range(99)]), r"architectures: "),
+        (lambda values: values["seconds"].update(build=float("inf")), r"not JSON \(Infinity is no number\)"),
+        (lambda values: values["engine"].update(device="\x1b[31m"), r"without control characters, got \\x1b\[31m"),
+        (lambda values: values["source"].update(path="\ud800"), r"without control characters, got \\ud800"),
+        (lambda values: values["seconds"].update({"a\nb": 1}), r"without control characters, got a\\x0ab"),
+        (lambda values: values["source"].update(path="x" * 10_000), r"at most 8192 characters"),
+        (lambda values: values.update(quantization=quantized(more=1)), r"'more' was unexpected|quantization: "),
+        (lambda values: values.update(quantization=quantized(frames=None)), r"quantization: "),
+        (lambda values: values.update(quantization=quantized(mask_loss=1.0)), r"quantization: "),
+        (lambda values: values.update(quantization=quantized(mask_iou=1e300)), r"quantization: "),
     ],
 )
 def test_what_breaks_the_schema_is_refused(

@@ -7,7 +7,9 @@ makes, objects that note what is asked of them.
 from __future__ import annotations
 
 import gc
+import hashlib
 import logging
+import os
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,11 +24,12 @@ from colour_model import save_canonical_colour_model
 
 from seg_perception.backend.cache import read_cached
 from seg_perception.backend.cuda_driver import first_device
+from seg_perception.backend.engine_check import check_engine
 from seg_perception.backend.tensorrt_api import TensorRt
 from seg_perception.backend.tensorrt_engine import TensorRtEngine, load_engine
 from seg_perception.contract import CLASS_MAP_OUTPUT, INPUT_NAME
 from seg_perception.errors import BackendUnavailable, DeviceError, ModelError, NotCanonicalError
-from seg_perception.manifest import BuildSettings, EngineManifest
+from seg_perception.manifest import BuildSettings, EngineManifest, manifest_path
 from seg_perception.toolchain.build.build import build_engine
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 has wheels for x86-64 and Python 3.10 to 3.13")
@@ -274,7 +277,8 @@ def manifest(built: tuple[Path, EngineManifest]) -> EngineManifest:
 
 
 def opened(manifest: EngineManifest, script: Script, version: str = "10.3", gpu: Gpu | None = None) -> TensorRtEngine:
-    return TensorRtEngine(module_of(script, version), ENGINE_FILE, manifest, gpu or Gpu())  # type: ignore[arg-type]
+    library = module_of(script, version)
+    return TensorRtEngine(library, ENGINE_FILE, manifest, ENGINE_FILE.read_bytes(), gpu or Gpu())  # type: ignore[arg-type]
 
 
 def places(manifest: EngineManifest) -> dict[str, int]:
@@ -296,7 +300,7 @@ def has_gpu() -> bool:
 def test_real_engine_without_a_driver_brings_tensorrts_words(built: tuple[Path, EngineManifest]) -> None:
     path, manifest = built
     with pytest.raises(ModelError) as error:
-        load_engine(path, manifest, Gpu())  # type: ignore[arg-type]
+        load_engine(path, manifest, path.read_bytes(), Gpu())  # type: ignore[arg-type]
     text = str(error.value)
     assert f"{path}: cannot be loaded; build it again: seg_perception build " in text
     assert "cudaError 35" in text
@@ -306,12 +310,52 @@ def test_real_damaged_engine_brings_tensorrts_words(built: tuple[Path, EngineMan
     path = tmp_path / built[0].name
     path.write_bytes(built[0].read_bytes()[:-100])
     with pytest.raises(ModelError, match=rf"{path}: cannot be loaded; build it again: .* TensorRT says: .*Serializ"):
-        load_engine(path, built[1], Gpu())  # type: ignore[arg-type]
+        load_engine(path, built[1], path.read_bytes(), Gpu())  # type: ignore[arg-type]
+
+
+def described(folder: Path, manifest: EngineManifest, data: bytes) -> Path:
+    """An engine's file with a manifest that describes it."""
+    path = folder / "road.engine"
+    path.write_bytes(data)
+    told = replace(manifest, engine_bytes=len(data), engine_sha256=hashlib.sha256(data).hexdigest())
+    manifest_path(path).write_text(told.to_json())
+    return path
 
 
 def test_absent_engine(manifest: EngineManifest, tmp_path: Path) -> None:
+    path = described(tmp_path, manifest, b"engine")
+    path.unlink()
     with pytest.raises(ModelError, match=r"the engine cannot be read \(No such file.*; build it again: seg_percep"):
-        load_engine(tmp_path / "gone.engine", manifest, Gpu())  # type: ignore[arg-type]
+        check_engine(path)
+    os.mkfifo(path)
+    with pytest.raises(ModelError, match=r"the engine cannot be read \(not a regular file"):
+        check_engine(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"engin", b"Engine", b"engine!", b"engine" * 1000])
+def test_another_file_than_the_manifest_describes(manifest: EngineManifest, tmp_path: Path, data: bytes) -> None:
+    path = described(tmp_path, manifest, b"engine")
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="its SHA-256 differs"):
+        check_engine(path)
+
+
+def test_the_bytes_that_were_checked_are_loaded(
+    manifest: EngineManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = described(tmp_path, manifest, b"engine")
+    library = SimpleNamespace(version=manifest.version)
+
+    def load(*_: object) -> SimpleNamespace:
+        # The moment between the check and the load, in which somebody puts another file there.
+        path.write_bytes(b"another")
+        return library
+
+    device = SimpleNamespace(architecture=manifest.architectures[0], name="GPU")
+    monkeypatch.setattr("seg_perception.backend.engine_check.TensorRt.load", load)
+    monkeypatch.setattr("seg_perception.backend.engine_check.first_device", lambda: device)
+    _, data = check_engine(path)
+    assert data == b"engine"
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ...errors import ModelError
+from ...text import printable
 
 REPORT_KEY = "seg_perception_quantization"
 REPORT_VERSION = 1
 # Fewer than these on the gate's side, and its verdict is a matter of chance.
 ENOUGH_FRAMES, ENOUGH_INSTANCES = 16, 100
+# Numbers of a report that was read are below it.
+_LARGEST = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,15 +169,37 @@ class QuantizationReport:
             if values["version"] != REPORT_VERSION:
                 raise ValueError(f"expected version {REPORT_VERSION}, got {values['version']}")
             steps = [
-                Step(**{**step, "precision": Precision(**step["precision"])}) for step in values["steps"]
+                Step(**{**step, "precision": _checked(Precision(**step["precision"]))}) for step in values["steps"]
             ]  # fmt: skip
             kept = [Kept(**layer) for layer in values["kept"]]
             known = {field.name: values[field.name] for field in fields(cls)}
+            if not steps:
+                raise ValueError("expected at least one step")
             return cls(**{**known, "steps": tuple(steps), "kept": tuple(kept)})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise ModelError(
-                f"{origin}: its report of quantization cannot be read ({error}); quantize the float32 model again"
+                f"{origin}: its report of quantization cannot be read ({printable(error)}); quantize the float32 model "
+                "again"
             ) from error
+
+
+def _checked(precision: Precision) -> Precision:
+    """The same, whose fields came out of JSON.
+
+    Raises:
+        ValueError: one is no number, or one that can be shown is missing.
+    """
+    for field in fields(precision):
+        value, counts = getattr(precision, field.name), field.type == "int"
+        if value is None and not counts:
+            continue
+        kinds = (int,) if counts else (int, float)
+        if type(value) not in kinds or not (0 if counts else -_LARGEST) <= value <= _LARGEST:
+            raise ValueError(f"{field.name}: expected a number, got one of type {type(value).__name__}")
+    rest = (precision.float_mask_ap, precision.mask_ap, precision.mask_loss_low, precision.mask_loss_high)
+    if precision.mask_loss is not None and None in rest:
+        raise ValueError("mask_loss: expected the average precisions and the interval with it")
+    return precision
 
 
 def report_of(metadata: Mapping[str, str], origin: str = "model") -> QuantizationReport | None:
