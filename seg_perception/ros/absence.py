@@ -13,7 +13,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from ..text import printable
 from .feed import describe_qos
-from .graph_query import known_or
+from .graph import known_or
 
 NO_PUBLISHER, WRONG_TYPE, INCOMPATIBLE, SILENT = "no_publisher", "wrong_type", "incompatible_qos", "silent"
 _RAW, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

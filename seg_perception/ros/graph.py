@@ -10,50 +10,51 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TypeVar
 
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
-_T = TypeVar("_T")
+_Answer = TypeVar("_Answer")
+_Other = TypeVar("_Other")
 # With more image topics than these, suggestions are made from the first ones.
 _MOST_TOPICS = 200
 
 
+def known_or(unknown: _Other, ask: Callable[[], _Answer]) -> _Answer | _Other:
+    """Return the answer, or `unknown` where rclpy refuses to give one."""
+    try:
+        return ask()
+    # Its RCLError is a RuntimeError; names, types and values out of range raise one of the others.
+    except (NameValidationException, ValueError, TypeError, OverflowError, RuntimeError):
+        return unknown
+
+
 def publishers(node: Node, topic: str) -> list[TopicEndpointInfo] | None:
     """Return all publishers on a topic, of whatever type; None when one of them is such that rclpy cannot tell."""
-    return _known(lambda: list(node.get_publishers_info_by_topic(topic)))
+    return known_or(None, lambda: list(node.get_publishers_info_by_topic(topic)))
 
 
 def count_publishers(node: Node, topic: str) -> int | None:
     """Return how many publishers a topic has; None when rclpy cannot tell."""
-    return _known(lambda: int(node.count_publishers(topic)))
+    return known_or(None, lambda: int(node.count_publishers(topic)))
 
 
 def topics_of_others(node: Node, kinds: tuple[str, ...]) -> dict[str, str] | None:
     """Return names and types of the topics of some types that somebody else publishes; None when rclpy cannot tell.
 
-    Topics with names that no ROS node can subscribe to are left out.
+    Names may be such that no ROS node can subscribe to them.
     """
     own = (node.get_name(), node.get_namespace())
     own_topics = f"{node.get_fully_qualified_name()}/"
-    topics = _known(node.get_topic_names_and_types)
+    topics = known_or(None, node.get_topic_names_and_types)
     if topics is None:
         return None
 
     def others(name: str) -> bool:
-        try:
-            endpoints = node.get_publishers_info_by_topic(name)
-        except ValueError:  # no name in ROS
-            return False
-        except Exception:  # QoS that rclpy cannot represent
+        endpoints = publishers(node, name)
+        if endpoints is None:
             return not name.startswith(own_topics)
         return any((endpoint.node_name, endpoint.node_namespace) != own for endpoint in endpoints)
 
     found = ((name, kind) for name, all_kinds in topics for kind in all_kinds if kind in kinds and others(name))
     return dict(islice(found, _MOST_TOPICS))
-
-
-def _known(query: Callable[[], _T]) -> _T | None:
-    try:
-        return query()
-    except Exception:
-        return None

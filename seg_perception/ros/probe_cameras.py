@@ -27,7 +27,7 @@ from ..messages.topics import info_beside
 from ..sources.serialized import frame_from_compressed_image, frame_from_image
 from .camera import GapCounter
 from .convert import through_cv_bridge
-from .graph_query import known_or
+from .graph import known_or
 
 # Processes announce themselves when they start, and every three seconds; when nothing new was heard for longer, all
 # are known. Where they never cease to come, this is enough.

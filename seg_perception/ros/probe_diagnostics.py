@@ -12,7 +12,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from ..text import shortened
 from .clocks import steady_clock
-from .graph_query import known_or
+from .graph import known_or
 
 if TYPE_CHECKING:
     from .probe import Tell

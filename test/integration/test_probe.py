@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile
 from seg_perception.doctor.cameras import check_cameras
 from seg_perception.doctor.graph import Graph
 from seg_perception.ros import probe_cameras
-from seg_perception.ros.graph_query import known_or
+from seg_perception.ros.graph import known_or
 from seg_perception.ros.probe_diagnostics import MOST_CHARACTERS, MOST_STATUSES, MOST_VALUES, _spin, bounded
 
 IMAGE = "sensor_msgs/msg/Image"

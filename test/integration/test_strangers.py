@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -129,6 +131,21 @@ def test_impossible_times_on_the_clock_are_refused_and_counted(
     clock.clock = Time(sec=2**31 - 1, nanosec=999999999)
     publisher.publish(clock)
     node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"), "/image_raw")
+
+
+@pytest.mark.parametrize("command", [["doctor", "--seconds", "0.5"], ["top", "--once"]])
+def test_the_tools_survive_all_announcements(client: Client, announcer: Announcer, command: list[str]) -> None:
+    for announcement in ANNOUNCEMENTS:
+        announcer.publisher(*announcement)
+    appears(client, "/front-camera/image_raw")
+    done = subprocess.run(
+        [sys.executable, "-m", "seg_perception.cli", *command], capture_output=True, timeout=120, check=False
+    )
+    output = done.stdout + done.stderr
+    assert b"Traceback" not in output, output.decode(errors="replace")
+    assert b"\x1b[2J" not in output
+    assert not any(line.startswith(b"[FATAL]") for line in output.splitlines())
+    assert output
 
 
 @pytest.mark.long
