@@ -26,7 +26,7 @@ from typing import Any
 from .classes import fault_of_names
 from .errors import ConfigurationError, NotCanonicalError
 from .geometry import ResizeSpec
-from .text import is_printable, message_text, printable
+from .text import is_printable, printable
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "seg_perception"
@@ -153,7 +153,7 @@ class ModelSpec:
             return cls(**_checked(values))
         except (ValueError, TypeError, RecursionError, ConfigurationError, NotCanonicalError) as error:
             raise NotCanonicalError(
-                f"{origin}: its canonical-model metadata cannot be used: {message_text(error, 500)}; {remedy}"
+                f"{origin}: its canonical-model metadata cannot be used: {printable(error, 500)}; {remedy}"
             ) from error
 
     @classmethod
