@@ -79,11 +79,11 @@ def read_jpeg(data: memoryview, remedy: str) -> ImageHeader:
     warnings = []
     if segments.stray:
         text = f"JPEG: {segments.stray} bytes that belong to no segment were passed over, as libjpeg does"
-        warnings.append(FrameWarning("stray_bytes", f"{text}; check the camera's firmware or driver"))
+        warnings.append(FrameWarning("stray_bytes", f"{text}; check the firmware or program that wrote it"))
     ended = bytes(data[-2:]) == JPEG_END or _END.search(data, segments.scan) is not None
     if not ended:
         text = "JPEG: the end-of-image marker is missing, although all of the image is there"
-        warnings.append(FrameWarning("no_end", f"{text}; check the camera's firmware or driver"))
+        warnings.append(FrameWarning("no_end", f"{text}; check the firmware or program that wrote it"))
     header = ImageHeader(
         "JPEG", segments.width, segments.height, 8, max(1, len(segments.components)), segments.orientation,
         segments.width * segments.height <= _PIXELS_PER_BYTE * len(data), ended, _variant(segments), tuple(warnings),
