@@ -94,6 +94,8 @@ def decode_checked(data: Buffer, header: ImageHeader, flags: int, remedy: str = 
     # OpenCV turns a TIFF whatever it is told.
     if header.format == "TIFF" and header.orientation != 1:
         pixels = unturned(pixels, header.orientation)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise FrameError("encoding", f"compressed image: a {header.format} of {pixels.dtype}; write it as 8 or 16 bits")
     if pixels.shape[:2] != (header.height, header.width):
         raise damaged(
             f"a {header.format} of {header.width} x {header.height} pixels was decoded as one of "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from ..frame import MAX_PIXELS, FrameWarning
@@ -21,6 +22,8 @@ JPEG_END = b"\xff\xd9"
 # smaller images may have more.
 MAX_SCANS = 32
 _USUAL_SCANS = 12
+# Profiles and previews of several megabytes have hundreds.
+_MOST_SEGMENTS = 10_000
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _START_OF_SCAN = re.compile(rb"\xff\xda")
@@ -29,6 +32,7 @@ _END = re.compile(JPEG_END)
 _RESTART = re.compile(rb"\xff+[\xd0-\xd7]")
 _AFTER_SCAN = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _APP1, _SCAN, _DRI, _SOI, _EOI = 0xE1, 0xDA, 0xDD, 0xD8, 0xD9
+_PASSED_OVER = frozenset((*range(0xE0, 0xF0), 0xFE))
 _WITHOUT_LENGTH = frozenset((0x01, *range(0xD0, 0xD8)))
 # Start-of-frame markers: 0xC0 to 0xCF without DHT (C4), JPG (C8) and DAC (CC).
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -90,7 +94,7 @@ def read_jpeg(data: memoryview, remedy: str) -> ImageHeader:
     )  # fmt: skip
     # Where few places look like the start of a scan, the scans need not be told from what follows the image.
     most = most_scans(header.pixels)
-    likely = sum(1 for _ in _START_OF_SCAN.finditer(data, segments.scan))
+    likely = sum(1 for _ in islice(_START_OF_SCAN.finditer(data, segments.scan), most + 1))
     if likely > most and sum(1 for _ in _scans(data, segments)) > most:
         raise damaged(f"a JPEG of more than {most} scans, which no camera writes", remedy)
     return header
@@ -123,7 +127,10 @@ def _read_segments(data: memoryview, remedy: str) -> _Segments:
     found = _Segments()
     position = 2
     try:
-        while match := _MARKER.search(data, position):
+        for _ in range(_MOST_SEGMENTS):
+            match = _MARKER.search(data, position)
+            if match is None:
+                break
             found.stray += match.start() - position
             marker, position = match[1][0], match.end()
             if marker in _WITHOUT_LENGTH:
@@ -131,6 +138,9 @@ def _read_segments(data: memoryview, remedy: str) -> _Segments:
             if marker in (_SOI, _EOI):
                 break
             length = int.from_bytes(data[position : position + 2], "big")
+            if marker in _PASSED_OVER:
+                # A length that is too small for itself is none.
+                length = max(2, length)
             body = data[position + 2 : position + length]
             if length < 2 or len(body) < length - 2:
                 break
@@ -178,7 +188,7 @@ def _variant(segments: _Segments) -> str:
 
 def _scans(data: memoryview, segments: _Segments) -> Iterator[_Scan]:
     """Yield the scans up to the end of the image or of the data, at most one more than is allowed."""
-    position, interval = segments.scan, segments.restart_interval
+    position, interval, left = segments.scan, segments.restart_interval, _MOST_SEGMENTS
     for _ in range(MAX_SCANS + 1):
         length = int.from_bytes(data[position + 2 : position + 4], "big")
         body = bytes(data[position + 4 : position + 2 + length])
@@ -192,7 +202,8 @@ def _scans(data: memoryview, segments: _Segments) -> Iterator[_Scan]:
         restarts = sum(1 for _ in _RESTART.finditer(data, begin, end)) if interval else 0
         yield _Scan(tuple(body[1 : 1 + 2 * count : 2]), first, min(last, 63), precision & 15, restarts, interval)
         while match and match[1][0] != _SCAN:
-            if match[1][0] == _EOI:
+            left -= 1
+            if match[1][0] == _EOI or not left:
                 return
             length = int.from_bytes(data[match.end() : match.end() + 2], "big")
             if match[1][0] == _DRI:

@@ -49,8 +49,12 @@ _PNM_HEADER_BYTES = 65536
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 16: 8}
 _TIFF_CODES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 16: "u8"}
-_JPEG_IN_TIFF, _UNCOMPRESSED, _YCBCR, _FLOAT = 7, 1, 6, 3
+_JPEG_IN_TIFF, _UNCOMPRESSED, _YCBCR, _WHITE_IS_ZERO = 7, 1, 6, 0
+_SIGNED_OR_FLOAT = (2, 3)
+_LOGARITHMIC = (32844, 32845)
 _MOST_SAMPLES = 4
+# Chunks of a WebP, strips of JPEG in a TIFF.
+_MOST_PARTS = 16384
 # A tile may be larger than a small image.
 _USUAL_TILE = 1024 * 1024
 
@@ -136,7 +140,9 @@ def read_webp(data: memoryview, remedy: str) -> ImageHeader:
     """
     end = 8 + int.from_bytes(data[4:8], "little")
     sizes, orientation, frames, position = [], 1, 0, 12
-    while position + 8 <= min(end, len(data)):
+    for _ in range(_MOST_PARTS):
+        if position + 8 > min(end, len(data)):
+            break
         kind, length = struct.unpack_from("<4sI", data, position)
         body = data[position + 8 : position + 8 + length]
         frames += kind == b"ANMF"
@@ -147,6 +153,8 @@ def read_webp(data: memoryview, remedy: str) -> ImageHeader:
     if not sizes:
         raise damaged(f"a WebP without an image ({len(data)} bytes)", remedy)
     width, height = max(size[0] for size in sizes), max(size[1] for size in sizes)
+    if position + 8 <= min(end, len(data)):
+        raise damaged(f"a WebP of more than {_MOST_PARTS} chunks", remedy)
     # Some writers leave out the padding of the last chunk.
     complete = end <= len(data) + 1
     return ImageHeader("WebP", width, height, 8, 4, orientation, complete, warnings=several("WebP", frames))
@@ -200,19 +208,22 @@ def read_tiff(data: memoryview, remedy: str) -> ImageHeader:
     tiff = _read_directory(data, remedy)
     width, height = tiff.value(256, 0), tiff.value(257, 0)
     samples, bits = tiff.value(277, 1), int(tiff.values(258, 1).max())
-    if tiff.value(339, 1) == _FLOAT or bits > 16 or samples > _MOST_SAMPLES:
+    # OpenCV unpacks 10, 12 and 14 bits without regard to how they are packed, and other numbers to floating point.
+    unknown = tiff.value(339, 1) in _SIGNED_OR_FLOAT or tiff.value(262, 1) in _LOGARITHMIC
+    if unknown or (bits > 8 and bits != 16) or samples > _MOST_SAMPLES:
         raise FrameError(
             "encoding",
-            f"compressed image: expected a TIFF of 1 to {_MOST_SAMPLES} channels of whole numbers of up to 16 bits, "
-            f"got {samples} of {bits} bits, sample format {tiff.value(339, 1)}; write it as 8 or 16 bits",
+            f"compressed image: expected a TIFF of 1 to {_MOST_SAMPLES} channels of 8 or 16 bits, positive, "
+            f"got {samples} of {bits} bits, {'signed, floating-point or logarithmic' if unknown else 'positive'}; "
+            "write it as 8 or 16 bits",
         )
     offsets, counts = (tiff.values(273), tiff.values(279)) if 273 in tiff.entries else (
         tiff.values(324), tiff.values(325)
     )  # fmt: skip
     raw = width * height * int(tiff.values(258, 1)[:samples].sum()) // 8
     short = tiff.value(259, 1) == _UNCOMPRESSED and tiff.value(262, 1) != _YCBCR and raw > len(data)
-    # OpenCV reads channels that lie in planes only with 8 bits.
-    wide = bits > 8 and (samples == 1 or tiff.value(284, 1) == 1)
+    # OpenCV reads channels that lie in planes, and those where 0 is white, only with 8 bits.
+    wide = bits > 8 and (samples == 1 or tiff.value(284, 1) == 1) and tiff.value(262, 1) != _WHITE_IS_ZERO
     whole = not short and bool((offsets[: counts.size] + counts[: offsets.size] <= len(data)).all())
     tile = tiff.value(322, 0) * tiff.value(323, 0)
     if tile > max(_USUAL_TILE, 4 * width * height):
@@ -222,7 +233,7 @@ def read_tiff(data: memoryview, remedy: str) -> ImageHeader:
     orientation = tiff.value(274, 1)
     return ImageHeader(
         "TIFF", width, height, 16 if wide else 8, samples, orientation if 1 <= orientation <= 8 else 1, whole,
-        warnings=several("TIFF", 2 if tiff.following else 1), depth=bits if wide else FULL_DEPTH,
+        warnings=several("TIFF", 2 if tiff.following else 1),
     )  # fmt: skip
 
 
@@ -254,8 +265,8 @@ def _check_strips(
     data: memoryview, offsets: NDArray[np.int64], counts: NDArray[np.int64], most: int, remedy: str
 ) -> None:
     """See that no strip of a TIFF is a JPEG of many scans."""
-    if int(counts.sum()) > len(data):
-        raise damaged("a TIFF whose strips overlap", remedy)
+    if int(counts.sum()) > len(data) or counts.size > _MOST_PARTS:
+        raise damaged(f"a TIFF whose strips overlap or are more than {_MOST_PARTS}", remedy)
     for begin, count in zip(offsets.tolist(), counts.tolist(), strict=False):
         if bytes(data[begin : begin + count]).count(b"\xff\xda") > most:
             raise damaged(f"a TIFF with a JPEG of more than {most} scans", remedy)

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from image_bytes import exif, png_chunk, riff_chunk, webp_canvas
+from image_bytes import exif, png_chunk, riff_chunk, tiff, webp_canvas
 from numpy.typing import NDArray
 
 from seg_perception.errors import ConfigurationError, FrameError, SourceError
@@ -160,7 +160,13 @@ def with_long_segment(data: bytes) -> bytes:
     return data[:2] + segment + data[2:]
 
 
-@pytest.mark.parametrize("change", [with_stray_bytes, with_long_segment, lambda data: with_stray_bytes(data, 1)])
+def with_a_length_of_zero(data: bytes) -> bytes:
+    return data[:2] + b"\xff\xe5\0\0abcd" + data[2:]
+
+
+@pytest.mark.parametrize("change", [
+    with_stray_bytes, with_long_segment, with_a_length_of_zero, lambda data: with_stray_bytes(data, 1),
+])  # fmt: skip
 def test_bytes_between_segments_are_passed_over_and_said(change):
     data = encode(".jpg", np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8))
     frame = compressed("jpeg", change(data))
@@ -363,6 +369,17 @@ def test_the_name_of_a_file_does_not_matter(name, suffix, tmp_path):
     path = tmp_path / name
     path.write_bytes(encode(suffix, photo()))
     assert np.abs(to_bgr(read_image(path)).astype(int) - photo()).mean() < 10
+
+
+@pytest.mark.parametrize(("tags", "said"), [
+    ({258: (3, 12)}, "of 12 bits, positive"), ({258: (3, 16), 339: (3, 3)}, "of 16 bits, signed, floating-point"),
+    ({258: (3, 16), 262: (3, 32845)}, "logarithmic"), ({258: (3, 16), 339: (3, 2)}, "signed"),
+    ({258: (3, 24)}, "of 24 bits"), ({277: (3, 5)}, "got 5 of 8 bits"),
+])  # fmt: skip
+def test_a_tiff_that_opencv_would_read_wrongly_is_refused(tags, said):
+    with pytest.raises(FrameError, match=said) as caught:
+        decode_compressed(tiff(8, 8, extra=tags))
+    assert caught.value.kind == "encoding"
 
 
 @pytest.mark.parametrize(("start", "said"), [
