@@ -23,7 +23,7 @@ JPEG_END = b"\xff\xd9"
 MAX_SCANS = 32
 _USUAL_SCANS = 12
 # Profiles and previews of several megabytes have hundreds.
-_MOST_SEGMENTS = 10_000
+_MOST_SEGMENTS = 4096
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
 _START_OF_SCAN = re.compile(rb"\xff\xda")
@@ -95,7 +95,7 @@ def read_jpeg(data: memoryview, remedy: str) -> ImageHeader:
     # Where few places look like the start of a scan, the scans need not be told from what follows the image.
     most = most_scans(header.pixels)
     likely = sum(1 for _ in islice(_START_OF_SCAN.finditer(data, segments.scan), most + 1))
-    if likely > most and sum(1 for _ in _scans(data, segments)) > most:
+    if likely > most and sum(1 for _ in _scans(data, segments, remedy)) > most:
         raise damaged(f"a JPEG of more than {most} scans, which no camera writes", remedy)
     return header
 
@@ -108,7 +108,7 @@ def most_scans(pixels: int) -> int:
 def may_be_complete(data: memoryview, remedy: str) -> bool:
     """Whether a JPEG without an end has all its scans and restart intervals; its last interval may be cut off."""
     segments = _read_segments(data, remedy)
-    scans = list(_scans(data, segments))
+    scans = list(_scans(data, segments, remedy))
     for scan in scans:
         expected = (_units(segments, scan) - 1) // scan.interval if scan.interval else 0
         if scan.restarts < expected:
@@ -122,42 +122,59 @@ def may_be_complete(data: memoryview, remedy: str) -> bool:
     return len(exact) >= _COEFFICIENTS * len(segments.components)
 
 
+class _Segment(NamedTuple):
+    """A marker, where it begins, its content, and how many bytes of no segment lie in front of it."""
+
+    marker: int
+    begin: int
+    body: memoryview
+    stray: int
+
+
+def _segments(data: memoryview, position: int, remedy: str) -> Iterator[_Segment]:
+    """Yield the segments from a position on, until the image ends or libjpeg would give up.
+
+    Whoever reads a scan goes on behind it with an iterator of its own.
+    """
+    stray = 0
+    for _ in range(_MOST_SEGMENTS):
+        match = _MARKER.search(data, position)
+        if match is None or match[1][0] in (_SOI, _EOI):
+            return
+        stray += match.start() - position
+        marker, position = match[1][0], match.end()
+        if marker in _WITHOUT_LENGTH:
+            continue
+        length = int.from_bytes(data[position : position + 2], "big")
+        if marker in _PASSED_OVER:
+            # A length that is too small for itself is none.
+            length = max(2, length)
+        body = data[position + 2 : position + length]
+        if length < 2 or len(body) < length - 2:
+            return
+        yield _Segment(marker, match.end() - 2, body, stray)
+        position, stray = position + length, 0
+    raise damaged(f"a JPEG of more than {_MOST_SEGMENTS} segments", remedy)
+
+
 def _read_segments(data: memoryview, remedy: str) -> _Segments:
-    """Follow the segments up to the first scan."""
+    """Read the segments up to the first scan."""
     found = _Segments()
-    position = 2
     try:
-        for _ in range(_MOST_SEGMENTS):
-            match = _MARKER.search(data, position)
-            if match is None:
-                break
-            found.stray += match.start() - position
-            marker, position = match[1][0], match.end()
-            if marker in _WITHOUT_LENGTH:
-                continue
-            if marker in (_SOI, _EOI):
-                break
-            length = int.from_bytes(data[position : position + 2], "big")
-            if marker in _PASSED_OVER:
-                # A length that is too small for itself is none.
-                length = max(2, length)
-            body = data[position + 2 : position + length]
-            if length < 2 or len(body) < length - 2:
+        for marker, begin, body, stray in _segments(data, 2, remedy):
+            found.stray += stray
+            if marker == _SCAN and found.width:
+                found.scan = begin
+                return found
+            if marker == _SCAN or (marker in _START_OF_FRAME and found.frame_marker):
                 break
             if marker in _START_OF_FRAME:
-                if found.frame_marker:
-                    break
                 _read_frame(found, marker, body)
-            elif marker == _SCAN:
-                if not found.width:
-                    break
-                found.scan = match.end() - 2
-                return found
             elif marker == _DRI:
                 found.restart_interval = int.from_bytes(body[:2], "big")
             elif marker == _APP1 and bytes(body[: len(EXIF_START)]) == EXIF_START:
                 found.orientation = orientation_of(body)
-            position += length
+    # A segment that ends in the middle of its fields.
     except IndexError:
         pass
     raise damaged(f"a JPEG whose header is damaged or truncated ({len(data)} bytes)", remedy)
@@ -186,32 +203,30 @@ def _variant(segments: _Segments) -> str:
     return " ".join(kinds)
 
 
-def _scans(data: memoryview, segments: _Segments) -> Iterator[_Scan]:
+def _scans(data: memoryview, segments: _Segments, remedy: str) -> Iterator[_Scan]:
     """Yield the scans up to the end of the image or of the data, at most one more than is allowed."""
-    position, interval, left = segments.scan, segments.restart_interval, _MOST_SEGMENTS
+    position, interval = segments.scan, segments.restart_interval
     for _ in range(MAX_SCANS + 1):
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        body = bytes(data[position + 4 : position + 2 + length])
+        segment = None
+        for segment in _segments(data, position, remedy):
+            if segment.marker == _SCAN:
+                break
+            if segment.marker == _DRI:
+                interval = int.from_bytes(segment.body[:2], "big")
+        if segment is None or segment.marker != _SCAN:
+            return
+        body = segment.body
         count = body[0] if body else 0
         if len(body) < 4 + 2 * count:
             return
-        begin = position + 2 + length
-        match = _AFTER_SCAN.search(data, begin)
-        end = match.start() if match else len(data)
+        entropy = segment.begin + 4 + len(body)
+        match = _AFTER_SCAN.search(data, entropy)
+        position = match.start() if match else len(data)
         first, last, precision = body[1 + 2 * count : 4 + 2 * count]
-        restarts = sum(1 for _ in _RESTART.finditer(data, begin, end)) if interval else 0
-        yield _Scan(tuple(body[1 : 1 + 2 * count : 2]), first, min(last, 63), precision & 15, restarts, interval)
-        while match and match[1][0] != _SCAN:
-            left -= 1
-            if match[1][0] == _EOI or not left:
-                return
-            length = int.from_bytes(data[match.end() : match.end() + 2], "big")
-            if match[1][0] == _DRI:
-                interval = int.from_bytes(data[match.end() + 2 : match.end() + 4], "big")
-            match = _MARKER.search(data, match.end() + length)
-        if not match:
-            return
-        position = match.end() - 2
+        restarts = sum(1 for _ in _RESTART.finditer(data, entropy, position)) if interval else 0
+        yield _Scan(
+            tuple(body[1 : 1 + 2 * count : 2]), first, min(last, _COEFFICIENTS - 1), precision & 15, restarts, interval
+        )
 
 
 def _units(segments: _Segments, scan: _Scan) -> int:
@@ -220,9 +235,8 @@ def _units(segments: _Segments, scan: _Scan) -> int:
     down = max(each.down for each in segments.components)
     own = [each for each in segments.components if each.number in scan.components]
     if len(own) == 1:
-        width, height = (
-            -(-segments.width * own[0].across // across), -(-segments.height * own[0].down // down)
-        )  # fmt: skip
+        width = -(-segments.width * own[0].across // across)
+        height = -(-segments.height * own[0].down // down)
         return (-(-width // 8)) * (-(-height // 8))
     return (-(-segments.width // (8 * across))) * (-(-segments.height // (8 * down)))
 

@@ -50,6 +50,10 @@ def animated(width: int, height: int) -> bytes:
     return png(8, 8, between=png_chunk(b"acTL", struct.pack(">II", 0x7FFFFFFF, 0)) + png_chunk(b"fcTL", control))
 
 
+_WHOLE = jpeg_of_scans(2048, 700)
+# Scans without what a JPEG begins with.
+_SCANS = _WHOLE[_WHOLE.index(b"\xff\xda", _WHOLE.index(b"\xff\xda") + 2) :]
+
 REFUSED = {
     "chunk of 2 GB": (lambda: png(1, 1, between=png_chunk(b"IDAT", b"", 0x7FFFFFF0)), "compressed"),
     "text chunk of 2 GB": (lambda: png(1, 1, between=png_chunk(b"tEXt", b"", 0x7FFFFFF0)), "compressed"),
@@ -68,8 +72,16 @@ REFUSED = {
     "many scans of a small image": (lambda: jpeg_of_scans(64, 33), "compressed"),
     "many sequential scans": (lambda: jpeg_of_scans(4096, 3000, progressive=False), "compressed"),
     "scans behind a false end": (
-        lambda: jpeg_of_scans(2048, 2)[:-2] + jpeg_segment(0xFE, b"\xff\xd9") + jpeg_of_scans(2048, 700)[2:],
+        lambda: jpeg_of_scans(2048, 2)[:-2] + jpeg_segment(0xFE, b"\xff\xd9") + _SCANS,
         "compressed"),
+    "scans behind a marker without a length": (
+        lambda: jpeg_of_scans(2048, 2)[:-2] + b"\xff\x01\xff\xff" + _SCANS, "compressed"),
+    "scans behind many segments": (
+        lambda: jpeg_of_scans(2048, 2)[:-2] + b"\xff\xfe\0\2" * 20_000 + _SCANS, "compressed"),
+    "scans behind a segment without a length": (
+        lambda: jpeg_of_scans(2048, 2)[:-2] + b"\xff\xe5\0\0" + _SCANS, "compressed"),
+    "scans between restart markers": (
+        lambda: jpeg_of_scans(2048, 2)[:-2] + b"\xff\xd3" * 100 + _SCANS, "compressed"),
     "run-length coded BMP": (lambda: bmp(16000, 16000), "size"),
     "upside-down BMP": (lambda: bmp(16000, -16000), "size"),
     "BMP that ends early": (lambda: bmp(8000, 8000, compression=0), "compressed"),
