@@ -14,7 +14,7 @@ from threading import Lock
 from time import monotonic, sleep
 from typing import Any
 
-from rclpy.executors import Executor, ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode
 from rclpy.logging import get_logger
 
@@ -138,15 +138,43 @@ class GuardedNode(LifecycleNode):
         return super().create_subscription(msg_type, topic, guarded, *rest, **options)
 
 
-def spin(executor: Executor, node: GuardedNode) -> None:
-    """Run callbacks until the context is shut down, whatever they and rclpy itself raise."""
+class GuardedExecutor(SingleThreadedExecutor):
+    """Goes on also after a message or request that could not be taken.
+
+    rclpy reserves an entity and its callback group before it takes what has come, and leaves both reserved for good
+    when that raises: the executor would run on, and no timer or service of the group ever again.
+    """
+
+    # What runs now.
+    _entity: Any = None
+
+    def wait_for_ready_callbacks(self, *arguments: Any, **options: Any) -> Any:
+        """As rclpy's."""
+        self._entity = None
+        ready = super().wait_for_ready_callbacks(*arguments, **options)
+        self._entity = ready[1]
+        return ready
+
+    def release(self) -> None:
+        """Give an entity back that was reserved and could not be taken from."""
+        entity, self._entity = self._entity, None
+        # Not public in rclpy, the same from Humble on; false from the moment on at which something was taken.
+        if entity is not None and entity._executor_event:
+            entity._executor_event = False
+            entity.callback_group.ending_execution(entity)
+
+
+def spin(executor: GuardedExecutor, node: GuardedNode) -> None:
+    """Run callbacks until the context or the executor is shut down, whatever they and rclpy itself raise."""
     errors: list[float] = []
     while node.context.ok():
         try:
             executor.spin()
+            return
         except ExternalShutdownException:
             return
         except Exception as error:
+            executor.release()
             node.guard.caught("executor", error)
             now = monotonic()
             errors = [time for time in errors if now - time < 1.0] + [now]

@@ -65,9 +65,8 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         import rclpy
         from rclpy.exceptions import NameValidationException, ParameterException
-        from rclpy.executors import SingleThreadedExecutor
 
-        from .guard import spin
+        from .guard import GuardedExecutor, spin
         from .node import SegmenterNode
         from .shared_memory import collect_stale
     except ImportError as error:
@@ -96,7 +95,7 @@ def _run(arguments: Sequence[str]) -> int:
         node.get_logger().info(
             f"removed {collected} shared-memory segments ({freed >> 20} MiB) that killed processes had left in /dev/shm"
         )
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor()
     executor.add_node(node)
     try:
         spin(executor, node)

@@ -20,7 +20,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from seg_perception.ros.guard import Guard, spin
+from seg_perception.ros.guard import Guard, GuardedExecutor, spin
 from seg_perception.ros.node import SegmenterNode
 
 NAME = "guarded"
@@ -81,15 +81,16 @@ def node(client: Client, model: Path, bombs: Bombs) -> Iterator[SegmenterNode]:
     values = {"model": str(model), "autostart": True, "use_sim_time": True, "diagnostics_period": 0.1}
     overrides = [Parameter(name, value=value) for name, value in values.items()]
     node = SegmenterNode(parameter_overrides=overrides, cli_args=["--ros-args", "-r", f"__node:={NAME}"])
-    executor = SingleThreadedExecutor()
+    executor = GuardedExecutor()
     executor.add_node(node)
     thread = threading.Thread(target=spin, args=(executor, node), daemon=True)
     thread.start()
     wait_for(lambda: state(client) == "active", "the node is active")
     yield node
-    # Ends `executor.spin`; `spin` itself ends with the context, which the other tests of this process share.
-    node.end(5.0)
     executor.shutdown()
+    thread.join(30.0)
+    assert not thread.is_alive()
+    node.end(5.0)
     client.forget(f"/{NAME}")
 
 
@@ -159,3 +160,33 @@ def test_an_error_of_the_executor_itself_is_survived(
     assert state(client) == "active"
     wait_for(lambda: node.guard.faults[0] - before == 50, "all errors are counted")
     assert state(client) == "active"
+
+
+@pytest.mark.parametrize("what", ["service", "timer", "subscription"])
+def test_what_cannot_be_taken_reserves_nothing_for_good(
+    node: SegmenterNode, client: Client, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    original, failures = getattr(SingleThreadedExecutor, f"_take_{what}"), []
+    clock = client.publisher(Clock, "/clock")
+
+    def failing(executor: Any, entity: Any) -> Any:
+        if node in executor.get_nodes() and len(failures) < 3:
+            failures.append(entity)
+            raise MemoryError("a request of 2 GB")
+        return original(executor, entity)
+
+    client.call(GetState, f"/{NAME}/get_state", GetState.Request())
+    before, service = node.guard.faults[0], client.node.create_client(GetState, f"/{NAME}/get_state")
+    monkeypatch.setattr(SingleThreadedExecutor, f"_take_{what}", failing)
+
+    def failed() -> bool:
+        service.call_async(GetState.Request())
+        clock.publish(Clock())
+        time.sleep(0.02)
+        return node.guard.faults[0] - before == 3
+
+    wait_for(failed, "all errors are counted")
+    client.node.destroy_client(service)
+    assert state(client) == "active"
+    published = node._diagnostics._published
+    wait_for(lambda: node._diagnostics._published > published, "diagnostics go on")
