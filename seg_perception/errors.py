@@ -26,7 +26,7 @@ class FrameError(SegPerceptionError):
     """An image cannot be used; the stream it came from goes on.
 
     Attributes:
-        kind: short stable name of the fault (`encoding`, `layout`, `size`, `compressed`, `message`),
+        kind: short stable name of the fault (`encoding`, `layout`, `size`, `compressed`, `message`, `memory`),
             used to throttle logs and to count drops by cause.
     """
 
@@ -57,6 +57,12 @@ class UnknownFamilyError(ModelError):
 
 class ModelOutputError(SegPerceptionError):
     """The model produced NaN or infinity for a frame; nothing of that frame is published."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be allocated; OpenCV has no error class of its own for that."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "Insufficient memory" in text or "bad_alloc" in text
 
 
 def interrupted(error: BaseException) -> bool:

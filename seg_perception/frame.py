@@ -1,16 +1,33 @@
-"""A camera image with its stamp: the one form in which pictures travel through the package."""
+"""A camera image with its stamp: the one form in which images travel through the package."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import FrameError
 
-# More than any camera delivers; a header that claims more is a fault, not a picture.
+# More than any camera delivers; a header that claims more is a fault, not an image.
 MAX_SIDE = 16384
+# Most pixels of a compressed image. A few kilobytes can claim any size, so the product of the sides is bounded.
+MAX_PIXELS = 8192 * 8192
+# Channels of 16 bits use all of them, unless a camera says otherwise.
+FULL_DEPTH = 16
+
+
+class FrameWarning(NamedTuple):
+    """Something odd about an image that could be used all the same.
+
+    Attributes:
+        kind: short stable name (`stray_bytes`, `no_end`, `colour_lost`, `bit_depth`, `pages`), to count it by.
+        text: what was seen and what to do about it.
+    """
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +106,8 @@ class Frame:
         camera: name of the camera in the configuration.
         arrival_ns: when it arrived, on the clock of the other stamps, if its own stamp cannot be believed; else 0.
         big_endian: byte order of channels of 16 bits; without effect on the other encodings.
+        bit_depth: bits that channels of 16 bits use, counted from the lowest, 8 to 16; without effect on the others.
+        warnings: what was odd about the image.
 
     Raises:
         FrameError: the encoding is unknown, a size is impossible, or the data do not match the size.
@@ -104,6 +123,8 @@ class Frame:
     camera: str = ""
     big_endian: bool = False
     arrival_ns: int = 0
+    bit_depth: int = FULL_DEPTH
+    warnings: tuple[FrameWarning, ...] = ()
 
     def __post_init__(self) -> None:
         layout = ENCODINGS.get(self.encoding)
@@ -161,14 +182,31 @@ class Frame:
         return cls(data, width, height, 3 * width, "bgr8", stamp_ns, frame_id, camera)
 
 
-def check_size(subject: str, width: int, height: int, remedy: str = "check the camera driver") -> None:
-    """See that an image has a size that a camera may have; `subject` begins the message, `remedy` ends it.
+def check_size(
+    subject: str,
+    width: int,
+    height: int,
+    remedy: str = "check the camera driver",
+    max_pixels: int | None = None,
+) -> None:
+    """See that an image has a size that a camera may have.
+
+    Args:
+        subject: begins the message.
+        width, height: size in pixels.
+        remedy: ends the message.
+        max_pixels: most pixels of the whole image; None where its data are at hand and in proportion to its size.
 
     Raises:
-        FrameError: kind `size`, a side is not 1 to `MAX_SIDE` pixels.
+        FrameError: kind `size`, a side is not 1 to `MAX_SIDE` pixels, or there are too many pixels.
     """
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
         raise FrameError(
             "size",
             f"{subject}: expected 1 to {MAX_SIDE} pixels a side, got {width} x {height}; {remedy}",
+        )
+    if max_pixels is not None and width * height > max_pixels:
+        raise FrameError(
+            "size",
+            f"{subject}: expected at most {max_pixels} pixels, got {width} x {height} = {width * height}; {remedy}",
         )

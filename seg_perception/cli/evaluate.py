@@ -81,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as opened:
         own = RunOptions(arguments.device, arguments.threads)
         subjects = _subjects(arguments.model, arguments.backend, arguments.classes, own, opened)
-        found = evaluate(subjects, _data(arguments), options, arguments.output)
+        data = _data(arguments)
+        data.source.bit_depth = arguments.bit_depth
+        found = evaluate(subjects, data, options, arguments.output)
     write_evaluation(arguments.output / "evaluation.json", found)
     for model in found.models:
         print(f"{model.name}: {', '.join(f'{key} {value}' for key, value in model.identity.items())}")
@@ -97,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _each_by_itself(arguments: argparse.Namespace) -> int:
     from ..evaluation.datasets.bag import TRUTH
     from ..fleet.evaluate_work import EvaluateWork
+    from ..sources.bit_depth import check_bit_depth
 
     if arguments.dataset is not None:
         raise ConfigurationError("--dataset: expected --bag with several bags, --list or --engine ray")
@@ -104,7 +107,7 @@ def _each_by_itself(arguments: argparse.Namespace) -> int:
     models = [replace(model_choice(str(each), arguments), threads=threads) for each in arguments.model]
     work = EvaluateWork.of(
         models, _opened, truth=arguments.truth or TRUTH, topic=arguments.topic, score=arguments.score,
-        pictures=arguments.pictures,
+        pictures=arguments.pictures, bit_depth=check_bit_depth(arguments.bit_depth),
     )  # fmt: skip
     return run_on_fleet(work, bags_of(arguments.bag, arguments), arguments.output, arguments)
 

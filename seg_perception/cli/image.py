@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     writable_folder(arguments.output)
     sources = [open_source(path) for path in arguments.paths]
+    for source in sources:
+        source.bit_depth = arguments.bit_depth
     if arguments.coco is not None and any(source.fps for source in sources):
         raise ConfigurationError("--coco: expected pictures with image ids in their names, got a video")
     with closing(open_segmenter(model_choice(str(arguments.model), arguments), _options(arguments))) as segmenter:
@@ -97,6 +99,8 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
     if coco is not None:
         coco.write(arguments.coco)
         print(coco.summary())
+    for line in (line for source in sources for line in source.warnings.lines()):
+        print(f"warning: {line}")
     skipped += [str(failure) for source in sources for failure in source.failures]
     for path, each in zip(arguments.paths, sources, strict=True):
         if each.ignored:

@@ -105,6 +105,7 @@ def options_of(arguments: argparse.Namespace) -> LabelOptions:
         arguments.weather,
         arguments.backend,
         RunOptions(device=arguments.device, threads=worker_threads(arguments)),
+        arguments.bit_depth,
     )  # fmt: skip
 
 
@@ -120,4 +121,6 @@ def print_summary(summary: LabelSummary, folder: Path) -> None:
             print(f"skipped: {reason if reason.startswith(source) else f'{source}: {reason}'}")
         if len(reasons) > _MOST_SHOWN:
             print(f"skipped: {source}: and {len(reasons) - _MOST_SHOWN} more, see label.json")
+    for line in summary.warnings:
+        print(f"warning: {line}")
     print(f"results in {folder}; what to review first: quality.csv")

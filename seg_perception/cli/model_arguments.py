@@ -18,6 +18,16 @@ def add_model_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGrou
     )
     parser.add_argument("--device", default="", help="the backend's name of the device")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
+    add_image_arguments(parser)
+
+
+def add_image_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Declare how images are read."""
+    parser.add_argument(
+        "--bit-depth", default="16", metavar="BITS",
+        help="bits that 16-bit images use, counted from the lowest: 8 to 16, or auto, by the largest value so far "
+        "(default: %(default)s)",
+    )  # fmt: skip
 
 
 def model_choice(model: str, arguments: argparse.Namespace) -> ModelChoice:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BackendUnavailable, ConfigurationError
+from .model_arguments import add_image_arguments
 
 if TYPE_CHECKING:
     from ..toolchain.quantize.report import QuantizationReport
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--method", default="", metavar="M", help="calibration method (default: the best one measured)")
     parser.add_argument("--max-frames", type=int, default=512, metavar="N", help="frames to use (default: %(default)s)")
+    add_image_arguments(parser)
     parser.add_argument("--force", action="store_true", help="write the model even if it loses more than it may")
 
 
@@ -90,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(f"{arguments.output}: is a folder; expected the name of a file with -o")
     writable_folder(arguments.output.parent)
     check_source(model, labels_among(arguments.calibration), str(arguments.model))
-    frames = gather(arguments.calibration, arguments.max_frames, bar)
+    frames = gather(arguments.calibration, arguments.max_frames, bar, arguments.bit_depth)
     done = quantize(model, frames, options, print, bar, str(arguments.model))
     write_atomically(arguments.output, done.model.SerializeToString())
     print(_table(done.report))

@@ -91,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         with tqdm(total=total, unit="frame", disable=None) as bar:
             outcome = run_job(job, segmenter, recordings, [lambda *_: bar.update()])
     _print(job, outcome)
+    for line in (line for recording in recordings for line in recording.warnings.lines()):
+        print(f"warning: {line}")
     return 1 if outcome.record.fault_count or not outcome.record.total else 0
 
 
@@ -109,6 +111,7 @@ def _job(arguments: argparse.Namespace) -> ReplayJob:
     from ..replay.inputs import Range
     from ..replay.job import ReplayJob
     from ..replay.replay import ReplayOptions
+    from ..sources.bit_depth import check_bit_depth
 
     if arguments.side_by_side < 0:
         raise ConfigurationError(f"--side-by-side: expected 1 or more models, got {arguments.side_by_side}")
@@ -126,6 +129,7 @@ def _job(arguments: argparse.Namespace) -> ReplayJob:
     return ReplayJob(
         paths, arguments.output, tuple(arguments.topics), Range(arguments.start, arguments.duration),
         arguments.copy_inputs, options, arguments.against, arguments.report, arguments.video,
+        check_bit_depth(arguments.bit_depth),
     )  # fmt: skip
 
 

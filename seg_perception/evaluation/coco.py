@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ..classes import NO_GROUP, ROAD_GROUPS, name_key
 from ..errors import SourceError
 from ..frame import Frame
-from ..sources.base import FrameSource
+from ..sources.base import FrameSource, WarningCounts
+from ..sources.bit_depth import BitDepth
 from ..sources.class_tables import category_groups
 from ..sources.images import read_image
 
@@ -157,14 +158,16 @@ class _Images(FrameSource):
         self._set = labelled
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
-        self.failures = []
+        self.failures, self.warnings = [], WarningCounts()
+        depth = BitDepth(self.bit_depth)
         for image in self._set.images:
             try:
-                frame = read_image(image.path)
+                frame = read_image(image.path, depth=depth, labelled_size=(image.width, image.height))
             except SourceError as error:
                 self.failures.append(error)
                 continue
             if (frame.width, frame.height) == (image.width, image.height):
+                self.warnings.add(str(image.path), frame)
                 yield str(image.image_id), replace(frame, stamp_ns=image.stamp_ns)
             else:
                 self.failures.append(

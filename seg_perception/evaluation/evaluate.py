@@ -319,7 +319,7 @@ class _Work:
         )  # fmt: skip
 
     def _notes(self) -> tuple[str, ...]:
-        notes = list(self._labelled.notes)
+        notes = [*self._labelled.notes, *self._labelled.source.warnings.lines()]
         if not self._scheme.by_categories:
             notes.append(
                 "average precision and panoptic quality are over road groups, because a model's classes are not the "

@@ -38,6 +38,7 @@ class EvaluateWork(Work):
         topic: of the images; empty for the only one.
         score: from which on an instance counts as published.
         pictures: frames of each kind in a bag's report.
+        bit_depth: of 16-bit images, 8 to 16 or `auto`.
     """
 
     command: ClassVar[str] = "evaluate"
@@ -48,6 +49,7 @@ class EvaluateWork(Work):
     topic: str
     score: float
     pictures: int
+    bit_depth: str = "16"
 
     @classmethod
     def of(cls, models: Sequence[ModelChoice], open_subjects: OpenSubjects, **others: Any) -> EvaluateWork:
@@ -70,6 +72,8 @@ class EvaluateWork(Work):
         return {
             "models": [model_terms(each) for each in self.models],
             **{name: getattr(self, name) for name in names},
+            # Fleets that were begun before there was this option go on.
+            **({} if self.bit_depth == "16" else {"bit_depth": self.bit_depth}),
         }
 
     def open(self) -> Worker:
@@ -137,6 +141,7 @@ class _EvaluateWorker(Worker):
     def do(self, task: Task, output: Path, tell: Tell) -> Mapping[str, Any]:
         """Evaluate on a bag."""
         labelled = read_bag(Path(task.source.path), self._work.truth, self._work.topic)
+        labelled.source.bit_depth = self._work.bit_depth
         total = len(labelled.images)
 
         def watch(frames: Frames) -> Iterator[Any]:

@@ -54,6 +54,9 @@ class LabelWork(Work):
         first, *others = (model_terms(each) for each in _choices(self.options))
         own = plain(asdict(self.options))
         rest = {name: own[name] for name in own if name not in ("model", "other_model", "run", "backend", "classes")}
+        if rest["bit_depth"] == "16":
+            # Fleets that were begun before there was this option go on.
+            del rest["bit_depth"]
         return {**first, **rest, "other model": others[0]["model"] if others else None}
 
     def open(self) -> Worker:
@@ -102,6 +105,7 @@ class _LabelWorker(Worker):
             "objects": dict(summary.objects),
             "faults": len(faults),
             "first_faults": faults[:20],
+            "warnings": list(summary.warnings),
         }
 
     def close(self) -> None:

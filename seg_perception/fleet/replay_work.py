@@ -82,6 +82,8 @@ class ReplayWork(Work):
             "output": plain(asdict(job.options)),
             "against": str(job.against) if job.against else None,
             "report": str(job.report) if job.report else None,
+            # Fleets that were begun before there was this option go on.
+            **({} if job.bit_depth == "16" else {"bit_depth": job.bit_depth}),
         }
 
     def open(self) -> Worker:
@@ -127,7 +129,8 @@ class _ReplayWorker(Worker):
 
         outcome = run_job(job, self._segmenter, recordings, [watch])
         values = outcome.as_json()
-        return {**values, "frames": outcome.record.total, "cameras": values["frames"]}
+        warnings = [line for recording in recordings for line in recording.warnings.lines()]
+        return {**values, "frames": outcome.record.total, "cameras": values["frames"], "warnings": warnings}
 
     def close(self) -> None:
         """Close the model."""

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SourceError
+from ..errors import FrameError, SourceError
 from ..metrics.compact import CompactMask
+from ..sources.compressed import decode_pixels
 from .records import LabelledFrame, LabelledObject, MaskStyle, score_and_track
 from .shapes import mask_of_box, mask_of_crop, mask_of_polygons
 
@@ -119,10 +120,10 @@ def _points(shape: Mapping[str, Any]) -> NDArray[np.float64]:
 
 
 def _painted(shape: Mapping[str, Any], size: tuple[int, int]) -> CompactMask:
-    data = np.frombuffer(base64.b64decode(shape["mask"]), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    if picture is None:
-        raise ValueError("the mask of a shape is no PNG")
+    try:
+        picture, _ = decode_pixels(base64.b64decode(shape["mask"]), cv2.IMREAD_GRAYSCALE, remedy="export it again")
+    except FrameError as error:
+        raise ValueError(f"the mask of a shape: {error}") from error
     x, y = (round(float(side)) for side in _points(shape).min(axis=0))
     return mask_of_crop(picture > 0, x, y, size)
 

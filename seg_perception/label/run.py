@@ -20,6 +20,7 @@ from ..pipeline.options import SegmenterOptions
 from ..pipeline.select import SelectOptions
 from ..pipeline.track import TrackerOptions
 from ..sources.base import FrameSource
+from ..sources.bit_depth import check_bit_depth
 from ..sources.class_tables import AUTO, resolve_class_table
 from ..sources.encodings import to_bgr
 from ..sources.images import open_source
@@ -54,6 +55,7 @@ class LabelOptions:
         weather: of all recordings, for the images' `weather`; empty for unknown.
         backend: that runs the models; empty for the one of the file's suffix.
         run: how they are run.
+        bit_depth: of 16-bit images, 8 to 16 or `auto`.
     """
 
     model: Path
@@ -68,10 +70,12 @@ class LabelOptions:
     weather: str = ""
     backend: str = ""
     run: RunOptions = field(default_factory=RunOptions)
+    bit_depth: str = "16"
 
     def __post_init__(self) -> None:
         if self.pictures not in _PICTURES:
             raise ConfigurationError(f"pictures: expected {' or '.join(_PICTURES)}, got {self.pictures!r}")
+        check_bit_depth(self.bit_depth)
         if bool(self.picks.disagree) != (self.other_model is not None):
             raise ConfigurationError("frames in which two models disagree: expected a second model and how many frames")
 
@@ -87,6 +91,7 @@ class LabelSummary:
         picks: chosen frames by the rule that wanted them.
         objects: labelled, by category.
         failures: what could not be read, by source.
+        warnings: what was odd about images that could be read.
     """
 
     seen: int
@@ -95,6 +100,7 @@ class LabelSummary:
     picks: Mapping[str, int]
     objects: Mapping[str, int]
     failures: Mapping[str, Sequence[str]]
+    warnings: Sequence[str] = ()
 
 
 class Labeller:
@@ -163,7 +169,9 @@ class Labeller:
         finally:
             objects = dataset.write()
         state = dataset.state
-        return LabelSummary(state.seen, len(dataset), state.repeated, labelling.picks, objects, state.failures)
+        return LabelSummary(
+            state.seen, len(dataset), state.repeated, labelling.picks, objects, state.failures, labelling.warnings
+        )
 
     def _how(self) -> dict[str, object]:
         """What a run must have in common with the one that it goes on with."""
@@ -175,6 +183,8 @@ class Labeller:
             "picks": asdict(options.picks),
             "style": asdict(options.style),
             **{name: getattr(options, name) for name in names},
+            # Data sets that were begun before there was this option go on.
+            **({} if options.bit_depth == "16" else {"bit_depth": options.bit_depth}),
         }
 
 
@@ -197,6 +207,7 @@ class _Labelling:
         self._pending: dict[int, _Pending] = {}
         self._written, self._took = time.monotonic(), 0.0
         self._seen = self._repeated = 0
+        self.warnings: list[str] = []
 
     @property
     def picks(self) -> Mapping[str, int]:
@@ -214,6 +225,7 @@ class _Labelling:
                 continue
             try:
                 source = open_source(path)
+                source.bit_depth = self._options.bit_depth
             except SourceError as error:
                 failed.append(error)
                 state.failures[str(path)] = [str(error)]
@@ -249,6 +261,7 @@ class _Labelling:
             for index, concerns in window.flush():
                 self._commit(index, concerns)
         faults += [str(each) for each in source.failures]
+        self.warnings += source.warnings.lines()
         self._dataset.state.failures.pop(path, None)
         if faults:
             self._dataset.state.failures[path] = faults

@@ -13,6 +13,7 @@ from ..classes import NO_GROUP, ROAD_GROUPS
 from ..errors import ConfigurationError
 from ..instances import Detections, Instances
 from ..metrics.boxes import box_iou
+from ..sources.compressed import stored_pixels
 
 # An instance is ignored when more than this share of its box lies in the ignore region.
 IGNORED_SHARE = 0.5
@@ -72,7 +73,7 @@ class IgnoreMask:
         Raises:
             ConfigurationError: it cannot be read.
         """
-        picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        picture = stored_pixels(path, cv2.IMREAD_GRAYSCALE)
         if picture is None:
             raise ConfigurationError(
                 f"ignore mask: expected a picture (PNG or JPEG, non-zero = ignored) at {path}, could not read one"

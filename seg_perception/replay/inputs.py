@@ -15,6 +15,8 @@ from ..messages.images import IMAGE, write_image
 from ..messages.topics import info_beside
 from ..sources.bag_reader import Bag, BagMessage, is_bag
 from ..sources.bags import camera_topics, time_range
+from ..sources.base import WarningCounts
+from ..sources.bit_depth import BitDepths
 from ..sources.encodings import to_bgr
 from ..sources.images import open_source
 from ..sources.serialized import frame_from_message
@@ -58,6 +60,7 @@ class Recording(ABC):
         cameras: name of each camera.
         count: frames as far as they are known beforehand; None where they are not.
         failures: what could not be read, for people; complete after the last frame.
+        warnings: what was odd about images that could be read; complete after the last frame.
     """
 
     def __init__(self, path: Path, cameras: Sequence[str], count: int | None) -> None:
@@ -65,6 +68,7 @@ class Recording(ABC):
         self.cameras = tuple(cameras)
         self.count = count
         self.failures: list[str] = []
+        self.warnings = WarningCounts()
 
     @abstractmethod
     def shots(self) -> Iterator[Shot]:
@@ -78,7 +82,14 @@ class BagRecording(Recording):
         topics, qos, definitions: as `Bag` has them.
     """
 
-    def __init__(self, path: Path, topics: Sequence[str] = (), part: Range | None = None, copy: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        topics: Sequence[str] = (),
+        part: Range | None = None,
+        copy: bool = False,
+        bit_depth: str = "16",
+    ) -> None:
         """Look what it has.
 
         Args:
@@ -86,6 +97,7 @@ class BagRecording(Recording):
             topics: image topics; none for all with camera images.
             part: which part counts; all by default.
             copy: whether the messages of all topics are handed on, too.
+            bit_depth: of 16-bit images, 8 to 16 or `auto`; each camera has its own.
 
         Raises:
             SourceError: it cannot be read, or has no such images.
@@ -93,6 +105,7 @@ class BagRecording(Recording):
         """
         self._part = part or Range()
         self._copy = copy
+        self._depths = BitDepths(bit_depth)
         with Bag(path) as bag:
             self._names = camera_topics(bag, topics)
             self.topics, self.qos, self.definitions = dict(bag.topics), bag.qos, bag.definitions
@@ -128,10 +141,13 @@ class BagRecording(Recording):
 
     def _frame(self, message: BagMessage) -> Frame | None:
         try:
-            return frame_from_message(message.data, message.kind, self._names[message.topic])
+            read = frame_from_message(message.data, message.kind, self._names[message.topic])
         except FrameError as error:
             self.failures.append(f"{message.topic} at {message.time_ns} ns: {error}")
             return None
+        frame = self._depths.apply(read)
+        self.warnings.add(f"{message.topic} at {message.time_ns} ns", frame)
+        return frame
 
     def _calibrate(self, message: BagMessage) -> None:
         try:
@@ -143,20 +159,22 @@ class BagRecording(Recording):
 
 
 class FileRecording(Recording):
-    """A video, a picture or a folder of pictures."""
+    """A video, an image or a folder of images."""
 
-    def __init__(self, path: Path, part: Range | None = None, copy: bool = False) -> None:
+    def __init__(self, path: Path, part: Range | None = None, copy: bool = False, bit_depth: str = "16") -> None:
         """Open it.
 
         Args:
             path: of the file or folder.
             part: which part counts; all by default.
             copy: whether the frames are handed on as messages, too, as a camera would have sent them.
+            bit_depth: of 16-bit images, 8 to 16 or `auto`.
 
         Raises:
             SourceError: there is nothing of that kind.
         """
         self._source = open_source(path, camera=VIDEO_CAMERA)
+        self._source.bit_depth = bit_depth
         self._part = part or Range()
         self._copy = copy
         try:
@@ -177,6 +195,7 @@ class FileRecording(Recording):
                 frame = replace(picture, stamp_ns=time_ns)
                 yield Shot(time_ns, frame, copy=_message(frame, time_ns) if self._copy else None)
         self.failures += [str(failure) for failure in self._source.failures]
+        self.warnings = self._source.warnings
 
 
 def _message(frame: Frame, time_ns: int) -> BagMessage:
@@ -200,8 +219,10 @@ def at_their_pace(shots: Iterable[Shot], wait: Callable[[float], object] = time.
         yield shot
 
 
-def open_recording(path: Path, topics: Sequence[str] = (), part: Range | None = None, copy: bool = False) -> Recording:
+def open_recording(
+    path: Path, topics: Sequence[str] = (), part: Range | None = None, copy: bool = False, bit_depth: str = "16"
+) -> Recording:
     """Open a bag, a video or pictures; arguments and errors as `BagRecording`."""
     if path.exists() and is_bag(path):
-        return BagRecording(path, topics, part, copy)
-    return FileRecording(path, part, copy)
+        return BagRecording(path, topics, part, copy, bit_depth)
+    return FileRecording(path, part, copy, bit_depth)

@@ -38,6 +38,7 @@ class ReplayJob:
         against: a bag with what was published before, if there is something to compare with.
         report: file of the report, if there is to be one.
         video: file of a video of the overlays, if there is to be one.
+        bit_depth: of 16-bit images, 8 to 16 or `auto`.
     """
 
     paths: tuple[Path, ...]
@@ -49,6 +50,7 @@ class ReplayJob:
     against: Path | None = None
     report: Path | None = None
     video: Path | None = None
+    bit_depth: str = "16"
 
     def recordings(self) -> list[Recording]:
         """Open them, so that what is missing is found before the work.
@@ -56,7 +58,7 @@ class ReplayJob:
         Raises:
             SourceError: one cannot be read.
         """
-        return [open_recording(path, self.topics, self.part, self.copy) for path in self.paths]
+        return [open_recording(path, self.topics, self.part, self.copy, self.bit_depth) for path in self.paths]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,4 +152,5 @@ def _settings(job: ReplayJob, options: SegmenterOptions) -> dict[str, str]:
         "start": f"{job.part.start:g} s",
         "duration": f"{job.part.duration:g} s" if job.part.duration else "all",
         "speed": "as recorded" if job.options.realtime else "as fast as possible",
+        "bit_depth": job.bit_depth,
     }

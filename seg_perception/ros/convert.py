@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FrameError
-from ..frame import ENCODINGS
+from ..errors import FrameError, is_out_of_memory
+from ..frame import ENCODINGS, check_size
 from ..messages.images import ImageMessage
+from ..sources.compressed import out_of_memory
 
 # Signed and floating-point images have no agreed brightness; a conversion would be a guess.
 _NO_BRIGHTNESS = ("8S", "16S", "32S", "32F", "64F")
@@ -24,8 +25,17 @@ def through_cv_bridge(serialized: bytes, message: ImageMessage) -> NDArray[np.ui
         message: its fields.
 
     Raises:
-        FrameError: kind `encoding`, it cannot be converted.
+        FrameError: kind `encoding`, it cannot be converted; kind `size` or `layout`, its data do not match its size;
+            kind `memory`, there is too little memory for it.
     """
+    check_size("image size", message.width, message.height)
+    # cv_bridge allocates what the header claims. No encoding has less than a byte a pixel.
+    if message.step < message.width or message.step * message.height > message.data.size:
+        raise FrameError(
+            "layout",
+            f"image data: {message.height} rows of {message.step} bytes for {message.width} pixels, got "
+            f"{message.data.size} bytes; the message is truncated or its header is wrong",
+        )
     encoding = message.encoding
     if encoding.startswith(_NO_BRIGHTNESS):
         raise _unsupported(encoding, "signed and floating-point pixels have no defined brightness")
@@ -38,6 +48,8 @@ def through_cv_bridge(serialized: bytes, message: ImageMessage) -> NDArray[np.ui
     try:
         image = bridge.imgmsg_to_cv2(deserialize_message(serialized, Image), "bgr8")
     except Exception as error:  # cv_bridge raises errors of OpenCV, its own, KeyError and TypeError
+        if is_out_of_memory(error):
+            raise out_of_memory(message.width, message.height) from error
         raise _unsupported(encoding, f"cv_bridge: {error}") from error
     shape = (message.height, message.width, 3)
     if image.shape != shape or image.dtype != np.uint8:

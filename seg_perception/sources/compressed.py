@@ -1,113 +1,167 @@
-"""What the header of a JPEG or PNG says, and whether its end is there; nothing is decoded.
+"""The one gate between the bytes of an image and a codec.
 
-Formats: ITU-T T.81 annex B (JPEG markers) and the PNG specification, section 5 (chunks).
+A header is read, and refused if it claims too much, before any memory is allocated for what it claims and before any
+codec sees the image. Every reader of images comes here: cameras, bags, image files, label images.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import array
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from ..errors import FrameError
-from ..frame import check_size
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
-CAMERA_REMEDY = "check the camera driver, its transport (JPEG or PNG) and the link"
+from ..errors import FrameError, is_out_of_memory
+from ..frame import MAX_PIXELS
+from .exif import unturned
+from .header import CAMERA_REMEDY, ImageHeader, check_limits, damaged, truncated
+from .jpeg import JPEG_END, JPEG_START, may_be_complete, read_jpeg
+from .other_formats import is_pnm, is_tiff, is_webp, name_of_other, read_bmp, read_pnm, read_tiff, read_webp
+from .png import PNG_START, read_png, without_extras
 
-_JPEG_START = b"\xff\xd8\xff"
-_JPEG_END = b"\xff\xd9"
-_SCAN = 0xDA
-# Start-of-frame markers: 0xC0 to 0xCF without DHT (C4), JPG (C8) and DAC (CC).
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
+Buffer: TypeAlias = "bytes | bytearray | memoryview | array.array[Any] | NDArray[np.uint8]"
 
-# The most pixels one byte can hold. JPEG: at least one bit for each block of 64 pixels (doubled for odd subsampling).
-# PNG: deflate reaches 1032 : 1 at eight one-bit pixels a byte.
-_JPEG_PIXELS_PER_BYTE = 1024
-_PNG_PIXELS_PER_BYTE = 8 * 1032
-
-
-@dataclass(frozen=True, slots=True)
-class CompressedHeader:
-    """What a compressed image says of itself.
-
-    Attributes:
-        format: `JPEG` or `PNG`.
-        width, height: size in pixels, before any rotation.
-    """
-
-    format: str
-    width: int
-    height: int
+_START_BYTES = 64
+# Bytes of a pixel that a decoder allocates at most, for the question whether there was too little memory.
+_WORKING_BYTES = 8
+# Follows a JPEG without an end: blocks that are missing come out differently with it than with nothing.
+_FILLER = b"\xfe" + bytes(range(1, 255)) * 4
 
 
-def read_header(data: memoryview, remedy: str = CAMERA_REMEDY) -> CompressedHeader:
-    """Read format and size of a compressed image and check that it is complete.
+def read_header(data: memoryview, remedy: str = CAMERA_REMEDY, max_pixels: int = MAX_PIXELS) -> ImageHeader:
+    """Read format and size of an image and check that it is complete and within the limits; nothing is decoded.
 
     Args:
         data: the bytes of the image.
         remedy: what to do about an image that cannot be used, for the message.
+        max_pixels: most pixels that it may have.
 
     Raises:
-        FrameError: kind `compressed`, not a JPEG or PNG, truncated, or too few bytes for the size it claims;
-            kind `size`, a size that no camera has.
+        FrameError: kind `compressed`, it is of a format that is not read, truncated, damaged, or has too few bytes for
+            the size it claims; kind `size`, it has too many pixels; kind `encoding`, its pixels are no brightness.
     """
-    start = bytes(data[:8])
-    if start.startswith(_JPEG_START):
-        header, complete, pixels_per_byte = *_read_jpeg(data, remedy), _JPEG_PIXELS_PER_BYTE
-    elif start == _PNG_START:
-        header, complete, pixels_per_byte = *_read_png(data, remedy), _PNG_PIXELS_PER_BYTE
+    start = bytes(data[:_START_BYTES])
+    if start.startswith(JPEG_START):
+        header = read_jpeg(data, remedy)
+    elif start.startswith(PNG_START):
+        header = read_png(data, remedy)
+    elif is_tiff(start):
+        header = read_tiff(data, remedy)
+    elif is_webp(start):
+        header = read_webp(data, remedy)
+    elif is_pnm(start):
+        header = read_pnm(data, remedy)
+    elif start.startswith(b"BM"):
+        header = read_bmp(data, remedy)
     else:
-        raise FrameError(
-            "compressed",
-            f"compressed image: expected a JPEG or PNG, got {len(data)} bytes that begin with {start.hex(' ') or '-'}; "
-            f"{remedy}",
+        name = name_of_other(start)
+        got = name or f"{len(data)} bytes that begin with {start[:8].hex(' ') or '-'}"
+        raise damaged(
+            f"expected a JPEG, PNG, TIFF, WebP, BMP, PGM or PPM, got {got}",
+            "convert it to one of these, or see what wrote it" if name else f"it is of another format, or {remedy}",
         )
-    check_size("compressed image", header.width, header.height, remedy)
-    if not complete or header.width * header.height > pixels_per_byte * len(data):
-        raise FrameError(
-            "compressed",
-            f"compressed image: a {header.format} of {header.width} x {header.height} pixels is truncated "
-            f"after {len(data)} bytes; {remedy}",
-        )
+    check_limits(header, len(data), remedy, max_pixels)
     return header
 
 
-def _read_jpeg(data: memoryview, remedy: str) -> tuple[CompressedHeader, bool]:
-    """The header of a JPEG, and whether an end-of-image marker follows its first scan."""
-    width = height = 0
-    position = 2
-    # A thumbnail in the EXIF segment has markers of its own, so segments are followed rather than searched.
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker in _START_OF_FRAME and position + 9 <= len(data):
-            height, width = (int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7))
-        if marker == _SCAN and width:
-            return CompressedHeader("JPEG", width, height), _ends(data, position)
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    raise FrameError(
-        "compressed",
-        f"compressed image: a JPEG whose header is damaged or truncated ({len(data)} bytes); {remedy}",
-    )
+def decode_pixels(
+    data: Buffer, flags: int = cv2.IMREAD_COLOR, *, remedy: str = CAMERA_REMEDY, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[Any], ImageHeader]:
+    """Decode an image that passes the gate.
 
+    Args:
+        data: the bytes of the image; the format is recognised from them.
+        flags: of `cv2.imdecode`.
+        remedy: what to do about an image that cannot be used, for the message.
+        max_pixels: most pixels that it may have.
 
-def _ends(data: memoryview, scan: int) -> bool:
-    """Whether a JPEG has an end-of-image marker after the start of its first scan.
+    Returns:
+        The pixels as stored, not turned, uint8 or uint16 `[H, W]` or `[H, W, C]`, and the header.
 
-    Within a scan 0xFF is always followed by zero or a restart marker, so the marker's two bytes are the marker.
+    Raises:
+        FrameError: as `read_header`; kind `memory`, there is too little memory for it.
     """
-    if len(data) - 2 > scan and bytes(data[-2:]) == _JPEG_END:
-        return True
-    # Drivers may pad behind the end; only then is the whole scan searched.
-    return _JPEG_END in bytes(data[scan:])
+    header = read_header(np.frombuffer(data, np.uint8).data, remedy, max_pixels)
+    return decode_checked(data, header, flags, remedy), header
 
 
-def _read_png(data: memoryview, remedy: str) -> tuple[CompressedHeader, bool]:
-    """The header of a PNG, and whether its last chunk is there."""
-    if len(data) < 24 or bytes(data[12:16]) != b"IHDR":
-        raise FrameError("compressed", f"compressed image: a PNG without a header ({len(data)} bytes); {remedy}")
-    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-    tail = bytes(data[-len(_PNG_END) :])
-    return CompressedHeader("PNG", width, height), tail == _PNG_END or _PNG_END in bytes(data)
+def decode_checked(data: Buffer, header: ImageHeader, flags: int, remedy: str = CAMERA_REMEDY) -> NDArray[Any]:
+    """Decode an image whose header was read; arguments, result and errors as `decode_pixels`."""
+    pixels = _decode_stored(np.frombuffer(data, np.uint8), header, flags, remedy)
+    # OpenCV turns a TIFF whatever it is told.
+    if header.format == "TIFF" and header.orientation != 1:
+        pixels = unturned(pixels, header.orientation)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise FrameError("encoding", f"compressed image: a {header.format} of {pixels.dtype}; write it as 8 or 16 bits")
+    if pixels.shape[:2] != (header.height, header.width):
+        raise damaged(
+            f"a {header.format} of {header.width} x {header.height} pixels was decoded as one of "
+            f"{pixels.shape[1]} x {pixels.shape[0]}", remedy,
+        )  # fmt: skip
+    return pixels
+
+
+def stored_pixels(path: Path, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[Any] | None:
+    """Return the pixels of an image file as stored, as `cv2.imread` does, but only if it passes the checks of a frame.
+
+    Args:
+        path: of the file.
+        flags: of `cv2.imread`.
+
+    Returns:
+        uint8 or uint16 `[H, W]` or `[H, W, C]`; None where the file cannot be read.
+    """
+    try:
+        return decode_pixels(path.read_bytes(), flags, remedy="")[0]
+    except (OSError, MemoryError, FrameError):
+        return None
+
+
+def _decode_stored(buffer: NDArray[np.uint8], header: ImageHeader, flags: int, remedy: str) -> NDArray[Any]:
+    if header.format == "PNG":
+        return _decode(np.frombuffer(without_extras(buffer.data), np.uint8), header, flags, remedy)
+    if header.ended:
+        return _decode(buffer, header, flags, remedy)
+    # A single 0xFF at its end is the first half of the end marker.
+    body = bytes(buffer).rstrip(b"\xff")
+    if may_be_complete(memoryview(body), remedy):
+        plain, filled = (
+            _decode(np.frombuffer(body + filler + JPEG_END, np.uint8), header, flags, remedy)
+            for filler in (b"", _FILLER)
+        )
+        if np.array_equal(plain, filled):
+            return plain
+    raise truncated(header, buffer.size, remedy)
+
+
+def _decode(buffer: NDArray[np.uint8], header: ImageHeader, flags: int, remedy: str) -> NDArray[Any]:
+    """Let OpenCV decode an image; its errors become those of a frame."""
+    reason = (
+        f"expected a {header.format} of {header.width} x {header.height} pixels, but its {buffer.size} bytes are "
+        f"damaged or of a kind of {header.format} that OpenCV {cv2.__version__} does not decode"
+    )
+    try:
+        image = cv2.imdecode(buffer, flags | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is not None:
+            return image
+        # OpenCV returns nothing whatever went wrong inside of it, so that memory is asked for once more.
+        np.empty(_WORKING_BYTES * header.pixels, np.uint8)
+    except (MemoryError, cv2.error) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(header.width, header.height) from error
+        reason = f"OpenCV cannot decode it: {error}"
+    if header.variant:
+        reason = f"OpenCV {cv2.__version__} does not decode a {header.variant} {header.format}; write another kind"
+    raise damaged(reason, remedy)
+
+
+def out_of_memory(width: int, height: int) -> FrameError:
+    """Return the error of an image for which there is too little memory."""
+    return FrameError(
+        "memory",
+        f"image: not enough memory for one of {width} x {height} pixels; the image may be in order; "
+        "give the process more memory or set a smaller limit for the size of images",
+    )

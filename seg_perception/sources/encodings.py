@@ -5,18 +5,18 @@ The node and the replay without ROS both come here, so equal bytes become equal 
 
 from __future__ import annotations
 
-import array
-from typing import Any, TypeAlias
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FrameError
-from ..frame import ENCODINGS, Frame
-from .compressed import CAMERA_REMEDY, read_header
-
-Buffer: TypeAlias = "bytes | bytearray | memoryview | array.array[Any] | NDArray[np.uint8]"
+from ..errors import FrameError, is_out_of_memory
+from ..frame import ENCODINGS, MAX_PIXELS, Frame
+from .compressed import Buffer, decode_checked, out_of_memory, read_header
+from .exif import turned
+from .header import CAMERA_REMEDY
+from .transport_format import PixelFormat, pixel_format
 
 _CHANNEL_ORDERS = {
     "bgr8": "bgr",
@@ -69,7 +69,8 @@ def view(frame: Frame) -> tuple[NDArray[np.uint8], str]:
     """The pixels of a frame in the cheapest form.
 
     Interleaved 8-bit encodings are not copied: the array looks into `frame.data` and skips the row padding. Interleaved
-    16-bit encodings are scaled to 8 bits, 65535 to 255, rounded. The others are decoded to bgr.
+    16-bit encodings are scaled to 8 bits, the highest value of the frame's bit depth to 255, rounded. The others are
+    decoded to bgr.
 
     Args:
         frame: a frame of any encoding in `frame.ENCODINGS`.
@@ -78,11 +79,17 @@ def view(frame: Frame) -> tuple[NDArray[np.uint8], str]:
         uint8 `[H, W, C]` and the order of its C channels: `bgr`, `rgb`, `bgra`, `rgba` or `mono`.
 
     Raises:
-        FrameError: kind `encoding`, the encoding is in `ENCODINGS` but has no decoder here.
+        FrameError: kind `encoding`, the encoding is in `ENCODINGS` but has no decoder here; kind `memory`, there is too
+            little memory for it.
     """
-    channels = _channels(frame)
-    order = _CHANNEL_ORDERS.get(frame.encoding)
-    return (_decode(channels, frame.encoding), "bgr") if order is None else (channels, order)
+    try:
+        channels = _channels(frame)
+        order = _CHANNEL_ORDERS.get(frame.encoding)
+        return (_decode(channels, frame.encoding), "bgr") if order is None else (channels, order)
+    except (MemoryError, cv2.error) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(frame.width, frame.height) from error
+        raise
 
 
 def to_bgr(frame: Frame) -> NDArray[np.uint8]:
@@ -92,48 +99,76 @@ def to_bgr(frame: Frame) -> NDArray[np.uint8]:
         FrameError: as `view`.
     """
     pixels, order = view(frame)
-    return pixels if order == "bgr" else _convert(pixels, _TO_BGR[order])
+    try:
+        return pixels if order == "bgr" else _convert(pixels, _TO_BGR[order])
+    except (MemoryError, cv2.error) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(frame.width, frame.height) from error
+        raise
 
 
 def decode_compressed(
     data: Buffer,
     *,
+    described: str = "",
     stamp_ns: int = 0,
     frame_id: str = "",
     camera: str = "",
     apply_orientation: bool = False,
+    narrow: bool = False,
     remedy: str = CAMERA_REMEDY,
+    max_pixels: int = MAX_PIXELS,
 ) -> Frame:
-    """Decode a JPEG or PNG to a bgr8 frame.
+    """Decode a JPEG, PNG, TIFF, WebP, BMP, PGM or PPM to a frame.
 
     Args:
         data: the compressed image. The format is recognised from the data themselves.
+        described: `format` of the message that it came with.
         stamp_ns: acquisition time in nanoseconds.
         frame_id: coordinate frame of the camera.
         camera: name of the camera in the configuration.
         apply_orientation: turn the image as its EXIF data say. Right for photos; wrong for cameras, whose calibration
             refers to the pixels as they are.
+        narrow: make bgr8 of 16-bit channels, as OpenCV does.
         remedy: what to do about an image that cannot be used, for the message.
+        max_pixels: most pixels that the image may have.
+
+    Returns:
+        A frame of bgr8; of an image with 16-bit channels, or one whose format says that it is a mosaic or has other
+        channels, a frame of that encoding.
 
     Raises:
-        FrameError: kind `compressed`, the data are not a JPEG or PNG, are truncated or damaged, or claim a size that
-            they cannot hold; kind `size`, the size is one no camera has.
+        FrameError: kind `compressed`, the data are of another format, are truncated or damaged, or claim a size that
+            they cannot hold; kind `size`, the size is one no camera has; kind `encoding`, it is no image of brightness;
+            kind `memory`, there is too little memory for it.
     """
-    buffer = np.frombuffer(data, np.uint8)
-    # The header comes first: OpenCV allocates what it claims, and fills what is missing with grey without a word.
-    header = read_header(buffer.data, remedy)
-    flags = cv2.IMREAD_COLOR if apply_orientation else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(buffer, flags)
-    except cv2.error as error:
-        raise FrameError("compressed", f"compressed image: OpenCV cannot decode it: {error}") from error
-    if image is None or sorted(image.shape[:2]) != sorted((header.height, header.width)):
-        raise FrameError(
-            "compressed",
-            f"compressed image: expected a {header.format} of {header.width} x {header.height} pixels, "
-            f"but its {buffer.size} bytes are damaged; {remedy}",
-        )
-    return Frame.from_bgr(image.view(np.uint8), stamp_ns=stamp_ns, frame_id=frame_id, camera=camera)
+    header = read_header(np.frombuffer(data, np.uint8).data, remedy, max_pixels)
+    form = pixel_format(described, header.format, header.channels, header.bits)
+    as_stored = bool(form.kind) or (header.bits == 16 and not narrow)
+    flags = cv2.IMREAD_UNCHANGED if as_stored else cv2.IMREAD_COLOR
+    pixels = decode_checked(data, header, flags, remedy)
+    if apply_orientation and header.orientation != 1:
+        pixels = turned(pixels, header.orientation)
+    encoding, pixels = _encoding_of(pixels, form, header.channels)
+    height, width = pixels.shape[:2]
+    return Frame(
+        np.ascontiguousarray(pixels).view(np.uint8).reshape(-1),
+        width, height, pixels.nbytes // height, encoding, stamp_ns, frame_id, camera,
+        bit_depth=header.depth, warnings=header.warnings + form.warnings,
+    )  # fmt: skip
+
+
+def _encoding_of(pixels: NDArray[Any], form: PixelFormat, stored_channels: int) -> tuple[str, NDArray[Any]]:
+    """The encoding of decoded pixels, and those of its channels."""
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    bits = 8 * pixels.dtype.itemsize
+    if form.kind == "bayer" and channels == 1:
+        return form.encoding, pixels
+    if form.kind == "yuv422" and (channels, stored_channels) == (4, 2):
+        # OpenCV repeats the first of two channels and takes the second one for opacity.
+        return form.encoding, pixels[..., ::3]
+    order = {1: "mono", 3: "bgr", 4: "bgra"}[channels]
+    return f"{order.replace('bgr', form.kind or 'bgr') if form.kind == 'rgb' else order}{bits}", pixels
 
 
 def _channels(frame: Frame) -> NDArray[np.uint8]:
@@ -146,7 +181,8 @@ def _channels(frame: Frame) -> NDArray[np.uint8]:
         return pixels
     words = np.require(pixels.view(">u2" if frame.big_endian else "<u2"), np.uint16, ["C", "A"])
     # OpenCV drops a last axis of one channel.
-    return cv2.convertScaleAbs(words, alpha=255.0 / 65535.0).view(np.uint8).reshape(words.shape)
+    scale = 255.0 / ((1 << frame.bit_depth) - 1)
+    return cv2.convertScaleAbs(words, alpha=scale).view(np.uint8).reshape(words.shape)
 
 
 def _decode(channels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from ..errors import FrameError, SourceError
-from ..frame import Frame, check_size
+from ..frame import FULL_DEPTH, Frame, FrameWarning
 from .bag_reader import BAG_SUFFIXES, is_bag
 from .bags import BagImages
-from .base import FrameSource
+from .base import FrameSource, WarningCounts
+from .bit_depth import BitDepth, BitDepths
+from .compressed import read_header
 from .encodings import decode_compressed
+from .exif import QUARTER_TURNS
 from .video import VIDEO_SUFFIXES, VideoFile
 
-# These two are checked for completeness: OpenCV fills what is missing of a truncated JPEG with grey.
-_CHECKED_SUFFIXES = (".jpg", ".jpeg", ".png")
 _REMEDY = "the file is damaged, or was not written or copied completely"
-IMAGE_SUFFIXES = (*_CHECKED_SUFFIXES, ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 class ImageFiles(FrameSource):
@@ -38,18 +38,32 @@ class ImageFiles(FrameSource):
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         """Yield the images that can be read."""
-        self.failures = []
+        self.failures, self.warnings = [], WarningCounts()
+        depth = BitDepth(self.bit_depth)
         for path in self._paths:
             try:
-                frame = read_image(path, frame_id=self._frame_id, camera=self._camera)
+                frame = read_image(path, frame_id=self._frame_id, camera=self._camera, depth=depth)
             except SourceError as error:
                 self.failures.append(error)
             else:
+                self.warnings.add(str(path), frame)
                 yield path.stem if self._stems[path.stem] == 1 else path.name.replace(".", "_"), frame
 
     def __len__(self) -> int:
         """How many files there are."""
         return len(self._paths)
+
+
+class _BagImages(BagImages):
+    """The images of a bag, each camera with a bit depth of its own."""
+
+    def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        """Yield the images that can be decoded."""
+        self.warnings, depths = WarningCounts(), BitDepths(self.bit_depth)
+        for name, frame in super().__iter__():
+            deep = depths.apply(frame)
+            self.warnings.add(name, deep)
+            yield name, deep
 
 
 def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSource:
@@ -60,7 +74,7 @@ def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSou
     """
     suffix = path.suffix.lower()
     if path.exists() and is_bag(path):
-        return BagImages(path, frame_id=frame_id, camera=camera)
+        return _BagImages(path, frame_id=frame_id, camera=camera)
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if each.is_file())
         images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES]
@@ -82,22 +96,56 @@ def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSou
     )
 
 
-def read_image(path: Path, *, frame_id: str = "", camera: str = "") -> Frame:
-    """Read an image file as bgr8.
+def read_image(
+    path: Path,
+    *,
+    frame_id: str = "",
+    camera: str = "",
+    depth: BitDepth | None = None,
+    labelled_size: tuple[int, int] | None = None,
+) -> Frame:
+    """Read an image file; its format is recognised from its content, whatever its name ends in.
+
+    Args:
+        path: of the file.
+        frame_id: coordinate frame of the camera.
+        camera: name of the camera in the configuration.
+        depth: of the images that this one belongs to; by default channels of 16 bits use all of them.
+        labelled_size: width and height that labels state. A photograph that has this size as it is stored, and another
+            one when it is turned as its EXIF data say, is not turned: its labels are of the pixels as stored.
+
+    Returns:
+        A frame of bgr8; of an image with 16-bit channels of a lower bit depth, one of 16 bits.
 
     Raises:
         SourceError: it cannot be read or decoded, or is incomplete.
     """
     try:
         data = path.read_bytes()
-        if path.suffix.lower() in _CHECKED_SUFFIXES:
-            return decode_compressed(data, frame_id=frame_id, camera=camera, apply_orientation=True, remedy=_REMEDY)
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-        if image is None:
-            raise SourceError(f"{path}: OpenCV cannot decode it; it is damaged or no image")
-        check_size("image", image.shape[1], image.shape[0], "scale it down")
-        return Frame.from_bgr(image.view(np.uint8), frame_id=frame_id, camera=camera)
+        note = _turn_note(data, labelled_size) if labelled_size else None
+        decode = partial(
+            decode_compressed, data, frame_id=frame_id, camera=camera, apply_orientation=note is None, remedy=_REMEDY
+        )
+        frame = (depth or BitDepth()).apply(decode())
+        if frame.encoding != "bgr8" and frame.bit_depth == FULL_DEPTH:
+            frame = replace(decode(narrow=True), warnings=frame.warnings)
+        return frame if note is None else replace(frame, warnings=(*frame.warnings, note))
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
-    except (FrameError, cv2.error) as error:
+    except MemoryError as error:
+        raise SourceError(f"{path}: not enough memory to read it") from error
+    except FrameError as error:
         raise SourceError(f"{path}: {error}") from error
+
+
+def _turn_note(data: bytes, labelled_size: tuple[int, int]) -> FrameWarning | None:
+    """Return why an image is not turned as its EXIF data say; None where it is."""
+    header = read_header(memoryview(data), _REMEDY)
+    stored = (header.width, header.height)
+    if header.orientation not in QUARTER_TURNS or labelled_size != stored or header.width == header.height:
+        return None
+    text = (
+        f"its EXIF data turn it to {header.height} x {header.width} pixels, but its labels are of {header.width} x "
+        f"{header.height}, the pixels as stored; it is not turned"
+    )
+    return FrameWarning("orientation", text)

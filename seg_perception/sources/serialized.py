@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..frame import ENCODINGS, Frame
+from ..frame import ENCODINGS, MAX_PIXELS, Frame
 from ..messages.images import COMPRESSED_IMAGE, ImageMessage, read_compressed_image, read_image
 from .encodings import decode_compressed
 
@@ -52,7 +52,19 @@ def frame_from_image(serialized: bytes, camera: str, convert: Converter | None =
     )
 
 
-def frame_from_compressed_image(serialized: bytes, camera: str) -> Frame:
-    """A frame out of a serialized `sensor_msgs/CompressedImage`; arguments and errors as `frame_from_image`."""
+def frame_from_compressed_image(serialized: bytes, camera: str, max_pixels: int = MAX_PIXELS) -> Frame:
+    """A frame out of a serialized `sensor_msgs/CompressedImage`.
+
+    Args:
+        serialized: the message.
+        camera: name of the camera in the configuration.
+        max_pixels: most pixels that the image may have; it is refused before it is decoded.
+
+    Raises:
+        FrameError: the message is malformed, or its image cannot be decoded (`decode_compressed`).
+    """
     message = read_compressed_image(serialized)
-    return decode_compressed(message.data, stamp_ns=message.stamp_ns, frame_id=message.frame_id, camera=camera)
+    return decode_compressed(
+        message.data, described=message.format, stamp_ns=message.stamp_ns, frame_id=message.frame_id, camera=camera,
+        max_pixels=max_pixels,
+    )  # fmt: skip

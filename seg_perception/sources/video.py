@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..errors import SourceError
-from ..frame import Frame
+from ..errors import FrameError, SourceError
+from ..frame import MAX_PIXELS, Frame, check_size
 from .base import FrameSource
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -79,4 +79,11 @@ def _open(path: Path) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise SourceError(f"{path}: OpenCV cannot open it as a video; check that the file is complete and its codec")
+    try:
+        # A frame is allocated with the size that the container claims.
+        width, height = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        check_size("video", width, height, "scale it down", MAX_PIXELS)
+    except FrameError as error:
+        capture.release()
+        raise SourceError(f"{path}: {error}") from error
     return capture

@@ -14,7 +14,8 @@ from ...errors import SourceError
 from ...frame import Frame
 from ...metrics.compact import CompactMask
 from ...sources.bags import BagImages
-from ...sources.base import FrameSource
+from ...sources.base import FrameSource, WarningCounts
+from ...sources.bit_depth import BitDepths
 from ...sources.published import PublishedFrame, read_published
 from .labelled import LabelledSet, TruthBuilder
 
@@ -72,7 +73,8 @@ class _BagFrames(FrameSource):
         self._path, self._images, self._numbers = path, images, numbers
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
-        self.failures = []
+        self.failures, self.warnings = [], WarningCounts()
+        depths = BitDepths(self.bit_depth)
         left = dict(self._numbers)
         without = 0
         for _, frame in self._images:
@@ -81,7 +83,9 @@ class _BagFrames(FrameSource):
             if number is None:
                 without += 1
             else:
-                yield str(number), frame
+                deep = depths.apply(frame)
+                self.warnings.add(str(number), deep)
+                yield str(number), deep
         self.failures = list(self._images.failures)
         if without:
             what = f"{without} images have no truth of their stamp, or come again"

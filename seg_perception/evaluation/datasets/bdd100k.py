@@ -19,14 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import FrameError, SourceError
 from ...metrics.compact import CompactMask
 from ...metrics.segmentations import decode_segmentation
-from ...sources.compressed import read_header
+from ...sources.compressed import read_header, stored_pixels
 from .labelled import LabelledSet, TruthBuilder, Watch, require_images
 
 KIND = "BDD100K"
@@ -45,7 +44,7 @@ def recognises(path: Path) -> bool:
             head = file.read(_HEAD).lstrip()
         return head.startswith("[") or '"frames"' in head
     first = next(iter(sorted(path.rglob("*.png"))), None) if path.is_dir() else None
-    values = None if first is None else cv2.imread(str(first), cv2.IMREAD_UNCHANGED)
+    values = None if first is None else stored_pixels(first)
     return values is not None and values.ndim == 3 and values.shape[2] == 4
 
 
@@ -75,7 +74,7 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
 
 
 def _add_bitmask(builder: TruthBuilder, file: Path, pictures: Mapping[str, Path], sequence: str) -> None:
-    values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    values = stored_pixels(file)
     if values is None or values.ndim != 3 or values.shape[2] != 4:
         builder.notes.append(f"{file}: expected a PNG with four channels; it is damaged or another picture")
         return

@@ -12,12 +12,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import SourceError
 from ...metrics.compact import CompactMask
+from ...sources.compressed import stored_pixels
 from .labelled import NO_STUFF, LabelledSet, StuffMap, TruthBuilder, Watch, require_images
 
 KIND = "Cityscapes"
@@ -77,7 +77,7 @@ def _beside(path: Path) -> Path | None:
 
 def _values(file: Path) -> NDArray[np.uint16]:
     """uint16 `[H, W]`."""
-    values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+    values = stored_pixels(file)
     if values is None or values.ndim != 2:
         raise SourceError(f"{file}: expected a PNG of one channel with 16 bits; it is damaged or another picture")
     return values.astype(np.uint16)

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ...errors import SourceError
 from ...metrics.compact import CompactMask
 from ...metrics.segmentations import decode_segmentation
+from ...sources.compressed import stored_pixels
 from ...sources.images import IMAGE_SUFFIXES
 from .labelled import LabelledSet, TruthBuilder, Watch, require_images
 
@@ -84,7 +84,7 @@ def _folders(path: Path) -> list[Path]:
     found = []
     for folder in sorted(each for each in path.iterdir() if each.is_dir()):
         first = next(iter(sorted(folder.glob("*.png"))), None)
-        values = None if first is None else cv2.imread(str(first), cv2.IMREAD_UNCHANGED)
+        values = None if first is None else stored_pixels(first)
         if values is not None and values.ndim == 2 and values.dtype == np.uint16:
             found.append(folder)
     return found
@@ -103,7 +103,7 @@ def _stamp(frame: int) -> int:
 
 def _add_pictures(builder: TruthBuilder, name: str, folder: Path, pictures: dict[int, Path]) -> None:
     for file in sorted(folder.glob("*.png")):
-        values = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        values = stored_pixels(file)
         if values is None or values.ndim != 2 or not file.stem.isdecimal():
             builder.notes.append(
                 f"{file}: expected a PNG of one channel with 16 bits; it is damaged or another picture"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...contract import ModelSpec
 from ...errors import ConfigurationError, FrameError, SegPerceptionError
 from ...evaluation.coco import CocoSet, is_annotation_file
-from ...frame import Frame
+from ...frame import FULL_DEPTH, Frame
 from ...geometry import ResizeGeometry
 from ...pipeline.letterbox import letterbox
 from ...sources.encodings import view
@@ -54,6 +54,7 @@ class CalibrationSet:
         held_back: frames that only the gate sees.
         failures: what could not be read.
         duplicates: frames that are left out because another one is the same.
+        warnings: what was odd about frames that could be read, one line for each kind.
     """
 
     paths: tuple[Path, ...]
@@ -62,6 +63,7 @@ class CalibrationSet:
     held_back: tuple[Picture, ...]
     failures: tuple[SegPerceptionError, ...] = ()
     duplicates: int = 0
+    warnings: tuple[str, ...] = ()
     _sources: tuple[Iterable[tuple[str, Frame]], ...] = field(default=(), repr=False)
 
     @property
@@ -87,13 +89,16 @@ class CalibrationSet:
                     break
 
 
-def gather(paths: Sequence[Path], limit: int = 512, progress: Progress = silent) -> CalibrationSet:
+def gather(
+    paths: Sequence[Path], limit: int = 512, progress: Progress = silent, bit_depth: str = "16"
+) -> CalibrationSet:
     """Look at every frame once.
 
     Args:
         paths: images, folders, videos, bags, and at most one COCO annotation file.
         limit: of more frames than this, as many are taken, evenly spread.
         progress: shows how many frames were looked at.
+        bit_depth: of 16-bit images, 8 to 16 or `auto`.
 
     Raises:
         SourceError: a path has nothing to read.
@@ -109,6 +114,8 @@ def gather(paths: Sequence[Path], limit: int = 512, progress: Progress = silent)
     sources = [
         labels.source() if labels and own else open_source(path) for path, own in zip(paths, labelled, strict=True)
     ]
+    for source in sources:
+        source.bit_depth = bit_depth
     found = list(progress(_look(sources, labelled, failures), "frames", None))
     for source in sources:
         failures.extend(source.failures)
@@ -125,6 +132,7 @@ def gather(paths: Sequence[Path], limit: int = 512, progress: Progress = silent)
         tuple(each for each in distinct if each in held),
         tuple(failures),
         len(found) - len({each.digest for each in found}),
+        tuple(line for source in sources for line in source.warnings.lines()),
         tuple(sources),
     )
 
@@ -170,6 +178,8 @@ def _look(
 
 def _digest(frame: Frame) -> str:
     digest = hashlib.sha256(f"{frame.encoding} {frame.width} {frame.height} {frame.step}".encode())
+    if frame.bit_depth != FULL_DEPTH:
+        digest.update(str(frame.bit_depth).encode())
     digest.update(np.ascontiguousarray(frame.data).data)
     return digest.hexdigest()
 

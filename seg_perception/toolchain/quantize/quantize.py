@@ -218,6 +218,7 @@ def frames_summary(frames: CalibrationSet) -> str:
     if frames.failures:
         lines.append(f"{len(frames.failures)} could not be read:")
         lines += [f"  skipped: {failure}" for failure in frames.failures]
+    lines += [f"warning: {line}" for line in frames.warnings]
     if frames.labels is not None and frames.labels.missing:
         absent = frames.labels.missing
         lines.append(f"{len(absent)} labelled pictures are not there, such as {absent[0]}")
