@@ -20,8 +20,10 @@ from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from ..errors import FrameError
 from ..frame import Frame
 from ..messages.calibration import Calibration
+from ..sources.bit_depth import BitDepth
 from ..sources.serialized import frame_from_compressed_image, frame_from_image
 from .absence import Absence, Sought, explain
 from .ages import AgeJudge, Verdict
@@ -148,6 +150,7 @@ class Camera:
         self._node = node
         self._doorbell = doorbell
         self._judge = AgeJudge(settings.max_age)
+        self._bit_depth = BitDepth(settings.bit_depth)
         self._rhythm = Rhythm()
         self._slot: Taken | None = None
         self._looked = self.since
@@ -173,6 +176,8 @@ class Camera:
 
     def apply(self, settings: CameraSettings) -> None:
         """Take over parameters that may change at any time; called by the executor."""
+        if settings.bit_depth != self.settings.bit_depth:
+            self._bit_depth = BitDepth(settings.bit_depth)
         self.settings = settings
         if settings.enabled and self._images is None:
             self._judge = AgeJudge(settings.max_age)
@@ -226,9 +231,17 @@ class Camera:
         Raises:
             FrameError: it cannot be used.
         """
-        if self._compressed:
-            return frame_from_compressed_image(taken.data, self.settings.name)
-        return frame_from_image(taken.data, self.settings.name, through_cv_bridge)
+        settings = self.settings
+        if not self._compressed:
+            return self._bit_depth.apply(frame_from_image(taken.data, settings.name, through_cv_bridge))
+        try:
+            frame = frame_from_compressed_image(taken.data, settings.name, settings.max_pixels)
+        except FrameError as error:
+            if error.kind != "size":
+                raise
+            limit = f"cameras.{settings.name}.max_image_size is {settings.max_image_size}"
+            raise FrameError(error.kind, f"{error}; {limit}") from error
+        return self._bit_depth.apply(frame)
 
     def judge(self, frame: Frame, taken: Taken, now_ns: int) -> Verdict:
         """Judge the age of a frame that was taken; `now_ns` is the ROS clock."""

@@ -185,6 +185,7 @@ def camera_status(
         "received_hz": f"{(counted.received - before.received) / elapsed:.2f}" if elapsed > 0 else "nan",
         "processed_hz": f"{(counted.processed - before.processed) / elapsed:.2f}" if elapsed > 0 else "nan",
         **{f"dropped_{cause}": count for cause, count in counted.dropped.items()},
+        **{f"warned_{kind}": count for kind, count in counted.warned.items()},
         **{f"latency_p{part}_ms": f"{1e3 * percentile(counted.latencies, part / 100):.1f}" for part in (50, 95, 99)},
         "clock_mismatches": counted.mismatched,
         "stamps": camera.doubt or "believed",

@@ -13,11 +13,13 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from ..backend.base import RunOptions
 from ..classes import ROAD_GROUPS
 from ..errors import ConfigurationError
+from ..frame import FULL_DEPTH, MAX_SIDE
 from ..pipeline.options import SegmenterOptions
 from ..pipeline.output_size import OutputSize
 from ..pipeline.overlay import BOTH, OverlayStyle
 from ..pipeline.select import SelectOptions
 from ..pipeline.track import TrackerOptions
+from ..sources.bit_depth import check_bit_depth
 from ..sources.share import find_model, share_directory
 
 # When a parameter is read.
@@ -27,6 +29,7 @@ RELOAD = "read when the node is configured, and again on a call of ~/reload"
 LIVE = "may be changed at any time"
 
 TRANSPORTS = ("raw", "compressed")
+_SIZE = re.compile(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}\Z")
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
 
@@ -172,6 +175,20 @@ CAMERA_SCHEME = (
         RELOAD,
         "image of the region in which nothing is reported (non-zero = ignored), such as the ego hood; '' for none",
     ),
+    ParameterSpec(
+        "max_image_size",
+        "4096x4096",
+        LIVE,
+        "compressed images with more pixels than this width x height are refused before they are decoded; a few "
+        "kilobytes can claim any size",
+    ),
+    ParameterSpec(
+        "bit_depth",
+        str(FULL_DEPTH),
+        LIVE,
+        "bits that the camera uses of each 16-bit channel, 8 to 16, or 'auto' for the largest value seen so far",
+        any_type=True,
+    ),
     ParameterSpec("enabled", True, LIVE, "whether the camera is subscribed to; one that is not costs nothing"),
     *(
         ParameterSpec(
@@ -184,7 +201,16 @@ CAMERA_SCHEME = (
 
 @dataclass(frozen=True, slots=True)
 class CameraSettings:
-    """Parameters `cameras.NAME.*`; `max_age` is in seconds, `options` are those of the node but for the thresholds."""
+    """Parameters `cameras.NAME.*`; `options` are those of the node but for the thresholds.
+
+    Attributes:
+        max_age: in seconds.
+        max_image_size: most pixels of a compressed image, as text WIDTHxHEIGHT.
+        bit_depth: 8 to 16, or `auto`.
+
+    Raises:
+        ConfigurationError: a value is impossible.
+    """
 
     name: str
     topic: str
@@ -192,7 +218,29 @@ class CameraSettings:
     max_age: float
     ignore_mask: str
     enabled: bool = True
+    max_image_size: str = "4096x4096"
+    bit_depth: str = str(FULL_DEPTH)
     options: SegmenterOptions = field(default_factory=SegmenterOptions)
+
+    def __post_init__(self) -> None:
+        prefix = f"cameras.{self.name}"
+        if self.transport not in TRANSPORTS:
+            raise ConfigurationError(f"{prefix}.transport: expected {' or '.join(TRANSPORTS)}, got {self.transport!r}")
+        if not _SIZE.match(self.max_image_size) or not 0 < self.max_pixels <= MAX_SIDE * MAX_SIDE:
+            raise ConfigurationError(
+                f"{prefix}.max_image_size: expected WIDTHxHEIGHT such as 3840x2160, at most {MAX_SIDE} pixels a side, "
+                f"got {self.max_image_size!r}"
+            )
+        try:
+            check_bit_depth(self.bit_depth)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{prefix}.bit_depth: {error}") from error
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels of a compressed image."""
+        width, _, height = self.max_image_size.partition("x")
+        return int(width) * int(height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,12 +345,8 @@ def _cameras(values: Mapping[str, Any], options: SegmenterOptions) -> tuple[Came
     for name in check_camera_names(values["camera_names"]):
         own = {spec.name: values[f"cameras.{name}.{spec.name}"] for spec in CAMERA_SCHEME}
         thresholds = [own.pop(f"thresholds.{group}") for group in ROAD_GROUPS]
-        settings = CameraSettings(name, **own, options=_with_thresholds(options, thresholds))
-        if settings.transport not in TRANSPORTS:
-            raise ConfigurationError(
-                f"cameras.{name}.transport: expected {' or '.join(TRANSPORTS)}, got {settings.transport!r}"
-            )
-        cameras.append(settings)
+        own["bit_depth"] = str(own["bit_depth"])
+        cameras.append(CameraSettings(name, **own, options=_with_thresholds(options, thresholds)))
     return tuple(cameras)
 
 

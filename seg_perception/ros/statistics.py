@@ -31,6 +31,7 @@ class CameraSnapshot:
         last_frame: when the last frame was taken, on the monotonic clock; negative before the first.
         last_fault: text of the last fault, empty for none.
         last_fault_time: when that was, on the monotonic clock.
+        warned: frames that were used although something was odd about their image, by kind.
         mismatched: processed frames whose stamps are not of the node's clock, so that they have no latency.
     """
 
@@ -42,6 +43,7 @@ class CameraSnapshot:
     last_fault: str = ""
     mismatched: int = 0
     last_fault_time: float = -1.0
+    warned: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def faults(self) -> int:
@@ -56,7 +58,7 @@ MODEL_OUTPUT = "model_output"
 # Under way when something failed that was no fault of the frame.
 FAILURE = "failure"
 # Causes that are always listed, so that a chart of them has no gaps; others appear when they occur.
-CAUSES = (SUPERSEDED, LOST, TOO_OLD, "encoding", "layout", "size", "compressed", "message", MODEL_OUTPUT)
+CAUSES = (SUPERSEDED, LOST, TOO_OLD, "encoding", "layout", "size", "compressed", "memory", "message", MODEL_OUTPUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class CameraStatistics:
         self._last_fault = ""
         self._last_fault_time = -1.0
         self._mismatched = 0
+        self._warned: Counter[str] = Counter()
 
     @property
     def last_frame(self) -> float:
@@ -124,6 +127,11 @@ class CameraStatistics:
             if fault:
                 self._last_fault, self._last_fault_time = fault, monotonic()
 
+    def warned(self, kind: str) -> None:
+        """Count a frame that was used although something was odd about its image."""
+        with self._lock:
+            self._warned[kind] += 1
+
     def recent(self) -> Recent:
         """What was counted in the last seconds, if it is asked for regularly."""
         with self._lock:
@@ -154,6 +162,7 @@ class CameraStatistics:
                 self._last_fault,
                 self._mismatched,
                 self._last_fault_time,
+                dict(self._warned),
             )
 
 

@@ -218,6 +218,9 @@ class Worker:
         except FrameError as error:
             self._drop(camera, error.kind, str(error))
             return None
+        for warning in frame.warnings:
+            camera.statistics.warned(warning.kind)
+            self._report(camera.settings.name, f"image {warning.kind}", warning.text)
         now_ns = self._now_ns()
         verdict = camera.judge(frame, taken, now_ns)
         if verdict.news:

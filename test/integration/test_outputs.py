@@ -260,3 +260,48 @@ def test_two_cameras_have_topics_of_their_own(start_node: Callable[..., NodeProc
     assert not pixels_of(right).any()
     wait_for(lambda: node.count("processed", "camera left"), "diagnostics of the left camera")
     wait_for(lambda: node.count("processed", "camera right"), "diagnostics of the right camera")
+
+
+def test_limits_of_compressed_images_and_bit_depth_follow_the_camera(
+    start_node: Callable[..., NodeProcess], model: object
+) -> None:
+    node = start_node(
+        "limited",
+        model=model,
+        autostart=True,
+        camera_names=["jpeg", "wide"],
+        overlay_figures=False,
+        score_threshold=1.0,
+        **{
+            "cameras.jpeg.topic": "/limited_jpeg",
+            "cameras.jpeg.transport": "compressed",
+            "cameras.jpeg.max_image_size": "320x100",
+            "cameras.wide.topic": "/limited_wide",
+            "cameras.wide.bit_depth": 10,
+        },
+    )
+    node.wait_state("active")
+    scene = street()
+    frame = image_message(bgr(scene))
+    data = cv2.imencode(".png", bgr(scene))[1].tobytes()
+    message = CompressedImage(header=frame.header, format="png", data=data)
+    node.lose(message, "size", "/limited_jpeg/compressed", "camera jpeg")
+    assert "cameras.jpeg.max_image_size is 320x100" in node.values("camera jpeg")["last_fault"]
+    (refused,) = node.set(cameras__jpeg__max_image_size="huge")
+    assert "expected WIDTHxHEIGHT" in refused.reason
+    assert node.set(cameras__jpeg__max_image_size="1920x1080")[0].successful
+    node.process(message, node.output(Image, "jpeg/instance_map"), "/limited_jpeg/compressed")
+
+    grey = image_message(np.full((48, 64), 512, np.uint16), "mono16")
+    overlays = node.output(Image, "wide/overlay")
+    assert abs(np.median(pixels_of(node.process(grey, overlays, "/limited_wide"))) - 128) <= 1
+    assert node.set(cameras__wide__bit_depth="16")[0].successful
+    grey = image_message(np.full((48, 64), 512, np.uint16), "mono16")
+    assert np.median(pixels_of(node.process(grey, overlays, "/limited_wide"))) == 2
+    (refused,) = node.set(cameras__wide__bit_depth="17")
+    assert "cameras.wide.bit_depth" in refused.reason
+    # Ten frames that use few of the bits: a word, once, counted.
+    for _ in range(12):
+        node.process(image_message(np.full((48, 64), 512, np.uint16), "mono16"), overlays, "/limited_wide")
+    wait_for(lambda: node.count("warned_bit_depth", "camera wide") == 1, "the hint is counted")
+    node.wait_log("bit depth")
