@@ -6,6 +6,7 @@ Format: the PNG specification (third edition), sections 5 and 11.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ _MOST_CHUNKS = 32_768
 # all of it, whatever the image needs.
 _DEFLATE_RATIO = 1032
 _IDAT_SLACK = 65536
+# Without an intact one of these nothing can be decoded.
+_CRITICAL = (b"IHDR", b"PLTE", b"IDAT")
 # Text and colour profiles inflate without bound, animations have sizes of their own; no decoder gets to see them.
 _KEPT = {b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs", b"tIME", b"eXIf"}
 
@@ -45,6 +48,9 @@ def read_png(data: memoryview, remedy: str) -> ImageHeader:
     orientation, stored, count, frames, ended = 1, 0, 0, 0, False
     for kind, begin, length in _chunks(data):
         count += 1
+        if kind in _CRITICAL and not _is_intact(data, begin, length):
+            # libpng would say so, too, but with a line on stderr for each image.
+            raise damaged(f"a PNG whose {kind.decode()} chunk is damaged (its checksum is another)", remedy)
         if kind == b"IDAT":
             stored += length
         elif kind == b"eXIf":
@@ -71,6 +77,12 @@ def without_extras(data: memoryview) -> bytes | memoryview:
     if len(kept) == len(chunks):
         return data
     return b"".join((PNG_START, *(data[chunk.begin - 8 : chunk.begin + chunk.length + 4] for chunk in kept)))
+
+
+def _is_intact(data: memoryview, begin: int, length: int) -> bool:
+    """Whether the checksum of a chunk, over its kind and its data, is the one that follows it."""
+    end = begin + length
+    return zlib.crc32(data[begin - 4 : end]) == int.from_bytes(data[end : end + 4], "big")
 
 
 def _chunks(data: memoryview) -> Iterator[_Chunk]:

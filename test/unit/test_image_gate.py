@@ -319,3 +319,21 @@ def test_mutated_files_give_an_image_or_a_source_error(tmp_path: Path):
         path.write_bytes(mutations(images[index % len(images)], random))
         with contextlib.suppress(SourceError):
             assert read_image(path).width > 0
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE", b"IDAT"])
+def test_a_damaged_png_is_refused_before_its_decoder_writes_to_the_log(
+    kind: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray(png(300, 200, 8, 3))
+    checksum = data.index(kind) + 4 + int.from_bytes(data[data.index(kind) - 4 : data.index(kind)], "big")
+    data[checksum] ^= 1
+    with pytest.raises(FrameError, match=f"{kind.decode()} chunk is damaged"):
+        decode_compressed(bytes(data))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_png_whose_text_is_damaged_is_decoded() -> None:
+    text = bytearray(png_chunk(b"tEXt", b"a\0text"))
+    text[-1] ^= 1
+    assert to_bgr(decode_compressed(png(8, 8, between=bytes(text)))).shape == (8, 8, 3)
