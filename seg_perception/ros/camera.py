@@ -133,6 +133,7 @@ class Camera:
         info: the newest calibration.
         absence: why no frames come; None while they do.
         since: when it was subscribed to, on the monotonic clock.
+        looked: when the worker last looked for a frame, on the monotonic clock.
         resolved_topic, resolved_info_topic: full names, after namespace and remapping.
     """
 
@@ -153,7 +154,7 @@ class Camera:
         self._bit_depth = BitDepth(settings.bit_depth)
         self._rhythm = Rhythm()
         self._slot: Taken | None = None
-        self._looked = self.since
+        self.looked = self.since
         self._compressed = settings.transport == "compressed"
         self._topics = camera_topics(node, settings)
         self.resolved_topic = str(node.resolve_topic_name(self._topics.image))
@@ -192,7 +193,7 @@ class Camera:
             handed, self._slot = self._slot, None
         images = self._images
         taken = images.take() if images else None
-        looked, self._looked = self._looked, monotonic()
+        looked, self.looked = self.looked, monotonic()
         if handed is not None:
             self._rhythm.arrived(handed.arrived, handed.missed)
         if taken is None:
@@ -205,7 +206,7 @@ class Camera:
         # The middleware's time is that of a clock that can be set; it came after the last look in any case.
         now_ns = time_ns()
         waited = max(0.0, (now_ns - (info.get("received_timestamp") or now_ns)) / 1e9)
-        newest = Taken(bytes(message), max(looked, self._looked - waited), missed)
+        newest = Taken(bytes(message), max(looked, self.looked - waited), missed)
         self._rhythm.arrived(newest.arrived, missed)
         return newest
 
@@ -264,7 +265,8 @@ class Camera:
         images, infos = self._images, self._infos
         before = self.absence.kind if self.absence else ""
         self.absence = None
-        if images and infos and monotonic() - max(self.since, self.statistics.last_frame) > QUIET_SECONDS:
+        # While the worker is busy nobody looks, and the camera is not to blame.
+        if images and infos and self.looked - max(self.since, self.statistics.last_frame) > QUIET_SECONDS:
             images.follow()
             infos.follow()
             self.absence = self._explain(images)
@@ -284,7 +286,7 @@ class Camera:
         except BaseException:
             images.destroy()
             raise
-        self.since = self._looked = monotonic()
+        self.since = self.looked = monotonic()
         self._gaps.forget()
         with self._doorbell.rung:
             self._images, self._infos = images, infos

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import isnan, nan
+from math import inf, isnan, nan
 from time import monotonic
 from typing import Any
 
@@ -45,6 +45,7 @@ class CameraState:
         qos: what is asked of publishers.
         absence: why no frames come; None while they do.
         doubt: why stamps are not believed; empty when they are.
+        looked: when the worker last looked for a frame, on the monotonic clock.
     """
 
     topic: str = ""
@@ -55,6 +56,7 @@ class CameraState:
     qos: str = ""
     absence: Absence | None = None
     doubt: str = ""
+    looked: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,8 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
         return DiagnosticStatus.STALE, f"the node is {phase}"
     if not camera.enabled:
         return DiagnosticStatus.OK, "disabled by parameter cameras.NAME.enabled; not subscribed"
-    silence = now - max(counted.last_frame, camera.since)
+    # A camera that nobody looks at, because the worker is busy, is not silent.
+    silence = min(now, camera.looked) - max(counted.last_frame, camera.since)
     if counted.last_frame < 0 or silence > max(_SILENT_SECONDS, _SILENT_PERIODS * elapsed):
         return _judge_silence(camera, silence)
     faults, processed = counted.faults - before.faults, counted.processed - before.processed

@@ -226,7 +226,8 @@ class SegmenterNode(GuardedNode):
         opening = self._opening = Opening(self.get_logger(), settings)
         self._openings = [*(earlier for earlier in self._openings if not earlier.ended(0.0)), opening]
         try:
-            return opening.wait(self.context.ok, self._diagnostics.publish_if_due)
+            meanwhile = self.guard.wrap("diagnostics", self._diagnostics.publish_if_due)
+            return opening.wait(self.context.ok, meanwhile)
         finally:
             self._opening = None
 
@@ -310,4 +311,5 @@ class SegmenterNode(GuardedNode):
             qos=camera.qos,
             absence=camera.absence,
             doubt=camera.doubt,
+            looked=camera.looked,
         )
