@@ -204,6 +204,10 @@ def percentile(ordered: Iterable[float], part: float) -> float:
     return values[max(rank, 1) - 1] if values else float("nan")
 
 
+# Kinds of faults are named after cameras and topics, which come and go.
+_MOST_KINDS = 1000
+
+
 class FaultLog:
     """Decides which faults are logged: each kind once per period."""
 
@@ -222,6 +226,9 @@ class FaultLog:
             if now - self._logged.get(kind, -self._period) < self._period:
                 self._silent[kind] += 1
                 return ""
+            if len(self._logged) >= _MOST_KINDS:
+                self._logged = {kind: time for kind, time in self._logged.items() if now - time < self._period}
+                self._silent = Counter({kind: self._silent[kind] for kind in self._logged})
             self._logged[kind] = now
             more = self._silent.pop(kind, 0)
         return f"{text} ({more} more like this since it was last logged)" if more else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import replace
 from threading import Thread
 from typing import Any
 
@@ -111,6 +112,27 @@ def test_faults_are_logged_once_per_kind_and_period(monkeypatch: pytest.MonkeyPa
     assert [log.admit("a", "A"), log.admit("a", "A"), log.admit("b", "B")] == ["A", "", "B"]
     now = 60.0
     assert log.admit("a", "A") == "A (1 more like this since it was last logged)"
+
+
+def test_kinds_of_faults_that_come_and_go_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("seg_perception.ros.statistics.monotonic", lambda: now)
+    log = FaultLog(10.0)
+    for number in range(5000):
+        now += 1.0
+        assert log.admit(f"camera {number}", "A")
+        assert not log.admit(f"camera {number}", "A")
+    assert len(log._logged) <= 1000
+    assert len(log._silent) <= 1000
+    assert not log.admit("camera 4999", "A")
+
+
+def test_a_camera_is_not_silent_while_the_worker_is_busy_and_nobody_looks() -> None:
+    frames = CameraSnapshot(received=20, processed=10, last_frame=80.0)
+    busy = CameraState("/front/image_raw", 1, frames, since=0.0, looked=80.0)
+    assert camera_status("active", busy, frames, elapsed=1.0, now=100.0).level == DiagnosticStatus.OK
+    silent = replace(busy, looked=99.5)
+    assert camera_status("active", silent, frames, elapsed=1.0, now=100.0).message.startswith("no frame for 19.5 s")
 
 
 def test_a_camera_s_status_says_why() -> None:
