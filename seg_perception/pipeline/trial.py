@@ -6,14 +6,16 @@ must not go with it.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from signal import Signals
+from signal import SIGKILL, Signals
 from threading import Thread
 from time import monotonic
 
@@ -26,6 +28,8 @@ _CODE = "from seg_perception.pipeline.trial import serve; serve()"
 _LOOK_SECONDS = 0.1
 # The trial gives way to the node that works.
 _NICENESS = 10
+# PR_SET_PDEATHSIG of prctl(2): the signal that a process gets when the thread that started it ends.
+_DEATH_SIGNAL = 1
 
 
 def try_model(
@@ -95,6 +99,8 @@ def _answer(process: subprocess.Popen[str], asked: str, limit: float, running: C
 def serve() -> None:
     """Be that process: read what to open, open and run it, write the outcome as a line of JSON."""
     os.nice(_NICENESS)
+    with suppress(AttributeError):  # Linux only; what hangs in native code may keep the thread below from running
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, SIGKILL)
     asked = json.loads(sys.stdin.readline())
     Thread(target=_end_with_parent, daemon=True).start()
     problem = _problem(Path(asked["path"]), asked["backend"], RunOptions(**asked["run"]))

@@ -96,7 +96,8 @@ class Opening:
             path = model_path(settings.model)
             if trial and is_tried(path):
                 try_model(path, settings.backend, settings.run, limit=self._limit, running=lambda: not self._given_up)
-            result = open_segmenter(log, settings)
+            # What hung in the trial until it was given up would hang here, too.
+            result = self.give_up() if self._given_up else open_segmenter(log, settings)
         except BaseException as error:
             result = error
         with self._lock:
