@@ -91,12 +91,11 @@ class Session:
         Raises:
             ConfigurationError: a topic cannot be subscribed to, or the model is still at work since it was stopped.
         """
-        if self._stuck_worker is not None and not self._stuck_worker.stop(0.0):
+        if not self._is_idle():
             raise ConfigurationError(
-                f"activate: expected an idle model, got one that is still at it: {self._stuck_worker.activity_text()}; "
-                "clean up and configure, which opens the model again"
+                f"activate: expected an idle model, got one that is still at it: {self.stuck(0.0)}; clean up and "
+                "configure, which opens the model again"
             )
-        self._stuck_worker = None
         self._doorbell = Doorbell()
         try:
             for settings in self._settings.cameras:
@@ -109,23 +108,19 @@ class Session:
         self._start_worker()
         self._timer = self._node.create_timer(_LOOK_SECONDS, self._look_after_cameras, clock=steady_clock())
 
-    def deactivate(self, patience: float | None = None) -> bool:
+    def deactivate(self, patience: float | None = None) -> None:
         """End the work and unsubscribe; without effect when not active.
 
         Args:
             patience: seconds to wait for frames in progress; None for as long as the watchdog waits.
-
-        Returns:
-            Whether the work has ended.
         """
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
             self._node.destroy_timer(timer)
-        ended = self._stop_worker(patience)
+        self._stop_worker(patience)
         while self.cameras:
             self.cameras.pop().destroy()
-        return ended
 
     def exchange(self, segmenter: Segmenter) -> None:
         """Go on with another model from the next frame on; the subscriptions and topics stay.
@@ -137,7 +132,8 @@ class Session:
             Exception: something about the new model cannot be used; the old one goes on, and the new one is closed.
         """
         working = self._worker is not None
-        ended = self._stop_worker()
+        self._stop_worker()
+        ended = self._is_idle()
         before, stages = self._segmenter, self.stages
         if segmenter.spec.class_names == before.spec.class_names:
             # Tracks know classes by their place in the model.
@@ -176,13 +172,11 @@ class Session:
         Returns:
             Whether everything is released; the model is not while it is at work.
         """
-        ended = self.deactivate(patience)
-        if self._stuck_worker is not None:
-            ended = self._stuck_worker.stop(0.0)
+        self.deactivate(patience)
         for outputs in self._outputs.values():
             outputs.destroy()
         self._outputs.clear()
-        if ended:
+        if self._is_idle():
             self._segmenter.close()
         else:
             self.leaked = True
@@ -231,33 +225,44 @@ class Session:
         )
         self._worker.start()
 
-    def _stop_worker(self, patience: float | None = None) -> bool:
+    def _stop_worker(self, patience: float | None = None) -> None:
         worker, self._worker = self._worker, None
-        if worker is None:
-            return True
-        ended = worker.stop(self._stuck_seconds() if patience is None else patience)
-        if not ended:
+        if worker is not None and not worker.stop(self._stuck_seconds() if patience is None else patience):
             self._stuck_worker = worker
             self._node.get_logger().error(
-                f"the worker does not end: {worker.activity_text()}; it is left alone, with the memory of its model"
+                f"the worker does not end: {self.stuck(0.0)}; it is left alone, with the memory of its model"
             )
-        return ended
+
+    def _is_idle(self) -> bool:
+        """Whether no worker that was stopped is still at work on the model that is open."""
+        if self._stuck_worker is not None and self._stuck_worker.stop(0.0):
+            self._stuck_worker = None
+        return self._stuck_worker is None
 
     def _stuck_seconds(self) -> float:
         """Seconds after which one step of the worker's work has taken too long."""
-        usual = sum(self.stages.medians().values()) or self._segmenter.warm_up_seconds
-        return max(_STUCK_SECONDS, _STUCK_BATCHES * usual)
+        # Stages are told per frame; what a step works on is a batch.
+        batch = sum(self.stages.medians().values()) * self._segmenter.largest_batch
+        return max(_STUCK_SECONDS, _STUCK_BATCHES * (batch or self._segmenter.warm_up_seconds))
 
-    def stuck(self) -> str:
-        """What the worker has been at for too long, for people; empty while it is not."""
+    def stuck(self, limit: float | None = None) -> str:
+        """What the worker has been at for too long, for people; empty while it is not.
+
+        Args:
+            limit: seconds that are too long; None for those of the watchdog.
+        """
         worker = self._worker or self._stuck_worker
         activity = worker.activity if worker else None
-        if worker is None or activity is None or monotonic() - activity.since <= self._stuck_seconds():
+        seconds = monotonic() - activity.since if activity else 0.0
+        if activity is None or seconds <= (self._stuck_seconds() if limit is None else limit):
             return ""
-        return worker.activity_text()
+        return f"{activity.what} for {seconds:.1f} s"
 
     def _look_after_cameras(self) -> None:
         """Say why no frames come from a camera, once per change, and when they come."""
+        if self._worker is None and self._is_idle():
+            # A reload failed while the model was stuck, and nobody served the cameras since.
+            self._start_worker()
         for camera in self.cameras:
             name = camera.settings.name
             try:

@@ -122,11 +122,6 @@ class Worker:
         self._abandoned = self._thread.is_alive()
         return not self._abandoned
 
-    def activity_text(self) -> str:
-        """What it is at and for how long, for people."""
-        activity = self.activity
-        return f"{activity.what} for {monotonic() - activity.since:.1f} s" if activity else "waiting for frames"
-
     def _run(self) -> None:
         try:
             while not self._ended:
@@ -145,6 +140,8 @@ class Worker:
                 camera.statistics.dropped(FAILURE, f"{type(error).__name__}: {error}")
             if not self._ended:
                 self._fail(error)
+        finally:
+            self.activity = None
 
     def _wait_for_others(self) -> None:
         """With some frames at hand, wait for those of other cameras that are due, where that is wanted and a gain."""
@@ -183,6 +180,8 @@ class Worker:
         cameras: list[tuple[Camera, Outputs]] = []
         read: list[float] = []
         for camera, outputs in list(self._cameras):
+            if self._ended:
+                break
             begin = perf_counter()
             taken = self._take(camera)
             if taken is None:
@@ -245,7 +244,8 @@ class Worker:
                 self._doorbell.open = True
                 self._wake_executor()
                 self._doorbell.rung.wait(left)
-            self._doorbell.open = False
+            if not self._ended:  # else it is another worker's
+                self._doorbell.open = False
 
     def _finish_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None
@@ -261,12 +261,11 @@ class Worker:
             for camera, _ in batch.cameras:
                 self._lose(camera, error.kind, str(error))
             return
-        if self._abandoned:
-            for camera, _ in batch.cameras:
-                self._in_hand.remove(camera)
-            return
         self._stages.began(len(batch.cameras))
         for (camera, outputs), read, result in zip(batch.cameras, batch.read, results, strict=True):
+            if self._abandoned:
+                self._lose(camera, FAILURE, "a frame was not done in time, and its results are not published")
+                continue
             if isinstance(result, ModelOutputError):
                 self._lose(camera, MODEL_OUTPUT, str(result))
                 continue

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from integration.harness import NodeProcess, image_message, street, wait_for
 from sensor_msgs.msg import Image
 
+from seg_perception.ros import opening
+from seg_perception.ros.session import Session
+from seg_perception.ros.statistics import StageTimes
+
 # What a file of that name makes the node do, in this process and in those that it starts.
 PATCH = """
-import os, pathlib, signal, time
+import os, pathlib, re, signal, threading, time
 folder = pathlib.Path({folder!r})
 def hang(name):
     while (folder / name).exists():
@@ -22,15 +31,27 @@ def hang(name):
 from seg_perception.backend import registry
 from seg_perception.pipeline import host
 detect, open_model = host.HostBackend.detect, registry.open_model
-def slow(*arguments):
+busy, close = set(), host.HostBackend.close
+def slow(backend, *arguments):
     hang("detect")
-    return detect(*arguments)
+    if threading.current_thread().name == "segmenter_worker":
+        busy.add(id(backend))
+        hang("worker")
+        busy.discard(id(backend))
+    return detect(backend, *arguments)
+def closed(backend):
+    if id(backend) in busy:
+        (folder / "closed_at_work").touch()
+    close(backend)
 def opened(path, *arguments):
     if path.stem == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if path.stem == "native":
+        (folder / "native_began").touch()
+        re.match("(a+)+$", "a" * 60 + "b")  # for ever, and no other thread runs meanwhile
     hang("open")
     return open_model(path, *arguments)
-host.HostBackend.detect, host.open_model = slow, opened
+host.HostBackend.detect, host.HostBackend.close, host.open_model = slow, closed, opened
 from seg_perception.ros import outputs
 publish_labels = outputs.Outputs.publish_labels
 def labelled(*arguments):
@@ -84,6 +105,8 @@ def test_a_worker_that_is_stuck_is_said_and_waited_for_by_nobody(
     wait_for(said, "the model's status says that the worker is stuck")
     assert level(node) == DiagnosticStatus.ERROR
     assert "not served" in text(node, "camera camera")
+    # It sends, and is not looked at.
+    assert node.values()["no_frames_because"] == ""
     begin = time.monotonic()
     assert node.change("deactivate")
     assert time.monotonic() - begin < 10
@@ -116,6 +139,109 @@ def test_a_reload_frees_a_node_whose_model_is_stuck(patched: Callable[..., NodeP
     assert answer.success, answer.message
     node.process(image_message(street().picture, "rgb8"), results)
     wait_for(lambda: level(node) == DiagnosticStatus.OK, f"the model is well again: {text(node)}")
+
+
+def stick(node: NodeProcess, tmp_path: Path) -> None:
+    """Have the worker hang in the model; others may run it."""
+    (tmp_path / "worker").touch()
+    node.publisher().publish(image_message(street().picture, "rgb8"))
+    wait_for(lambda: "stuck" in text(node), "stuck")
+
+
+def test_a_model_that_is_stuck_is_not_closed_under_its_worker(
+    patched: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    node = patched("at_work", autostart=True)
+    node.wait_state("active")
+    results = node.output(Image, "instance_map")
+    node.process(image_message(street().picture, "rgb8"), results)
+    stick(node, tmp_path)
+    assert node.change("deactivate")
+    answer = node.reload()
+    assert answer.success, answer.message
+    assert not (tmp_path / "closed_at_work").exists()
+    (tmp_path / "worker").unlink()
+    assert node.change("activate")
+    node.process(image_message(street().picture, "rgb8"), results)
+    assert node.end(signal.SIGTERM) < 2
+
+
+def test_a_stuck_model_that_ends_after_a_failed_reload_goes_on(
+    patched: Callable[..., NodeProcess], tmp_path: Path
+) -> None:
+    node = patched("resumes", autostart=True)
+    node.wait_state("active")
+    results = node.output(Image, "instance_map")
+    node.process(image_message(street().picture, "rgb8"), results)
+    stick(node, tmp_path)
+    (tmp_path / "labels").touch()
+    assert not node.reload().success
+    (tmp_path / "labels").unlink()
+    assert "stuck" in text(node)
+    (tmp_path / "worker").unlink()
+    node.process(image_message(street().picture, "rgb8"), results)
+    # The frame that was given up is told.
+    assert node.count("dropped_failure") == 1
+    node.set(model="missing.onnx")
+    assert not node.reload().success
+    wait_for(lambda: "missing.onnx" in text(node) and "stuck" not in text(node), "nothing is stuck any more")
+
+
+def test_a_model_that_is_stuck_no_more_is_told_so(patched: Callable[..., NodeProcess], tmp_path: Path) -> None:
+    node = patched("recovers", autostart=True)
+    node.wait_state("active")
+    stick(node, tmp_path)
+    assert node.change("deactivate")
+    assert "stuck" in text(node)
+    (tmp_path / "worker").unlink()
+    wait_for(lambda: level(node) == DiagnosticStatus.OK, f"inactive, and no longer stuck: {text(node)}")
+    assert node.change("activate")
+
+
+def test_what_was_given_up_while_it_was_tried_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hung(*_: object, running: Callable[[], bool], **__: object) -> None:
+        while running():
+            time.sleep(0.01)
+
+    opened: list[object] = []
+    monkeypatch.setattr(opening, "model_path", Path)
+    monkeypatch.setattr(opening, "try_model", hung)
+    monkeypatch.setattr(opening, "open_segmenter", lambda *arguments: opened.append(arguments))
+    settings: Any = SimpleNamespace(open_timeout=60.0, model="hangs.onnx", backend="", run=None)
+    attempt = opening.Opening(None, settings, trial=True)
+    attempt.give_up()
+    assert attempt.ended(10.0)
+    assert not opened
+
+
+TRIAL = """
+import sys
+from pathlib import Path
+from seg_perception.backend.base import RunOptions
+from seg_perception.pipeline.trial import try_model
+try_model(Path(sys.argv[1]), "", RunOptions(), limit=600)
+"""
+
+
+def test_a_trial_ends_with_its_node_whatever_it_is_at(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(PATCH.format(folder=str(tmp_path)))
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    node = psutil.Popen([sys.executable, "-c", TRIAL, str(tmp_path / "native.onnx")], env=environment)
+    wait_for((tmp_path / "native_began").exists, "the trial hangs in native code", timeout=60.0)
+    (trial,) = node.children()
+    node.kill()
+    node.wait()
+    gone, _ = psutil.wait_procs([trial], timeout=20.0)
+    assert gone
+
+
+@pytest.mark.parametrize(("cameras", "seconds"), [(1, 2.0), (6, 9.0)])
+def test_the_watchdog_allows_for_batches_of_several_cameras(cameras: int, seconds: float) -> None:
+    stages = StageTimes()
+    stages.add({"model": 0.2, "paint": 0.1})
+    segmenter = SimpleNamespace(largest_batch=cameras, warm_up_seconds=0.1)
+    session: Any = SimpleNamespace(stages=stages, _segmenter=segmenter)
+    assert Session._stuck_seconds(session) == pytest.approx(seconds)
 
 
 def test_a_configure_that_hangs_is_said_and_has_a_limit(patched: Callable[..., NodeProcess], tmp_path: Path) -> None:
