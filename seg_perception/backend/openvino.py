@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from ..contract import INPUT_NAME, METADATA_KEY, ModelSpec
 from ..errors import BackendUnavailable, ConfigurationError, ModelError
 from .base import ModelOutputs, RunOptions, check_signature, model_identity
 from .batches import Arrays, run_in_parts
+
+# Otherwise the import of openvino tells a server of its maker, from a copy that it forks of this process, with all its
+# threads and locks.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 try:
     import openvino

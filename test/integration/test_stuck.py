@@ -235,6 +235,24 @@ def test_a_trial_ends_with_its_node_whatever_it_is_at(tmp_path: Path) -> None:
     assert gone
 
 
+def is_of(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process was started, or forked, by the node of a test."""
+    try:
+        return str(folder) in process.environ().get("PYTHONPATH", "")
+    except psutil.Error:
+        return False
+
+
+def test_a_reload_leaves_no_process_behind(patched: Callable[..., NodeProcess], tmp_path: Path) -> None:
+    node = patched("alone", autostart=True)
+    node.wait_state("active")
+    answer = node.reload()
+    assert answer.success, answer.message
+    others = [each for each in psutil.process_iter() if is_of(each, tmp_path) and each.pid != node.popen.pid]
+    _, left = psutil.wait_procs(others, timeout=5.0)
+    assert not left
+
+
 @pytest.mark.parametrize(("cameras", "seconds"), [(1, 2.0), (6, 9.0)])
 def test_the_watchdog_allows_for_batches_of_several_cameras(cameras: int, seconds: float) -> None:
     stages = StageTimes()

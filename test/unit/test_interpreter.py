@@ -75,3 +75,18 @@ def test_the_questions_of_the_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert answer.code == 0, answer.err
     assert answer.out.strip()
     assert sprung(folder) == ""
+
+
+def test_openvino_tells_its_maker_nothing_and_forks_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    code = "import seg_perception.backend.openvino, sys; print(*sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "openvino_telemetry.main" not in done.stdout.split()
+    assert not list(tmp_path.iterdir())
