@@ -88,6 +88,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(model_line(segmenter.identity))
         for recording in recordings:
             print(f"{recording.path}: {', '.join(recording.cameras)}")
+            for note in recording.notes:
+                print(f"{recording.path}: {note}")
         with tqdm(total=total, unit="frame", disable=None) as bar:
             outcome = run_job(job, segmenter, recordings, [lambda *_: bar.update()])
     _print(job, outcome)

@@ -88,6 +88,8 @@ def read_published(path: Path, instance_map: str, detections: str) -> Iterator[P
                 yield _frame(path, stamp, message, partner.detections)
             else:
                 yield _frame(path, stamp, partner, message.detections)
+        if bag.faults:
+            raise SourceError(f"{path}: {'; '.join(bag.faults[:3])}")
 
 
 def _read(path: Path, topic: str, kind: str, data: bytes) -> Any:
