@@ -93,7 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         with tqdm(total=total, unit="frame", disable=None) as bar:
             outcome = run_job(job, segmenter, recordings, [lambda *_: bar.update()])
     _print(job, outcome)
-    return 1 if outcome.record.fault_count or not outcome.record.total else 0
+    lost = outcome.record.fault_count or (outcome.earlier is not None and outcome.earlier.faults)
+    return 1 if lost or not outcome.record.total else 0
 
 
 def _each_by_itself(job: ReplayJob, arguments: argparse.Namespace) -> int:
