@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..files import writable_folder
+    from ..replay.films import absent
     from ..replay.job import run_job
     from ..replay.side_by_side import open_side_by_side
 
@@ -79,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (job.report, job.video):
         if path is not None:
             writable_folder(path.parent)
+    if job.report is not None:
+        absent(job.report, "--report")
     recordings = job.recordings()
     counts = [recording.count for recording in recordings if recording.count is not None]
     total = sum(counts) if len(counts) == len(recordings) else None
