@@ -188,7 +188,8 @@ def test_behind_damage_a_ros_1_bag_goes_on(tmp_path: Path):
 
 def test_a_stamp_of_ros_1_that_ros_2_cannot_hold_is_named(tmp_path: Path):
     late = message(ONE, IMAGE, 0)
-    late.header.stamp.sec = 2**31 + 5
+    # Written with the type of ROS 2, where ROS 1 has uint32.
+    late.header.stamp.sec = -5
     path = write1(tmp_path / "drive.bag", [("/c/image_raw", late, 5), ("/c/image_raw", message(ONE, IMAGE, 1), 6)])
     source = BagImages(path)
     assert stamps(source) == [1]
@@ -286,10 +287,11 @@ def test_names_of_old_metadata_begin_with_a_folder_that_may_have_another_name_no
 
 # MCAP files of others
 
+# Topic, encoding, type, encoding and text of the schema, messages.
+McapTopic = tuple[str, str, str, str, bytes, list[bytes]]
 
-def mcap(
-    path: Path, channels: Iterable[tuple[str, str, str, str, bytes, list[bytes]]], profile: str = "", **how: Any
-) -> Path:
+
+def mcap(path: Path, channels: Iterable[McapTopic], profile: str = "", **how: Any) -> Path:
     with path.open("wb") as file:
         writer = McapWriter(file, **how)
         writer.start(profile=profile)
@@ -301,7 +303,7 @@ def mcap(
     return path
 
 
-def camera(count: int = 2) -> tuple[str, str, str, str, bytes, list[bytes]]:
+def camera(count: int = 2) -> McapTopic:
     data = [bytes(TWO.serialize_cdr(message(TWO, IMAGE, index), IMAGE)) for index in range(count)]
     return "/front/image_raw", "cdr", IMAGE, "ros2msg", b"", data
 
@@ -551,7 +553,8 @@ def test_metadata_leads_nowhere_else(tmp_path: Path, name: str):
 
 
 @pytest.mark.parametrize("content", [
-    "!!python/object/apply:os.system ['touch OWNED']\n", "[" * 5000, "a: &a [x]\n", "", "rosbag2_bagfile_information: 7",
+    "!!python/object/apply:os.system ['touch OWNED']\n", "[" * 5000, "a: &a [x]\n", "",
+    "rosbag2_bagfile_information: 7",
 ])  # fmt: skip
 def test_odd_metadata_is_named_and_the_files_are_read(tmp_path: Path, content: str):
     bag = drive(tmp_path / "drive")
@@ -581,5 +584,5 @@ def test_a_compressed_file_of_nothing_but_zeros_is_not_unpacked(tmp_path: Path):
 ])  # fmt: skip
 def test_pointers_are_told_from_bags(tmp_path: Path, content: bytes):
     (tmp_path / "x.bag").write_bytes(content)
-    with pytest.raises(SourceError, match="pointer of Git LFS or git-annex .* git lfs pull"):
+    with pytest.raises(SourceError, match=r"pointer of Git LFS or git-annex .*`git lfs pull`"):
         BagImages(tmp_path / "x.bag")
