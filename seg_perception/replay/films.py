@@ -127,6 +127,6 @@ def _check(path: Path, frames: int) -> None:
         video.release()
     if not whole:
         raise ConfigurationError(
-            f"--video {path}: cannot be written whole ({max(count, 0)} of {frames} frames can be read again); make space "
-            "or choose another disk"
+            f"--video {path}: cannot be written whole ({max(count, 0)} of {frames} frames can be read again); make "
+            "space or choose another disk"
         )

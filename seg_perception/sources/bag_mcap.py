@@ -34,7 +34,8 @@ from .bag_storage import (
 )
 
 MAGIC = b"\x89MCAP0\r\n"
-_FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _CHUNK_INDEX, _STATISTICS, _DATA_END = 2, 3, 4, 5, 6, 8, 11, 15
+_HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK = range(1, 7)
+_CHUNK_INDEX, _STATISTICS, _DATA_END = 8, 11, 15
 _RECORD = struct.Struct("<BQ")
 _MESSAGE_HEAD = struct.Struct("<HIQQ")
 _CHUNK_HEAD = struct.Struct("<QQQI")
@@ -178,7 +179,7 @@ class McapStorage(Storage):
                 position += _RECORD.size + length
             except StorageError as error:
                 whole = False
-                following = _next_chunk(self._file, position + 1, end)
+                following = self._following(position, end)
                 where = f"the messages from byte {position} to {following} are damaged"
                 where = where if following is not None else f"ends early or is damaged after byte {position}"
                 self._report(f"{self._name}: {where} ({error_text(error)})")
@@ -187,6 +188,18 @@ class McapStorage(Storage):
             self._report(f"{self._name}: ends early, after byte {end}; messages at its end may be missing")
             whole = False
         return whole
+
+    def _following(self, position: int, end: int) -> int | None:
+        """Return where reading goes on behind damage: at the next record, if one begins there, or the next chunk."""
+        try:
+            _, length = _RECORD.unpack(read_at(self._file, position, _RECORD.size))
+            following = position + _RECORD.size + length
+            code, length = _RECORD.unpack(read_at(self._file, following, _RECORD.size))
+            if following < end and _HEADER <= code <= _DATA_END and following + _RECORD.size + length <= self._size:
+                return following
+        except StorageError:
+            pass
+        return _next_chunk(self._file, position + 1, end)
 
     def _look_at(self, code: int, position: int, length: int) -> None:
         if code in (_SCHEMA, _CHANNEL):
