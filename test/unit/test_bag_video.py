@@ -22,16 +22,13 @@ from seg_perception.sources.encodings import to_bgr
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
 VIDEO, PACKET = "foxglove_msgs/msg/CompressedVideo", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
-STORE.register(
-    get_types_from_msg("builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n", VIDEO)
-)
-STORE.register(
-    get_types_from_msg(
-        "std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\nuint8 flags\nbool is_bigendian\n"
-        "uint8[] data\n",
-        PACKET,
-    )
-)
+DEFINITIONS = {
+    VIDEO: "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n",
+    PACKET: "std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\nuint8 flags\n"
+    "bool is_bigendian\nuint8[] data\n",
+}
+for name, definition in DEFINITIONS.items():
+    STORE.register(get_types_from_msg(definition, name))
 SECOND = 10**9
 # Frames between two key frames.
 GROUP = 5
@@ -84,8 +81,8 @@ def write(path: Path, kind: str, format_: str, coded: list[tuple[int, bytes]]) -
 
 
 @pytest.mark.parametrize(("kind", "format_", "codec"), [
-    (VIDEO, "h264", "libx264"), (VIDEO, "h265", "libx265"), (PACKET, "h264_nvenc", "libx264"), (PACKET, "hevc", "libx265"),
-    (COMPRESSED_IMAGE, "h264", "libx264"), (PACKET, "h264;yuv420p;bgr8;bgr8", "libx264"),
+    (VIDEO, "h264", "libx264"), (VIDEO, "h265", "libx265"), (PACKET, "h264_nvenc", "libx264"),
+    (PACKET, "hevc", "libx265"), (COMPRESSED_IMAGE, "h264", "libx264"), (PACKET, "h264;yuv420p;bgr8;bgr8", "libx264"),
 ])  # fmt: skip
 def test_every_packet_becomes_its_frame(tmp_path: Path, kind: str, format_: str, codec: str):
     source = BagImages(write(tmp_path / "drive", kind, format_, packets(codec, 12)))
@@ -138,8 +135,8 @@ def test_without_pyav_it_is_said_what_to_install(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize(("format_", "start", "expected"), [
     ("jpeg", b"\xff\xd8\xff\xe0", None), ("bgr8; jpeg compressed bgr8", b"\xff\xd8\xff\xe0", None),
-    ("h264", b"\xff\xd8\xff\xe0", None), ("H.265", b"\x00\x00\x00\x01", "hevc"), ("libx264", b"\x00\x00\x00\x01", "h264"),
-    ("libsvtav1", b"\x12\x00\x0a\x0a", "av1"), ("", b"\x00\x00\x00\x01", None),
+    ("h264", b"\xff\xd8\xff\xe0", None), ("H.265", b"\x00\x00\x00\x01", "hevc"),
+    ("libx264", b"\x00\x00\x00\x01", "h264"), ("libsvtav1", b"\x12\x00\x0a\x0a", "av1"), ("", b"\x00\x00\x00\x01", None),
 ])  # fmt: skip
 def test_videos_are_told_from_still_images(format_: str, start: bytes, expected: str | None):
     data = np.frombuffer(start, np.uint8)
