@@ -300,24 +300,28 @@ def _read_metadata(folder: Path, report: Report) -> _Metadata:
             topic = entry["topic_metadata"]
             metadata.kinds[str(topic["name"])] = str(topic["type"])
             metadata.counts[str(topic["name"])] += int(entry["message_count"])
-        names = about["relative_file_paths"]
+        names, missing = about["relative_file_paths"], []
         for name in names:
             # Before version 4 the name of the folder came first, which may be another by now.
             old = about.get("version", 0) < 4 and isinstance(name, str) and ".." not in PurePosixPath(name).parts
-            found = _listed(folder, PurePosixPath(name).name if old else name, report)
-            metadata.files += [found] if found is not None else []
+            path = _listed(folder, PurePosixPath(name).name if old else name, report)
+            if path is not None and not path.exists():
+                missing.append(printable(path.name))
+            elif path is not None:
+                metadata.files.append(path)
+        if missing:
+            more = f" and {len(missing) - _MOST_REASONS} more" if len(missing) > _MOST_REASONS else ""
+            report(f"{METADATA} lists files that are not there: {', '.join(missing[:_MOST_REASONS])}{more}")
     except StorageError:
         raise
     # Whatever YAML and fields of other kinds than they should be raise.
     except Exception as error:
         raise StorageError(error_text(error)) from error
-    if names and not metadata.files:
-        report(f"{METADATA}: none of the files that it names can be read")
     return metadata
 
 
 def _listed(folder: Path, name: object, report: Report) -> Path | None:
-    """Return a file that metadata.yaml lists, if it is there and one of this bag."""
+    """Return a file that metadata.yaml lists, if it is one of this bag."""
     try:
         path = inside(folder, name, what=f"{METADATA}: relative_file_paths")
     except ConfigurationError as error:
@@ -328,11 +332,8 @@ def _listed(folder: Path, name: object, report: Report) -> Path | None:
     path = path if path.exists() else unpacked
     if not _is_storage(path.name):
         report(f"{printable(path.name)}: expected a name ending in {' or '.join(STORAGE_SUFFIXES)}")
-    elif not path.exists():
-        report(f"{printable(path.name)}: {METADATA} lists it, but it is not there")
-    else:
-        return path
-    return None
+        return None
+    return path
 
 
 @lru_cache(maxsize=256)

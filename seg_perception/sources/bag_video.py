@@ -21,6 +21,8 @@ _CODECS = ((r"h\.?264|x264|avc", "h264"), (r"h\.?265|x265|hevc", "hevc"), (r"vp9
 _START_CODE = b"\x00\x00\x01"
 # Instantaneous refresh of H.264, intra random access of H.265: NAL units that begin a key frame.
 _H264_KEY, _HEVC_KEY = 5, range(16, 22)
+# FFmpeg takes memory for an image as soon as a packet says how large it is; 16K video has as many.
+_MOST_PIXELS = 1 << 27
 _REMEDY = "the recording lost packets, or began between two key frames"
 
 
@@ -107,6 +109,7 @@ class _Video:
         self._context: Any = av.CodecContext.create(codec, "r")
         # Threads would hold frames back, and the model has use for the cores.
         self._context.thread_count = 1
+        self._context.options = {"max_pixels": str(_MOST_PIXELS)}
         self._waiting: dict[int, tuple[int, BagMessage, CompressedImageMessage]] = {}
         self._begun = False
 

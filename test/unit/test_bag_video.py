@@ -136,7 +136,8 @@ def test_without_pyav_it_is_said_what_to_install(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(("format_", "start", "expected"), [
     ("jpeg", b"\xff\xd8\xff\xe0", None), ("bgr8; jpeg compressed bgr8", b"\xff\xd8\xff\xe0", None),
     ("h264", b"\xff\xd8\xff\xe0", None), ("H.265", b"\x00\x00\x00\x01", "hevc"),
-    ("libx264", b"\x00\x00\x00\x01", "h264"), ("libsvtav1", b"\x12\x00\x0a\x0a", "av1"), ("", b"\x00\x00\x00\x01", None),
+    ("libx264", b"\x00\x00\x00\x01", "h264"), ("libsvtav1", b"\x12\x00\x0a\x0a", "av1"),
+    ("", b"\x00\x00\x00\x01", None),
 ])  # fmt: skip
 def test_videos_are_told_from_still_images(format_: str, start: bytes, expected: str | None):
     data = np.frombuffer(start, np.uint8)
