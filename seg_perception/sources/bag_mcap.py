@@ -193,7 +193,7 @@ class McapStorage(Storage):
         """Return where reading goes on behind damage: at the next record, if one begins there, or the next chunk."""
         try:
             _, length = _RECORD.unpack(read_at(self._file, position, _RECORD.size))
-            following = position + _RECORD.size + length
+            following: int = position + _RECORD.size + length
             code, length = _RECORD.unpack(read_at(self._file, following, _RECORD.size))
             if following < end and _HEADER <= code <= _DATA_END and following + _RECORD.size + length <= self._size:
                 return following

@@ -304,11 +304,11 @@ def _read_metadata(folder: Path, report: Report) -> _Metadata:
         for name in names:
             # Before version 4 the name of the folder came first, which may be another by now.
             old = about.get("version", 0) < 4 and isinstance(name, str) and ".." not in PurePosixPath(name).parts
-            path = _listed(folder, PurePosixPath(name).name if old else name, report)
-            if path is not None and not path.exists():
-                missing.append(printable(path.name))
-            elif path is not None:
-                metadata.files.append(path)
+            listed = _listed(folder, PurePosixPath(name).name if old else name, report)
+            if listed is not None and not listed.exists():
+                missing.append(printable(listed.name))
+            elif listed is not None:
+                metadata.files.append(listed)
         if missing:
             more = f" and {len(missing) - _MOST_REASONS} more" if len(missing) > _MOST_REASONS else ""
             report(f"{METADATA} lists files that are not there: {', '.join(missing[:_MOST_REASONS])}{more}")

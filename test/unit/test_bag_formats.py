@@ -34,6 +34,7 @@ from seg_perception.sources.bag_convert import ros2_name
 from seg_perception.sources.bag_reader import Bag
 from seg_perception.sources.bags import BagImages
 from seg_perception.sources.encodings import to_bgr
+from seg_perception.sources.published import read_published
 
 ONE, TWO = get_typestore(Stores.ROS1_NOETIC), get_typestore(Stores.ROS2_JAZZY)
 SECOND = 10**9
@@ -423,6 +424,16 @@ def test_ros_1_in_mcap(tmp_path: Path):
 ])  # fmt: skip
 def test_types_have_one_name(name: str, expected: str):
     assert ros2_name(name) == expected
+
+
+def test_what_a_bag_of_published_frames_lost_is_told(tmp_path: Path):
+    bag = drive(tmp_path / "drive")
+    with closing(sqlite3.connect(bag / "drive.db3")) as database:
+        database.execute("DELETE FROM messages WHERE topic_id = 2")
+        database.commit()
+    faults: list[str] = []
+    assert list(read_published(bag, "/front/image_raw", "/rear/image_raw", faults)) == []
+    assert faults == ["/rear/image_raw: metadata.yaml counts 4 messages, the files hold 0"]
 
 
 # Files that are made to do harm
