@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import FrameError, SourceError
+from ..errors import FrameError, IncompleteBagError, SourceError
 from ..frame import Frame
 from ..messages.detections import DETECTIONS
 from ..messages.images import COMPRESSED_IMAGE, IMAGE
@@ -86,7 +86,8 @@ class BagImages(FrameSource):
             for index, message in enumerate(bag.messages(self.cameras, begin, end)):
                 yield from self._named(decoder.decode(index, message))
             yield from self._named(decoder.finish())
-            self.failures += [SourceError(f"{self._path}: {fault}") for fault in (*bag.faults, *decoder.faults())]
+            faults = (*bag.faults, *decoder.faults())
+            self.failures += [IncompleteBagError(f"{self._path}: {fault}") for fault in faults]
 
     def _named(self, decoded: Iterable[Decoded]) -> Iterator[tuple[str, Frame]]:
         """Give each frame its name, and keep what has become none as a failure."""
