@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .bag_storage import (
+    MOST_DAMAGED,
     Block,
     Channel,
     LimitError,
@@ -163,7 +164,7 @@ class McapStorage(Storage):
     def _scan(self, begin: int, end: int) -> bool:
         """Go from record to record; returns whether the file, or this part of it, was whole."""
         position: int | None = begin
-        whole = True
+        whole, damaged = True, 0
         while position is not None and position < end:
             try:
                 code, length = _RECORD.unpack(read_at(self._file, position, _RECORD.size))
@@ -178,8 +179,8 @@ class McapStorage(Storage):
                 self._report(f"{self._name}: messages at byte {position} are left out ({error_text(error)})")
                 position += _RECORD.size + length
             except StorageError as error:
-                whole = False
-                following = self._following(position, end)
+                whole, damaged = False, damaged + 1
+                following = self._following(position, end) if damaged < MOST_DAMAGED else None
                 where = f"the messages from byte {position} to {following} are damaged"
                 where = where if following is not None else f"ends early or is damaged after byte {position}"
                 self._report(f"{self._name}: {where} ({error_text(error)})")
@@ -265,8 +266,9 @@ def _records(data: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
             raise StorageError("ends within a record")
         code, length = _RECORD.unpack_from(view, position)
         position += _RECORD.size
-        if position + length > len(view):
-            raise StorageError("ends within a record")
+        # Zeros would be millions of empty records.
+        if code == 0 or position + length > len(view):
+            raise StorageError("ends within a record" if code else "no record begins there")
         yield code, view[position : position + length]
         position += length
 

@@ -34,7 +34,7 @@ COMPRESSED_SUFFIX = ".zstd"
 BAG_SUFFIXES = (*STORAGE_SUFFIXES, ".bag")
 # The metadata of the largest bags have some hundred kilobytes.
 _MOST_METADATA_BYTES = 4 << 20
-_MOST_LISTED, _MOST_REASONS = 20, 3
+_MOST_LISTED, _MOST_REASONS, _MOST_FAULTS = 20, 3, 1000
 _PIECE_BYTES = 1 << 20
 # Left free on the disk that compressed files are unpacked to.
 _SPARE_BYTES = 1 << 30
@@ -59,7 +59,7 @@ class Bag:
         counts: messages by topic, as the index of the files counts them.
         qos: how each topic was offered, rosbag2's YAML, as far as it is known.
         definitions: format (`ros2msg` or `ros2idl`) and text of the types that the bag defines.
-        faults: what was lost, for people; complete when `messages` has ended.
+        faults: what was lost, for people, at most about a thousand; complete when `messages` has ended.
         notes: what is passed over and is no loss, for people.
         start_ns: when the first message was recorded; 0 of an empty bag.
     """
@@ -73,6 +73,7 @@ class Bag:
         """
         self.path = path
         self.faults: list[str] = []
+        self._noted: set[str] = set()
         self.notes: list[str] = []
         self.topics: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
@@ -253,8 +254,13 @@ class Bag:
         return files
 
     def _note(self, fault: str) -> None:
-        if fault not in self.faults:
+        if fault in self._noted:
+            return
+        self._noted.add(fault)
+        if len(self._noted) <= _MOST_FAULTS:
             self.faults.append(fault)
+        else:
+            self.faults[_MOST_FAULTS:] = [f"{len(self._noted) - _MOST_FAULTS} more places that are damaged"]
 
 
 def is_bag(path: Path) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..text import printable
 from .bag_storage import (
+    MOST_DAMAGED,
     Block,
     Channel,
     LimitError,
@@ -130,6 +131,7 @@ class Ros1Storage(Storage):
 
     def _scan(self, position: int) -> None:
         """Go from record to record."""
+        damaged = 0
         while position < self._size:
             following = self._size
             try:
@@ -146,7 +148,8 @@ class Ros1Storage(Storage):
                 self._report(f"{self._name}: messages at byte {position} are left out ({error_text(error)})")
                 position = following
             except StorageError as error:
-                chunk = self._next_chunk(position + 1)
+                damaged += 1
+                chunk = self._next_chunk(position + 1) if damaged < MOST_DAMAGED else None
                 where = f"the messages from byte {position} to {chunk} are damaged"
                 where = where if chunk is not None else f"ends early or is damaged after byte {position}"
                 self._report(f"{self._name}: {where} ({error_text(error)})")
@@ -181,6 +184,8 @@ class Ros1Storage(Storage):
         place = 0
         while place < len(data):
             inner, content, place = _parse(data, place)
+            if "op" not in inner:
+                raise StorageError("no record begins there")
             if inner.get("op") == _CONNECTION:
                 self._learn(inner, content)
             elif inner.get("op") == _MESSAGE:

@@ -21,6 +21,8 @@ from ..text import printable
 MOST_BYTES = 256 << 20
 # Messages of overlapping chunks that wait for their turn; beyond, messages come a little out of order.
 _MOST_HELD_BYTES = 512 << 20
+# Damaged places of a file, after which it is not read further: each can cost as much as reading all that follows.
+MOST_DAMAGED = 1000
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 # Takes what is wrong with a file, for people.

@@ -481,6 +481,23 @@ def test_a_chunk_that_unpacks_to_more_than_it_says_is_stopped(tmp_path: Path, ki
     assert any("more than 100 bytes" in str(failure) for failure in source.failures)
 
 
+def test_a_chunk_of_nothing_but_zeros_is_no_million_of_records(tmp_path: Path):
+    path = hostile_mcap(tmp_path / "x.mcap", "zstd", zeros(200 << 20), 200 << 20)
+    source = BagImages(path)
+    assert len(list(source)) == 2
+    assert any("no record begins there" in str(failure) for failure in source.failures)
+
+
+def test_a_file_of_damaged_chunks_is_given_up(tmp_path: Path):
+    path = hostile_mcap(tmp_path / "x.mcap", "zstd", b"x", 1)
+    data = path.read_bytes()
+    bad = record(6, struct.pack("<QQQI", 5, 5, 1, 0) + text("zstd") + struct.pack("<Q", 1) + b"x")
+    path.write_bytes(data[:-13] + 3000 * bad)
+    source = BagImages(path)
+    assert len(list(source)) == 2
+    assert 900 < len(source.failures) < 1100
+
+
 @pytest.mark.parametrize("kind", ["bz2", "lz4"])
 def test_a_chunk_of_ros_1_that_unpacks_to_more_than_it_says_is_stopped(tmp_path: Path, kind: str):
     format_ = {"bz2": Writer1.CompressionFormat.BZ2, "lz4": Writer1.CompressionFormat.LZ4}[kind]
