@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import yaml
 from colour_model import NAMES, Scene, paint_scene, save_canonical_colour_model
 from panoptic_model import AIR, GROUND, save_panoptic_model
 from pycocotools.coco import COCO
@@ -312,6 +314,18 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = StreetWorld(WorldOptions(8, 5, 320, 192))
     write_bag(folder, world.camera, world.shots())
     return folder
+
+
+def test_a_bag_that_gives_fewer_frames_than_it_counts_is_an_error(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    bag = shutil.copytree(drive, tmp_path / "drive")
+    about = yaml.safe_load((bag / "metadata.yaml").read_text())
+    for topic in about["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        topic["message_count"] += 3
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(about))
+    assert run("--model", ENGINES / "street-nano.onnx", "--bag", bag, "-o", tmp_path / "out") == 1
+    assert "metadata.yaml counts 11 messages, the files hold 8" in capsys.readouterr().out
 
 
 def test_a_bag_is_a_sequence(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
