@@ -8,6 +8,7 @@ memory; the files that are made of all of them are built there.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
-from ..files import writable_folder, write_atomically
+from ..files import inside, writable_folder, write_atomically
+from ..text import printable
 from .coco import INSTANCES, coco_bytes, read_categories
 from .cvat import CVAT, CVAT_LABELS, cvat_bytes, cvat_labels
 from .labelme import LABELME, labelme_bytes
@@ -25,6 +27,7 @@ from .records import Category, LabelledFrame, MaskStyle, frame_from_json, frame_
 
 STATE = "label.json"
 IMAGES, _RECORDS = "images", ".records"
+_FOLDERS = (IMAGES, LABELME, _RECORDS)
 
 
 @dataclass(slots=True)
@@ -96,12 +99,12 @@ class Dataset:
         self.state = State()
         self._entries: dict[str, _Entry] = {}
         writable_folder(folder)
-        if (folder / STATE).is_file():
+        if os.path.lexists(folder / STATE):
             self._restore(resume)
         elif any(folder.iterdir()):
             raise ConfigurationError(f"{folder}: expected a new or empty folder, it has other files; choose another -o")
-        for name in (IMAGES, LABELME, _RECORDS):
-            (folder / name).mkdir(exist_ok=True)
+        for name in _FOLDERS:
+            inside(folder, name, what="folder of a data set", kind="folder").mkdir(exist_ok=True)
         self.save()
 
     @classmethod
@@ -112,7 +115,14 @@ class Dataset:
             ConfigurationError, SourceError: there is none, or it cannot be read.
         """
         how = _state(folder)["how"]
-        return cls(folder, read_categories(folder / INSTANCES), MaskStyle(**how["style"]), how, resume=True)
+        try:
+            style = MaskStyle(**how["style"])
+        except (KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"{folder / STATE}: expected what `seg_perception label` has written: {error!r}"
+            ) from error
+        labels = inside(folder, INSTANCES, what="labels of a data set")
+        return cls(folder, read_categories(labels), style, how, resume=True)
 
     def __len__(self) -> int:
         """How many frames are chosen."""
@@ -163,7 +173,7 @@ class Dataset:
         Raises:
             ConfigurationError: it cannot be written.
         """
-        write_atomically(self.folder / IMAGES / frame.file_name, picture)
+        write_atomically(self.image(frame.file_name), picture)
         self._write_labelme(frame)
         write_atomically(self._record(frame.name), json.dumps(frame_to_json(frame)).encode())
         self._entries[frame.name] = _entry(frame)
@@ -171,9 +181,17 @@ class Dataset:
     def drop(self, name: str) -> str:
         """Take back a frame that others were preferred to; returns its digest."""
         entry = self._entries.pop(name)
-        for path in (self._record(name), self._labelme(name), self.folder / IMAGES / entry.file_name):
+        for path in (self._record(name), self._labelme(name), self.image(entry.file_name)):
             path.unlink(missing_ok=True)
         return entry.digest
+
+    def image(self, file_name: str) -> Path:
+        """Return the path of the image of a frame.
+
+        Raises:
+            ConfigurationError: it leads out of the data set, or is no file.
+        """
+        return inside(self.folder, f"{IMAGES}/{file_name}", what=f"{self.folder}: image of a frame")
 
     def save(self) -> None:
         """Write how far it has come."""
@@ -210,19 +228,25 @@ class Dataset:
                 f"{self.folder}: --resume: expected the options it was begun with: {differences}; or choose another -o"
             )
         # Halves of files that a run was killed over.
-        for partial in self.folder.glob("**/.*.partial"):
+        folders = [inside(self.folder, name, what="folder of a data set", kind="folder") for name in _FOLDERS]
+        for partial in (path for each in (self.folder, *folders) for path in each.glob(".*.partial")):
             partial.unlink()
         for record in sorted((self.folder / _RECORDS).glob("*.json")):
-            frame = _read(record)
+            frame = _read(self._record(record.stem))
+            if frame.source not in self.state.sources:
+                raise ConfigurationError(
+                    f"{record}: expected a recording of {STATE} as its source, got {printable(frame.source)}; "
+                    "the data set was changed by hand, begin again with another -o"
+                )
             self._entries[frame.name] = _entry(frame)
             if not self._labelme(frame.name).is_file():
                 self._write_labelme(frame)
 
     def _record(self, name: str) -> Path:
-        return self.folder / _RECORDS / f"{name}.json"
+        return inside(self.folder, f"{_RECORDS}/{name}.json", what=f"{self.folder}: record of a frame")
 
     def _labelme(self, name: str) -> Path:
-        return self.folder / LABELME / f"{name}.json"
+        return inside(self.folder, f"{LABELME}/{name}.json", what=f"{self.folder}: LabelMe's file of a frame")
 
     def _write_labelme(self, frame: LabelledFrame) -> None:
         write_atomically(self._labelme(frame.name), labelme_bytes(frame, self.style, f"../{IMAGES}"))
@@ -231,13 +255,16 @@ class Dataset:
 def _state(folder: Path) -> dict[str, Any]:
     """What a run has written of itself, with the keys that are used."""
     path = folder / STATE
+    kinds = {"how": dict, "frames": int, **{name: type(value) for name, value in asdict(State()).items()}}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"how", "frames", *State.__slots__} - set(content)
-        if missing:
-            raise ValueError(f"without {', '.join(sorted(missing))}")
-        return {name: content[name] for name in ("how", "frames", *State.__slots__)}
-    except (OSError, TypeError, ValueError) as error:
+        content = json.loads(inside(folder, STATE, what="state of a data set").read_text(encoding="utf-8"))
+        wrong = [name for name, kind in kinds.items() if type(content.get(name)) is not kind]
+        if wrong:
+            raise ValueError(f"without {', '.join(sorted(wrong))}, or these are of another kind")
+        if not all(isinstance(each, str) for each in (*content["sources"], *content["finished"])):
+            raise ValueError("`sources` and `finished` are no lists of paths")
+        return {name: content[name] for name in kinds}
+    except (OSError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: expected what `seg_perception label` has written: {error}") from error
 
 
@@ -247,8 +274,11 @@ def _entry(frame: LabelledFrame) -> _Entry:
 
 def _read(path: Path) -> LabelledFrame:
     try:
-        return frame_from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        frame = frame_from_json(json.loads(path.read_text(encoding="utf-8")))
+        if frame.name != path.stem:
+            raise ValueError(f"expected the frame {path.stem}, got {printable(frame.name)}")
+        return frame
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ConfigurationError(
-            f"{path}: cannot be read ({error!r}); delete it, or begin anew with another -o"
+            f"{path}: cannot be read ({printable(repr(error))}); delete it, or begin again with another -o"
         ) from error

@@ -81,7 +81,7 @@ def test_cityscapes(tmp_path: Path):
     assert len(void) == 8
     assert {area for *_, area in void} == {10 * WIDTH + 40}
     assert labelled.labels.missing == ("aachen_000001_000019_leftImg8bit.png",)
-    assert "000002" in labelled.notes[0]
+    assert "000002" in labelled.labels.omitted[0]
     assert [name for name, _ in labelled.source] == ["1"]
     assert labelled.stuff is not None
     stuff = labelled.stuff(1)
@@ -219,12 +219,15 @@ def test_bdd100k_polygons(tmp_path: Path, wrapped: bool):
     (tmp_path / "ins_seg_val.json").write_text(json.dumps({"frames": frames, "config": {}} if wrapped else frames))
     labelled = open_dataset(tmp_path / "ins_seg_val.json", tmp_path / "pictures")
     assert labelled.kind == "BDD100K"
-    assert [(name, area, each["occluded"]) for name, area, each in objects(labelled)] == [("car", 400, True)]
+    found = [(name, area, each.get("occluded")) for name, area, each in objects(labelled)]
+    assert found == [("car", 400, True), ("traffic sign", 0, None)]
+    assert labelled.labels.without_mask == 1
     assert crowds(labelled) == {("rider", False, 400)}
     assert (labelled.images[1]["weather"], labelled.images[1]["timeofday"]) == ("rainy", "night")
     assert "scene" not in labelled.images[1]
     assert labelled.labels.missing == ("b2.jpg",)
-    assert "b3.jpg" in labelled.notes[0]
+    assert any("lane/crosswalk" in line for line in labelled.labels.omitted)
+    assert any("b3.jpg" in line for line in labelled.labels.omitted)
 
 
 def test_curves_go_to_where_they_end():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -28,8 +29,9 @@ from seg_perception.label.records import (
     frame_from_json,
     frame_to_json,
 )
-from seg_perception.label.shapes import is_near, mask_of_polygons, polygons_of
+from seg_perception.label.shapes import is_near, polygons_of
 from seg_perception.metrics.compact import CompactMask
+from seg_perception.metrics.segmentations import mask_of_polygons
 
 SIZE = (60, 90)
 CATEGORIES = [Category(1, "pedestrian", "pedestrian"), Category(2, "vehicle", "vehicle")]
@@ -64,16 +66,16 @@ def frame(*masks: NDArray[np.bool_]) -> LabelledFrame:
 def through_coco(style: MaskStyle, given: LabelledFrame, folder: Path) -> LabelledFrame:
     path = folder / "instances.json"
     path.write_bytes(coco_bytes([given], CATEGORIES, style))
-    return read_coco(path)[0]
+    return read_coco(path).frames[0]
 
 
 def through_cvat(style: MaskStyle, given: LabelledFrame, folder: Path) -> LabelledFrame:
-    return read_cvat(cvat_bytes([given], CATEGORIES, style), folder)[0]
+    return read_cvat(BytesIO(cvat_bytes([given], CATEGORIES, style)), folder).frames[0]
 
 
 def through_labelme(style: MaskStyle, given: LabelledFrame, folder: Path) -> LabelledFrame:
     (folder / "one.json").write_bytes(labelme_bytes(given, style, "../images"))
-    return read_labelme(folder)[0]
+    return read_labelme(folder).frames[0]
 
 
 Format = Callable[[MaskStyle, LabelledFrame, Path], LabelledFrame]
@@ -170,7 +172,7 @@ def test_parts_of_an_object_are_one_and_ungrouped_shapes_are_several():
     def objects(group: str) -> int:
         shapes = "".join(shape.format("polygon", points, group, "polygon") for points in (first, second))
         image = f'<image id="0" name="a.jpg" width="90" height="60">{shapes}</image>'
-        return len(read_cvat(f"<annotations>{image}</annotations>".encode(), Path("x.xml"))[0].objects)
+        return len(read_cvat(BytesIO(f"<annotations>{image}</annotations>".encode()), Path("x.xml")).frames[0].objects)
 
     assert objects('group_id="4"') == 1
     assert objects("") == 2
@@ -184,7 +186,7 @@ def test_a_duplicated_shape_is_another_object(tmp_path: Path):
     (shape,) = content["shapes"]
     content["shapes"].append({**shape, "points": [[x + 35, y + 20] for x, y in shape["points"]]})
     (tmp_path / "a.json").write_text(json.dumps(content))
-    assert [each.mask.area for each in read_labelme(tmp_path)[0].objects] == [300, 300]
+    assert [each.mask.area for each in read_labelme(tmp_path).frames[0].objects] == [300, 300]
 
 
 def test_labels_for_a_new_task_of_cvat_are_those_of_the_file():
@@ -202,7 +204,7 @@ def test_labels_for_a_new_task_of_cvat_are_those_of_the_file():
 ])  # fmt: skip
 def test_an_xml_file_of_another_form_is_refused_with_the_reason(data: bytes, words: str):
     with pytest.raises(SourceError, match=words):
-        read_cvat(data, Path("x.xml"))
+        read_cvat(BytesIO(data), Path("x.xml"))
 
 
 def test_a_folder_without_files_of_labelme_is_refused(tmp_path: Path):
