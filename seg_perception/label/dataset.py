@@ -42,6 +42,7 @@ class State:
         repeated: frames of finished sources that were left out because the same picture is there.
         failures: what could not be read, by source.
         made_by: what ran there, for people.
+        dropped: names of frames that are taken back, while their files are removed.
     """
 
     sources: list[str] = field(default_factory=list)
@@ -51,6 +52,7 @@ class State:
     repeated: int = 0
     failures: dict[str, list[str]] = field(default_factory=dict)
     made_by: list[dict[str, str]] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,10 @@ class Dataset:
         self.how: dict[str, Any] = json.loads(json.dumps(how))
         self.state = State()
         self._entries: dict[str, _Entry] = {}
+        # The recording in progress, the names that were taken when it began, and what it has displaced of others.
+        self._source = ""
+        self._taken: frozenset[str] = frozenset()
+        self._displaced: dict[str, _Entry] = {}
         writable_folder(folder)
         if os.path.lexists(folder / STATE):
             self._restore(resume)
@@ -136,10 +142,10 @@ class Dataset:
             yield _read(self._record(name))
 
     def picks(self, apart: float) -> list[tuple[str, Mapping[str, float], Moment]]:
-        """Names of the chosen frames, why they were chosen, and their moments, so many seconds long."""
+        """Names of the chosen frames in their order, why they were chosen, and their moments, so many seconds long."""
         return [
             (name, each.picks, Moment.of(each.source, each.camera, each.stamp_ns, name, apart))
-            for name, each in self._entries.items()
+            for name, each in sorted(self._entries.items())
         ]
 
     @property
@@ -148,9 +154,12 @@ class Dataset:
         return {entry.digest for entry in self._entries.values()}
 
     def name_for(self, source: str, index: int, name: str) -> str:
-        """The name of a frame's picture: its own, with a number where a frame of another source has that."""
+        """The name of a frame's picture: its own, with a number where a frame of another source has that.
+
+        Names that were taken when the recording began stay taken until its end, also those of frames that it displaces.
+        """
         number, candidate = 1, name
-        while candidate in self._entries and self.place_of(candidate) != (source, index):
+        while (candidate in self._entries or candidate in self._taken) and self.place_of(candidate) != (source, index):
             number += 1
             candidate = f"{name}.{number}"
         return candidate
@@ -178,12 +187,47 @@ class Dataset:
         write_atomically(self._record(frame.name), json.dumps(frame_to_json(frame)).encode())
         self._entries[frame.name] = _entry(frame)
 
+    def begin(self, source: str) -> None:
+        """Say that frames of a recording come now, from its start."""
+        self.settle()
+        self._source, self._taken = source, frozenset(self._entries)
+
+    def forget(self, source: str) -> None:
+        """Take back what an interrupted run has chosen of a recording, which is read again from its start.
+
+        Going on from the frames that are there would not give the same data set: which frames are chosen, and the
+        numbers they are ranked by, depend on what was there when the recording began.
+        """
+        for name in [name for name, each in self._entries.items() if each.source == source]:
+            self._remove(name, self._entries.pop(name))
+
     def drop(self, name: str) -> str:
-        """Take back a frame that others were preferred to; returns its digest."""
+        """Take back a frame that others were preferred to; returns its digest.
+
+        Files of other recordings stay until this one is finished: if the run stops before, they are needed again.
+        """
         entry = self._entries.pop(name)
-        for path in (self._record(name), self._labelme(name), self.image(entry.file_name)):
-            path.unlink(missing_ok=True)
+        if entry.source == self._source:
+            self._remove(name, entry)
+        else:
+            self._displaced[name] = entry
         return entry.digest
+
+    def settle(self) -> None:
+        """Remove the files of the frames that the recording in progress has displaced; its end is reached."""
+        if self._displaced:
+            # If this is interrupted, the next run goes on with it.
+            self.state.dropped = sorted(self._displaced)
+            self.save()
+            for name, entry in self._displaced.items():
+                self._remove(name, entry)
+        self._displaced, self.state.dropped = {}, []
+        self._source, self._taken = "", frozenset()
+
+    def _remove(self, name: str, entry: _Entry) -> None:
+        # The record goes last: as long as it is there, the frame is known, and what is left of it can be removed.
+        for path in (self.image(entry.file_name), self._labelme(name), self._record(name)):
+            path.unlink(missing_ok=True)
 
     def image(self, file_name: str) -> Path:
         """Return the path of the image of a frame.
@@ -238,9 +282,13 @@ class Dataset:
                     f"{record}: expected a recording of {STATE} as its source, got {printable(frame.source)}; "
                     "the data set was changed by hand, begin again with another -o"
                 )
+            if frame.name in self.state.dropped:
+                self._remove(frame.name, _entry(frame))
+                continue
             self._entries[frame.name] = _entry(frame)
             if not self._labelme(frame.name).is_file():
                 self._write_labelme(frame)
+        self.state.dropped = []
 
     def _record(self, name: str) -> Path:
         return inside(self.folder, f"{_RECORDS}/{name}.json", what=f"{self.folder}: record of a frame")
@@ -258,6 +306,8 @@ def _state(folder: Path) -> dict[str, Any]:
     kinds = {"how": dict, "frames": int, **{name: type(value) for name, value in asdict(State()).items()}}
     try:
         content = json.loads(inside(folder, STATE, what="state of a data set").read_text(encoding="utf-8"))
+        # Data sets of earlier releases have none.
+        content.setdefault("dropped", [])
         wrong = [name for name, kind in kinds.items() if type(content.get(name)) is not kind]
         if wrong:
             raise ValueError(f"without {', '.join(sorted(wrong))}, or these are of another kind")

@@ -44,12 +44,17 @@ def merge(parts: Sequence[Path], folder: Path) -> Dataset:
                 f"{path}: expected the options of {parts[0]}, others are {', '.join(other)}; label them alike"
             )
         _count(part, merged)
+        source = ""
         for frame in part:
+            if frame.source != source:
+                source = frame.source
+                merged.begin(source)
             if frame.digest in digests:
                 merged.state.repeated += 1
             else:
                 digests.add(frame.digest)
                 digests -= _take(frame, part, merged, picker, options.apart)
+    merged.settle()
     merged.write()
     return merged
 
