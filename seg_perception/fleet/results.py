@@ -91,7 +91,7 @@ def read_manifest(path: Path) -> Result | None:
         content = json.loads(inside(path.parent, path.name, what="manifest").read_text(encoding="utf-8"))
         result = Result(**{**content, "source": Source(**content["source"])})
         plain_output = PurePosixPath(result.output).name == result.output and not result.output.startswith(".")
-        counts = [result.outcome[name] for name in ("frames", "faults")]
+        counts = [result.outcome.get(name, 0) for name in ("frames", "faults")]
         mappings = (result.terms, result.outcome, result.identity)
         if not plain_output or not all(isinstance(each, dict) for each in mappings):
             return None
