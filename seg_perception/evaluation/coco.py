@@ -385,7 +385,9 @@ def _other_format(content: object) -> str:
     """What a file of another known format is taken for, for the message."""
     if isinstance(content, dict) and "shapes" in content:
         return "; it has `shapes`, as LabelMe's files: review reads a folder of them"
-    if isinstance(content, dict) and ("_via_img_metadata" in content or "_via_settings" in content):
+    via = ("_via_img_metadata" in content or "_via_settings" in content) if isinstance(content, dict) else False
+    entries = content.values() if isinstance(content, dict) else ()
+    if via or any(isinstance(each, dict) and "regions" in each for each in entries):
         return "; it is a project of the VGG Image Annotator: export its annotations in COCO's format"
     return ""
 

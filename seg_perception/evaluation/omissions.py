@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from ..text import printable
 
+# More reasons than this are summed up: nobody reads a list of fifty categories.
+_MOST_LINES = 12
+
 
 @dataclass(slots=True)
 class Omissions:
@@ -37,4 +40,9 @@ class Omissions:
     def lines(self) -> tuple[str, ...]:
         """Return a sentence for each reason, the most frequent first."""
         ordered = sorted(self._found.items(), key=lambda item: -item[1][0])
-        return tuple(f"{count} x {printable(reason)} (first: {where})" for reason, (count, where) in ordered)
+        lines = [f"{count} x {printable(reason)} (first: {where})" for reason, (count, where) in ordered]
+        if len(lines) <= _MOST_LINES:
+            return tuple(lines)
+        rest = sum(count for _, (count, _) in ordered[_MOST_LINES - 1 :])
+        more = len(lines) - _MOST_LINES + 1
+        return (*lines[: _MOST_LINES - 1], f"{rest} x for {more} other reasons, such as {lines[_MOST_LINES - 1]}")

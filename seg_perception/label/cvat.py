@@ -24,7 +24,7 @@ from ..metrics.compact import CompactMask
 from ..metrics.segmentations import check_image_size, mask_of_polygons
 from ..text import printable
 from .records import MOST_TRACKS, Category, LabelledFrame, LabelledObject, MaskStyle, ReadLabels, score_and_track
-from .shapes import crop_runs, ellipse, mask_of_crop_runs, turned
+from .shapes import crop_runs, ellipse, mask_of_crop_runs, turned, union
 
 CVAT, CVAT_LABELS = "cvat.xml", "cvat_labels.json"
 # Longest file; one of a hundred thousand images has a tenth of it.
@@ -197,11 +197,9 @@ class _Parts:
 
     def whole(self, size: tuple[int, int]) -> LabelledObject:
         """Return the object that the shapes are parts of."""
-        mask = mask_of_polygons([*self.boxes, *self.polygons], size).full()
-        for each in self.masks:
-            mask |= each.full()
+        mask = union([*self.masks, mask_of_polygons([*self.boxes, *self.polygons], size)])
         shapeless = not self.polygons and not self.masks
-        return LabelledObject(self.category, CompactMask.of(mask), self.score, self.track, shapeless=shapeless)
+        return LabelledObject(self.category, mask, self.score, self.track, shapeless=shapeless)
 
 
 def _frame(image: ElementTree.Element, omitted: Omissions) -> LabelledFrame:

@@ -25,7 +25,7 @@ from ..metrics.segmentations import check_image_size, mask_of_polygons
 from ..sources.compressed import read_header
 from ..text import printable
 from .records import LabelledFrame, LabelledObject, MaskStyle, ReadLabels, score_and_track
-from .shapes import ellipse, mask_of_crop
+from .shapes import ellipse, mask_of_crop, union
 
 LABELME = "labelme"
 # The first release whose files have masks.
@@ -129,14 +129,11 @@ def _frame(path: Path, omitted: Omissions) -> LabelledFrame:
 
 def _object(shapes: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> LabelledObject:
     outlines = [_outline(each) for each in shapes if each["shape_type"] != "mask"]
-    mask = mask_of_polygons(outlines, size).full()
-    for each in shapes:
-        if each["shape_type"] == "mask":
-            mask |= _painted(each, size).full()
+    painted = [_painted(each, size) for each in shapes if each["shape_type"] == "mask"]
     first = shapes[0]
     return LabelledObject(
         printable(first["label"]),
-        CompactMask.of(mask),
+        union([*painted, mask_of_polygons(outlines, size)]),
         *score_and_track(first),
         shapeless=all(each["shape_type"] == "rectangle" for each in shapes),
     )

@@ -105,11 +105,20 @@ def mask_of_crop_runs(runs: Sequence[int], box: tuple[int, int, int, int], size:
 
 def mask_of_crop(region: NDArray[np.bool_], left: int, top: int, size: tuple[int, int]) -> CompactMask:
     """A mask of which a rectangle, bool `[h, w]`, is given; what lies outside the image is cut off."""
-    mask = np.zeros(size, bool)
     y, x = max(0, -top), max(0, -left)
-    into = mask[max(0, top) : max(0, top + region.shape[0]), max(0, left) : max(0, left + region.shape[1])]
-    into[...] = region[y : y + into.shape[0], x : x + into.shape[1]]
-    return CompactMask.of(mask)
+    bottom, right = max(0, size[0] - top), max(0, size[1] - left)
+    return CompactMask.of(region[y:bottom, x:right]).placed(left + x, top + y, size)
+
+
+def union(masks: Sequence[CompactMask]) -> CompactMask:
+    """The pixels of any of some masks of one image, of which there is at least one."""
+    parts = [each for each in masks if each.area]
+    if len(parts) < 2:
+        return parts[0] if parts else masks[0]
+    whole = parts[0].full()
+    for each in parts[1:]:
+        whole[each.top : each.bottom, each.left : each.right] |= each.region()
+    return CompactMask.of(whole)
 
 
 def is_near(first: CompactMask, second: CompactMask, distance: int) -> bool:
@@ -131,10 +140,7 @@ def painted_mask(pixels: NDArray[np.uint16], number: int, box: NDArray[np.floati
     height, width = pixels.shape
     x1, y1 = (max(0, int(np.floor(side)) - 1) for side in box[:2])
     x2, y2 = min(width, int(np.ceil(box[2])) + 1), min(height, int(np.ceil(box[3])) + 1)
-    part = CompactMask.of(pixels[y1:y2, x1:x2] == number)
-    return CompactMask(
-        (height, width), part.top + y1, part.left + x1, part.bottom + y1, part.right + x1, part.area, part.bits
-    )
+    return CompactMask.of(pixels[y1:y2, x1:x2] == number).placed(x1, y1, (height, width))
 
 
 def _outlines(region: NDArray[np.uint8]) -> list[NDArray[np.int32]]:

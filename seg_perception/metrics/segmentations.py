@@ -192,13 +192,19 @@ def mask_of_polygons(polygons: Sequence[NDArray[np.floating]], size: tuple[int, 
     Raises:
         ValueError: a coordinate is not finite.
     """
-    mask = np.zeros(size, bool)
-    for polygon in polygons:
-        if not np.isfinite(polygon).all():
-            raise ValueError("polygon: expected numbers as coordinates, got NaN or infinity")
-        if len(polygon) * 2 >= _FEWEST_COORDINATES:
-            fill_polygon(mask, np.asarray(polygon, np.float64))
-    return CompactMask.of(mask)
+    chosen = [np.asarray(polygon, np.float64) for polygon in polygons if len(polygon) * 2 >= _FEWEST_COORDINATES]
+    if not all(np.isfinite(polygon).all() for polygon in chosen):
+        raise ValueError("polygon: expected numbers as coordinates, got NaN or infinity")
+    if not chosen:
+        return CompactMask.of(np.zeros((0, 0), bool)).placed(0, 0, size)
+    # Drawn in the rectangle around them, because an image may be a thousand times larger.
+    corners = np.concatenate(chosen)
+    left, top = np.clip(np.floor(corners.min(axis=0)), 0, (size[1], size[0])).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(corners.max(axis=0)), (left, top), (size[1], size[0])).astype(int).tolist()
+    region = np.zeros((bottom - top, right - left), bool)
+    for polygon in chosen:
+        fill_polygon(region, polygon - np.array([left, top], np.float64))
+    return CompactMask.of(region).placed(left, top, size)
 
 
 def fill_polygon(mask: NDArray[np.bool_], polygon: NDArray[np.float64]) -> None:
@@ -313,7 +319,4 @@ def _mask(lengths: NDArray[np.int64], height: int, width: int) -> CompactMask:
     np.add.at(changes, ends[inside] - lengths[inside] - left * height, 1)
     np.add.at(changes, ends[inside] - left * height, -1)
     columns = np.cumsum(changes[:-1], dtype=np.int8).view(np.bool_).reshape(right - left, height)
-    part = CompactMask.of(columns.T)
-    return CompactMask(
-        (height, width), part.top, part.left + left, part.bottom, part.right + left, part.area, part.bits
-    )
+    return CompactMask.of(columns.T).placed(left, 0, (height, width))
