@@ -24,6 +24,8 @@ from .records import LabelledFrame, LabelledObject, ReadLabels
 _EXPORT = "annotations.xml"
 # Largest annotation file in an archive: a small archive must not take all memory.
 _MOST_JSON = 1 << 28
+# Labels are packed to a twentieth; only what is small may be packed further than this.
+_SMALL, _MOST_PACKED = 1 << 24, 100
 _EXPECTED = (
     'expected COCO\'s JSON, an XML file or a ZIP file of CVAT ("CVAT for images 1.1" or "COCO 1.0"), or a folder with '
     "LabelMe's files"
@@ -140,15 +142,22 @@ def _read_folder(path: Path) -> ReadLabels:
 def _read_archive(archive: zipfile.ZipFile, path: Path) -> ReadLabels:
     """The labels of an export of CVAT, as "CVAT for images 1.1" or as "COCO 1.0"; nothing is unpacked."""
     names = archive.namelist()
+    exports = [name for name in names if PurePosixPath(name).match("annotations/instances_*.json")]
+    for name in [_EXPORT] if _EXPORT in names else exports:
+        info = archive.getinfo(name)
+        # What it claims is what zipfile reads at most.
+        if info.file_size > max(_SMALL, _MOST_PACKED * info.compress_size):
+            raise SourceError(
+                f"{path}: {printable(name)} unpacks to {info.file_size >> 20} MiB, more than {_MOST_PACKED} times what "
+                "is in the archive; no labels do that"
+            )
     if _EXPORT in names:
         with archive.open(_EXPORT) as stream:
             return read_cvat(stream, path)
-    exports = [name for name in names if PurePosixPath(name).match("annotations/instances_*.json")]
     if not exports:
         raise KeyError(f"neither {_EXPORT} nor annotations/instances_*.json is in it")
     parts = []
     for name in exports:
-        # What it claims is what zipfile reads at most.
         if archive.getinfo(name).file_size > _MOST_JSON:
             raise SourceError(
                 f"{path}: {printable(name)}: JSON of more than {_MOST_JSON >> 20} MiB in a ZIP file is not supported "

@@ -28,6 +28,12 @@ _FEWEST_COORDINATES = 6
 _MARGIN = 4
 # Longest way around all polygons of an object in pixels; pycocotools takes 40 bytes for each.
 _LONGEST_OUTLINE = 1 << 20
+# Rows that edges of a polygon cross, taken at once.
+_CROSSINGS_AT_ONCE = 1 << 18
+# In all; a polygon that has more was made to take time.
+_MOST_CROSSINGS = 1 << 24
+# Coordinates whose product with another one is a finite float.
+_EXACT = 1e150
 # Characters of one run length: five bits each, for less than 2^34 pixels.
 _MOST_CHARACTERS = 7
 _FIRST_CHARACTER, _LAST_CHARACTER = 48, 48 + 63
@@ -218,14 +224,29 @@ def fill_polygon(mask: NDArray[np.bool_], polygon: NDArray[np.float64]) -> None:
     if bottom <= top:
         return
     turns = np.zeros((bottom - top, width + 1), np.uint8)
-    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        first, last = (int(np.clip(np.ceil(side - 0.5), top, bottom)) for side in sorted((y1, y2)))
-        if first >= last:
-            continue
-        rows = np.arange(first, last)
-        # Multiplied last, so that no product of two large numbers overflows.
-        x = x1 + (rows + 0.5 - y1) / (y2 - y1) * (x2 - x1)
-        turns[rows - top, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)] ^= 1
+    ends = np.roll(polygon, -1, axis=0)
+    low, high = np.minimum(polygon[:, 1], ends[:, 1]), np.maximum(polygon[:, 1], ends[:, 1])
+    first, last = (np.clip(np.ceil(side - 0.5), top, bottom).astype(np.int64) for side in (low, high))
+    crossings = np.cumsum(last - first)
+    if len(crossings) and crossings[-1] > _MOST_CROSSINGS:
+        raise ValueError(f"a polygon of {len(polygon)} corners that cross the image again and again is not supported")
+    # A product of whole coordinates is exact; that of very large ones would overflow.
+    exact = float(np.abs(polygon).max()) < _EXACT
+    begin = 0
+    while begin < len(polygon):
+        # So many edges that the rows they cross take little memory; one at least.
+        done = crossings[begin - 1] if begin else 0
+        end = max(begin + 1, int(np.searchsorted(crossings, done + _CROSSINGS_AT_ONCE, side="right")))
+        part = slice(begin, end)
+        counts = last[part] - first[part]
+        edge = np.repeat(np.arange(begin, end), counts)
+        rows = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
+        (x1, y1), (x2, y2) = polygon[edge].T, ends[edge].T
+        down = rows + 0.5 - y1
+        x = x1 + (down * (x2 - x1) / (y2 - y1) if exact else down / (y2 - y1) * (x2 - x1))
+        columns = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+        np.bitwise_xor.at(turns.reshape(-1), (rows - top) * (width + 1) + columns, 1)
+        begin = end
     mask[top:bottom] |= np.bitwise_xor.accumulate(turns[:, :width], axis=1).view(np.bool_)
 
 

@@ -448,6 +448,10 @@ def test_an_archive_takes_no_more_memory_than_its_images(tmp_path: Path, monkeyp
             archive.writestr(name, b"<annotations>" + b" " * (5 << 20))
         with pytest.raises(SourceError, match=words):
             read_reviewed(tmp_path / "bomb.zip")
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("annotations.xml", b"<annotations>" + b" " * (20 << 20))
+    with pytest.raises(SourceError, match="unpacks to 20 MiB"):
+        read_reviewed(tmp_path / "bomb.zip")
 
 
 def test_odd_archives_are_refused(tmp_path: Path):

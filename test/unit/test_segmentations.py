@@ -152,3 +152,11 @@ def test_an_object_without_a_mask_is_a_crowd_for_masks_and_an_object_for_boxes()
     assert (mask.left, mask.top, mask.right, mask.bottom, mask.area) == (2, 4, 12, 10, 60)
     assert filled_box({"bbox": [-5, -5, 500, 7]}, SIZE).area == 2 * SIZE[1]
     assert filled_box({"bbox": [50, 50, 5, 5]}, SIZE).area == 0
+
+
+def test_a_polygon_that_was_made_to_take_time_is_refused():
+    """Its edges cross all rows of a large image, again and again."""
+    height, width = 8000, 9000
+    edges = [side for place in range(4000) for side in (9000.0 * (place % 2), 8000.0 * (place % 2))]
+    with pytest.raises(ValueError, match="again and again"):
+        checked_segmentation([edges], height, width)
