@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..evaluation.evaluate import EvaluateOptions, evaluate
     from ..evaluation.result_file import write_evaluation
     from ..files import writable_folder
-    from ..metrics.average_precision import require_pycocotools
+    from ..metrics.segmentations import require_pycocotools
     from ..report.evaluation import write_evaluation_report
     from .evaluate_tables import tables
 
@@ -166,7 +166,7 @@ def _notes(found: Evaluation) -> list[str]:
     lines += [f"note: {note}" for note in found.notes]
     if data.missing:
         lines.append(f"missing: {len(data.missing)} pictures, such as {data.missing[0]}")
-    lines += [f"skipped: {reason}" for reason in data.unreadable]
+    lines += [f"skipped: {reason}" for reason in (*data.unreadable, *data.without_output)]
     lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in found.seconds.items()))
     return lines
 

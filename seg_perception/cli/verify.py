@@ -99,6 +99,8 @@ def run(arguments: argparse.Namespace) -> int:
     notes = [f"skipped: {failure}" for failure in source.failures]
     if labels is not None and labels.missing:
         notes.append(f"{len(labels.missing)} labelled pictures are not there, such as {labels.missing[0]}")
+    if labels is not None:
+        notes += [f"labels: {line}" for line in labels.left_out()]
     _report(found, arguments.output, data, notes)
     incomplete = any(isinstance(failure, IncompleteBagError) for failure in source.failures)
     return 1 if found.violations or incomplete else 0

@@ -222,6 +222,8 @@ def frames_summary(frames: CalibrationSet) -> str:
     if frames.labels is not None and frames.labels.missing:
         absent = frames.labels.missing
         lines.append(f"{len(absent)} labelled pictures are not there, such as {absent[0]}")
+    if frames.labels is not None:
+        lines += [f"labels: {line}" for line in frames.labels.left_out()]
     if len(frames.pictures) < FEWEST:
         lines.append(
             f"warning: only {len(frames.pictures)} frames; give {FEWEST} or more (500 are better) from the cameras "
