@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from onnx.inliner import inline_local_functions
 
-from ..contract import METADATA_KEY, ModelSpec
+from ..contract import METADATA_KEY, READING_KEY, ModelSpec
 from ..errors import ModelError
+from ..text import printable
 from .graph import element_name, sort_nodes, with_inner
 from .shapes import with_shapes
 
@@ -55,7 +57,9 @@ class Export:
         inputs: without those that initializers fill or, beside one that is used, that nothing uses.
         outputs: in the order of the file.
         metadata: the file's own key-value pairs.
-        sha256: of the file.
+        sha256: of the file and of the files that hold its weights.
+        given_names: how many class names the user gives; 0 for none.
+        takes_bytes: whether the input was uint8, whatever it is now.
     """
 
     origin: str
@@ -64,6 +68,8 @@ class Export:
     outputs: tuple[Port, ...]
     metadata: dict[str, str]
     sha256: str
+    given_names: int = 0
+    takes_bytes: bool = False
 
     @classmethod
     def of_model(cls, model: onnx.ModelProto, origin: str = "model", sha256: str = "") -> Export:
@@ -130,6 +136,9 @@ class Export:
             return None
         try:
             value = ast.literal_eval(text)
+            # LibreYOLO writes JSON, whose keys are texts.
+            if isinstance(value, dict) and all(isinstance(key, str) and key.isdecimal() for key in value):
+                value = {int(key): name for key, name in value.items()}
             names = [value[index] for index in range(len(value))]
             if not names or not all(isinstance(name, str) for name in names):
                 raise ValueError("not a table of texts")
@@ -139,6 +148,13 @@ class Export:
                 f"(got {text[:80]!r}); give the class names with --classes TABLE.yaml"
             ) from error
         return tuple(names)
+
+    def name_count(self) -> int:
+        """Return how many class names there are, the user's or the model's own; 0 for none that can be read."""
+        try:
+            return self.given_names or len(self.class_names() or ())
+        except ModelError:
+            return 0
 
 
 def load_export(path: Path) -> Export:
@@ -197,6 +213,15 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
     """The key-value pairs that a model carries."""
     return {item.key: item.value for item in model.metadata_props}
+
+
+def reading_of(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what `prepare` took for granted of a canonical model's source, as it says itself; for people."""
+    try:
+        reading = json.loads(metadata.get(READING_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return [("unknown", "its metadata are damaged")]
+    return [(printable(key, 20), printable(text)) for key, text in reading.items()] if isinstance(reading, dict) else []
 
 
 def spec_of(model: onnx.ModelProto, origin: str = "model") -> ModelSpec:

@@ -150,7 +150,7 @@ class Network:
         return {name: _root(group, name) for name in tensors}
 
     def _sources(self, name: str) -> Iterator[str]:
-        """Tensors whose values `name` has, as far as they go through concatenations and what keeps values; each once."""
+        """Tensors whose values `name` has, through concatenations and what keeps values; each once."""
         seen, waiting = {name}, [name]
         while waiting:
             node = self.producer.get(waiting.pop())
