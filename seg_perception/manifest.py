@@ -18,6 +18,8 @@ from .contract import CONTRACT_VERSION, ModelSpec
 from .errors import BackendUnavailable, ModelError, NotCanonicalError
 
 MANIFEST_VERSION = 1
+# The first bytes of what TensorRT and TensorRT-RTX write.
+ENGINE_MAGIC = (b"ftrt", b"ptrt", b"vtrt")
 ENGINE_SUFFIX = ".engine"
 SCHEMA = Path(__file__).with_name("engine_manifest.schema.json")
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,8 @@ from onnx.inliner import inline_local_functions
 
 from ..contract import METADATA_KEY, READING_KEY, ModelSpec
 from ..errors import ModelError
-from ..text import printable
+from ..onnx_files import damaged, external_files, model_sha256
+from ..text import message_text, printable
 from .graph import element_name, sort_nodes, with_inner
 from .shapes import with_shapes
 
@@ -182,7 +182,7 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
         weights: whether to read weights in files beside it and to check the graph.
 
     Returns:
-        The model, and the SHA-256 of the file.
+        The model, and the SHA-256 of the file and of those that hold its weights.
 
     Raises:
         ModelError: missing, truncated, not ONNX, without a graph, or beyond 2 GB.
@@ -195,19 +195,17 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    external_files(path)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError, which no stubs describe
-        raise ModelError(
-            f"{path}: not an ONNX model, or a truncated one ({len(data)} bytes); expected what an exporter writes as "
-            "*.onnx (a *.pt checkpoint must be exported first); copy or export it again"
-        ) from error
+        raise ModelError(damaged(path, f"{len(data)} bytes")) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path}: not an ONNX model (no graph in its {len(data)} bytes); copy or export it again")
     if weights:
         _load_weights(model, path)
-    return model, hashlib.sha256(data).hexdigest()
+    return model, model_sha256(path)
 
 
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
@@ -233,15 +231,32 @@ def spec_of(model: onnx.ModelProto, origin: str = "model") -> ModelSpec:
     return ModelSpec.from_metadata(metadata_of(model), origin)
 
 
+def _refuse_plugins(model: onnx.ModelProto, path: Path) -> None:
+    """Name nodes that are no operators of ONNX and that nothing can be cut off before.
+
+    Raises:
+        ModelError: there are some.
+    """
+    for node in model.graph.node:
+        if node.op_type.startswith(("EfficientNMS", "BatchedNMS")):
+            raise ModelError(
+                f"{path}: has a TensorRT plug-in for suppression ({printable(node.op_type)}), whose outputs have "
+                "no masks or hide what they are made of; export the model without it (leave out options such as --end2end, "
+                "--plugin or nms=True): the canonical model suppresses duplicates itself"
+            )
+
+
 def _load_weights(model: onnx.ModelProto, path: Path) -> None:
+    _refuse_plugins(model, path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
         if model.ByteSize() > _LARGEST_FILE:
             raise ModelError(f"{path}: {model.ByteSize() / 1e9:.1f} GB with its weights; at most 2 GB can be prepared")
         sort_nodes(model.graph)
         onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    # The reader of weights and the checker meet malformed models with errors of many kinds.
+    except (onnx.checker.ValidationError, OSError, ValueError, TypeError, RuntimeError, KeyError, IndexError) as error:
+        reason = message_text(str(error).strip().partition("\n")[0] or type(error).__name__)
         raise ModelError(f"{path}: damaged or incomplete ONNX model ({reason}); copy or export it again") from error
 
 

@@ -28,7 +28,7 @@ LAYERS = (
     ("backend",),
     ("sources", "metrics"),
     ("messages",),
-    ("manifest", "contract", "frame", "geometry", "instances", "classes", "files", "text", "errors"),
+    ("onnx_files", "manifest", "contract", "frame", "geometry", "instances", "classes", "files", "text", "errors"),
 )
 BOTTOM = LAYERS[-1]
 RANK = {part: rank for rank, layer in enumerate(reversed(LAYERS)) for part in layer}
