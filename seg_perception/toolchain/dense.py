@@ -40,7 +40,7 @@ def dense_evidence(
     named = export.name_count()
     if named == classes:
         evidence.append(f"{named} class names")
-    elif columns >= positions:
+    elif columns >= positions and not evidence:
         against.append(f"{columns} values for each of {positions} positions, and not {classes} class names")
     return tuple(evidence), tuple(against)
 

@@ -241,8 +241,8 @@ def _refuse_plugins(model: onnx.ModelProto, path: Path) -> None:
         if node.op_type.startswith(("EfficientNMS", "BatchedNMS")):
             raise ModelError(
                 f"{path}: has a TensorRT plug-in for suppression ({printable(node.op_type)}), whose outputs have "
-                "no masks or hide what they are made of; export the model without it (leave out options such as --end2end, "
-                "--plugin or nms=True): the canonical model suppresses duplicates itself"
+                "no masks or hide what they are made of; export the model without it (leave out options such as "
+                "--end2end, --plugin or nms=True): the canonical model suppresses duplicates itself"
             )
 
 

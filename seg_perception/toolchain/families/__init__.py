@@ -165,10 +165,15 @@ def _decided(export: Export, matches: Matches) -> tuple[Family, Match]:
             family, match = (certain or fitting)[0]
             return family, match if probed else _probed(export, [(family, match)])[0][1]
     names = ", ".join(family.name for family, _ in matches)
-    problem = "several families recognise this model" if fitting else "this model has the outputs of a family, but"
+    problem = (
+        "several families recognise this model"
+        if fitting
+        else "something in this model speaks against each of its readings"
+    )
     readings = "\n".join(f"  {family.name}: {_reading(match)}" for family, match in matches)
     raise UnknownFamilyError(
         f"{export.origin}: {problem} ({names}); choose one with --family\n{_seen(export)}\nreadings\n{readings}"
+        + ("" if fitting else f"\n{_remedy(export)}")
     )
 
 
