@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(_engine(engine, arguments.classes)))
         return 0
     try:
-        from ..toolchain.export import load_model, metadata_of, reading_of
+        from ..toolchain.export import contradictions_named, load_model, metadata_of, reading_of
         from ..toolchain.precision.cost import precision_summary
         from ..toolchain.quantize.report import report_of
     except ImportError as error:
@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     metadata = metadata_of(model)
     if METADATA_KEY in metadata:
         spec = ModelSpec.from_metadata(metadata, str(arguments.model))
-        rows = [*_read_as(reading_of(metadata)), ("precision", str(precision_summary(model)))]
+        with contradictions_named(str(arguments.model)):
+            rows = [*_read_as(reading_of(metadata)), ("precision", str(precision_summary(model)))]
         done = report_of(metadata, str(arguments.model))
         if done is not None:
             rows.append(("quantized", f"{done.method}, {done.calibration_frames} frames; {done.precision}"))
@@ -120,15 +121,16 @@ def _class_table(spec: ModelSpec, classes: str) -> list[str]:
 
 
 def _raw(path: Path) -> list[str]:
-    from ..toolchain.export import load_export
+    from ..toolchain.export import contradictions_named, load_export
     from ..toolchain.families import recognise
     from ..toolchain.inputs import with_usual_input
 
     export = load_export(path)
     # An input that leaves its size open is shown as it is.
-    with contextlib.suppress(ConfigurationError):
+    with contextlib.suppress(ConfigurationError), contradictions_named(str(path)):
         export, _ = with_usual_input(export, None, None)
-    family, match = recognise(export)
+    with contradictions_named(str(path)):
+        family, match = recognise(export)
     names = export.class_names()
     return [
         *_aligned(

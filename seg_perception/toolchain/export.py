@@ -6,6 +6,7 @@ import ast
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import onnx
 from onnx.inliner import inline_local_functions
 
 from ..contract import METADATA_KEY, READING_KEY, ModelSpec
-from ..errors import ModelError
+from ..errors import ModelError, SegPerceptionError
 from ..onnx_files import damaged, external_files, model_sha256
 from ..text import message_text, printable
 from .graph import element_name, sort_nodes, with_inner
@@ -157,6 +158,22 @@ class Export:
             return 0
 
 
+@contextmanager
+def contradictions_named(origin: str) -> Iterator[None]:
+    """Turn whatever a graph that contradicts itself makes libraries and this package raise into a ModelError."""
+    try:
+        yield
+    except (SegPerceptionError, KeyboardInterrupt):
+        raise
+    # A file of a stranger can make NumPy, ONNX and Protocol Buffers raise nearly anything.
+    except Exception as error:
+        reason = printable(str(error).strip().partition("\n")[0] or "no reason given")
+        raise ModelError(
+            f"{origin}: its graph cannot be followed ({type(error).__name__}: {reason}); it is damaged, or beyond what "
+            "this package understands: if ONNX Runtime runs it, please report this"
+        ) from error
+
+
 def load_export(path: Path) -> Export:
     """Read a raw model file.
 
@@ -165,13 +182,15 @@ def load_export(path: Path) -> Export:
     """
     model, sha256 = load_model(path)
     if model.functions:
-        model = inline_local_functions(model)
+        with contradictions_named(str(path)):
+            model = inline_local_functions(model)
     if METADATA_KEY in metadata_of(model):
         raise ModelError(
             f"{path}: this is already a canonical model; it can be used as it is. To change its options, "
             "run `seg_perception prepare` on the model it was made from"
         )
-    return Export.of_model(model, str(path), sha256)
+    with contradictions_named(str(path)):
+        return Export.of_model(model, str(path), sha256)
 
 
 def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:

@@ -17,7 +17,7 @@ from ..geometry import ResizeSpec
 from .canonical import finish, network_of, publish, replace_input
 from .dense import with_box_shares
 from .evidence import own_scaling
-from .export import Export, load_export
+from .export import Export, contradictions_named, load_export
 from .families import Family, Match, PixelSpec, recognise
 from .graph import GraphBuilder
 from .head import Head, HeadOptions, InstanceHead
@@ -128,6 +128,16 @@ def prepare(
     export = load_export(source)
     if options.classes is not None:
         export = replace(export, given_names=len(options.classes.class_names))
+    with contradictions_named(str(source)):
+        model, spec = _rewritten(export, options, report)
+    write_atomically(destination, model.SerializeToString())
+    return spec
+
+
+def _rewritten(
+    export: Export, options: PrepareOptions, report: Callable[[str], None]
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The canonical model of an export, and what it says of itself."""
     export, notes = with_usual_input(export, options.batch, options.input_size)
     family, match = recognise(export, options.family)
     pixels, why = _pixels(export, match, options.pixels)
@@ -149,8 +159,7 @@ def prepare(
     finish(model, spec, reading)
     if options.precision == "fp16":
         model = _in_half(model, options, report)
-    write_atomically(destination, model.SerializeToString())
-    return spec
+    return model, spec
 
 
 def _in_half(model: onnx.ModelProto, options: PrepareOptions, report: Callable[[str], None]) -> onnx.ModelProto:

@@ -164,7 +164,7 @@ def _decided(export: Export, matches: Matches) -> tuple[Family, Match]:
         if len(certain) == 1 or (len(fitting) == 1 and not certain):
             family, match = (certain or fitting)[0]
             return family, match if probed else _probed(export, [(family, match)])[0][1]
-    names = ", ".join(family.name for family, _ in matches)
+    names = ", ".join(family.name for family, _ in fitting or matches)
     problem = (
         "several families recognise this model"
         if fitting

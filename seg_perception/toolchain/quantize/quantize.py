@@ -12,7 +12,7 @@ from ...contract import METADATA_KEY
 from ...errors import ConfigurationError, ModelError, NotCanonicalError
 from ...evaluation.coco import CocoSet
 from ...metrics.average_precision import require_pycocotools
-from ..export import metadata_of, spec_of
+from ..export import contradictions_named, metadata_of, spec_of
 from ..precision.cost import layer_costs
 from ..precision.emulate import emulated
 from ..precision.half import to_half
@@ -288,9 +288,11 @@ def _network(model: onnx.ModelProto, origin: str) -> Network:
         raise ModelError(f"{origin}: quantized already; quantize the float32 model that it was made from")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    name_nodes(copy.graph)
-    lift_constants(copy)
-    network = Network(copy)
+    with contradictions_named(origin):
+        name_nodes(copy.graph)
+        lift_constants(copy)
+        network = Network(copy)
+        network.layers  # noqa: B018  looked for here, where the model is to blame
     if any(network.weights[layer.weight].data_type != onnx.TensorProto.FLOAT for layer in network.layers):
         raise ModelError(
             f"{origin}: its network is in float16; quantize the float32 canonical model (what is left in float becomes "
