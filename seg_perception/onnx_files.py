@@ -132,7 +132,8 @@ def _places(model: memoryview) -> Iterator[dict[str, str]]:
     while waiting:
         kind, message = waiting.pop()
         if kind == "tensor":
-            place, external = {}, False
+            place: dict[str, str] = {}
+            external = False
             for field, value in _fields(message):
                 external = external or (field == _DATA_LOCATION and value == _EXTERNAL)
                 if field == _EXTERNAL_DATA and isinstance(value, memoryview):

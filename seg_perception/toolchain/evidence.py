@@ -54,7 +54,9 @@ def own_scaling(export: Export, image: Port) -> OwnScaling | None:
         for name in node.input:
             if node.op_type != "Shape":
                 readers.setdefault(name, []).append(node)
-    factor, offset, tensor = np.ones(1), np.zeros(1), image.name
+    factor: NDArray[np.float64] = np.ones(1)
+    offset: NDArray[np.float64] = np.zeros(1)
+    tensor = image.name
     while len(readers.get(tensor, ())) == 1:
         node = readers[tensor][0]
         if node.op_type not in _ALIKE:

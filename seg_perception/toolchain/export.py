@@ -223,7 +223,8 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path}: not an ONNX model (no graph in its {len(data)} bytes); copy or export it again")
     if weights:
-        _load_weights(model, path)
+        with contradictions_named(str(path)):
+            _load_weights(model, path)
     return model, model_sha256(path)
 
 
@@ -257,7 +258,8 @@ def _refuse_plugins(model: onnx.ModelProto, path: Path) -> None:
         ModelError: there are some.
     """
     for node in model.graph.node:
-        if node.op_type.startswith(("EfficientNMS", "BatchedNMS")):
+        # Text that is no UTF-8 comes as bytes.
+        if str(node.op_type).startswith(("EfficientNMS", "BatchedNMS")):
             raise ModelError(
                 f"{path}: has a TensorRT plug-in for suppression ({printable(node.op_type)}), whose outputs have "
                 "no masks or hide what they are made of; export the model without it (leave out options such as "

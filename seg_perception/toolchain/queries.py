@@ -100,7 +100,8 @@ class QueryFamily:
 
     def _evidence(self, export: Export, columns: int, activation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What speaks for this family and what against it."""
-        evidence, against = [], []
+        evidence: list[str] = []
+        against: list[str] = []
         exporter = export.metadata.get("model_family", "")
         if exporter:
             (evidence if exporter in self.exporters else against).append(f"model_family {exporter!r} in its metadata")

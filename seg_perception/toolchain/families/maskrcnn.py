@@ -128,7 +128,7 @@ def _match_of_rows(export: Export, image: Port, rows: dict[str, Port]) -> Match 
     if not pasted and (height != width or not 0 < height < _LARGEST_SIDE):
         return None
     regions = has_regions(export, rows["dets"])
-    evidence = ("features cut out for regions (RoiAlign)",) if regions else ()
+    evidence: tuple[str, ...] = ("features cut out for regions (RoiAlign)",) if regions else ()
     if not pasted and not is_proportional(rows["masks"], image):
         evidence += (f"masks of {width} x {height}, which are no image of that form scaled down",)
     where = "the whole image" if pasted else "each box"
