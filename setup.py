@@ -64,7 +64,9 @@ setup(
         "onnxruntime": ["onnxruntime"],
         "toolchain": ["onnx", "onnxruntime"],
         # Bags as input of commands, and those that `replay` and `streetworld --bag` make.
-        "bags": ["rosbags", "mcap"],
+        "bags": ["rosbags", "mcap", "protobuf"],
+        # H.264, H.265, VP9 and AV1 in bags.
+        "video": ["av"],
         # Many bags at once: `--engine ray`.
         "fleet": ["ray"],
         # Average precision on labelled pictures.

@@ -30,6 +30,8 @@ from .text import is_printable, printable
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "seg_perception"
+# What `prepare` took for granted of the export, for people: a JSON object of texts, which nothing depends on.
+READING_KEY = "seg_perception_reading"
 OPSET = 19
 INPUT_NAME = "images"
 INSTANCE_OUTPUTS = ("boxes", "scores", "labels", "masks")

@@ -22,6 +22,10 @@ class SourceError(SegPerceptionError):
     """A file, folder, video or bag cannot be read as a source of frames."""
 
 
+class IncompleteBagError(SourceError):
+    """A bag gave fewer messages than it holds or counts; what was read of it counts, and a command ends with 1."""
+
+
 class FrameError(SegPerceptionError):
     """An image cannot be used; the stream it came from goes on.
 

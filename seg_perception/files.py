@@ -7,6 +7,7 @@ import os
 import stat
 import tempfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal
 
 from .errors import ConfigurationError
 from .text import is_printable, printable
@@ -82,7 +83,7 @@ def read_regular(path: Path, most: int) -> bytes:
         os.close(handle)
 
 
-def inside(folder: Path, name: object, *, what: str) -> Path:
+def inside(folder: Path, name: object, *, what: str, kind: Literal["file", "folder", "any"] = "file") -> Path:
     """Return the path below a folder that a file of somebody else names, without leaving that folder.
 
     A label file, record, manifest or bag of a stranger must never make us read, write or delete anything outside of
@@ -92,13 +93,14 @@ def inside(folder: Path, name: object, *, what: str) -> Path:
         folder: where the path has to lie; it need not exist.
         name: what the file says: relative to `folder`, with slashes.
         what: the field of the file, for the message.
+        kind: of what may lie there: a regular file, a folder, or either.
 
     Returns:
         `folder / name`. Symbolic links on the way are followed: where they lead has to lie in the folder, too.
 
     Raises:
         ConfigurationError: the name is no text, empty, absolute, a drive or has control characters, or leads outside of
-            the folder; or what lies there is no regular file (a folder, a FIFO, a device).
+            the folder; or what lies there is of another kind (a FIFO, a device).
     """
     shown = printable(repr(name))
     if not isinstance(name, str) or not name.strip() or not is_printable(name):
@@ -113,15 +115,17 @@ def inside(folder: Path, name: object, *, what: str) -> Path:
     try:
         real = path.resolve()
         outside = not real.is_relative_to(folder.resolve())
-        kind = _mode(real)
+        mode = _mode(real)
     except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle
         raise ConfigurationError(f"{what}: {shown} cannot be opened in {folder} ({error})") from error
     if outside:
         raise ConfigurationError(
             f"{what}: expected a file inside {folder}, got {shown}, a link that leads elsewhere; it is not opened"
         )
-    if kind is not None and not stat.S_ISREG(kind):
-        raise ConfigurationError(f"{what}: expected a regular file, got {shown} in {folder}, which is none")
+    right = mode is None or (kind != "folder" and stat.S_ISREG(mode)) or (kind != "file" and stat.S_ISDIR(mode))
+    if not right:
+        expected = {"file": "a regular file", "folder": "a folder", "any": "a regular file or a folder"}[kind]
+        raise ConfigurationError(f"{what}: expected {expected}, got {shown} in {folder}, which is none")
     return path
 
 

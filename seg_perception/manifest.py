@@ -20,6 +20,8 @@ from .files import read_regular
 from .text import is_printable, printable
 
 MANIFEST_VERSION = 1
+# The first bytes of what TensorRT and TensorRT-RTX write.
+ENGINE_MAGIC = (b"ftrt", b"ptrt", b"vtrt")
 ENGINE_SUFFIX = ".engine"
 SCHEMA = Path(__file__).with_name("engine_manifest.schema.json")
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -176,10 +176,11 @@ def save_colour_model(path: Path, **options: Any) -> Path:
 
 def save_canonical_colour_model(path: Path, **options: Any) -> Path:
     """Write the canonical model made from it; see `colour_model` for the options."""
-    from seg_perception.toolchain.prepare import prepare
+    from seg_perception.toolchain.prepare import PrepareOptions, prepare
 
     source = save_colour_model(path.with_suffix(".raw.onnx"), **options)
-    prepare(source, path)
+    # A fixed batch would be opened otherwise.
+    prepare(source, path, PrepareOptions(batch=options.get("batch")))
     source.unlink()
     return path
 

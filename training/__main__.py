@@ -137,7 +137,7 @@ def _on_labels(options: argparse.Namespace) -> Training:
             "name their folder with --validation-images"
         )
     for name, each in (("to learn from", learnt), ("to measure with", validation)):
-        print(f"{name}: {describe(each)}")
+        print("\n  ".join([f"{name}: {describe(each)}", *each.left_out()]))
     defaults = _FINE_TUNING if options.init else replace(_FINE_TUNING, rate=_DEFAULTS.rate)
     return _training(options, defaults, [learnt], validation)
 

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as rle
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from seg_perception.classes import NO_GROUP
 from seg_perception.errors import SourceError
 from seg_perception.evaluation.coco import CocoSet, LabelledImage
+from seg_perception.metrics.segmentations import decode_segmentation, filled_box, has_mask
 from seg_perception.sources.class_tables import category_groups
 
 from .augment import Augmentation, augmented
@@ -126,7 +126,7 @@ def draw_map(
     """
     map_ = np.zeros((height, width), np.uint8)
     shapes = [(each, _mask(each, height, width)) for each in objects]
-    single = [(each, mask) for each, mask in shapes if not each.get("iscrowd") and has_shape(each)]
+    single = [(each, mask) for each, mask in shapes if not each.get("iscrowd") and has_mask(each)]
     single.sort(key=lambda one: -np.count_nonzero(one[1]))
     kept = single[:_MOST]
     numbered = {id(each) for each, _ in kept}
@@ -138,26 +138,11 @@ def draw_map(
     return map_, [each for each, _ in kept]
 
 
-def has_shape(annotation: Mapping[str, Any]) -> bool:
-    """Whether it has a mask: RLE, or a polygon of at least three points."""
-    shape = annotation["segmentation"]
-    return not isinstance(shape, list) or any(len(polygon) >= 6 for polygon in shape)
-
-
 def _mask(annotation: Mapping[str, Any], height: int, width: int) -> NDArray[np.bool_]:
     """The mask of one annotation, or its box if it has none, bool `[height, width]`."""
-    if not has_shape(annotation):
-        x, y, w, h = (round(float(side)) for side in annotation["bbox"])
-        box = np.zeros((height, width), bool)
-        box[max(0, y) : max(0, y + h), max(0, x) : max(0, x + w)] = True
-        return box
-    shape = annotation["segmentation"]
-    if isinstance(shape, list):
-        shape = rle.merge(rle.frPyObjects([polygon for polygon in shape if len(polygon) >= 6], height, width))
-    elif isinstance(shape["counts"], list):
-        shape = rle.frPyObjects(shape, height, width)
-    mask: NDArray[np.bool_] = rle.decode(shape).astype(bool)
-    return mask
+    if not has_mask(annotation):
+        return filled_box(annotation, (height, width)).full()
+    return decode_segmentation(annotation["segmentation"], height, width).full()
 
 
 @dataclass(frozen=True, slots=True)

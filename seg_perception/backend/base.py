@@ -8,7 +8,6 @@ does something else, and can select and paint by itself.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, NO_CLASS, ModelSpec
 from ..errors import ConfigurationError, ModelOutputError, NotCanonicalError
 from ..frame import Frame
 from ..instances import Detections, InstanceMap
+from ..onnx_files import model_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,9 +282,8 @@ def unknown_class(found: object, classes: int) -> ModelOutputError:
 
 def model_identity(path: Path, spec: ModelSpec) -> dict[str, str]:
     """The part of `identity` that is the same for every backend: file, its sha256, family, network size."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     size = f"{spec.network_width}x{spec.network_height}"
-    return {"model": str(path), "sha256": digest, "family": spec.family, "network_size": size}
+    return {"model": str(path), "sha256": model_sha256(path), "family": spec.family, "network_size": size}
 
 
 def check_signature(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str | None]], origin: str) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..contract import INPUT_NAME, METADATA_KEY, ModelSpec
 from ..errors import BackendUnavailable, ConfigurationError, ModelError
+from ..onnx_files import external_files
 from .base import ModelOutputs, RunOptions, check_signature, model_identity
 from .batches import Arrays, run_in_parts
 
@@ -116,6 +117,7 @@ class OpenVinoRunner:
             return device
 
     def _read(self, path: Path) -> Any:
+        external_files(path)
         try:
             return self._core.read_model(str(path))
         except RuntimeError as error:

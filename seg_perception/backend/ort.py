@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..contract import ModelSpec
 from ..errors import BackendUnavailable, ConfigurationError, ModelError
+from ..onnx_files import external_files
 from .base import RunOptions, check_signature, model_identity
 from .ort_session import SessionRunner
 
@@ -44,6 +45,7 @@ class OrtRunner(SessionRunner):
 
     @staticmethod
     def _open(path: Path, provider: str, threads: int) -> onnxruntime.InferenceSession:
+        external_files(path)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = threads
         settings.log_severity_level = 3

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, IncompleteBagError
 from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
 from .model_arguments import add_model_arguments, model_choice
 
@@ -64,12 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate; pictures that cannot be read are named and left out."""
+    """Evaluate; pictures that cannot be read are named and left out. 1 when a bag gave fewer than it holds."""
     from ..backend.base import RunOptions
     from ..evaluation.evaluate import EvaluateOptions, evaluate
     from ..evaluation.result_file import write_evaluation
     from ..files import writable_folder
-    from ..metrics.average_precision import require_pycocotools
+    from ..metrics.segmentations import require_pycocotools
     from ..report.evaluation import write_evaluation_report
     from .evaluate_tables import tables
 
@@ -81,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as opened:
         own = RunOptions(arguments.device, arguments.threads)
         subjects = _subjects(arguments.model, arguments.backend, arguments.classes, own, opened)
-        data = _data(arguments)
-        data.source.bit_depth = arguments.bit_depth
-        found = evaluate(subjects, data, options, arguments.output)
+        labelled = _data(arguments)
+        labelled.source.bit_depth = arguments.bit_depth
+        found = evaluate(subjects, labelled, options, arguments.output)
     write_evaluation(arguments.output / "evaluation.json", found)
     for model in found.models:
         print(f"{model.name}: {', '.join(f'{key} {value}' for key, value in model.identity.items())}")
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     for note in _notes(found):
         print(note)
     print(f"report in {write_evaluation_report(arguments.output / 'report.html', found)}")
-    return 0
+    return 1 if any(isinstance(failure, IncompleteBagError) for failure in labelled.source.failures) else 0
 
 
 def _each_by_itself(arguments: argparse.Namespace) -> int:
@@ -166,7 +166,7 @@ def _notes(found: Evaluation) -> list[str]:
     lines += [f"note: {note}" for note in found.notes]
     if data.missing:
         lines.append(f"missing: {len(data.missing)} pictures, such as {data.missing[0]}")
-    lines += [f"skipped: {reason}" for reason in data.unreadable]
+    lines += [f"skipped: {reason}" for reason in (*data.unreadable, *data.without_output)]
     lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in found.seconds.items()))
     return lines
 

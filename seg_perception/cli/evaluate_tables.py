@@ -47,7 +47,8 @@ def _coco(evaluation: Evaluation, names: Sequence[str]) -> str:
         for name, scores in zip(names, evaluation.scores, strict=True)
         for coco in scores.coco
     ]
-    return text_table(f"COCO's summary over {over}", ["model", "of", *COCO_STATS], rows)
+    lines = [text_table(f"COCO's summary over {over}", ["model", "of", *COCO_STATS], rows)]
+    return "\n  ".join([*lines, *(f"not counted: {each}" for each in evaluation.data.left_out())])
 
 
 def _speed(evaluation: Evaluation, names: Sequence[str]) -> str:

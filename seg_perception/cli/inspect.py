@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(_engine(engine, arguments.classes)))
         return 0
     try:
-        from ..toolchain.export import load_model, metadata_of
+        from ..toolchain.export import contradictions_named, load_model, metadata_of, reading_of
         from ..toolchain.precision.cost import precision_summary
         from ..toolchain.quantize.report import report_of
     except ImportError as error:
@@ -46,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     metadata = metadata_of(model)
     if METADATA_KEY in metadata:
         spec = ModelSpec.from_metadata(metadata, str(arguments.model))
-        rows = [("precision", str(precision_summary(model)))]
+        with contradictions_named(str(arguments.model)):
+            rows = [*_read_as(reading_of(metadata)), ("precision", str(precision_summary(model)))]
         done = report_of(metadata, str(arguments.model))
         if done is not None:
             rows.append(("quantized", f"{done.method}, {done.calibration_frames} frames; {done.precision}"))
@@ -122,17 +124,23 @@ def _class_table(spec: ModelSpec, classes: str) -> list[str]:
 
 
 def _raw(path: Path) -> list[str]:
-    from ..toolchain.export import load_export
+    from ..toolchain.export import contradictions_named, load_export
     from ..toolchain.families import recognise
+    from ..toolchain.inputs import with_usual_input
 
     export = load_export(path)
-    family, match = recognise(export)
+    # An input that leaves its size open is shown as it is.
+    with contextlib.suppress(ConfigurationError), contradictions_named(str(path)):
+        export, _ = with_usual_input(export, None, None)
+    with contradictions_named(str(path)):
+        family, match = recognise(export)
     names = export.class_names()
     return [
         *_aligned(
             [
                 ("model", f"{path} (raw export)"),
                 ("family", f"{family.name}: {match.summary}"),
+                *_read_as([*match.reading.items(), ("pixels", str(match.pixels))]),
                 ("source", f"sha256 {export.sha256}"),
                 *(("input", str(port)) for port in export.inputs),
                 *(("output", str(port)) for port in export.outputs),
@@ -143,6 +151,10 @@ def _raw(path: Path) -> list[str]:
         f"not canonical yet: run `seg_perception prepare {path} -o {path.with_suffix('.canonical.onnx')}`"
         + (" with --classes TABLE.yaml" if names is None else ""),
     ]
+
+
+def _read_as(reading: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [("" if place else "read as", f"{key}: {text}") for place, (key, text) in enumerate(reading)]
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import SegPerceptionError
-from ..manifest import ENGINE_SUFFIX, EngineManifest, load_manifest, manifest_path
+from ..manifest import ENGINE_MAGIC, ENGINE_SUFFIX, EngineManifest, load_manifest, manifest_path
 from ..toolchain.precision.listing import listed, uncounted
 
-# The first bytes of what TensorRT and TensorRT-RTX write.
-_MAGIC = (b"ftrt", b"ptrt", b"vtrt")
 Rows = list[tuple[str, str]]
 
 
@@ -22,7 +20,7 @@ def engine_of(path: Path) -> Path | None:
     if path.suffix == ENGINE_SUFFIX or manifest_path(path).is_file():
         return path
     with path.open("rb") as file:
-        return path if file.read(4) in _MAGIC else None
+        return path if file.read(4) in ENGINE_MAGIC else None
 
 
 def describe_engine(path: Path) -> tuple[EngineManifest, Rows]:

@@ -76,6 +76,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whether the network wants blue, green, red; --mean and --std are in its order (default: the family's)",
     )
     parser.add_argument(
+        "--boxes",
+        choices=("pixels", "shares"),
+        default="",
+        help="whether a YOLO's boxes are in pixels or shares of the image's sides (default: what the model tells)",
+    )
+    parser.add_argument(
         "--precision",
         choices=("fp32", "fp16"),
         default="fp32",
@@ -122,6 +128,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.precision,
         tuple(arguments.keep_float32),
         tuple(arguments.check),
+        arguments.boxes,
     )
     spec = prepare(arguments.source, arguments.output, options, report=print)
     finds = [f"up to {spec.max_instances} instances"] * bool(spec.max_instances) + ["a class map"] * spec.class_map

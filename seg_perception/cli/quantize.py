@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BackendUnavailable, ConfigurationError
+from ..errors import BackendUnavailable, ConfigurationError, IncompleteBagError
 from .model_arguments import add_image_arguments
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Quantize a model and say what became of it."""
+    """Quantize a model and report it; 1 when a bag gave fewer frames than it holds."""
     start = time.perf_counter()
     try:
         from ..toolchain.quantize.frames import gather, labels_among
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(_table(done.report))
     size = arguments.output.stat().st_size / 1e6
     print(f"wrote {arguments.output} ({size:.1f} MB) in {time.perf_counter() - start:.0f} s")
-    return 0
+    return 1 if any(isinstance(failure, IncompleteBagError) for failure in frames.failures) else 0
 
 
 def _table(report: QuantizationReport) -> str:

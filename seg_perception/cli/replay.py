@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..files import writable_folder
+    from ..replay.films import absent
     from ..replay.job import run_job
     from ..replay.side_by_side import open_side_by_side
 
@@ -79,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (job.report, job.video):
         if path is not None:
             writable_folder(path.parent)
+    if job.report is not None:
+        absent(job.report, "--report")
     recordings = job.recordings()
     counts = [recording.count for recording in recordings if recording.count is not None]
     total = sum(counts) if len(counts) == len(recordings) else None
@@ -88,12 +91,15 @@ def run(arguments: argparse.Namespace) -> int:
         print(model_line(segmenter.identity))
         for recording in recordings:
             print(f"{recording.path}: {', '.join(recording.cameras)}")
+            for note in recording.notes:
+                print(f"{recording.path}: {note}")
         with tqdm(total=total, unit="frame", disable=None) as bar:
             outcome = run_job(job, segmenter, recordings, [lambda *_: bar.update()])
     _print(job, outcome)
     for line in (line for recording in recordings for line in recording.warnings.lines()):
         print(f"warning: {line}")
-    return 1 if outcome.record.fault_count or not outcome.record.total else 0
+    lost = outcome.record.fault_count or (outcome.earlier is not None and outcome.earlier.faults)
+    return 1 if lost or not outcome.record.total else 0
 
 
 def _each_by_itself(job: ReplayJob, arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "reviewed", type=Path, metavar="REVIEWED",
-        help="COCO's JSON, XML or ZIP of CVAT for images 1.1, or a folder with LabelMe's files",
+        help="COCO's JSON, XML or ZIP of CVAT (CVAT for images 1.1, COCO 1.0), or a folder with LabelMe's files",
     )  # fmt: skip
     parser.add_argument(
         "--against", type=Path, required=True, metavar="DATASET", help="what `seg_perception label` made for the review"

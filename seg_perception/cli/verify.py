@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, IncompleteBagError
 from .model_arguments import model_line
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compare; 1 when the model is over the budget."""
+    """Compare; 1 when the model is over the budget, or a bag gave fewer frames than it holds."""
     from tqdm import tqdm
 
     from ..backend.base import RunOptions
@@ -99,8 +99,11 @@ def run(arguments: argparse.Namespace) -> int:
     notes = [f"skipped: {failure}" for failure in source.failures]
     if labels is not None and labels.missing:
         notes.append(f"{len(labels.missing)} labelled pictures are not there, such as {labels.missing[0]}")
+    if labels is not None:
+        notes += [f"labels: {line}" for line in labels.left_out()]
     _report(found, arguments.output, data, notes)
-    return 1 if found.violations else 0
+    incomplete = any(isinstance(failure, IncompleteBagError) for failure in source.failures)
+    return 1 if found.violations or incomplete else 0
 
 
 def _labels(arguments: argparse.Namespace) -> CocoSet | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import __version__
 from ..classes import NO_GROUP_NAME, ROAD_GROUPS, group_name
-from ..errors import ConfigurationError, FrameError, SourceError
+from ..errors import ConfigurationError, FrameError, ModelOutputError, SourceError
 from ..files import write_atomically
 from ..frame import Frame
 from ..metrics.agreement import Agreement, AgreementRule, FrameAgreement, compare
@@ -23,13 +23,12 @@ from ..metrics.average_precision import (
     KINDS,
     Difference,
     MatchedResults,
+    for_kind,
     paired_bootstrap,
-    require_pycocotools,
 )
 from ..metrics.coco_summary import Batch, summarize
-from ..metrics.compact import CompactMask
 from ..metrics.panoptic import PanopticCounts
-from ..metrics.segmentations import encode_compact, whole_polygons
+from ..metrics.segmentations import require_pycocotools
 from ..pipeline.options import SegmenterOptions
 from ..pipeline.select import SelectOptions
 from ..pipeline.track import TrackerOptions
@@ -93,12 +92,13 @@ def evaluate(subjects: Sequence[Subject], labelled: LabelledSet, options: Evalua
         labelled: pictures with ground truth.
         options: how.
         folder: gets `truth.json`, the ground truth in the terms of average precision, and `NAME.results.json` of each
-            model, so that any tool for COCO's format can check the numbers.
+            model, so that any tool for COCO's format can check the numbers; where objects have no mask, also
+            `truth_masks.json`, in which these are crowds.
 
     Raises:
         ConfigurationError: models and set have no class in common, or the folder cannot be written.
         SourceError: not a single picture could be evaluated.
-        ModelOutputError: a model produced NaN or infinity.
+        ModelOutputError: a model produced NaN or infinity for every one of them.
         BackendUnavailable: pycocotools is not installed.
     """
     require_pycocotools()
@@ -151,6 +151,8 @@ class _Work:
         self._agreements: list[list[FrameAgreement]] = [[] for _ in subjects[1:]]
         self._gallery = Gallery(options.pictures, _ALIKE if self._sequences else 1)
         self._faults: list[str] = []
+        self._without_output: list[str] = []
+        self._shapeless = 0
         self._rule = AgreementRule(score=options.score)
         tracking = TrackerOptions() if self._sequences else None
         select = SelectOptions(options.score, keep_other=scheme.by_categories)
@@ -168,6 +170,8 @@ class _Work:
             with self._clock.measure("frames"):
                 try:
                     self._frame(int(name), frame)
+                except ModelOutputError as error:
+                    self._without_output.append(str(error))
                 except (FrameError, SourceError) as error:
                     self._faults.append(str(error))
             begin = perf_counter()
@@ -176,10 +180,12 @@ class _Work:
         masks = sum(run.masks_s for run in self._runs)
         rest = self._clock.seconds.pop("frames", 0.0) - inference - masks
         self._clock.seconds |= {"inference": inference, "masks for AP": masks, "metrics of frames": rest}
+        if not self._image_ids and self._without_output and not self._faults:
+            raise ModelOutputError(self._without_output[0])
         if not self._image_ids:
             raise SourceError(
                 f"{self._labelled.labels.path}: expected pictures to evaluate, not one could be: "
-                f"{'; '.join(self._faults[:3]) or 'there are none'}"
+                f"{'; '.join([*self._faults, *self._without_output][:3]) or 'there are none'}"
             )
 
     def _frame(self, image_id: int, frame: Frame) -> None:
@@ -192,11 +198,15 @@ class _Work:
                 f"{frame.width} x {frame.height}; the truth is of another picture"
             )
         true = TrueSegments.of(truth, self._scheme)
-        looks = [run.look(frame, true, self._sequences.get(image_id, "")) for run in self._runs]
+        sequence = self._sequences.get(image_id, "")
+        # All models see a frame or none of them counts it: their numbers are over the same frames.
+        seen = [run.see(frame, true, sequence) for run in self._runs]
+        looks = [run.look(each, true, sequence) for run, each in zip(self._runs, seen, strict=True)]
         changes = [self._compare(place, look, looks[0]) for place, look in enumerate(looks) if place]
         for kept, change in zip(self._agreements, changes, strict=True):
             kept.append(change)
         self._gallery.add(frame, truth, looks, changes, [run.subject.name for run in self._runs], len(self._rows))
+        self._shapeless += int((truth.shapeless & ~truth.crowd).sum())
         self._rows.append(TruthRow.of(truth, self._truths.facts(image_id)))
         self._image_ids.append(image_id)
 
@@ -235,22 +245,20 @@ class _Work:
         """The ground truth of the pictures that were evaluated."""
         content, chosen = self._scheme.labels.annotations, set(self._image_ids)
         numbered = enumerate((each for each in content["annotations"] if each["image_id"] in chosen), 1)
-        sizes = {each["id"]: (int(each["height"]), int(each["width"])) for each in content["images"]}
         truth = {
             "images": [each for each in content["images"] if each["id"] in chosen],
             "annotations": [
-                {
-                    "iscrowd": 0,
-                    "area": each["bbox"][2] * each["bbox"][3],
-                    **each,
-                    "segmentation": _readable(each["segmentation"], sizes[each["image_id"]]),
-                    "id": number,
-                }
+                {"iscrowd": 0, "area": each["bbox"][2] * each["bbox"][3], **each, "id": number}
                 for number, each in numbered
             ],
             "categories": content["categories"],
         }
         write_atomically(folder / "truth.json", json.dumps(truth).encode())
+        if self._shapeless:
+            # In this form any tool gets our mask AP; that of boxes needs the objects as they are in truth.json.
+            sizes = {each["id"]: (int(each["height"]), int(each["width"])) for each in truth["images"]}
+            masks = {**truth, "annotations": for_kind(truth["annotations"], sizes, "mask")}
+            write_atomically(folder / "truth_masks.json", json.dumps(masks).encode())
         return truth
 
     def _scores(
@@ -315,7 +323,7 @@ class _Work:
             len({self._sequences[image] for image in self._image_ids if image in self._sequences}),
             {name: objects[name] for name in (*ROAD_GROUPS, NO_GROUP_NAME) if name in objects},
             tuple(str(each["name"]) for each in self._scheme.labels.annotations["categories"]), labels.missing,
-            tuple(self._faults),
+            tuple(self._faults), self._shapeless, labels.omitted, tuple(self._without_output),
         )  # fmt: skip
 
     def _notes(self) -> tuple[str, ...]:
@@ -333,14 +341,6 @@ class _Work:
                 "bootstrap draws runs of frames, which resemble one another"
             )
         return tuple(notes)
-
-
-def _readable(segmentation: Any, size: tuple[int, int]) -> Any:
-    """The same without polygons that are none, which pycocotools refuses."""
-    if not isinstance(segmentation, list):
-        return segmentation
-    polygons = whole_polygons(segmentation)
-    return polygons or encode_compact(CompactMask.of(np.zeros(size, bool)))
 
 
 def _batches(frames: Sequence[FrameResults]) -> Iterator[Batch]:

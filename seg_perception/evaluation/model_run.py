@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..classes import NO_GROUP, ROAD_GROUPS
 from ..errors import ModelOutputError
 from ..frame import Frame
+from ..instances import Segmentation
 from ..metrics.average_precision import KINDS
 from ..metrics.boundary import boundary_iou
 from ..metrics.boxes import box_iou
@@ -80,6 +81,19 @@ class ObjectScores:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What a model found in one frame: all instances with their whole masks, and what a node would publish.
+
+    Attributes:
+        class_map: uint8 `[H, W]`; None where the truth has no stuff, or the model no class map.
+    """
+
+    found: FrameInstances
+    result: Segmentation
+    class_map: NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
     """What a model made of one frame, as long as the frame is at hand."""
 
@@ -117,8 +131,8 @@ class ModelRun:
         self._stages: list[dict[str, float]] = []
         self._sequence = ""
 
-    def look(self, frame: Frame, true: TrueSegments, sequence: str) -> Look:
-        """Run the model on a frame and keep what matters of it.
+    def see(self, frame: Frame, true: TrueSegments, sequence: str) -> Seen:
+        """Run the model on a frame; nothing of it is counted yet.
 
         Args:
             frame: of the size of the truth.
@@ -127,7 +141,7 @@ class ModelRun:
 
         Raises:
             FrameError: it cannot be decoded.
-            ModelOutputError: the model produced NaN or infinity; the message names the frame.
+            ModelOutputError: the model produced NaN or infinity; the message names model and frame.
         """
         segmenter = self.subject.segmenter
         if sequence != self._sequence:
@@ -140,12 +154,17 @@ class ModelRun:
             masked = perf_counter()
             result = segmenter.finish(frame, detections, segmenter.options)
         except ModelOutputError as error:
-            raise ModelOutputError(f"frame {true.truth.name}: {error}") from error
+            raise ModelOutputError(f"{self.subject.name}: frame {true.truth.name}: {error}") from error
         self.masks_s += masked - detected
         self.inference_s += perf_counter() - begin - (masked - detected)
-        self._stages.append({stage: 1000 * seconds for stage, seconds in result.timings.items()})
         class_map = segmenter.class_map(detections, true.truth.size) if true.truth.stuff is not None else None
-        published = Published.of(result, class_map, true, self._scheme, self._classes, self._groups)
+        return Seen(found, result, class_map)
+
+    def look(self, seen: Seen, true: TrueSegments, sequence: str) -> Look:
+        """Hold what was found in a frame against the truth, and keep what matters of it; arguments as `see`."""
+        found, result = seen.found, seen.result
+        self._stages.append({stage: 1000 * seconds for stage, seconds in result.timings.items()})
+        published = Published.of(result, seen.class_map, true, self._scheme, self._classes, self._groups)
         self._keep(found, true.truth)
         verdict = published.verdict(true.truth)
         self.objects.append(_object_scores(published, verdict, true.truth))
@@ -189,6 +208,7 @@ class ModelRun:
         mask_areas = found.areas(), np.array([mask.area for mask in truth.masks], np.int64)
         for kind, areas in (("mask", mask_areas), ("box", (sides.prod(axis=1), true_sides.prod(axis=1)))):
             by_group = []
+            crowd = truth.unjudged if kind == "mask" else truth.crowd
             for group in range(len(ROAD_GROUPS)):
                 own, true = np.flatnonzero(groups == group), np.flatnonzero(truth.groups == group)
                 iou = np.zeros((len(found), len(truth.masks)))
@@ -197,7 +217,7 @@ class ModelRun:
                     if kind == "mask"
                     else box_iou(found.boxes_camera[own], truth.boxes[true])
                 )
-                by_group.append(ClassOverlaps.of(iou, found.scores, areas, truth.crowd, own, true))
+                by_group.append(ClassOverlaps.of(iou, found.scores, areas, crowd, own, true))
             self.overlaps[kind].append(tuple(by_group))
 
 

@@ -61,6 +61,9 @@ class DataDescription:
         categories: names of the categories that average precision is the mean of.
         missing: files that the set names and that are not there.
         unreadable: what could not be read, in words.
+        without_mask: truth objects of which only the box is known; crowds not counted.
+        omitted: what the reader of the labels left out and why, in words.
+        without_output: frames left out because a model gave NaN or infinity, in words.
     """
 
     name: str
@@ -71,6 +74,21 @@ class DataDescription:
     categories: tuple[str, ...]
     missing: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    without_mask: int = 0
+    omitted: tuple[str, ...] = ()
+    without_output: tuple[str, ...] = ()
+
+    def left_out(self) -> tuple[str, ...]:
+        """Return what the numbers do not count, in words, to stand next to them."""
+        counts = {
+            f"{self.without_mask} objects have no mask: mask AP, PQ, found and tracks ignore them, box AP counts them":
+                self.without_mask,
+            f"{len(self.without_output)} frames are left out because a model gave NaN or infinity":
+                len(self.without_output),
+            f"{len(self.unreadable)} frames could not be used": len(self.unreadable),
+            f"{len(self.missing)} images of the data set are not there": len(self.missing),
+        }  # fmt: skip
+        return (*(words for words, count in counts.items() if count), *self.omitted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +134,7 @@ class Stratum:
     Attributes:
         dimension: what they are chosen by: `all`, `road group`, `size`, `visible part`, `crowding`, `weather`, ...
         name: which ones: `vehicle`, `16 to 32 px`, ...
-        objects: how many.
+        objects: how many, those without a mask among them.
         scores: of each model, in the order of the models.
     """
 

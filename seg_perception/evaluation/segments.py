@@ -29,7 +29,7 @@ class TrueSegments:
         truth: it comes from.
         pixels: int64 `[H, W]`, segment + 1 of each pixel, 0 for none; objects in their order, then stuff.
         classes: int64 `[T]`, classes of panoptic quality.
-        crowd: bool `[T]`.
+        crowd: bool `[T]`, objects whose masks are not judged.
     """
 
     truth: FrameTruth
@@ -48,7 +48,7 @@ class TrueSegments:
             for label in np.unique(labels[labels < 255]).tolist():
                 classes.append(scheme.things + label)
                 pixels[labels == label] = len(classes)
-        crowd = np.append(truth.crowd, np.zeros(len(classes) - len(truth.crowd), bool))
+        crowd = np.append(truth.unjudged, np.zeros(len(classes) - len(truth.unjudged), bool))
         return cls(truth, pixels, np.array(classes, np.int64), crowd)
 
 
@@ -158,9 +158,9 @@ class Published:
     def _excused(self, truth: FrameTruth) -> NDArray[np.bool_]:
         """Instances that lie mostly where nothing is judged, and meet no object: bool `[R]`."""
         count, objects = len(self.groups), len(truth.masks)
-        same = (truth.groups[:, None] == self.groups) & truth.crowd[:, None]
+        same = (truth.groups[:, None] == self.groups) & truth.unjudged[:, None]
         covered = self.overlaps.void_areas[:count] + (self.overlaps.shared[:objects, :count] * same).sum(axis=0)
-        meets = (self._iou(truth)[~truth.crowd] > _MATCH).any(axis=0)
+        meets = (self._iou(truth)[~truth.unjudged] > _MATCH).any(axis=0)
         excused: NDArray[np.bool_] = (covered > _MATCH * self.overlaps.reported_areas[:count]) & ~meets
         return excused
 

@@ -39,6 +39,7 @@ class TruthRow:
 
     groups: NDArray[np.int32]
     crowd: NDArray[np.bool_]
+    shapeless: NDArray[np.bool_]
     judged: NDArray[np.int64]
     areas: NDArray[np.float64]
     visible: NDArray[np.float64]
@@ -51,8 +52,8 @@ class TruthRow:
     def of(cls, truth: FrameTruth, facts: Mapping[str, Any]) -> TruthRow:
         """Keep what tables need."""
         return cls(
-            truth.groups, truth.crowd, truth.judged, truth.areas, truth.visible, truth.occluded, truth.distances,
-            truth.near, facts,
+            truth.groups, truth.crowd, truth.shapeless, truth.judged, truth.areas, truth.visible, truth.occluded,
+            truth.distances, truth.near, facts,
         )  # fmt: skip
 
 
@@ -172,7 +173,11 @@ def _stratum(choice: _Choice, runs: Sequence[ModelRun], rows: Sequence[TruthRow]
         each & np.isin(rows[place].groups[rows[place].judged], choice.groups)
         for place, each in zip(places, chosen, strict=True)
     ]
-    objects = int(sum(each.sum() for each in wanted))
+    # Objects without a mask are among those to be found as boxes.
+    objects = sum(
+        np.count_nonzero(choice.chooses(row) & ~row.crowd & np.isin(row.groups, choice.groups))
+        for row in (rows[place] for place in places)
+    )
     scores = tuple(_score(choice, run, rows, places, wanted) for run in runs) if objects else ()
     return Stratum(choice.dimension, choice.name, objects, scores)
 
@@ -193,6 +198,8 @@ def _score(
 
 def _matches(run: ModelRun, kind: str, choice: _Choice, rows: Sequence[TruthRow], places: list[int]) -> MatchedResults:
     counted = {place: choice.chooses(rows[place]) & ~rows[place].crowd for place in places}
+    if kind == "mask":
+        counted = {place: each & ~rows[place].shapeless for place, each in counted.items()}
     classes = {}
     for group in choice.groups:
         overlaps = [(place, run.overlaps[kind][place][group]) for place in places]

@@ -13,7 +13,7 @@ from ..classes import NO_GROUP
 from ..errors import ClassTableError, SourceError
 from ..metrics.boxes import most_covered
 from ..metrics.compact import CompactMask, FrameInstances
-from ..metrics.segmentations import decode_segmentation
+from ..metrics.segmentations import decode_segmentation, filled_box, has_mask
 from ..sources.class_tables import category_groups
 from .datasets.labelled import LabelledSet, StuffMap
 
@@ -31,12 +31,13 @@ class FrameTruth:
         image_id: number of the picture.
         name: of its file.
         size: height and width in pixels.
-        masks: N of them.
+        masks: N of them; of an object without a mask the filled box.
         boxes: float64 `[N, 4]`, x1 y1 x2 y2.
         areas: float64 `[N]`, of the visible part, as the set states it.
         categories: int64 `[N]`, the set's numbers.
         groups: int32 `[N]`, road groups, or `NO_GROUP`.
         crowd: bool `[N]`, what stands for several objects or must not be judged.
+        shapeless: bool `[N]`, objects of which only the box is known: to be found as boxes, not judged as masks.
         numbers: int64 `[N]`, track numbers, 0 where there is none.
         visible: float64 `[N]`, share of the object that can be seen; where the set does not say, the share of its box
             that no other box covers.
@@ -57,6 +58,7 @@ class FrameTruth:
     categories: NDArray[np.int64]
     groups: NDArray[np.int32]
     crowd: NDArray[np.bool_]
+    shapeless: NDArray[np.bool_]
     numbers: NDArray[np.int64]
     visible: NDArray[np.float64]
     occluded: NDArray[np.float64]
@@ -66,14 +68,23 @@ class FrameTruth:
     stuff: StuffMap | None = None
 
     @property
-    def judged(self) -> NDArray[np.int64]:
-        """Places of the road users, signs and lights that are to be found, int64 `[J]`."""
-        return np.flatnonzero((self.groups != NO_GROUP) & ~self.crowd)
+    def unjudged(self) -> NDArray[np.bool_]:
+        """Regions in which masks are neither right nor wrong: bool `[N]`."""
+        return self.crowd | self.shapeless
 
-    def segments(self) -> NDArray[np.uint16]:
-        """Place + 1 of the object that each pixel belongs to, 0 for none: uint16 `[H, W]`; smaller ones in front."""
-        pixels = np.zeros(self.size, np.uint16)
-        for place in np.argsort([-mask.area for mask in self.masks], kind="stable").tolist():
+    @property
+    def judged(self) -> NDArray[np.int64]:
+        """Places of the road users, signs and lights whose masks are to be found, int64 `[J]`."""
+        return np.flatnonzero((self.groups != NO_GROUP) & ~self.unjudged)
+
+    def segments(self) -> NDArray[np.int32]:
+        """Place + 1 of the object that each pixel belongs to, 0 for none: int32 `[H, W]`.
+
+        Smaller ones are in front, and objects without a mask behind all others.
+        """
+        pixels = np.zeros(self.size, np.int32)
+        areas = np.array([-mask.area for mask in self.masks], np.int64)
+        for place in np.lexsort((areas, ~self.shapeless)).tolist():
             mask = self.masks[place]
             pixels[mask.top : mask.bottom, mask.left : mask.right][mask.region()] = place + 1
         return pixels
@@ -148,6 +159,7 @@ class Truths:
             np.array([int(each["category_id"]) for each in entries], np.int64),
             np.array([self.groups[int(each["category_id"])] for each in entries], np.int32),
             crowd,
+            np.array([not has_mask(each) for each in entries], bool),
             np.array([int(each.get("track_id", 0)) for each in entries], np.int64),
             np.where(np.isnan(hidden), visible, 1 - hidden),
             _values(entries, "occluded"),
@@ -164,7 +176,9 @@ class Truths:
         for each in entries:
             key = id(each["segmentation"])
             try:
-                if key not in known:
+                if not has_mask(each):
+                    known[key] = filled_box(each, (height, width))
+                elif key not in known:
                     known[key] = decode_segmentation(each["segmentation"], height, width)
             except ValueError as error:
                 place = f"annotation {each.get('id', '?')} of image {each['image_id']}"

@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..errors import SourceError
+from ..evaluation.coco import checked_annotations, read_annotations, read_json
 from ..evaluation.datasets.bag import read_bag
 from ..evaluation.evaluate import EvaluateOptions, Frames, evaluate
 from ..evaluation.result_file import write_evaluation
 from ..evaluation.scheme import Subject
-from ..files import write_atomically
+from ..files import inside, write_atomically
 from ..metrics.average_precision import KINDS, ClassMatches, MatchedResults
 from ..metrics.coco_summary import summarize
+from ..metrics.segmentations import check_counts
 from ..pipeline.opening import ModelChoice
 from ..report.evaluation import write_evaluation_report
 from .models import anywhere, model_terms, runs_on_gpu
@@ -121,10 +124,24 @@ def _nothing(images: int) -> ClassMatches:
 
 
 def _matched(folder: Path, model: str, kind: str) -> MatchedResults:
-    truth = json.loads((folder / "truth.json").read_bytes())
-    entries = json.loads((folder / f"{model}.results.json").read_bytes())
-    ids = sorted(int(image["id"]) for image in truth["images"])
-    return summarize(truth, [(ids, entries)], kind)[0]
+    """The results of a bag, matched again; the files may be of an earlier run, and are checked as anybody's.
+
+    Raises:
+        ConfigurationError, SourceError: they cannot be read, or were changed.
+    """
+    path = inside(folder, "truth.json", what="truth of a bag")
+    truth, _ = read_annotations(path)
+    if broken := checked_annotations(path, truth):
+        raise SourceError(next(iter(broken.values())))
+    path = inside(folder, f"{model}.results.json", what="results of a bag")
+    entries = read_json(path, "COCO results")
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    try:
+        for each in entries:
+            check_counts(each["segmentation"], *sizes[each["image_id"]])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(f"{path}: expected COCO results of {folder / 'truth.json'}: {error!r}") from error
+    return summarize(truth, [(sorted(sizes), entries)], kind)[0]
 
 
 class _EvaluateWorker(Worker):
@@ -154,11 +171,12 @@ class _EvaluateWorker(Worker):
         found = evaluate(self._subjects, labelled, options, output)
         write_evaluation(output / EVALUATION, found)
         write_evaluation_report(output / "report.html", found)
+        faults = (*found.data.unreadable, *found.data.without_output)
         scores = [{each.kind: each.stats["AP"] for each in scores.coco} for scores in found.scores]
         return {
             "frames": found.data.frames,
-            "faults": len(found.data.unreadable),
-            "first_faults": list(found.data.unreadable[:20]),
+            "faults": len(faults),
+            "first_faults": list(faults[:20]),
             "objects": dict(found.data.objects),
             "models": [each.name for each in found.models],
             "AP": scores,

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import ModelError
 from ..manifest import ENGINE_SUFFIX, file_sha256
+from ..onnx_files import external_files, model_sha256
 from ..pipeline.opening import ModelChoice
 from ..sources.share import find_model
 
@@ -45,18 +46,19 @@ def runs_on_gpu(choice: ModelChoice) -> bool:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a model's file, or of one that belongs to it.
+    """SHA-256 of a model, with the files that hold its weights, or of a file that belongs to it.
 
     Raises:
         ModelError: it cannot be read.
     """
+    is_onnx = path.suffix == ".onnx"
     try:
-        status = path.stat()
-        return _digest(path, status.st_mtime_ns, status.st_size)
+        states = [file.stat() for file in (path, *(external_files(path) if is_onnx else ()))]
+        return _digest(path, tuple((state.st_mtime_ns, state.st_size) for state in states))
     except OSError as error:
         raise ModelError(f"model file: {path}: cannot be read ({error.strerror or error}); check --model") from error
 
 
 @lru_cache(maxsize=16)
-def _digest(path: Path, _modified_ns: int, _bytes: int) -> str:
-    return file_sha256(path)
+def _digest(path: Path, _states: tuple[tuple[int, int], ...]) -> str:
+    return model_sha256(path) if path.suffix == ".onnx" else file_sha256(path)

@@ -12,11 +12,11 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import ConfigurationError, SourceError
-from ..files import write_atomically
+from ..files import inside, write_atomically
 from .work import Result, Source, Task, plain
 
 MANIFEST = ".json"
@@ -83,12 +83,24 @@ class Results:
 
 
 def read_manifest(path: Path) -> Result | None:
-    """A manifest; None if it is none."""
+    """Return the result that a manifest tells of; None if it is no manifest, or names an output outside of its folder.
+
+    The folder may be somebody else's, so nothing in it is believed: what is refused here is done again.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Result(**{**content, "source": Source(**content["source"])})
-    except (OSError, KeyError, TypeError, ValueError):
+        content = json.loads(inside(path.parent, path.name, what="manifest").read_text(encoding="utf-8"))
+        result = Result(**{**content, "source": Source(**content["source"])})
+        plain_output = PurePosixPath(result.output).name == result.output and not result.output.startswith(".")
+        counts = [result.outcome.get(name, 0) for name in ("frames", "faults")]
+        mappings = (result.terms, result.outcome, result.identity)
+        if not plain_output or not all(isinstance(each, dict) for each in mappings):
+            return None
+        if not all(type(each) is int for each in (*counts, result.output_bytes)):
+            return None
+        inside(path.parent, result.output, what="output of a manifest", kind="any")
+    except (ConfigurationError, OSError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
+    return result
 
 
 def write_manifest(folder: Path, result: Result) -> None:

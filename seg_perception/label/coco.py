@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError
-from ..evaluation.coco import read_annotations
-from ..metrics.compact import CompactMask
-from ..metrics.segmentations import decode_segmentation, encode_compact
-from .records import Category, LabelledFrame, LabelledObject, MaskStyle, score_and_track
-from .shapes import mask_of_box
+from ..evaluation.coco import annotations_of, checked_annotations, read_annotations, read_json
+from ..metrics.segmentations import decode_segmentation, encode_compact, filled_box, has_mask
+from ..text import printable
+from .records import Category, LabelledFrame, LabelledObject, MaskStyle, ReadLabels, score_and_track
 
 INSTANCES = "instances.json"
 
@@ -41,25 +40,36 @@ def coco_bytes(frames: Iterable[LabelledFrame], categories: Sequence[Category], 
     return json.dumps(content).encode()
 
 
-def read_coco(path: Path) -> list[LabelledFrame]:
-    """The labels of an annotation file; its pictures need not be there.
+def read_coco(path: Path) -> ReadLabels:
+    """Read the labels of an annotation file; its images need not be there.
 
     Raises:
         SourceError: it cannot be read, or has another form.
     """
-    content = read_annotations(path)
-    names = {each["id"]: str(each["name"]) for each in content["categories"]}
-    images = {each["id"]: each for each in content["images"]}
+    return labels_of(path, read_json(path, "a COCO annotation file"))
+
+
+def labels_of(path: Path, content: object) -> ReadLabels:
+    """Return the labels that the content of an annotation file has; `path` is for messages.
+
+    Raises:
+        SourceError: it has another form.
+    """
+    checked, omitted = annotations_of(path, content)
+    if broken := checked_annotations(path, checked):
+        raise SourceError(next(iter(broken.values())))
+    names = {each["id"]: str(each["name"]) for each in checked["categories"]}
+    images = {each["id"]: each for each in checked["images"]}
     objects: dict[int, list[LabelledObject]] = {number: [] for number in images}
-    for each in content["annotations"]:
-        image = images.get(each["image_id"])
-        if image is None:
-            raise SourceError(f"{path}: annotation {each.get('id')}: image {each['image_id']} is not in `images`")
+    for each in checked["annotations"]:
+        image = images[each["image_id"]]
         try:
             objects[each["image_id"]].append(_object(each, names, (image["height"], image["width"])))
-        except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"{path}: annotation {each.get('id')}: no mask can be made of it ({error})") from error
-    return [
+        except (TypeError, ValueError) as error:
+            raise SourceError(
+                f"{path}: annotation {each.get('id', '?')}: no label can be made of it ({printable(error)})"
+            ) from error
+    frames = [
         LabelledFrame(
             str(image["file_name"]), image["width"], image["height"], tuple(objects[number]),
             source=str(image.get("source") or ""), camera=str(image.get("camera") or ""),
@@ -67,6 +77,7 @@ def read_coco(path: Path) -> list[LabelledFrame]:
         )
         for number, image in images.items()
     ]  # fmt: skip
+    return ReadLabels(frames, omitted)
 
 
 def read_categories(path: Path) -> list[Category]:
@@ -75,7 +86,7 @@ def read_categories(path: Path) -> list[Category]:
     Raises:
         SourceError: it cannot be read, or has another form.
     """
-    listed = read_annotations(path)["categories"]
+    listed = read_annotations(path)[0]["categories"]
     return [Category(each["id"], str(each["name"]), str(each.get("supercategory", each["name"]))) for each in listed]
 
 
@@ -117,8 +128,8 @@ def _annotation(each: LabelledObject, style: MaskStyle) -> dict[str, Any]:
 
 
 def _object(annotation: Mapping[str, Any], names: Mapping[int, str], size: tuple[int, int]) -> LabelledObject:
-    shape = annotation["segmentation"]
-    mask = decode_segmentation(shape, *size) if shape else _filled(annotation["bbox"], size)
+    shaped = has_mask(annotation)
+    mask = decode_segmentation(annotation["segmentation"], *size) if shaped else filled_box(annotation, size)
     # Tools put what they do not know of themselves under `attributes`.
     attributes = annotation.get("attributes")
     extra = {**(attributes if isinstance(attributes, Mapping) else {}), **annotation}
@@ -128,10 +139,5 @@ def _object(annotation: Mapping[str, Any], names: Mapping[int, str], size: tuple
         mask,
         *score_and_track(extra),
         None if visible is None else float(visible),
-        shapeless=not shape,
+        shapeless=not shaped,
     )
-
-
-def _filled(bbox: Sequence[float], size: tuple[int, int]) -> CompactMask:
-    x, y, width, height = (float(side) for side in bbox)
-    return mask_of_box((x, y, x + width, y + height), size)

@@ -8,21 +8,39 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from xml.parsers import expat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SourceError
+from ..evaluation.omissions import Omissions
 from ..metrics.compact import CompactMask
-from .records import Category, LabelledFrame, LabelledObject, MaskStyle, score_and_track
-from .shapes import crop_runs, mask_of_box, mask_of_crop_runs, mask_of_polygons
+from ..metrics.segmentations import check_image_size, mask_of_polygons
+from ..text import printable
+from .records import MOST_TRACKS, Category, LabelledFrame, LabelledObject, MaskStyle, ReadLabels, score_and_track
+from .shapes import crop_runs, ellipse, mask_of_crop_runs, turned, union
 
 CVAT, CVAT_LABELS = "cvat.xml", "cvat_labels.json"
-_MOST_TRACKS = 2**31 - 1
+# Longest file; one of a hundred thousand images has a tenth of it.
+MOST_BYTES = 1 << 30
+_CHUNK = 1 << 16
+# Elements of CVAT lie four deep.
+_DEEPEST = 32
+_READ = ("mask", "polygon", "box", "ellipse")
+# Why other shapes are not read.
+_UNREAD = {
+    "polyline": "a line has no area",
+    "points": "points have no area",
+    "skeleton": "a skeleton has no area",
+    "cuboid": "a cuboid is no region of the image",
+    "tag": "it is of the whole image",
+}
 # An object whose own mask is hidden by more than this share is called occluded.
 _VISIBLE = 0.95
 _COMMON: dict[str, Any] = {"mutable": False, "default_value": ""}
@@ -32,7 +50,7 @@ _ATTRIBUTES: tuple[dict[str, Any], ...] = (
         "input_type": "number",
         **_COMMON,
         "default_value": "0",
-        "values": ["0", str(_MOST_TRACKS), "1"],
+        "values": ["0", str(MOST_TRACKS), "1"],
     },
     {"name": "score", "input_type": "text", **_COMMON, "values": []},
 )
@@ -60,25 +78,65 @@ def cvat_labels(categories: Sequence[Category]) -> bytes:
     return json.dumps(content, indent=1).encode()
 
 
-def read_cvat(data: bytes, path: Path) -> list[LabelledFrame]:
-    """The labels of an XML file; objects that are neither mask, polygon nor box are left out.
+def read_cvat(stream: IO[bytes], path: Path) -> ReadLabels:
+    """Read the labels of an XML file; what is no region of an image is left out and counted.
 
     Args:
-        data: the content.
+        stream: the content.
         path: of the file, for messages.
 
     Raises:
         SourceError: it is no such file.
     """
+    omitted = Omissions()
     try:
-        root = ElementTree.fromstring(data)
-        if root.tag != "annotations":
-            raise ValueError(f"its root is <{root.tag}>")
-        if root.find("track") is not None:
+        return ReadLabels([_frame(image, omitted) for image in _image_elements(stream)], omitted)
+    except (ElementTree.ParseError, expat.ExpatError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise SourceError(f'{path}: expected an XML file of "CVAT for images 1.1": {printable(error, 400)}') from error
+
+
+def _image_elements(stream: IO[bytes]) -> Iterator[ElementTree.Element]:
+    """The images of an XML file, one at a time, so that memory does not grow with the file."""
+    # CVAT writes no document type; entities, which may grow without end or name files, need one.
+    guard = expat.ParserCreate()
+    guard.StartDoctypeDeclHandler = _refuse_doctype
+    parser: Any = ElementTree.XMLPullParser(("start", "end"))
+    parents: list[ElementTree.Element] = []
+    size = 0
+    for chunk in iter(partial(stream.read, _CHUNK), b""):
+        size += len(chunk)
+        if size > MOST_BYTES:
+            raise ValueError(f"files of more than {MOST_BYTES >> 20} MiB are not supported here; export it in parts")
+        guard.Parse(chunk, False)
+        parser.feed(chunk)
+        yield from _finished(parser.read_events(), parents)
+    parser.close()
+    yield from _finished(parser.read_events(), parents)
+
+
+def _finished(
+    events: Iterable[tuple[str, ElementTree.Element]], parents: list[ElementTree.Element]
+) -> Iterator[ElementTree.Element]:
+    """The images that are complete by now; what was given is forgotten. `parents` are the elements that are open."""
+    for event, element in events:
+        if event == "end":
+            parents.pop()
+            if len(parents) == 1:
+                if element.tag == "image":
+                    yield element
+                parents[0].clear()
+            continue
+        if not parents and element.tag != "annotations":
+            raise ValueError(f"its root is <{element.tag}>")
+        if len(parents) == 1 and element.tag == "track":
             raise ValueError('it has <track>, as of "CVAT for video"; export the task as "CVAT for images 1.1"')
-        return [_frame(each) for each in root.iter("image")]
-    except (ElementTree.ParseError, KeyError, ValueError) as error:
-        raise SourceError(f'{path}: expected an XML file of "CVAT for images 1.1": {error}') from error
+        parents.append(element)
+        if len(parents) > _DEEPEST:
+            raise ValueError(f"elements lie in one another more than {_DEEPEST} deep")
+
+
+def _refuse_doctype(name: str, *_: object) -> None:
+    raise ValueError(f"it has a document type, {name}, which CVAT does not write")
 
 
 def _child(parent: ElementTree.Element, tag: str, text: str | None = None, **attributes: str) -> ElementTree.Element:
@@ -133,33 +191,36 @@ class _Parts:
     category: str
     score: float | None
     track: int
-    shapeless: bool = True
+    boxes: list[NDArray[np.float64]] = field(default_factory=list)
     polygons: list[NDArray[np.float64]] = field(default_factory=list)
     masks: list[CompactMask] = field(default_factory=list)
 
     def whole(self, size: tuple[int, int]) -> LabelledObject:
-        mask = np.zeros(size, bool)
-        for each in (*self.masks, mask_of_polygons(self.polygons, size)):
-            mask |= each.full()
-        return LabelledObject(self.category, CompactMask.of(mask), self.score, self.track, shapeless=self.shapeless)
+        """Return the object that the shapes are parts of."""
+        mask = union([*self.masks, mask_of_polygons([*self.boxes, *self.polygons], size)])
+        shapeless = not self.polygons and not self.masks
+        return LabelledObject(self.category, mask, self.score, self.track, shapeless=shapeless)
 
 
-def _frame(image: ElementTree.Element) -> LabelledFrame:
-    size = (int(image.attrib["height"]), int(image.attrib["width"]))
+def _frame(image: ElementTree.Element, omitted: Omissions) -> LabelledFrame:
+    name, size = printable(image.attrib["name"]), (int(image.attrib["height"]), int(image.attrib["width"]))
+    check_image_size(*size)
     objects: dict[Any, _Parts] = {}
     for number, shape in enumerate(image):
-        if shape.tag not in ("mask", "polygon", "box"):
+        if shape.tag not in _READ:
+            omitted.add(f"<{shape.tag}>: {_UNREAD.get(shape.tag, 'not known')}", name)
             continue
+        label = printable(shape.attrib["label"])
         known = score_and_track({each.attrib["name"]: each.text or "" for each in shape.iter("attribute")})
         group = int(shape.attrib.get("group_id", 0))
-        key = (group, shape.attrib["label"]) if group else number
-        parts = objects.setdefault(key, _Parts(shape.attrib["label"], *known))
-        if shape.tag == "polygon":
-            parts.polygons.append(_points(shape.attrib["points"]))
+        parts = objects.setdefault((group, label) if group else number, _Parts(label, *known))
+        if shape.tag == "mask":
+            parts.masks.append(_mask(shape.attrib, size))
+        elif shape.tag == "box":
+            parts.boxes.append(_corners(shape.attrib))
         else:
-            parts.masks.append(_mask(shape.attrib, size) if shape.tag == "mask" else _filled(shape.attrib, size))
-        parts.shapeless = parts.shapeless and shape.tag == "box"
-    return LabelledFrame(image.attrib["name"], size[1], size[0], tuple(each.whole(size) for each in objects.values()))
+            parts.polygons.append(_ellipse(shape.attrib) if shape.tag == "ellipse" else _points(shape.attrib["points"]))
+    return LabelledFrame(name, size[1], size[0], tuple(each.whole(size) for each in objects.values()))
 
 
 def _points(text: str) -> NDArray[np.float64]:
@@ -171,5 +232,23 @@ def _mask(attributes: Mapping[str, str], size: tuple[int, int]) -> CompactMask:
     return mask_of_crop_runs([int(each) for each in attributes["rle"].split(",")], (left, top, width, height), size)
 
 
-def _filled(attributes: Mapping[str, str], size: tuple[int, int]) -> CompactMask:
-    return mask_of_box([float(attributes[name]) for name in ("xtl", "ytl", "xbr", "ybr")], size)
+def _corners(attributes: Mapping[str, str]) -> NDArray[np.float64]:
+    """The corners of a box, float64 `[4, 2]`, turned around its centre."""
+    x1, y1, x2, y2 = _numbers(attributes, "xtl", "ytl", "xbr", "ybr")
+    centre = np.array([(x1 + x2) / 2, (y1 + y2) / 2])
+    corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+    (degrees,) = _numbers({"rotation": "0", **attributes}, "rotation")
+    placed: NDArray[np.float64] = turned(corners - centre, degrees) + centre
+    return placed
+
+
+def _ellipse(attributes: Mapping[str, str]) -> NDArray[np.float64]:
+    x, y, across, down, degrees = _numbers({"rotation": "0", **attributes}, "cx", "cy", "rx", "ry", "rotation")
+    return ellipse((x, y), (across, down), degrees)
+
+
+def _numbers(attributes: Mapping[str, str], *names: str) -> list[float]:
+    values = [float(attributes[name]) for name in names]
+    if not np.isfinite(values).all():
+        raise ValueError(f"expected finite numbers as {', '.join(names)}, got {values}")
+    return values

@@ -16,15 +16,28 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FrameError, SourceError
+from ..errors import ConfigurationError, FrameError, SourceError
+from ..evaluation.coco import read_json
+from ..evaluation.omissions import Omissions
+from ..files import inside
 from ..metrics.compact import CompactMask
+from ..metrics.segmentations import check_image_size, mask_of_polygons
 from ..sources.compressed import decode_pixels
-from .records import LabelledFrame, LabelledObject, MaskStyle, score_and_track
-from .shapes import mask_of_box, mask_of_crop, mask_of_polygons
+from ..text import printable
+from .records import LabelledFrame, LabelledObject, MaskStyle, ReadLabels, score_and_track
+from .shapes import ellipse, mask_of_crop, union
 
 LABELME = "labelme"
 # The first release whose files have masks.
 _VERSION = "5.3.0"
+_READ = ("polygon", "mask", "rectangle", "circle")
+# Why other shapes are not read.
+_UNREAD = {
+    "line": "a line has no area",
+    "linestrip": "a line has no area",
+    "point": "a point has no area",
+    "points": "points have no area",
+}
 
 
 def labelme_bytes(frame: LabelledFrame, style: MaskStyle, pictures: str) -> bytes:
@@ -43,16 +56,25 @@ def labelme_bytes(frame: LabelledFrame, style: MaskStyle, pictures: str) -> byte
     return json.dumps(content, indent=1).encode()
 
 
-def read_labelme(folder: Path) -> list[LabelledFrame]:
-    """The labels in a folder; shapes that are neither polygon, mask nor rectangle are left out.
+def read_labelme(folder: Path) -> ReadLabels:
+    """Read the labels in a folder; what is no region of an image is left out and counted.
 
     Raises:
         SourceError: there are no such files, or one of them cannot be read.
     """
-    paths = sorted(folder.glob("*.json"))
-    if not paths:
-        raise SourceError(f"{folder}: expected LabelMe's files, one ending in .json for each picture; got none")
-    return [_frame(path) for path in paths]
+    omitted = Omissions()
+    frames = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            inside(folder, path.name, what="file of LabelMe")
+        except ConfigurationError as error:
+            omitted.add("file: no regular file inside of the folder, it is not opened", error)
+            continue
+        frames.append(_frame(path, omitted))
+    if not frames:
+        reasons = "".join(f"; {line}" for line in omitted.lines())
+        raise SourceError(f"{folder}: expected LabelMe's files, one ending in .json for each image; got none{reasons}")
+    return ReadLabels(frames, omitted)
 
 
 def _shapes(each: LabelledObject, group: int, style: MaskStyle) -> list[dict[str, Any]]:
@@ -82,37 +104,52 @@ def _shapes(each: LabelledObject, group: int, style: MaskStyle) -> list[dict[str
     return [{**common, "shape_type": "mask", "points": last, "mask": picture}]
 
 
-def _frame(path: Path) -> LabelledFrame:
+def _frame(path: Path, omitted: Omissions) -> LabelledFrame:
+    content = read_json(path, "a file of LabelMe")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        size = (int(content["imageHeight"]), int(content["imageWidth"]))
+        size = (content["imageHeight"], content["imageWidth"])
+        check_image_size(*size)
         objects: dict[Any, list[Mapping[str, Any]]] = {}
         for number, shape in enumerate(content["shapes"]):
-            if shape["shape_type"] in ("polygon", "mask", "rectangle"):
-                group = shape.get("group_id")
-                objects.setdefault(number if group is None else (group, shape["label"]), []).append(shape)
+            # The first releases had polygons alone, and did not name them.
+            kind = shape.get("shape_type") or "polygon"
+            if kind not in _READ:
+                omitted.add(f"{kind}: {_UNREAD.get(kind, 'not known')}", path.name)
+                continue
+            group = shape.get("group_id")
+            named = {**shape, "shape_type": kind}
+            objects.setdefault(number if group is None else (group, shape["label"]), []).append(named)
         whole = tuple(_object(shapes, size) for shapes in objects.values())
         # A path of Windows is one for everybody who reviews there.
-        name = str(content["imagePath"]).replace("\\", "/").rpartition("/")[2]
-    except (OSError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise SourceError(f"{path}: expected a file of LabelMe: {error!r}") from error
+        name = printable(str(content["imagePath"]).replace("\\", "/").rpartition("/")[2])
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, FrameError, cv2.error) as error:
+        raise SourceError(f"{path}: expected a file of LabelMe: {printable(repr(error), 400)}") from error
     return LabelledFrame(name, size[1], size[0], whole)
 
 
 def _object(shapes: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> LabelledObject:
-    mask = mask_of_polygons([_points(each) for each in shapes if each["shape_type"] == "polygon"], size).full()
-    for each in shapes:
-        if each["shape_type"] == "mask":
-            mask |= _painted(each, size).full()
-        elif each["shape_type"] == "rectangle":
-            mask |= _filled(each, size).full()
+    outlines = [_outline(each) for each in shapes if each["shape_type"] != "mask"]
+    painted = [_painted(each, size) for each in shapes if each["shape_type"] == "mask"]
     first = shapes[0]
     return LabelledObject(
-        str(first["label"]),
-        CompactMask.of(mask),
+        printable(first["label"]),
+        union([*painted, mask_of_polygons(outlines, size)]),
         *score_and_track(first),
         shapeless=all(each["shape_type"] == "rectangle" for each in shapes),
     )
+
+
+def _outline(shape: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The corners of a polygon, rectangle or circle, float64 `[P, 2]`."""
+    points = _points(shape)
+    if shape["shape_type"] == "rectangle":
+        (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
+        return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
+    if shape["shape_type"] == "circle":
+        centre, edge = points
+        radius = float(np.hypot(*(edge - centre)))
+        return ellipse((float(centre[0]), float(centre[1])), (radius, radius))
+    return points
 
 
 def _points(shape: Mapping[str, Any]) -> NDArray[np.float64]:
@@ -121,13 +158,10 @@ def _points(shape: Mapping[str, Any]) -> NDArray[np.float64]:
 
 def _painted(shape: Mapping[str, Any], size: tuple[int, int]) -> CompactMask:
     try:
-        picture, _ = decode_pixels(base64.b64decode(shape["mask"]), cv2.IMREAD_GRAYSCALE, remedy="export it again")
+        region, _ = decode_pixels(base64.b64decode(shape["mask"]), cv2.IMREAD_GRAYSCALE, remedy="export it again")
     except FrameError as error:
         raise ValueError(f"the mask of a shape: {error}") from error
-    x, y = (round(float(side)) for side in _points(shape).min(axis=0))
-    return mask_of_crop(picture > 0, x, y, size)
-
-
-def _filled(shape: Mapping[str, Any], size: tuple[int, int]) -> CompactMask:
-    points = _points(shape)
-    return mask_of_box([*points.min(axis=0), *points.max(axis=0)], size)
+    corner = _points(shape).min(axis=0)
+    if not np.isfinite(corner).all():
+        raise ValueError("the corners of a mask are no finite numbers")
+    return mask_of_crop(region > 0, round(float(corner[0])), round(float(corner[1])), size)

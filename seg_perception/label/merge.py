@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from .dataset import IMAGES, Dataset
+from .dataset import Dataset
 from .picks import Moment, Picker, PickOptions
 from .records import LabelledFrame
 from .run import TRACKS
@@ -31,7 +31,10 @@ def merge(parts: Sequence[Path], folder: Path) -> Dataset:
         raise ConfigurationError("merging data sets: expected at least one, got none")
     first = Dataset.open(parts[0])
     merged = Dataset(folder, first.categories, first.style, first.how, resume=False)
-    options = PickOptions(**first.how["picks"])
+    try:
+        options = PickOptions(**first.how["picks"])
+    except (KeyError, TypeError) as error:
+        raise ConfigurationError(f"{parts[0]}: expected the options of `seg_perception label`: {error!r}") from error
     picker, digests = Picker(options), set[str]()
     for path in parts:
         part = Dataset.open(path)
@@ -41,12 +44,17 @@ def merge(parts: Sequence[Path], folder: Path) -> Dataset:
                 f"{path}: expected the options of {parts[0]}, others are {', '.join(other)}; label them alike"
             )
         _count(part, merged)
+        source = ""
         for frame in part:
+            if frame.source != source:
+                source = frame.source
+                merged.begin(source)
             if frame.digest in digests:
                 merged.state.repeated += 1
             else:
                 digests.add(frame.digest)
                 digests -= _take(frame, part, merged, picker, options.apart)
+    merged.settle()
     merged.write()
     return merged
 
@@ -67,7 +75,11 @@ def _take(frame: LabelledFrame, part: Dataset, merged: Dataset, picker: Picker, 
     """Add one frame under the tracks and the name that it has in the whole; returns the digests of what has to go."""
     shift = TRACKS * (merged.stream(frame.source, frame.camera) - part.stream(frame.source, frame.camera))
     name = merged.name_for(frame.source, frame.index, frame.name)
-    picture = (part.folder / IMAGES / frame.file_name).read_bytes()
+    path = part.image(frame.file_name)
+    try:
+        image = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); copy the data set completely") from error
     whole = replace(
         frame,
         file_name=f"{name}{Path(frame.file_name).suffix}",
@@ -75,5 +87,5 @@ def _take(frame: LabelledFrame, part: Dataset, merged: Dataset, picker: Picker, 
     )
     gone = picker.keep(name, frame.picks, Moment.of(frame.source, frame.camera, frame.stamp_ns, name, apart))
     if name not in gone:
-        merged.add(whole, picture)
+        merged.add(whole, image)
     return {frame.digest if each == name else merged.drop(each) for each in gone}

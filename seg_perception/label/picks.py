@@ -116,11 +116,8 @@ class Picker:
     @property
     def counts(self) -> Counter[str]:
         """How many of the chosen frames each rule wants."""
-        return Counter(rule for rules in self._picks.values() for rule in rules)
-
-    def begin(self) -> None:
-        """A new recording begins."""
-        self._glances, self._counts = {}, {}
+        found = Counter(rule for rules in self._picks.values() for rule in rules)
+        return Counter({rule: found[rule] for rule in (EVERY, SCENE_CHANGE, *self._rankings) if rule in found})
 
     def wanted(
         self, name: str, frame: Frame, moment: Moment, uncertainty: float, disagreement: float

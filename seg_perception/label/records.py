@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,20 @@ from numpy.typing import NDArray
 
 from ..classes import NO_GROUP, ROAD_GROUPS, ClassTable, group_name
 from ..errors import ConfigurationError
+from ..evaluation.omissions import Omissions
 from ..metrics.compact import CompactMask
+from ..metrics.segmentations import check_image_size
 from .shapes import crop_runs, mask_of_crop_runs, polygons_of
 
 GROUPS, CLASSES = "groups", "classes"
 RLE, POLYGONS = "rle", "polygons"
+# Largest track number of labels.
+MOST_TRACKS = 2**31 - 1
+# Attributes of a frame that are plain values in its record.
+_PLAIN: dict[str, type] = {
+    "file_name": str, "width": int, "height": int, "source": str, "index": int, "camera": str, "stamp_ns": int,
+    "weather": str, "digest": str,
+}  # fmt: skip
 # Sides of a box: x1 y1 x2 y2 in camera pixels.
 Box = tuple[float, float, float, float]
 
@@ -130,6 +140,19 @@ class LabelledFrame:
         return self.file_name.rpartition(".")[0]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadLabels:
+    """What a reader of labels found.
+
+    Attributes:
+        frames: the images and their objects.
+        omitted: what it left out, and why.
+    """
+
+    frames: list[LabelledFrame]
+    omitted: Omissions
+
+
 def categories_of(by: str, class_names: Sequence[str], table: ClassTable) -> list[Category]:
     """The categories of a data set, by road groups or by the model's classes that belong to one.
 
@@ -167,22 +190,34 @@ def frame_to_json(frame: LabelledFrame) -> dict[str, Any]:
 
 
 def frame_from_json(content: Mapping[str, Any]) -> LabelledFrame:
-    """The inverse of `frame_to_json`.
+    """The inverse of `frame_to_json`; the content may be a stranger's.
 
     Raises:
         KeyError, TypeError, ValueError: the content has another form.
     """
+    for name, kind in _PLAIN.items():
+        if type(content[name]) is not kind:
+            raise ValueError(f"expected `{name}` as {kind.__name__}, got {content[name]!r:.60}")
+    file_name = content["file_name"]
+    if PurePosixPath(file_name).name != file_name or not file_name.rpartition(".")[0]:
+        raise ValueError(f"expected `file_name` as the name of an image without folders, got {file_name!r:.60}")
+    check_image_size(content["height"], content["width"])
+    picks = content["picks"]
+    if not isinstance(picks, dict) or not all(isinstance(value, (int, float)) for value in picks.values()):
+        raise ValueError(f"expected `picks` as numbers by rule, got {picks!r:.60}")
     objects = tuple(LabelledObject(**{**each, "mask": _mask_from_json(each["mask"])}) for each in content["objects"])
     concerns = tuple(
         Concern(**{**each, "box": None if each["box"] is None else box_of(each["box"])}) for each in content["concerns"]
     )
+    if any(each.mask.size != (content["height"], content["width"]) for each in objects):
+        raise ValueError(f"expected masks of {content['width']} x {content['height']} pixels, got others")
     return LabelledFrame(**{**content, "objects": objects, "concerns": concerns})
 
 
 def score_and_track(known: Mapping[str, Any]) -> tuple[float | None, int]:
     """`score` and `track_id` of an object as far as a reviewers' tool kept them as numbers; else None and 0."""
     score, track = _number(known.get("score")), _number(known.get("track_id"))
-    return score, int(track or 0)
+    return score, int(track) if track is not None and 0 < track <= MOST_TRACKS else 0
 
 
 def box_of(sides: Sequence[float] | NDArray[np.floating]) -> Box:
@@ -205,5 +240,6 @@ def _mask_to_json(mask: CompactMask) -> dict[str, Any]:
 
 
 def _mask_from_json(content: Mapping[str, Any]) -> CompactMask:
+    check_image_size(*content["size"])
     left, top, width, height = content["box"]
     return mask_of_crop_runs(content["runs"], (left, top, width, height), tuple(content["size"]))

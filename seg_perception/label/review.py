@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SourceError
+from ..files import inside
 from ..metrics.agreement import AgreementRule, compare
 from ..metrics.boundary import boundary_iou
 from ..metrics.compact import FrameInstances
@@ -111,6 +112,7 @@ class Review:
         foreign: reviewed pictures that are not of the data set, and are left out.
         renamed: category of each name that the reviewers used instead.
         boxes: reviewed objects that have no mask; training ignores their regions.
+        omitted: what the reader of the reviewed labels left out and why, in words.
     """
 
     frames: tuple[FrameReview, ...]
@@ -120,6 +122,7 @@ class Review:
     foreign: tuple[str, ...]
     renamed: Mapping[str, str]
     boxes: int
+    omitted: tuple[str, ...] = ()
 
 
 def review(path: Path, dataset: Path) -> Review:
@@ -130,13 +133,15 @@ def review(path: Path, dataset: Path) -> Review:
         dataset: folder of the data set.
 
     Raises:
+        ConfigurationError: the labels of the data set are no regular file in it.
         SourceError: one of them cannot be read, or they have no picture in common.
         BackendUnavailable: pycocotools is not installed.
     """
-    labels = dataset / INSTANCES
-    before = {each.file_name: each for each in read_coco(labels)}
+    labels = inside(dataset, INSTANCES, what="labels of a data set")
+    before = {each.file_name: each for each in read_coco(labels).frames}
     categories = tuple(read_categories(labels))
-    frames, names = renamed(read_reviewed(path), [each.name for each in categories], path)
+    reviewed = read_reviewed(path)
+    frames, names = renamed(reviewed.frames, [each.name for each in categories], path)
     after = {each.file_name: each for each in frames}
     both = [name for name in before if name in after]
     if not both:
@@ -152,6 +157,7 @@ def review(path: Path, dataset: Path) -> Review:
         tuple(name for name in after if name not in before),
         names,
         sum(each.shapeless for frame in compared for each in frame.after.objects),
+        reviewed.omitted.lines(),
     )
 
 

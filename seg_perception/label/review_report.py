@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SourceError
-from ..files import writable_folder, write_atomically
+from ..errors import ConfigurationError, SourceError
+from ..files import inside, writable_folder, write_atomically
 from ..pipeline.overlay import colour_map
 from ..report.gallery import Layer, Shot, gallery, share_of_bytes
 from ..report.page import Section, number, paragraph, table, verdict, write_page
@@ -85,6 +85,7 @@ def agreement(review: Review) -> dict[str, Any]:
         "foreign": list(review.foreign),
         "renamed": dict(review.renamed),
         "boxes": review.boxes,
+        "omitted": list(review.omitted),
     }
 
 
@@ -108,6 +109,8 @@ def notes(review: Review) -> Iterator[str]:
         yield f"{len(review.foreign)} pictures are not of the data set and are left out, such as {review.foreign[0]}."
     if review.boxes:
         yield f"{review.boxes} objects are boxes without a mask: training ignores these regions."
+    for line in review.omitted:
+        yield f"Left out: {line}."
     for name, category in review.renamed.items():
         yield f"{name} counts as {category}."
 
@@ -146,8 +149,9 @@ def _group(review: Review, labelled: LabelledObject) -> str:
 def _shots(changed: Iterable[FrameReview], dataset: Path) -> Iterator[Shot]:
     for each in changed:
         try:
-            image = to_bgr(read_image(dataset / IMAGES / each.before.file_name))
-        except SourceError:
+            path = inside(dataset, f"{IMAGES}/{each.before.file_name}", what="image of a data set")
+            image = to_bgr(read_image(path))
+        except (ConfigurationError, SourceError):
             image = np.full((each.before.height, each.before.width, 3), 60, np.uint8)
         numbers = {pair.after: pair.before + 1 for pair in each.matched}
         first = len(each.before.objects) + 1

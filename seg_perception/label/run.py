@@ -201,13 +201,17 @@ class _Labelling:
 
     def __init__(self, dataset: Dataset, observer: Observer, options: LabelOptions) -> None:
         self._dataset, self._observer, self._options = dataset, observer, options
-        self._picker = Picker(options.picks, dataset.picks(options.picks.apart))
-        self._digests = dataset.digests
+        self._start()
         self._windows: dict[str, Window] = {}
         self._pending: dict[int, _Pending] = {}
         self._written, self._took = time.monotonic(), 0.0
         self._seen = self._repeated = 0
         self.warnings: list[str] = []
+
+    def _start(self) -> None:
+        """Begin a recording with nothing known but the data set, as a run that goes on would."""
+        self._picker = Picker(self._options.picks, self._dataset.picks(self._options.picks.apart))
+        self._digests = self._dataset.digests
 
     @property
     def picks(self) -> Mapping[str, int]:
@@ -231,17 +235,20 @@ class _Labelling:
                 state.failures[str(path)] = [str(error)]
                 continue
             self._seen = self._repeated = 0
+            self._dataset.forget(str(path))
+            self._dataset.begin(str(path))
+            self._start()
             self._source(str(path), source)
             state.seen += self._seen
             state.repeated += self._repeated
             state.finished.append(str(path))
+            self._dataset.settle()
             self._checkpoint(now=True)
         if len(failed) == len(paths):
             raise failed[0]
 
     def _source(self, path: str, source: FrameSource) -> None:
         self._observer.begin(source.sequence)
-        self._picker.begin()
         self._windows, self._pending = {}, {}
         faults: list[str] = []
         frames = tqdm(source, Path(path).name, _count(source), unit="frame", disable=None)

@@ -6,7 +6,7 @@ Before it is simplified, the outline of a mask runs along the edges of its pixel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics.compact import CompactMask
+from ..metrics.segmentations import check_image_size, fill_polygon
 
 # A hole that is no thicker than this in pixels may be filled: no pixel of it is further than one from the object.
 _THIN = 2
@@ -53,23 +54,26 @@ def polygons_of(mask: CompactMask, simplify: float) -> list[NDArray[np.float64]]
     return [outline + corner for outline in chosen]
 
 
-def mask_of_polygons(polygons: Iterable[NDArray[np.floating]], size: tuple[int, int]) -> CompactMask:
-    """The pixels whose centres lie in any of some polygons.
+def ellipse(centre: tuple[float, float], radii: tuple[float, float], degrees: float = 0.0) -> NDArray[np.float64]:
+    """Return the corners of a polygon that is an ellipse to a hundredth of its size, float64 `[P, 2]`.
 
     Args:
-        polygons: float `[P, 2]` each, x and y in pixels; a polygon that crosses itself is filled by the even-odd rule.
-        size: height and width of the image; what lies outside it is cut off.
-
-    Raises:
-        ValueError: a coordinate is not finite.
+        centre: x and y in pixels.
+        radii: along x and y before it is turned.
+        degrees: by which it is turned clockwise around its centre.
     """
-    mask = np.zeros(size, bool)
-    for polygon in polygons:
-        if not np.isfinite(polygon).all():
-            raise ValueError("polygon: expected numbers as coordinates, got NaN or infinity")
-        if len(polygon) >= _FEWEST_POINTS:
-            _fill(mask, np.asarray(polygon, np.float64))
-    return CompactMask.of(mask)
+    angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    corners = np.stack([radii[0] * np.cos(angles), radii[1] * np.sin(angles)], axis=1)
+    placed: NDArray[np.float64] = turned(corners, degrees) + np.array(centre, np.float64)
+    return placed
+
+
+def turned(points: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
+    """Return points, float64 `[P, 2]`, turned clockwise around the origin in an image, whose y points down."""
+    # Whole quarters must give whole pixels, which a cosine of 6e-17 would not.
+    cosine, sine = (round(float(part), 12) for part in (np.cos(np.radians(degrees)), np.sin(np.radians(degrees))))
+    rotated: NDArray[np.float64] = points @ np.array([[cosine, sine], [-sine, cosine]])
+    return rotated
 
 
 def crop_runs(mask: CompactMask) -> list[int]:
@@ -89,33 +93,32 @@ def mask_of_crop_runs(runs: Sequence[int], box: tuple[int, int, int, int], size:
         size: height and width of the image.
 
     Raises:
-        ValueError: the runs do not add up to the rectangle.
+        ValueError: the runs do not add up to the rectangle, or it has a size that no image has.
     """
     left, top, width, height = box
+    if (width, height) == (0, 0):
+        return CompactMask.of(np.zeros(size, bool))
+    # Before memory is taken for it.
+    check_image_size(height, width)
     return mask_of_crop(_mask_of_runs(runs, (height, width)), left, top, size)
 
 
 def mask_of_crop(region: NDArray[np.bool_], left: int, top: int, size: tuple[int, int]) -> CompactMask:
     """A mask of which a rectangle, bool `[h, w]`, is given; what lies outside the image is cut off."""
-    mask = np.zeros(size, bool)
     y, x = max(0, -top), max(0, -left)
-    into = mask[max(0, top) : max(0, top + region.shape[0]), max(0, left) : max(0, left + region.shape[1])]
-    into[...] = region[y : y + into.shape[0], x : x + into.shape[1]]
-    return CompactMask.of(mask)
+    bottom, right = max(0, size[0] - top), max(0, size[1] - left)
+    return CompactMask.of(region[y:bottom, x:right]).placed(left + x, top + y, size)
 
 
-def mask_of_box(sides: Sequence[float], size: tuple[int, int]) -> CompactMask:
-    """All pixels of a box, x1 y1 x2 y2; what lies outside the image is cut off.
-
-    Raises:
-        ValueError: these are not four numbers.
-    """
-    x1, y1, x2, y2 = (float(side) for side in sides)
-    if not np.isfinite([x1, y1, x2, y2]).all():
-        raise ValueError(f"box: expected four numbers, got {list(sides)}")
-    mask = np.zeros(size, bool)
-    mask[max(0, round(y1)) : max(0, round(y2)), max(0, round(x1)) : max(0, round(x2))] = True
-    return CompactMask.of(mask)
+def union(masks: Sequence[CompactMask]) -> CompactMask:
+    """The pixels of any of some masks of one image, of which there is at least one."""
+    parts = [each for each in masks if each.area]
+    if len(parts) < 2:
+        return parts[0] if parts else masks[0]
+    whole = parts[0].full()
+    for each in parts[1:]:
+        whole[each.top : each.bottom, each.left : each.right] |= each.region()
+    return CompactMask.of(whole)
 
 
 def is_near(first: CompactMask, second: CompactMask, distance: int) -> bool:
@@ -137,10 +140,7 @@ def painted_mask(pixels: NDArray[np.uint16], number: int, box: NDArray[np.floati
     height, width = pixels.shape
     x1, y1 = (max(0, int(np.floor(side)) - 1) for side in box[:2])
     x2, y2 = min(width, int(np.ceil(box[2])) + 1), min(height, int(np.ceil(box[3])) + 1)
-    part = CompactMask.of(pixels[y1:y2, x1:x2] == number)
-    return CompactMask(
-        (height, width), part.top + y1, part.left + x1, part.bottom + y1, part.right + x1, part.area, part.bits
-    )
+    return CompactMask.of(pixels[y1:y2, x1:x2] == number).placed(x1, y1, (height, width))
 
 
 def _outlines(region: NDArray[np.uint8]) -> list[NDArray[np.int32]]:
@@ -161,7 +161,7 @@ def _simplified(outline: NDArray[np.int32], tolerance: float) -> NDArray[np.floa
 def _drawn(outlines: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[np.uint8]:
     mask = np.zeros(shape, bool)
     for outline in outlines:
-        _fill(mask, outline.astype(np.float64))
+        fill_polygon(mask, outline.astype(np.float64))
     return mask.view(np.uint8)
 
 
@@ -172,30 +172,11 @@ def _is_near(first: NDArray[np.uint8], second: NDArray[np.uint8], distance: int)
     return bool((first <= outer).all() and (inner <= first).all())
 
 
-def _fill(mask: NDArray[np.bool_], polygon: NDArray[np.float64]) -> None:
-    """Add the pixels whose centres lie in a polygon, float64 `[P, 2]`, to a mask, bool `[H, W]`, by the even-odd rule.
-
-    Along each row the edges that cross its middle take turns at beginning and ending the inside.
-    """
-    height, width = mask.shape
-    top = max(0, int(np.ceil(polygon[:, 1].min() - 0.5)))
-    bottom = min(height, int(np.ceil(polygon[:, 1].max() - 0.5)))
-    if bottom <= top:
-        return
-    turns = np.zeros((bottom - top, width + 1), np.uint8)
-    for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        low, high = sorted((y1, y2))
-        rows = np.arange(max(top, int(np.ceil(low - 0.5))), min(bottom, int(np.ceil(high - 0.5))))
-        if not len(rows):
-            continue
-        x = x1 + (rows + 0.5 - y1) * (x2 - x1) / (y2 - y1)
-        turns[rows - top, np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)] ^= 1
-    mask[top:bottom] |= np.bitwise_xor.accumulate(turns[:, :width], axis=1).view(np.bool_)
-
-
 def _mask_of_runs(lengths: Sequence[int], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Runs along the rows of an array, outside first: bool of that shape."""
-    if sum(lengths) != shape[0] * shape[1] or any(length < 0 for length in lengths):
+    if not all(type(length) is int and length >= 0 for length in lengths):
+        raise ValueError(f"run lengths: expected whole numbers of pixels from 0, got {lengths!r:.60}")
+    if sum(lengths) != shape[0] * shape[1]:
         raise ValueError(f"run lengths: expected them to add up to {shape[0]} x {shape[1]} pixels, got {sum(lengths)}")
     inside = np.arange(len(lengths)) % 2 == 1
     return np.repeat(inside, lengths).reshape(shape)

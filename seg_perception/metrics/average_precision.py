@@ -11,14 +11,14 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..classes import ROAD_GROUPS, ClassTable
-from ..errors import BackendUnavailable
+from .segmentations import encode_compact, filled_box
+from .segmentations import require_pycocotools as require_pycocotools
 
 KINDS = {"mask": "segm", "box": "bbox"}
 _IOU_LEVELS = 10
@@ -202,20 +202,6 @@ class MatchedResults:
         return mean
 
 
-def require_pycocotools() -> None:
-    """See that average precision can be had; for those who compute long before they ask for it.
-
-    Raises:
-        BackendUnavailable: pycocotools is not installed.
-    """
-    try:
-        import_module("pycocotools.cocoeval")
-    except ImportError as error:
-        raise BackendUnavailable(
-            f"average precision needs the Python package pycocotools ({error}): pip install pycocotools"
-        ) from error
-
-
 def match_results(
     annotations: Mapping[str, Any], results: Sequence[Mapping[str, Any]], image_ids: Sequence[int], kind: str = "mask"
 ) -> MatchedResults:
@@ -268,12 +254,15 @@ def coco_evaluation(
     if not wanted:
         raise ValueError("image_ids: expected at least one image, got none")
     chosen = set(wanted)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in annotations["images"] if "height" in image}
     # pycocotools reports each step on standard output, and writes into what it is given.
     with redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = {
             "images": [image for image in annotations["images"] if image["id"] in chosen],
-            "annotations": _numbered(each for each in annotations["annotations"] if each["image_id"] in chosen),
+            "annotations": _numbered(
+                for_kind([each for each in annotations["annotations"] if each["image_id"] in chosen], sizes, kind)
+            ),
             "categories": annotations["categories"],
         }
         truth.createIndex()
@@ -286,6 +275,29 @@ def coco_evaluation(
         evaluation.params.areaRngLbl = [str(place) for place in range(len(areas))]
         evaluation.evaluate()
     return evaluation
+
+
+def for_kind(
+    annotations: Sequence[Mapping[str, Any]], sizes: Mapping[int, tuple[int, int]], kind: str
+) -> list[Mapping[str, Any]]:
+    """Return annotations in the form in which one kind of average precision takes them.
+
+    For masks an object of which only the box is known becomes a crowd that fills the box: it is not to be found, and a
+    result that lies on it is neither right nor wrong. For boxes it is an object like any other.
+
+    Args:
+        annotations: of a COCO file.
+        sizes: height and width of the images that have an object without a mask, by number.
+        kind: `mask` or `box`.
+    """
+    if kind != "mask":
+        return list(annotations)
+    return [
+        each if each["segmentation"] else {
+            **each, "iscrowd": 1, "segmentation": encode_compact(filled_box(each, sizes[each["image_id"]]))
+        }
+        for each in annotations
+    ]  # fmt: skip
 
 
 def paired_bootstrap(

@@ -41,6 +41,14 @@ class CompactMask:
             (height, width), top, left, bottom, right, int(np.count_nonzero(region)), np.packbits(region, axis=None)
         )
 
+    def placed(self, left: int, top: int, size: tuple[int, int]) -> CompactMask:
+        """The same pixels in a larger image of which this one is the part at `left` and `top`."""
+        if not self.area:
+            return CompactMask(size, 0, 0, 0, 0, 0, self.bits)
+        return CompactMask(
+            size, self.top + top, self.left + left, self.bottom + top, self.right + left, self.area, self.bits
+        )
+
     def region(self) -> NDArray[np.bool_]:
         """The mask within its rectangle, bool `[bottom - top, right - left]`."""
         shape = (self.bottom - self.top, self.right - self.left)

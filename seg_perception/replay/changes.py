@@ -111,7 +111,7 @@ class Earlier:
 
     def _published(self, space: str) -> Iterator[PublishedFrame]:
         try:
-            yield from read_published(self._path, f"{space}/instance_map", f"{space}{_DETECTIONS}")
+            yield from read_published(self._path, f"{space}/instance_map", f"{space}{_DETECTIONS}", self.faults)
         except SourceError as error:
             # The replay itself goes on; its remaining frames are unmatched.
             self.faults.append(str(error))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import cv2
@@ -26,22 +27,25 @@ class Films:
     Frames follow one another at the rate of the first two; those of another size than the first are scaled.
     """
 
-    def __init__(self, path: Path, class_names: Sequence[str], several: bool) -> None:
+    def __init__(self, path: Path, class_names: Sequence[str], cameras: Collection[str]) -> None:
         """Prepare.
 
         Args:
             path: of the video.
             class_names: of the model.
-            several: whether there are several cameras, whose names go into those of the files.
+            cameras: their names; those of several go into the names of the files.
 
         Raises:
-            ConfigurationError: it has another suffix.
+            ConfigurationError: it has another suffix, or exists.
         """
         if path.suffix != SUFFIX:
             raise ConfigurationError(f"video {path}: expected a file name that ends in {SUFFIX}")
-        self._path = path
+        self._paths = {camera: path if len(cameras) == 1 else path.with_suffix(f".{camera}{SUFFIX}")
+                       for camera in cameras}  # fmt: skip
+        for target in self._paths.values():
+            absent(target, "--video")
         self._names = class_names
-        self._several = several
+        self._written: Counter[str] = Counter()
         self._videos: dict[str, cv2.VideoWriter] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
         # The first frame of each camera waits for the second, which tells the rate.
@@ -59,6 +63,9 @@ class Films:
         finally:
             for video in self._videos.values():
                 video.release()
+        if kind is None:
+            for camera in self._videos:
+                _check(self._paths[camera], self._written[camera])
 
     def __call__(self, time_ns: int, segmentation: Segmentation) -> None:
         """Add a frame."""
@@ -84,11 +91,42 @@ class Films:
         if (overlay.shape[1], overlay.shape[0]) != size:
             overlay = cv2.resize(overlay, size).view(np.uint8)
         self._videos[camera].write(overlay)
+        self._written[camera] += 1
 
     def _open(self, camera: str, rate: float, overlay: NDArray[np.uint8]) -> None:
-        path = self._path.with_suffix(f".{camera}{SUFFIX}") if self._several else self._path
+        path = self._paths[camera]
         size = self._sizes[camera] = (overlay.shape[1], overlay.shape[0])
         video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
         if not video.isOpened():
             raise ConfigurationError(f"video {path}: OpenCV cannot write it; check the folder, or choose another one")
         self._videos[camera] = video
+
+
+def absent(path: Path, option: str) -> None:
+    """See that nothing would be overwritten.
+
+    Raises:
+        ConfigurationError: there is something.
+    """
+    if path.exists():
+        raise ConfigurationError(f"{option} {path}: exists already; remove it or choose another name")
+
+
+def _check(path: Path, frames: int) -> None:
+    """Read a finished video's end: OpenCV says nothing when the disk is full.
+
+    Raises:
+        ConfigurationError: it is not whole.
+    """
+    video = cv2.VideoCapture(str(path))
+    try:
+        count = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        video.set(cv2.CAP_PROP_POS_FRAMES, frames - 1)
+        whole = count == frames and video.read()[0]
+    finally:
+        video.release()
+    if not whole:
+        raise ConfigurationError(
+            f"--video {path}: cannot be written whole ({max(count, 0)} of {frames} frames can be read again); make "
+            "space or choose another disk"
+        )

@@ -14,17 +14,20 @@ from ..messages.calibration import CAMERA_INFO, Calibration
 from ..messages.images import IMAGE, write_image
 from ..messages.topics import info_beside
 from ..sources.bag_reader import Bag, BagMessage, is_bag
+from ..sources.bag_video import Decoded, ImageDecoder
 from ..sources.bags import camera_topics, time_range
 from ..sources.base import WarningCounts
 from ..sources.bit_depth import BitDepths
 from ..sources.encodings import to_bgr
 from ..sources.images import open_source
-from ..sources.serialized import frame_from_message
+from ..text import printable
 
 # Pictures have no time; they follow one another as quickly as those of a slow camera.
 _PICTURE_NS = 100_000_000
 _SECOND = 1_000_000_000
 VIDEO_CAMERA = "camera"
+# Recorders pause for meals, not for days; seconds.
+_LONGEST_PAUSE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Recording(ABC):
         count: frames as far as they are known beforehand; None where they are not.
         failures: what could not be read, for people; complete after the last frame.
         warnings: what was odd about images that could be read; complete after the last frame.
+        notes: what is passed over and is no loss, for people.
     """
 
     def __init__(self, path: Path, cameras: Sequence[str], count: int | None) -> None:
@@ -69,6 +73,7 @@ class Recording(ABC):
         self.count = count
         self.failures: list[str] = []
         self.warnings = WarningCounts()
+        self.notes: tuple[str, ...] = ()
 
     @abstractmethod
     def shots(self) -> Iterator[Shot]:
@@ -112,6 +117,7 @@ class BagRecording(Recording):
             whole = not (self._part.start or self._part.duration)
             count = sum(bag.counts[topic] for topic in self._names)
             super().__init__(path, list(self._names.values()), count if whole else None)
+            self.notes = tuple(bag.notes)
             # Raw and rectified images of a camera have one calibration beside them.
             self._infos: dict[str, list[str]] = {}
             for topic, name in self._names.items():
@@ -129,31 +135,36 @@ class BagRecording(Recording):
         with Bag(self.path) as bag:
             begin, end = time_range(bag, self._part.start, self._part.duration)
             wanted = [] if self._copy else [*self._names, *self._infos]
-            for message in bag.messages(wanted, begin, end):
+            decoder = ImageDecoder(self._names)
+            for index, message in enumerate(bag.messages(wanted, begin, end)):
                 copy = message if self._copy else None
                 if message.topic in self._infos:
                     self._calibrate(message)
-                frame = self._frame(message) if message.topic in self._names else None
-                if frame is not None or copy is not None:
-                    calibration = self._calibrations.get(frame.camera) if frame is not None else None
-                    yield Shot(message.time_ns, frame, calibration, copy)
-            self.failures += bag.faults
+                decoded = decoder.decode(index, message) if message.topic in self._names else ()
+                shots = list(self._shots(decoded))
+                # A message is copied when it comes, whenever its frame is ready.
+                if copy is not None and len(shots) == 1 and shots[0].time_ns == message.time_ns:
+                    shots = [replace(shots[0], copy=copy)]
+                elif copy is not None:
+                    yield Shot(message.time_ns, copy=copy)
+                yield from shots
+            yield from self._shots(decoder.finish())
+            self.failures += [*bag.faults, *decoder.faults()]
 
-    def _frame(self, message: BagMessage) -> Frame | None:
-        try:
-            read = frame_from_message(message.data, message.kind, self._names[message.topic])
-        except FrameError as error:
-            self.failures.append(f"{message.topic} at {message.time_ns} ns: {error}")
-            return None
-        frame = self._depths.apply(read)
-        self.warnings.add(f"{message.topic} at {message.time_ns} ns", frame)
-        return frame
+    def _shots(self, decoded: Iterable[Decoded]) -> Iterator[Shot]:
+        for _, message, frame in decoded:
+            if isinstance(frame, FrameError):
+                self.failures.append(f"{printable(message.topic)} at {message.time_ns} ns: {frame}")
+                continue
+            deep = self._depths.apply(frame)
+            self.warnings.add(f"{printable(message.topic)} at {message.time_ns} ns", deep)
+            yield Shot(message.time_ns, deep, self._calibrations.get(deep.camera))
 
     def _calibrate(self, message: BagMessage) -> None:
         try:
             calibration = Calibration.read(message.data)
         except FrameError as error:
-            self.failures.append(f"{message.topic} at {message.time_ns} ns: {error}")
+            self.failures.append(f"{printable(message.topic)} at {message.time_ns} ns: {error}")
         else:
             self._calibrations.update(dict.fromkeys(self._infos[message.topic], calibration))
 
@@ -215,7 +226,9 @@ def at_their_pace(shots: Iterable[Shot], wait: Callable[[float], object] = time.
     for index, shot in enumerate(shots):
         if not index:
             begin, first_ns = time.monotonic(), shot.time_ns
-        wait(max(0.0, begin + (shot.time_ns - first_ns) / _SECOND - time.monotonic()))
+        # Odd times of recording must not make it wait for years.
+        due = min(begin + (shot.time_ns - first_ns) / _SECOND, time.monotonic() + _LONGEST_PAUSE)
+        wait(max(0.0, due - time.monotonic()))
         yield shot
 
 

@@ -115,10 +115,10 @@ def run_job(
     settings = _settings(job, segmenter.options)
     about = {"version": __version__, **segmenter.identity, **settings}
     with ExitStack() as stack:
-        writer = stack.enter_context(BagWriter(job.output, about))
         all_watchers: list[Watcher] = [*watchers, *([picks] if picks is not None else [])]
         if job.video is not None:
-            all_watchers.append(stack.enter_context(Films(job.video, segmenter.spec.class_names, len(cameras) > 1)))
+            all_watchers.append(stack.enter_context(Films(job.video, segmenter.spec.class_names, cameras)))
+        writer = stack.enter_context(BagWriter(job.output, about))
         replay = Replay(segmenter, writer, job.options, all_watchers, cameras)
         for recording in recordings:
             replay.run(recording)

@@ -28,6 +28,8 @@ from .writer import LATCHED_QOS, BagWriter
 
 # Shots that are read and results that are kept before they are processed and written.
 _AHEAD, _BEHIND = 4, 4
+# `builtin_interfaces/Time` ends in January 2038.
+_LAST_STAMP_NS = 2**31 * 10**9 - 1
 DEFAULT_NAMESPACE = "/segmenter"
 
 
@@ -210,7 +212,8 @@ class Replay:
             self._labelled.add(space)
             select = self._segmenter.options.select
             thresholds = select.thresholds() if select.keep_other else select.thresholds()[:-1]
-            labels = write_label_info(shot.time_ns, names, float(thresholds.min()))
+            # A time of recording beyond what messages can hold is no stamp.
+            labels = write_label_info(min(shot.time_ns, _LAST_STAMP_NS), names, float(thresholds.min()))
             self._writer.describe(f"{space}/{LABELS}", LATCHED_QOS)
             messages.append((f"{space}/{LABELS}", LABEL_INFO, shot.time_ns, labels))
         made = FrameMessages(result, names, shot.calibration)

@@ -67,7 +67,8 @@ def _lead(found: Evaluation) -> list[Html]:
     objects = ", ".join(f"{count} of {group}" for group, count in data.objects.items())
     about = f"{data.frames} frames of {data.name} ({data.kind}), with {objects} to be found."
     differences = [_difference_line(found, each) for each in found.comparisons]
-    return [paragraph(about), verdict(_sentence(found), None, differences), bullets(found.notes)]
+    left_out = [f"Not counted: {each}." for each in data.left_out()]
+    return [paragraph(about), verdict(_sentence(found), None, [*left_out, *differences]), bullets(found.notes)]
 
 
 def _sentence(found: Evaluation) -> str:
@@ -290,7 +291,11 @@ def _settings(found: Evaluation) -> Iterator[Html]:
         "score threshold": f"{found.score:g}", "made": found.created, "seg_perception": found.package_version, **times,
         **{f"results of {m.name}": s.results_file for m, s in zip(found.models, found.scores, strict=True)},
     }})  # fmt: skip
-    for what, lines in (("files that are not there", data.missing), ("what could not be read", data.unreadable)):
+    for what, lines in (
+        ("files that are not there", data.missing),
+        ("what could not be read", data.unreadable),
+        ("frames for which a model gave NaN or infinity", data.without_output),
+    ):
         if lines:
             yield collapsed(f"{what}: {len(lines)}", bullets(lines))
 

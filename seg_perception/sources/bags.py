@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import FrameError, SourceError
+from ..errors import FrameError, IncompleteBagError, SourceError
 from ..frame import Frame
 from ..messages.detections import DETECTIONS
 from ..messages.images import COMPRESSED_IMAGE, IMAGE
 from ..messages.topics import raw_above
+from ..text import printable
 from .bag_reader import Bag
+from .bag_video import Decoded, ImageDecoder
 from .base import FrameSource
-from .serialized import frame_from_message
 
 # What a segmenter publishes beside its detections is no camera.
 _RESULTS = ("instance_map", "instance_map/color", "semantic_map", "overlay", "overlay/compressed")
 # Pictures of distances; whoever wants them as grey images can name their topics.
 _DISTANCES = ("depth", "disparity")
 _SECOND = 1_000_000_000
+# Names of cameras become parts of topics and of file names.
+_MOST_NAME = 100
+# Of the topics that an error lists.
+_MOST_TEXT = 1000
 
 
 class BagImages(FrameSource):
@@ -63,8 +69,11 @@ class BagImages(FrameSource):
         with Bag(path) as bag:
             self.cameras = camera_topics(bag, topics)
             self._count = sum(bag.counts[topic] for topic in self.cameras)
+            faults = bag.faults
         if not self._count:
-            raise SourceError(f"{path}: its topics {', '.join(self.cameras)} have no images")
+            reasons = "".join(f"; {fault}" for fault in faults[:3])
+            topics = printable(", ".join(self.cameras), _MOST_TEXT)
+            raise SourceError(f"{path}: its topics {topics} have no images{reasons}")
         if camera:
             self.cameras = dict.fromkeys(self.cameras, camera)
 
@@ -73,15 +82,21 @@ class BagImages(FrameSource):
         self.failures = []
         with Bag(self._path) as bag:
             begin, end = time_range(bag, self._start, self._duration)
+            decoder = ImageDecoder(self.cameras)
             for index, message in enumerate(bag.messages(self.cameras, begin, end)):
-                name = f"{self._path.stem}_{index:06d}"
-                try:
-                    frame = frame_from_message(message.data, message.kind, self.cameras[message.topic])
-                except FrameError as error:
-                    self.failures.append(SourceError(f"{self._path}: {name} on {message.topic}: {error}"))
-                else:
-                    yield name, frame if frame.frame_id else replace(frame, frame_id=self._frame_id)
-            self.failures += [SourceError(f"{self._path}: {fault}") for fault in bag.faults]
+                yield from self._named(decoder.decode(index, message))
+            yield from self._named(decoder.finish())
+            faults = (*bag.faults, *decoder.faults())
+            self.failures += [IncompleteBagError(f"{self._path}: {fault}") for fault in faults]
+
+    def _named(self, decoded: Iterable[Decoded]) -> Iterator[tuple[str, Frame]]:
+        """Give each frame its name, and keep what has become none as a failure."""
+        for index, message, frame in decoded:
+            name = f"{self._path.stem}_{index:06d}"
+            if isinstance(frame, FrameError):
+                self.failures.append(SourceError(f"{self._path}: {name} on {printable(message.topic)}: {frame}"))
+            else:
+                yield name, frame if frame.frame_id else replace(frame, frame_id=self._frame_id)
 
     def __len__(self) -> int:
         """How many image messages the bag has.
@@ -111,10 +126,12 @@ def camera_topics(bag: Bag, wanted: Sequence[str] = ()) -> dict[str, str]:
     for topic in wanted:
         if topic not in images:
             got = f"{topic} ({bag.topics[topic]})" if topic in bag.topics else ", ".join(images) or "no images"
+            got = printable(got, _MOST_TEXT)
             raise SourceError(f"{bag.path}: topic {topic}: expected one of {IMAGE} or {COMPRESSED_IMAGE}, got {got}")
     chosen = list(dict.fromkeys(wanted)) or _cameras(bag.topics, images)
     if not chosen:
-        listed = ", ".join(f"{name} ({kind})" for name, kind in bag.topics.items()) or "an empty bag"
+        topics = ", ".join(f"{name} ({kind})" for name, kind in bag.topics.items()) or "an empty bag"
+        listed = "; ".join((printable(topics, _MOST_TEXT), *bag.notes, *bag.faults[:3]))
         raise SourceError(f"{bag.path}: expected a topic of {IMAGE} or {COMPRESSED_IMAGE} from a camera, got {listed}")
     return _names(chosen)
 
@@ -147,13 +164,19 @@ def _cameras(topics: Mapping[str, str], images: Mapping[str, str]) -> list[str]:
 def _names(topics: Sequence[str]) -> dict[str, str]:
     """A name for each topic, fit for a parameter: of /front/image_raw it is front."""
     names: dict[str, str] = {}
+    taken: Counter[str] = Counter()
     for topic in topics:
         parts = [part for part in raw_above(topic).split("/") if part]
         words = "_".join(parts[:-1] or parts)
-        name = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_") or "camera"
+        name = re.sub(r"[^A-Za-z0-9]+", "_", words).strip("_")[:_MOST_NAME] or "camera"
         name = name if name[0].isalpha() else f"camera_{name}"
         if len(parts) == 1 and name.startswith("image"):
             name = "camera"
-        taken = set(names.values())
-        names[topic] = next(each for each in (name, *(f"{name}_{n}" for n in range(2, 1000))) if each not in taken)
+        number, base = taken[name], name
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken[base] = max(number, 1)
+        taken[name] = max(taken[name], 1)
+        names[topic] = name
     return names

@@ -163,7 +163,7 @@ def _read_segments(data: memoryview, remedy: str) -> _Segments:
     try:
         for marker, begin, body, stray in _segments(data, 2, remedy):
             found.stray += stray
-            if marker == _SCAN and found.width:
+            if marker == _SCAN and found.width and found.components:
                 found.scan = begin
                 return found
             if marker == _SCAN or (marker in _START_OF_FRAME and found.frame_marker):

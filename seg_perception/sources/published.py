@@ -55,13 +55,16 @@ class PublishedFrame:
             raise ValueError(f"groups, scores, boxes: expected shapes for {count} numbers, got {shapes}")
 
 
-def read_published(path: Path, instance_map: str, detections: str) -> Iterator[PublishedFrame]:
+def read_published(
+    path: Path, instance_map: str, detections: str, faults: list[str] | None = None
+) -> Iterator[PublishedFrame]:
     """Frames of which a bag has both messages, in the order in which they were complete.
 
     Args:
         path: of the bag.
         instance_map: topic of the instance maps.
         detections: topic of the detections.
+        faults: takes what of the bag was lost, for people, after the last frame.
 
     Raises:
         SourceError: the bag cannot be read, lacks one of the topics, or has messages that are no such thing.
@@ -88,6 +91,8 @@ def read_published(path: Path, instance_map: str, detections: str) -> Iterator[P
                 yield _frame(path, stamp, message, partner.detections)
             else:
                 yield _frame(path, stamp, partner, message.detections)
+        if faults is not None:
+            faults += bag.faults
 
 
 def _read(path: Path, topic: str, kind: str, data: bytes) -> Any:

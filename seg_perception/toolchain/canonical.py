@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, INSTANCE_OUTPUTS, METADATA_KEY, ModelSpec
+from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, INSTANCE_OUTPUTS, METADATA_KEY, READING_KEY, ModelSpec
 from ..errors import ModelError
 from .export import Export, Port
 from .families import Match, PixelSpec
@@ -88,8 +90,13 @@ def publish(graph: GraphBuilder, head: Head, batch: int) -> None:
         graph.publish(head.class_map, CLASS_MAP_OUTPUT, np.uint8, (first, head.mask_height, head.mask_width))
 
 
-def finish(model: onnx.ModelProto, spec: ModelSpec) -> None:
+def finish(model: onnx.ModelProto, spec: ModelSpec, reading: Mapping[str, str]) -> None:
     """Drop what no output needs, add the metadata, check everything.
+
+    Args:
+        model: complete.
+        spec: what it is.
+        reading: what was taken for granted of the export, by subject; readers need not know of it.
 
     Raises:
         ModelError: the checker refuses the result.
@@ -98,6 +105,7 @@ def finish(model: onnx.ModelProto, spec: ModelSpec) -> None:
     model.ir_version = _IR_VERSION
     model.producer_name = "seg_perception"
     model.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
+    model.metadata_props.add(key=READING_KEY, value=json.dumps(dict(reading)))
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

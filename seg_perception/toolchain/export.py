@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
-import hashlib
+import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 from onnx.inliner import inline_local_functions
 
-from ..contract import METADATA_KEY, ModelSpec
-from ..errors import ModelError
+from ..contract import METADATA_KEY, READING_KEY, ModelSpec
+from ..errors import ModelError, SegPerceptionError
+from ..onnx_files import damaged, external_files, model_sha256
+from ..text import message_text, printable
 from .graph import element_name, sort_nodes, with_inner
 from .shapes import with_shapes
 
@@ -55,7 +58,9 @@ class Export:
         inputs: without those that initializers fill or, beside one that is used, that nothing uses.
         outputs: in the order of the file.
         metadata: the file's own key-value pairs.
-        sha256: of the file.
+        sha256: of the file and of the files that hold its weights.
+        given_names: how many class names the user gives; 0 for none.
+        takes_bytes: whether the input was uint8, whatever it is now.
     """
 
     origin: str
@@ -64,6 +69,8 @@ class Export:
     outputs: tuple[Port, ...]
     metadata: dict[str, str]
     sha256: str
+    given_names: int = 0
+    takes_bytes: bool = False
 
     @classmethod
     def of_model(cls, model: onnx.ModelProto, origin: str = "model", sha256: str = "") -> Export:
@@ -130,6 +137,9 @@ class Export:
             return None
         try:
             value = ast.literal_eval(text)
+            # LibreYOLO writes JSON, whose keys are texts.
+            if isinstance(value, dict) and all(isinstance(key, str) and key.isdecimal() for key in value):
+                value = {int(key): name for key, name in value.items()}
             names = [value[index] for index in range(len(value))]
             if not names or not all(isinstance(name, str) for name in names):
                 raise ValueError("not a table of texts")
@@ -140,6 +150,29 @@ class Export:
             ) from error
         return tuple(names)
 
+    def name_count(self) -> int:
+        """Return how many class names there are, the user's or the model's own; 0 for none that can be read."""
+        try:
+            return self.given_names or len(self.class_names() or ())
+        except ModelError:
+            return 0
+
+
+@contextmanager
+def contradictions_named(origin: str) -> Iterator[None]:
+    """Turn whatever a graph that contradicts itself makes libraries and this package raise into a ModelError."""
+    try:
+        yield
+    except (SegPerceptionError, KeyboardInterrupt):
+        raise
+    # A file of a stranger can make NumPy, ONNX and Protocol Buffers raise nearly anything.
+    except Exception as error:
+        reason = printable(str(error).strip().partition("\n")[0] or "no reason given")
+        raise ModelError(
+            f"{origin}: its graph cannot be followed ({type(error).__name__}: {reason}); it is damaged, or beyond what "
+            "this package understands: if ONNX Runtime runs it, please report this"
+        ) from error
+
 
 def load_export(path: Path) -> Export:
     """Read a raw model file.
@@ -149,13 +182,15 @@ def load_export(path: Path) -> Export:
     """
     model, sha256 = load_model(path)
     if model.functions:
-        model = inline_local_functions(model)
+        with contradictions_named(str(path)):
+            model = inline_local_functions(model)
     if METADATA_KEY in metadata_of(model):
         raise ModelError(
             f"{path}: this is already a canonical model; it can be used as it is. To change its options, "
             "run `seg_perception prepare` on the model it was made from"
         )
-    return Export.of_model(model, str(path), sha256)
+    with contradictions_named(str(path)):
+        return Export.of_model(model, str(path), sha256)
 
 
 def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
@@ -166,7 +201,7 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
         weights: whether to read weights in files beside it and to check the graph.
 
     Returns:
-        The model, and the SHA-256 of the file.
+        The model, and the SHA-256 of the file and of those that hold its weights.
 
     Raises:
         ModelError: missing, truncated, not ONNX, without a graph, or beyond 2 GB.
@@ -179,24 +214,32 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    external_files(path)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError, which no stubs describe
-        raise ModelError(
-            f"{path}: not an ONNX model, or a truncated one ({len(data)} bytes); expected what an exporter writes as "
-            "*.onnx (a *.pt checkpoint must be exported first); copy or export it again"
-        ) from error
+        raise ModelError(damaged(path, f"{len(data)} bytes")) from error
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path}: not an ONNX model (no graph in its {len(data)} bytes); copy or export it again")
     if weights:
-        _load_weights(model, path)
-    return model, hashlib.sha256(data).hexdigest()
+        with contradictions_named(str(path)):
+            _load_weights(model, path)
+    return model, model_sha256(path)
 
 
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:
     """The key-value pairs that a model carries."""
     return {item.key: item.value for item in model.metadata_props}
+
+
+def reading_of(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what `prepare` took for granted of a canonical model's source, as it says itself; for people."""
+    try:
+        reading = json.loads(metadata.get(READING_KEY, "{}"))
+    except (ValueError, RecursionError):
+        return [("unknown", "its metadata are damaged")]
+    return [(printable(key, 20), printable(text)) for key, text in reading.items()] if isinstance(reading, dict) else []
 
 
 def spec_of(model: onnx.ModelProto, origin: str = "model") -> ModelSpec:
@@ -208,15 +251,33 @@ def spec_of(model: onnx.ModelProto, origin: str = "model") -> ModelSpec:
     return ModelSpec.from_metadata(metadata_of(model), origin)
 
 
+def _refuse_plugins(model: onnx.ModelProto, path: Path) -> None:
+    """Name nodes that are no operators of ONNX and that nothing can be cut off before.
+
+    Raises:
+        ModelError: there are some.
+    """
+    for node in model.graph.node:
+        # Text that is no UTF-8 comes as bytes.
+        if str(node.op_type).startswith(("EfficientNMS", "BatchedNMS")):
+            raise ModelError(
+                f"{path}: has a TensorRT plug-in for suppression ({printable(node.op_type)}), whose outputs have "
+                "no masks or hide what they are made of; export the model without it (leave out options such as "
+                "--end2end, --plugin or nms=True): the canonical model suppresses duplicates itself"
+            )
+
+
 def _load_weights(model: onnx.ModelProto, path: Path) -> None:
+    _refuse_plugins(model, path)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
         if model.ByteSize() > _LARGEST_FILE:
             raise ModelError(f"{path}: {model.ByteSize() / 1e9:.1f} GB with its weights; at most 2 GB can be prepared")
         sort_nodes(model.graph)
         onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    # The reader of weights and the checker meet malformed models with errors of many kinds.
+    except (onnx.checker.ValidationError, OSError, ValueError, TypeError, RuntimeError, KeyError, IndexError) as error:
+        reason = message_text(str(error).strip().partition("\n")[0] or type(error).__name__)
         raise ModelError(f"{path}: damaged or incomplete ONNX model ({reason}); copy or export it again") from error
 
 

@@ -7,23 +7,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 
 from ..classes import ClassTable, name_key
 from ..contract import ModelSpec
-from ..errors import ClassTableError, ConfigurationError, ModelError
+from ..errors import ClassTableError, ConfigurationError
 from ..files import write_atomically
 from ..geometry import ResizeSpec
 from .canonical import finish, network_of, publish, replace_input
-from .export import Export, Port, load_export
+from .dense import with_box_shares
+from .evidence import own_scaling
+from .export import Export, contradictions_named, load_export
 from .families import Family, Match, PixelSpec, recognise
-from .graph import GraphBuilder, rename_tensors
+from .graph import GraphBuilder
 from .head import Head, HeadOptions, InstanceHead
+from .inputs import with_usual_input
 from .precision.half import to_half
 
 PRECISIONS = ("fp32", "fp16")
+BOX_UNITS = ("pixels", "shares")
 
 # Classes that are no objects in any data set, as `name_key` writes them.
 _BACKGROUND = frozenset({"background", "void", "unlabeled", "unlabelled"})
@@ -71,6 +73,7 @@ class PrepareOptions:
         resize: `letterbox` or `stretch`, where that is not what its family wants.
         precision: `fp32`, or `fp16` for a network in float16 with what needs it in float32.
         keep_float32: nodes that stay in float32 all the same.
+        boxes: `pixels` or `shares` (of the image's sides), where a model's boxes are not what they are taken for.
         check: pictures, folders or videos on which a float16 model must stay within float16's range.
     """
 
@@ -84,10 +87,13 @@ class PrepareOptions:
     precision: str = "fp32"
     keep_float32: tuple[str, ...] = ()
     check: tuple[Path, ...] = ()
+    boxes: str = ""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigurationError(f"--precision: expected {' or '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.boxes not in ("", *BOX_UNITS):
+            raise ConfigurationError(f"--boxes: expected {' or '.join(BOX_UNITS)}, got {self.boxes!r}")
         for option, value in (("--keep-float32", self.keep_float32), ("--check", self.check)):
             if value and self.precision == "fp32":
                 raise ConfigurationError(f"{option}: expected together with --precision fp16; leave it out")
@@ -119,10 +125,29 @@ def prepare(
     options = options or PrepareOptions()
     if destination.exists() and source.exists() and destination.samefile(source):
         raise ConfigurationError(f"{destination}: this is the source itself; choose another name for the result")
-    export = with_input_shape(with_batch_axis(load_export(source)), options.batch, options.input_size)
+    export = load_export(source)
+    if options.classes is not None:
+        export = replace(export, given_names=len(options.classes.class_names))
+    with contradictions_named(str(source)):
+        model, spec = _rewritten(export, options, report)
+    write_atomically(destination, model.SerializeToString())
+    return spec
+
+
+def _rewritten(
+    export: Export, options: PrepareOptions, report: Callable[[str], None]
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """The canonical model of an export, and what it says of itself."""
+    export, notes = with_usual_input(export, options.batch, options.input_size)
     family, match = recognise(export, options.family)
-    match = replace(match, pixels=options.pixels.of(match.pixels), resize=_resize(match.resize, options.resize))
+    pixels, why = _pixels(export, match, options.pixels)
+    match = replace(match, pixels=pixels, resize=_resize(match.resize, options.resize))
+    if options.boxes:
+        match = with_box_shares(match, options.boxes == "shares")
+    reading = {**match.reading, "pixels": f"{pixels} ({why})", "evidence": "; ".join(match.evidence) or "the shapes"}
     report(f"recognised {family.name}: {match.summary}")
+    lines = (f"  {key:9}{text}" for key, text in reading.items())
+    report("\n".join((*notes, "taken for granted; where it is wrong, see --family, --mean, --std, --bgr", *lines)))
     names = choose_class_names(export, match, options.classes)
     match = replace(match, class_count=len(names), things=things_of(names, options.classes))
     model, match = network_of(export, match)
@@ -131,11 +156,10 @@ def prepare(
     spec = _describe(export, family, match, head, names, options)
     publish(graph, head, spec.batch)
     replace_input(model, match.image, match.pixels)
-    finish(model, spec)
+    finish(model, spec, reading)
     if options.precision == "fp16":
         model = _in_half(model, options, report)
-    write_atomically(destination, model.SerializeToString())
-    return spec
+    return model, spec
 
 
 def _in_half(model: onnx.ModelProto, options: PrepareOptions, report: Callable[[str], None]) -> onnx.ModelProto:
@@ -176,72 +200,17 @@ def choose_class_names(export: Export, match: Match, table: ClassTable | None) -
     return names
 
 
-def with_batch_axis(export: Export) -> Export:
-    """The export with an input of one picture `[1, 3, H, W]` where its own is `[3, H, W]`, as torchvision's are."""
-    port = export.inputs[0] if len(export.inputs) == 1 else None
-    if port is None or port.rank != 3 or port.shape is None or port.shape[0] != 3:
-        return export
-    graph, picture = export.model.graph, f"{port.name}/picture"
-    rename_tensors(graph, {port.name: picture})
-    batch = Port(port.name, (1, *port.shape), port.element)
-    for value in graph.input:
-        if value.name == picture:
-            # Shapes that were inferred stay as they are: inferring those of a large model again takes seconds.
-            graph.value_info.append(value)
-            axes = [axis if size is None else size for axis, size in zip("bchw", batch.shape or (), strict=True)]
-            value.CopyFrom(helper.make_tensor_value_info(batch.name, batch.element, axes))
-    first = numpy_helper.from_array(np.array(0, np.int64), f"{picture}/first")
-    graph.initializer.append(first)
-    # The same in every opset, unlike Squeeze.
-    graph.node.insert(0, helper.make_node("Gather", [batch.name, first.name], [picture], name=picture, axis=0))
-    return replace(export, inputs=(batch,))
-
-
-def with_input_shape(export: Export, batch: int | None, size: tuple[int, int] | None) -> Export:
-    """The export with the height and width of its input fixed, and its batch size where one is asked for.
-
-    Raises:
-        ConfigurationError: it is fixed to something else, or leaves height or width open and `size` is None.
-    """
-    if len(export.inputs) != 1 or export.inputs[0].rank != 4:
-        return export  # No family takes it; their message says more than one about sizes would.
-    port = export.inputs[0]
-    own = port.shape or ()
-    wanted = (batch, own[1], *(size or (None, None)))
-    if size is None and None in own[2:]:
-        raise ConfigurationError(
-            f"{export.origin}: its input {port} leaves height or width open; choose them with --input-size HxW"
-        )
-    for option, axes in (("--batch", slice(0, 1)), ("--input-size", slice(2, 4))):
-        pairs = list(zip(own[axes], wanted[axes], strict=True))
-        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
-            raise ConfigurationError(
-                f"{option}: the model's input {port} is fixed, got {'x'.join(str(want) for _, want in pairs)}; "
-                "leave the option out, or export the model with this size or with dynamic axes"
-            )
-    if all(want in (None, have) for have, want in zip(own, wanted, strict=True)):
-        return export
-    return _with_fixed_axes(export, port, wanted)
-
-
-def _with_fixed_axes(export: Export, port: Port, lengths: tuple[int | None, ...]) -> Export:
-    """The export with the axes of an input fixed to these lengths, None leaving one as it is."""
-    for value in export.model.graph.input:
-        if value.name == port.name:
-            for axis, length in zip(value.type.tensor_type.shape.dim, lengths, strict=True):
-                if length is not None:
-                    axis.dim_value = length
-    # Inferred for open sizes; the outputs' declared shapes are inferred again, too.
-    del export.model.graph.value_info[:]
-    for output in export.model.graph.output:
-        for axis in output.type.tensor_type.shape.dim:
-            if axis.HasField("dim_param"):
-                axis.Clear()
-    try:
-        return Export.of_model(export.model, export.origin, export.sha256)
-    except Exception as error:
-        shape = ", ".join("?" if length is None else str(length) for length in lengths)
-        raise ModelError(f"{export.origin}: an input of [{shape}] does not fit the model ({error})") from error
+def _pixels(export: Export, match: Match, change: PixelChange) -> tuple[PixelSpec, str]:
+    """What the network wants to see, and how that is known."""
+    own = own_scaling(export, match.image)
+    # Whole numbers cannot have been normalised outside of the graph.
+    limit = 255.0 if export.takes_bytes else own.limit if own is not None else None
+    pixels, why = match.pixels, "as the family's models do"
+    if limit is not None:
+        bgr = pixels.bgr if own is None or own.bgr is None else own.bgr
+        pixels, why = PixelSpec(std=(255.0 / limit,) * 3, bgr=bgr), "the graph does the rest by itself"
+    wanted = change.of(pixels)
+    return wanted, why if wanted == pixels else "as the options say"
 
 
 def _resize(own: ResizeSpec, mode: str | None) -> ResizeSpec:

@@ -14,6 +14,11 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
     Where ONNX's own inference leaves an axis of an output open that is not the batch, the nodes are gone through one
     by one, for two batch sizes: what differs between them follows the batch, everything else is fixed.
     """
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            # How some exporters write an open axis. ONNX's inference ends the process at a Slice of such a length.
+            if axis.dim_value < 0:
+                axis.Clear()
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     if all(_is_closed(value.type.tensor_type) for value in model.graph.output):
         return model

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 from colour_model import MASK_STRIDE, NAMES
-from colour_queries import ROWS, colour_queries
+from colour_queries import ROWS, Queries, colour_queries
 from layouts._imagenet import take_normalised
 
+from seg_perception.toolchain.graph import Value
 from seg_perception.toolchain.head import logits_of
 
 
@@ -27,13 +28,7 @@ def rfdetr(width: int = 320, height: int = 192, batch: int | None = 1) -> onnx.M
     """
     found = colour_queries(width, height, batch)
     take_normalised(found.model.graph)
-    left, top, right, bottom = found.boxes.split(2, 1, 1, 1, 1)
-    shares = [
-        (right + left) * (0.5 / width),
-        (bottom + top) * (0.5 / height),
-        (right - left) * (1 / width),
-        (bottom - top) * (1 / height),
-    ]
+    shares = shares_of(found, width, height)
     logits = logits_of(found.class_scores())
     spare = logits.max(2).unsqueeze(2) * 0.0 + 9.0
     first = "batch" if batch is None else batch
@@ -42,3 +37,14 @@ def rfdetr(width: int = 320, height: int = 192, batch: int | None = 1) -> onnx.M
         labels=(found.graph.concat(2, logits, spare), np.float32, (first, ROWS, len(NAMES) + 1)),
         masks=(found.masks, np.float32, (first, ROWS, height // MASK_STRIDE, width // MASK_STRIDE)),
     )
+
+
+def shares_of(found: Queries, width: int, height: int) -> list[Value]:
+    """Centre x, centre y, width and height of the boxes as shares of the network input."""
+    left, top, right, bottom = found.boxes.split(2, 1, 1, 1, 1)
+    return [
+        (right + left) * (0.5 / width),
+        (bottom + top) * (0.5 / height),
+        (right - left) * (1 / width),
+        (bottom - top) * (1 / height),
+    ]

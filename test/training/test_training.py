@@ -15,6 +15,7 @@ from seg_perception.backend.ort import OrtRunner
 from seg_perception.classes import ROAD_GROUPS
 from seg_perception.errors import ConfigurationError
 from seg_perception.evaluation.coco import CocoSet
+from seg_perception.metrics.segmentations import checked_segmentation
 from seg_perception.pipeline.host import open_backend
 from seg_perception.streetworld.coco import write_coco
 from seg_perception.streetworld.world import StreetWorld, WorldOptions
@@ -231,7 +232,7 @@ def test_what_cannot_be_learnt_from_is_refused(
 def test_odd_annotations_are_ignored_rather_than_background():
     crowd = {"iscrowd": 1, "segmentation": [[0, 0, 10, 0, 10, 10, 0, 10]], "bbox": [0, 0, 10, 10]}
     no_shape = {"segmentation": [], "bbox": [20, 0, 10, 10]}
-    line = {"segmentation": [[0, 20, 10, 20]], "bbox": [0, 20, 10, 5]}
+    line = {"segmentation": checked_segmentation([[0, 20, 10, 20]], 50, 50), "bbox": [0, 20, 10, 5]}
     large = {"segmentation": [[10, 10, 40, 10, 40, 40, 10, 40]], "bbox": [10, 10, 30, 30]}
     small = {"segmentation": [[20, 20, 30, 20, 30, 30, 20, 30]], "bbox": [20, 20, 10, 10]}
     map_, order = draw_map([small, crowd, no_shape, line, large], 50, 50)

@@ -222,3 +222,32 @@ except BackendUnavailable as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install pycocotools" in done.stdout, done.stderr
+
+
+def test_a_result_on_an_object_without_a_mask_is_neither_right_nor_wrong_as_a_mask() -> None:
+    """For masks the object is not there, and what finds it is not wrong; for boxes nothing is special about it."""
+
+    def square(left: int, **more: object) -> dict[str, object]:
+        sides = [left, 10, left + 20, 10, left + 20, 30, left, 30]
+        return {"image_id": 1, "category_id": 1, "bbox": [left, 10, 20, 20], "segmentation": [sides], **more}
+
+    images = [{"id": 1, "width": 100, "height": 50}]
+    truth = [square(10), square(40, segmentation=[])]
+    content = {"images": images, "annotations": truth, "categories": [{"id": 1, "name": "car"}]}
+
+    def precision(kind: str, *results: dict[str, object]) -> float:
+        return match_results(content, results, [1], kind).average_precision().overall
+
+    found, without, wrong = square(10, score=0.5), square(40, score=0.9), square(70, score=0.8)
+    for kind in ("mask", "box"):
+        assert precision(kind, without, found) == pytest.approx(1.0)
+    assert precision("mask", found) == pytest.approx(1.0)
+    assert precision("box", found) == pytest.approx(0.5, abs=0.01)
+    assert precision("mask", found, wrong) == pytest.approx(0.5)
+    # Twice on the same box, and a part of it, are nothing that can be judged as a mask; as boxes they are wrong.
+    twice = [without, square(41, score=0.95), square(10, score=0.5)]
+    assert precision("mask", *twice) == pytest.approx(1.0, abs=0.06)
+    assert precision("box", *twice) < 1.0
+    truth[0]["segmentation"] = []
+    assert np.isnan(precision("mask", found, without))
+    assert precision("box", found, without) == pytest.approx(1.0)

@@ -81,7 +81,7 @@ def test_cityscapes(tmp_path: Path):
     assert len(void) == 8
     assert {area for *_, area in void} == {10 * WIDTH + 40}
     assert labelled.labels.missing == ("aachen_000001_000019_leftImg8bit.png",)
-    assert "000002" in labelled.notes[0]
+    assert "000002" in labelled.labels.omitted[0]
     assert [name for name, _ in labelled.source] == ["1"]
     assert labelled.stuff is not None
     stuff = labelled.stuff(1)
@@ -219,12 +219,15 @@ def test_bdd100k_polygons(tmp_path: Path, wrapped: bool):
     (tmp_path / "ins_seg_val.json").write_text(json.dumps({"frames": frames, "config": {}} if wrapped else frames))
     labelled = open_dataset(tmp_path / "ins_seg_val.json", tmp_path / "pictures")
     assert labelled.kind == "BDD100K"
-    assert [(name, area, each["occluded"]) for name, area, each in objects(labelled)] == [("car", 400, True)]
+    found = [(name, area, each.get("occluded")) for name, area, each in objects(labelled)]
+    assert found == [("car", 400, True), ("traffic sign", 0, None)]
+    assert labelled.labels.without_mask == 1
     assert crowds(labelled) == {("rider", False, 400)}
     assert (labelled.images[1]["weather"], labelled.images[1]["timeofday"]) == ("rainy", "night")
     assert "scene" not in labelled.images[1]
     assert labelled.labels.missing == ("b2.jpg",)
-    assert "b3.jpg" in labelled.notes[0]
+    assert any("lane/crosswalk" in line for line in labelled.labels.omitted)
+    assert any("b3.jpg" in line for line in labelled.labels.omitted)
 
 
 def test_curves_go_to_where_they_end():
@@ -260,3 +263,88 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path):
         open_dataset(tmp_path)
     with pytest.raises(SourceError, match="expected auto or one of"):
         open_dataset(tmp_path, name="kitti")
+
+
+def bdd_labels(tmp_path: Path, *labels: dict[str, Any]) -> LabelledSet:
+    picture(tmp_path / "pictures" / "b1.jpg")
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps([{"name": "b1.jpg", "labels": list(labels)}]))
+    return open_dataset(path, tmp_path / "pictures")
+
+
+def test_bdd100k_masks_are_the_same_as_polygons_and_as_run_lengths(tmp_path: Path):
+    square = [[5, 5], [25, 5], [25, 25], [5, 25]]
+    runs = encode_rle(region(5, 5, 25, 25))
+    read = bdd_labels(
+        tmp_path,
+        {"category": "car", "poly2d": [{"vertices": square, "types": "LLLL", "closed": True}]},
+        {"category": "car", "poly2d": None, "rle": runs},
+        {"category": "car", "rle": runs, "box2d": {"x1": 1, "y1": 1, "x2": 9, "y2": 9}},
+        {"category": "rider", "rle": runs, "attributes": {"ignored": True}},
+    )
+    assert [(name, area) for name, area, _ in objects(read)] == [("car", 400)] * 3
+    assert crowds(read) == {("rider", False, 400)}
+    assert read.labels.omitted == ()
+    with pytest.raises(SourceError, match=r"b1\.jpg: a label cannot be understood"):
+        bdd_labels(tmp_path, {"category": "car", "rle": {"size": [1, 1], "counts": "1"}})
+
+
+def test_bdd100k_boxes_and_names_of_2018(tmp_path: Path):
+    box = {"x1": 10, "y1": 5.5, "x2": 30, "y2": 25}
+    names = ("person", "bike", "motor", "car", "traffic light", "other vehicle", "van")
+    read = bdd_labels(
+        tmp_path,
+        *({"category": name, "box2d": box} for name in names),
+        {"category": "car"},
+        {"category": "car", "box3d": {}},
+        {"category": "drivable area", "poly2d": []},
+        {"category": "car", "box2d": {**box, "x1": 500, "x2": 600}},
+    )
+    found = objects(read)
+    assert [name for name, *_ in found] == ["pedestrian", "bicycle", "motorcycle", "car", "traffic light", "car"]
+    assert all(each["segmentation"] == [] and each["bbox"] == [10, 6, 20, 19] for *_, each in found)
+    assert read.labels.without_mask == 6
+    assert crowds(read) == {("car", False, 380)}
+    lines = "\n".join(read.labels.omitted)
+    assert "2 x object: it has neither `rle` nor `poly2d` nor `box2d`" in lines
+    assert "1 x object: drivable area is none of the categories" in lines
+    assert "1 x object: its box lies outside of the image" in lines
+    # Signs and lights are categories only where they are labelled: else nothing of them is judged.
+    names = [each["name"] for each in read.labels.annotations["categories"]]
+    assert "traffic light" in names
+    assert "traffic sign" not in names
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "  \n"])
+@pytest.mark.parametrize("deep", [True, False])
+def test_mots_sequences_in_which_nothing_is_labelled(tmp_path: Path, deep: bool, text: str):
+    """Their images are there to be found nothing in; the size is that of the images."""
+    labels = tmp_path / "labels"
+    for name, content in (
+        ("0001", text),
+        ("0002", f"1 1001 1 {HEIGHT} {WIDTH} {encode_rle(region(5, 5, 9, 9))['counts']}"),
+    ):
+        path = labels / name / "gt" / "gt.txt" if deep else labels / f"{name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        for frame in (1, 2):
+            picture(tmp_path / "pictures" / name / "img1" / f"{frame:06d}.jpg")
+    (labels / "seqmap.txt").write_text("0001\n0002\n")
+    read = open_dataset(labels, tmp_path / "pictures")
+    assert [(each["sequence"], each["width"], each["height"]) for each in read.images.values()] == [
+        ("0001", WIDTH, HEIGHT)] * 2 + [("0002", WIDTH, HEIGHT)] * 2  # fmt: skip
+    assert len(read.labels.annotations["annotations"]) == 1
+    assert set(read.sequence_of().values()) == {"0001", "0002"}
+    assert [name for name, _ in read.source] == ["1", "2", "3", "4"]
+    assert read.labels.omitted == ("1 x text file: it has no labels of a sequence (first: seqmap.txt)",)
+
+
+def test_mots_classes_that_are_not_known_are_counted(tmp_path: Path):
+    counts = encode_rle(region(5, 5, 9, 9))["counts"]
+    (tmp_path / "labels").mkdir()
+    lines = [f"1 {number} {label} {HEIGHT} {WIDTH} {counts}" for number, label in ((1001, 1), (3001, 3), (10000, 10))]
+    (tmp_path / "labels" / "0001.txt").write_text("\n".join(["", *lines]))
+    picture(tmp_path / "pictures" / "0001" / "000001.jpg")
+    read = open_dataset(tmp_path / "labels", tmp_path / "pictures")
+    assert len(objects(read)) == 1
+    assert read.labels.omitted[0].startswith("1 x object: class 3 is not known")

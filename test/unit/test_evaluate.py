@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from colour_model import NAMES, Scene, paint_scene, save_canonical_colour_model
+import yaml
+from colour_model import FAULT_COLOUR, NAMES, Scene, paint_scene, save_canonical_colour_model
 from panoptic_model import AIR, GROUND, save_panoptic_model
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -108,9 +111,9 @@ def numbers(stats: dict[str, float | None]) -> list[float]:
     return [-1.0 if value is None else value for value in values]
 
 
-def judged(folder: Path, name: str, kind: str) -> list[float]:
+def judged(folder: Path, name: str, kind: str, file: str = "truth.json") -> list[float]:
     """What pycocotools itself says of the files that were written."""
-    truth = COCO(str(folder / "truth.json"))
+    truth = COCO(str(folder / file))
     judge = COCOeval(truth, truth.loadRes(str(folder / f"{name}.results.json")), kind)
     judge.evaluate()
     judge.accumulate()
@@ -233,9 +236,59 @@ def test_polygons_of_two_corners_and_empty_fields_are_no_obstacle(model: Path, t
         annotation |= {"segmentation": segmentation, "track_id": None, "distance": None, "area": None, "iscrowd": None}
     labels.write_text(json.dumps(content))
     assert run("--model", model, "--dataset", labels, "-o", out, "--pictures", "0") == 0
-    for coco in read(out)["scores"][0]["coco"]:
-        theirs = judged(out, "colours", {"mask": "segm", "box": "bbox"}[coco["kind"]])
-        assert numbers(coco["stats"]) == pytest.approx(theirs, abs=1e-9)
+    found = read(out)
+    assert found["data"]["without_mask"] == 3
+    for coco in found["scores"][0]["coco"]:
+        file, kind = {"mask": ("truth_masks.json", "segm"), "box": ("truth.json", "bbox")}[coco["kind"]]
+        assert numbers(coco["stats"]) == pytest.approx(judged(out, "colours", kind, file), abs=1e-9)
+
+
+def without_masks(labels: Path, chosen: Callable[[int], bool]) -> int:
+    """Take the masks of some annotations away, each in another way that tools have; returns how many."""
+    content = json.loads(labels.read_text())
+    empty: list[Any] = [[], [[]], [[10, 10, 40, 40]], [[9000, 0, 9100, 0, 9100, 50]], {"size": [], "counts": []}, None]
+    sizes = {each["id"]: [each["height"], each["width"]] for each in content["images"]}
+    rows = [each for place, each in enumerate(content["annotations"]) if chosen(place)]
+    for place, each in enumerate(rows):
+        size = sizes[each["image_id"]]
+        each["segmentation"] = empty[place % len(empty)]
+        if isinstance(each["segmentation"], dict):
+            each["segmentation"] = {"size": size, "counts": [size[0] * size[1]]}
+    labels.write_text(json.dumps(content))
+    return len(rows)
+
+
+def test_objects_without_a_mask_are_ignored_by_mask_metrics_and_counted(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Neither to be found nor wrong when found: nothing that finds them is an extra, and boxes are judged as before."""
+    scenes = random_scenes(4)
+    for name, chosen in (("all", lambda _: False), ("half", lambda place: place % 2), ("none", lambda _: True)):
+        boxes = without_masks(write_set(tmp_path / name, scenes), chosen)
+        labels, out = tmp_path / name / "instances.json", tmp_path / f"out-{name}"
+        assert run("--model", model, "--dataset", labels, "-o", out, "--pictures", "1") == 0
+        printed = capsys.readouterr().out
+        assert (f"not counted: {boxes} objects have no mask" in printed) == bool(boxes)
+        assert read(out)["data"]["without_mask"] == boxes
+        assert (out / "truth_masks.json").exists() == bool(boxes)
+    whole, half, none = (read(tmp_path / f"out-{name}") for name in ("all", "half", "none"))
+    mask, box = ([each["scores"][0]["coco"][kind]["stats"] for each in (whole, half, none)] for kind in (0, 1))
+    assert numbers(box[0]) == numbers(box[1]) == numbers(box[2])
+    means = [found["scores"][0]["panoptic"]["means"]["all"] for found in (whole, half, none)]
+    extra, matched = ([each[name] for each in means] for name in ("extra", "matched"))
+    assert extra[1] <= extra[0]
+    assert extra[2] <= extra[0]
+    assert 0 < matched[1] < matched[0]
+    assert mask[1]["AP50"] >= mask[0]["AP50"] - 0.2
+    # Nothing is to be found as a mask: no number, rather than a bad one.
+    assert mask[2]["AP"] is None
+    assert matched[2] == 0
+    group = {(each["dimension"], each["name"]): each for each in none["strata"]}["all", "all"]
+    assert group["objects"] > 0
+    assert group["scores"][0]["mask_ap"] is None
+    assert group["scores"][0]["box_ap"] == pytest.approx(
+        {(each["dimension"], each["name"]): each for each in whole["strata"]}["all", "all"]["scores"][0]["box_ap"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -314,6 +367,18 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_bag_that_gives_fewer_frames_than_it_counts_is_an_error(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    bag = shutil.copytree(drive, tmp_path / "drive")
+    about = yaml.safe_load((bag / "metadata.yaml").read_text())
+    for topic in about["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        topic["message_count"] += 3
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(about))
+    assert run("--model", ENGINES / "street-nano.onnx", "--bag", bag, "-o", tmp_path / "out") == 1
+    assert "metadata.yaml counts 11 messages, the files hold 8" in capsys.readouterr().out
+
+
 def test_a_bag_is_a_sequence(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     models = [ENGINES / f"street-nano{suffix}.onnx" for suffix in ("", "-int8")]
     assert run("--model", models[0], "--model", models[1], "--bag", drive, "-o", tmp_path) == 0
@@ -344,3 +409,39 @@ def test_errors_say_what_was_expected(model: Path, drive: Path, tmp_path: Path, 
     ):
         assert run("--model", model, *arguments, "-o", tmp_path / "out") == 1
         assert expected in capsys.readouterr().err
+
+
+def test_a_frame_for_which_a_model_gives_nan_is_left_out_of_all_models_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Every number is over the frames that all models gave something for, as without that frame."""
+    good = save_canonical_colour_model(tmp_path / "good.onnx")
+    bad = save_canonical_colour_model(tmp_path / "bad.onnx", fault="predictions")
+    scenes = random_scenes(4)
+    broken = paint_scene(*SIZE, [])
+    broken.picture[:32, :32] = FAULT_COLOUR
+    labels = write_set(tmp_path / "set", [scenes[0], broken, *scenes[1:]])
+    content = json.loads(labels.read_text())
+    out = tmp_path / "out"
+    assert run("--model", good, bad, "--dataset", labels, "-o", out, "--pictures", "1") == 0
+    printed = capsys.readouterr().out
+    found = read(out)
+    assert found["data"]["frames"] == 4
+    (words,) = found["data"]["without_output"]
+    assert "bad: frame 2.png" in words
+    assert "not counted: 1 frames are left out because a model gave NaN or infinity" in printed
+    assert f"skipped: {words}" in printed
+    assert "1 frames are left out because a model gave NaN" in (out / "report.html").read_text()
+    content["images"] = [each for each in content["images"] if each["id"] != 2]
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] != 2]
+    labels.write_text(json.dumps(content))
+    assert run("--model", good, bad, "--dataset", labels, "-o", tmp_path / "without", "--pictures", "1") == 0
+    capsys.readouterr()
+    for ours, theirs in zip(found["scores"], read(tmp_path / "without")["scores"], strict=True):
+        assert ours["coco"] == theirs["coco"]
+        assert ours["panoptic"] == theirs["panoptic"]
+    content["images"] = [{"id": 2, "file_name": "2.png", "width": SIZE[0], "height": SIZE[1]}]
+    content["annotations"] = []
+    labels.write_text(json.dumps(content))
+    assert run("--model", good, bad, "--dataset", labels, "-o", tmp_path / "nothing") == 1
+    assert "bad: frame 2.png" in capsys.readouterr().err

@@ -384,7 +384,9 @@ def tasks(*sizes: int) -> list[Task]:
 
 def done(attempt: Attempt, frames: int = 10) -> Result:
     task = attempt.task
-    return Result(task.name, "x", {}, task.source, "", 0, {"frames": frames}, {}, 1.0, 1.0, 0, "", attempt.number, "")
+    return Result(
+        task.name, "x", {}, task.source, task.name, 0, {"frames": frames}, {}, 1.0, 1.0, 0, "", attempt.number, ""
+    )
 
 
 def drain(board: Board, host: str = "") -> Iterator[Attempt]:

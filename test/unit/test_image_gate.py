@@ -82,6 +82,9 @@ REFUSED = {
         lambda: jpeg_of_scans(2048, 2)[:-2] + b"\xff\xe5\0\0" + _SCANS, "compressed"),
     "scans between restart markers": (
         lambda: jpeg_of_scans(2048, 2)[:-2] + b"\xff\xd3" * 100 + _SCANS, "compressed"),
+    "JPEG of no channels": (
+        lambda: b"\xff\xd8" + jpeg_segment(0xC0, b"\x08\0\x08\0\x08\0") + jpeg_segment(0xDD, b"\0\1")
+        + jpeg_segment(0xDA, b"\0\0\x3f\0") + bytes(9), "compressed"),
     "run-length coded BMP": (lambda: bmp(16000, 16000), "size"),
     "upside-down BMP": (lambda: bmp(16000, -16000), "size"),
     "BMP that ends early": (lambda: bmp(8000, 8000, compression=0), "compressed"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from seg_perception.backend.base import RunOptions
 from seg_perception.cli.main import main
 from seg_perception.errors import ConfigurationError, SourceError
 from seg_perception.evaluation.coco import CocoSet
+from seg_perception.label import dataset as dataset_module
 from seg_perception.label.merge import merge
 from seg_perception.label.observe import Observation, Observer
 from seg_perception.label.picks import PickOptions
@@ -272,3 +273,100 @@ def test_data_sets_of_single_recordings_merge_into_that_of_all(tmp_path: Path, b
         merge([parts[0], tmp_path / "otherwise"], tmp_path / "none")
     with pytest.raises(ConfigurationError, match="expected what `seg_perception label` has written"):
         merge([bag], tmp_path / "nothing")
+
+
+class Killed(BaseException):
+    """Ends a run where a signal would; nothing is written any more."""
+
+
+class _Kills:
+    """Counts what a data set does to the disk, and ends it before the n-th of these, and all that follow."""
+
+    def __init__(self, patched: pytest.MonkeyPatch, at: int | None) -> None:
+        self.count, self._at = 0, at
+        write, unlink = dataset_module.write_atomically, Path.unlink
+
+        def step() -> None:
+            if self._at is not None and self.count >= self._at:
+                raise Killed
+            self.count += 1
+
+        def counted_write(path: Path, data: bytes) -> None:
+            step()
+            write(path, data)
+
+        def counted_unlink(path: Path, missing_ok: bool = False) -> None:
+            if not path.name.endswith(".partial"):
+                step()
+            unlink(path, missing_ok=missing_ok)
+
+        patched.setattr(dataset_module, "write_atomically", counted_write)
+        patched.setattr(Path, "unlink", counted_unlink)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed_and_resumed(folder: Path, sources: list[Path], picks: PickOptions, points: Sequence[int]) -> None:
+    """Label, end it at each of these points counted from its last start, and go on until it is done."""
+    resume = False
+    for at in (*points, None):
+        with pytest.MonkeyPatch.context() as patched:
+            _Kills(patched, at)
+            try:
+                label(folder, *sources, picks=picks, resume=resume)
+            except Killed:
+                # As seen by whoever looks at it between the runs: what is there can be read.
+                resume = (folder / "label.json").exists()
+
+
+@pytest.fixture(scope="module")
+def equal_names(tmp_path_factory: pytest.TempPathFactory, bag: Path) -> list[Path]:
+    """Two folders whose images have equal names, and the second one has the less certain ones."""
+    folders = [tmp_path_factory.mktemp("equal") / name for name in ("one", "two")]
+    for folder, images in zip(folders, (pictures(bag), [frame[::-1] for frame in pictures(bag)]), strict=True):
+        folder.mkdir()
+        for number, image in enumerate(images):
+            assert cv2.imwrite(str(folder / f"{number}.png"), np.ascontiguousarray(image))
+    return folders
+
+
+def _kill_points(total: int, count: int) -> list[int]:
+    return np.linspace(1, total - 1, min(count, total - 1)).astype(int).tolist()
+
+
+@pytest.mark.parametrize("kind", ["drives", "equal names"])
+@pytest.mark.parametrize("count", [6, pytest.param(1000, marks=pytest.mark.long)])
+def test_a_run_that_is_killed_anywhere_and_resumed_gives_the_same_bytes(
+    tmp_path: Path, bag: Path, equal_names: list[Path], kind: str, count: int
+):
+    """Also the records: why frames were chosen, and the numbers they were ranked by."""
+    drives = [bag, video(tmp_path / "later.mp4", [frame[:, ::-1] for frame in pictures(bag)])]
+    sources = drives if kind == "drives" else equal_names
+    # The second recording displaces frames of the first one, of which some are wanted by another rule, too.
+    picks = PickOptions(every=4, lowest_confidence=3, apart=0.05)
+    with pytest.MonkeyPatch.context() as patched:
+        kills = _Kills(patched, None)
+        label(tmp_path / "whole", *sources, picks=picks)
+    whole = tree(tmp_path / "whole")
+    for point in _kill_points(kills.count, count):
+        folder = tmp_path / "parts"
+        killed_and_resumed(folder, sources, picks, [point])
+        assert tree(folder) == whole, point
+        shutil.rmtree(folder)
+
+
+def test_a_run_that_is_killed_again_and_again_gives_the_same_bytes(tmp_path: Path, equal_names: list[Path]):
+    picks = PickOptions(every=4, lowest_confidence=3)
+    label(tmp_path / "whole", *equal_names, picks=picks)
+    killed_and_resumed(tmp_path / "parts", equal_names, picks, [40, 55, 70, 25, 3])
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+
+
+def test_a_data_set_of_an_earlier_release_is_gone_on_with(tmp_path: Path, bag: Path):
+    label(tmp_path / "set", bag)
+    state = json.loads((tmp_path / "set" / "label.json").read_text())
+    del state["dropped"]
+    (tmp_path / "set" / "label.json").write_text(json.dumps(state))
+    assert label(tmp_path / "set", bag, resume=True).seen == FRAMES

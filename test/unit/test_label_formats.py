@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -25,11 +27,14 @@ from seg_perception.label.records import (
     LabelledFrame,
     LabelledObject,
     MaskStyle,
+    ReadLabels,
     frame_from_json,
     frame_to_json,
 )
-from seg_perception.label.shapes import is_near, mask_of_polygons, polygons_of
+from seg_perception.label.reviewed import read_reviewed
+from seg_perception.label.shapes import is_near, polygons_of
 from seg_perception.metrics.compact import CompactMask
+from seg_perception.metrics.segmentations import mask_of_polygons
 
 SIZE = (60, 90)
 CATEGORIES = [Category(1, "pedestrian", "pedestrian"), Category(2, "vehicle", "vehicle")]
@@ -64,16 +69,16 @@ def frame(*masks: NDArray[np.bool_]) -> LabelledFrame:
 def through_coco(style: MaskStyle, given: LabelledFrame, folder: Path) -> LabelledFrame:
     path = folder / "instances.json"
     path.write_bytes(coco_bytes([given], CATEGORIES, style))
-    return read_coco(path)[0]
+    return read_coco(path).frames[0]
 
 
 def through_cvat(style: MaskStyle, given: LabelledFrame, folder: Path) -> LabelledFrame:
-    return read_cvat(cvat_bytes([given], CATEGORIES, style), folder)[0]
+    return read_cvat(BytesIO(cvat_bytes([given], CATEGORIES, style)), folder).frames[0]
 
 
 def through_labelme(style: MaskStyle, given: LabelledFrame, folder: Path) -> LabelledFrame:
     (folder / "one.json").write_bytes(labelme_bytes(given, style, "../images"))
-    return read_labelme(folder)[0]
+    return read_labelme(folder).frames[0]
 
 
 Format = Callable[[MaskStyle, LabelledFrame, Path], LabelledFrame]
@@ -170,7 +175,7 @@ def test_parts_of_an_object_are_one_and_ungrouped_shapes_are_several():
     def objects(group: str) -> int:
         shapes = "".join(shape.format("polygon", points, group, "polygon") for points in (first, second))
         image = f'<image id="0" name="a.jpg" width="90" height="60">{shapes}</image>'
-        return len(read_cvat(f"<annotations>{image}</annotations>".encode(), Path("x.xml"))[0].objects)
+        return len(read_cvat(BytesIO(f"<annotations>{image}</annotations>".encode()), Path("x.xml")).frames[0].objects)
 
     assert objects('group_id="4"') == 1
     assert objects("") == 2
@@ -184,7 +189,7 @@ def test_a_duplicated_shape_is_another_object(tmp_path: Path):
     (shape,) = content["shapes"]
     content["shapes"].append({**shape, "points": [[x + 35, y + 20] for x, y in shape["points"]]})
     (tmp_path / "a.json").write_text(json.dumps(content))
-    assert [each.mask.area for each in read_labelme(tmp_path)[0].objects] == [300, 300]
+    assert [each.mask.area for each in read_labelme(tmp_path).frames[0].objects] == [300, 300]
 
 
 def test_labels_for_a_new_task_of_cvat_are_those_of_the_file():
@@ -202,7 +207,7 @@ def test_labels_for_a_new_task_of_cvat_are_those_of_the_file():
 ])  # fmt: skip
 def test_an_xml_file_of_another_form_is_refused_with_the_reason(data: bytes, words: str):
     with pytest.raises(SourceError, match=words):
-        read_cvat(data, Path("x.xml"))
+        read_cvat(BytesIO(data), Path("x.xml"))
 
 
 def test_a_folder_without_files_of_labelme_is_refused(tmp_path: Path):
@@ -211,3 +216,96 @@ def test_a_folder_without_files_of_labelme_is_refused(tmp_path: Path):
     (tmp_path / "a.json").write_text('{"shapes": []}')
     with pytest.raises(SourceError, match=r"a\.json: expected a file of LabelMe"):
         read_labelme(tmp_path)
+
+
+def read_xml(body: str, size: str = 'width="400" height="300"') -> ReadLabels:
+    data = f'<annotations><image id="0" name="a.jpg" {size}>{body}</image></annotations>'.encode()
+    return read_cvat(BytesIO(data), Path("x.xml"))
+
+
+def side(mask: CompactMask) -> tuple[int, int, int, int]:
+    return mask.left, mask.top, mask.right, mask.bottom
+
+
+def test_a_rotated_box_of_cvat_is_the_region_that_people_see():
+    box = '<box label="vehicle" xtl="100" ytl="100" xbr="300" ybr="140" rotation="{}"/>'
+    (quarter,), (half,), (eighth,) = (read_xml(box.format(turn)).frames[0].objects for turn in (90, 180, 45))
+    assert side(quarter.mask) == (180, 20, 220, 220)
+    assert quarter.mask.area == 40 * 200
+    assert side(half.mask) == (100, 100, 300, 140)
+    # Turned clockwise: from top left to bottom right.
+    assert eighth.mask.full()[120 - 60, 200 - 60]
+    assert eighth.mask.full()[120 + 60, 200 + 60]
+    assert not eighth.mask.full()[120 - 60, 200 + 60]
+    assert eighth.mask.area == pytest.approx(40 * 200, rel=0.02)
+    assert all(each.shapeless for each in (quarter, half, eighth))
+
+
+def test_an_ellipse_is_a_mask():
+    shape = '<ellipse label="vehicle" cx="200" cy="150" rx="80" ry="30" rotation="{}"/>'
+    (flat,), (upright,) = (read_xml(shape.format(turn)).frames[0].objects for turn in (0, 90))
+    assert flat.mask.area == pytest.approx(np.pi * 80 * 30, rel=0.01)
+    assert side(flat.mask) == (120, 120, 280, 180)
+    assert side(upright.mask) == (170, 70, 230, 230)
+    assert not flat.shapeless
+
+
+def test_shapes_of_cvat_that_are_no_region_are_counted_and_named():
+    point = '<points label="knee" points="5,5"/>'
+    read = read_xml(
+        f'<skeleton label="person">{point}</skeleton><skeleton label="person">{point}</skeleton>'
+        '<polyline label="lane" points="1,1;5,5"/><cuboid label="vehicle" xtl1="1"/><points label="x" points="1,1"/>'
+        '<tag label="night"/><blob label="new"/><polygon label="vehicle" points="10,10;50,10;50,40"/>'
+    )
+    assert len(read.frames[0].objects) == 1
+    assert read.omitted.count == 7
+    lines = read.omitted.lines()
+    assert lines[0] == "2 x <skeleton>: a skeleton has no area (first: a.jpg)"
+    for name in ("polyline", "cuboid", "points", "tag", "blob"):
+        assert any(line.startswith(f"1 x <{name}>: ") for line in lines), name
+
+
+def test_shapes_of_labelme_are_regions_or_counted(tmp_path: Path):
+    shapes = [
+        {"label": "vehicle", "shape_type": "circle", "points": [[100, 100], [130, 140]]},
+        {"label": "vehicle", "shape_type": "line", "points": [[1, 1], [5, 5]]},
+        {"label": "vehicle", "shape_type": "point", "points": [[1, 1]]},
+        {"label": "vehicle", "shape_type": "oriented_rectangle", "points": [[1, 1], [5, 1], [5, 5], [1, 5]]},
+        {"label": "vehicle", "points": [[10, 10], [60, 10], [60, 20], [10, 20]]},  # as the first releases wrote
+    ]
+    content = {"imagePath": "a.jpg", "imageHeight": 300, "imageWidth": 400, "shapes": shapes}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    read = read_labelme(tmp_path)
+    circle, polygon = read.frames[0].objects
+    assert circle.mask.area == pytest.approx(np.pi * 50**2, rel=0.01)
+    assert polygon.mask.area == 500
+    assert sorted(line.split(": ")[0] for line in read.omitted.lines()) == [
+        "1 x line", "1 x oriented_rectangle", "1 x point",
+    ]  # fmt: skip
+
+
+def test_the_coco_archive_of_cvat_is_read(tmp_path: Path):
+    """One file for each subset; keypoints are in a file of their own."""
+    square = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [5, 5, 20, 10],
+        "segmentation": [[5, 5, 25, 5, 25, 15, 5, 15]],
+    }
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("Train", "Validation"):
+            image = {"id": 1, "file_name": f"{name}.jpg", "width": 90, "height": 60}
+            content = {"images": [image], "annotations": [square], "categories": [{"id": 1, "name": "vehicle"}]}
+            archive.writestr(f"annotations/instances_{name}.json", json.dumps(content))
+        archive.writestr("annotations/person_keypoints_Train.json", "{}")
+        archive.writestr("images/Train.jpg", b"")
+    read = read_reviewed(path)
+    assert [(each.file_name, len(each.objects)) for each in read.frames] == [("Train.jpg", 1), ("Validation.jpg", 1)]
+    assert read.omitted.lines() == (
+        "1 x file in the ZIP: no instances of COCO (first: annotations/person_keypoints_Train.json)",
+    )
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert len(read_reviewed(tmp_path / "unpacked").frames) == 2

@@ -162,7 +162,7 @@ def test_what_tools_do_not_fill_in_is_not_known(tmp_path: Path):
     path = tmp_path / "coco.json"
     categories = [{"id": 2, "name": "vehicle"}]
     path.write_text(json.dumps({"images": [image], "annotations": annotations, "categories": categories}))
-    (read,) = read_reviewed(path)
+    (read,) = read_reviewed(path).frames
     assert [(each.score, each.track, each.mask.area) for each in read.objects] == [(None, 0, 240), (None, 7, 240)]
     assert (read.stamp_ns, read.weather) == (0, "")
 

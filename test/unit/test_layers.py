@@ -28,7 +28,7 @@ LAYERS = (
     ("backend",),
     ("sources", "metrics"),
     ("messages",),
-    ("manifest", "contract", "frame", "geometry", "instances", "classes", "files", "text", "interpreter",
+    ("onnx_files", "manifest", "contract", "frame", "geometry", "instances", "classes", "files", "text", "interpreter",
      "errors"),
 )
 BOTTOM = LAYERS[-1]

@@ -21,6 +21,7 @@ from mcap.reader import make_reader
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from seg_perception.cli.main import main
+from seg_perception.messages.images import IMAGE
 from seg_perception.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.replay.ahead import Ahead, Behind
 from seg_perception.replay.inputs import BagRecording
@@ -311,6 +312,46 @@ def test_a_full_disk_is_told_and_what_was_written_stays(tmp_path: Path, model: P
     assert "what was written before is whole" in ended.stderr
     frames = list(read_published(out, "/segmenter/instance_map", "/segmenter/detections"))
     assert 0 < len(frames) < 9
+
+
+def test_a_video_that_is_cut_by_a_full_disk_is_an_error(tmp_path: Path, model: Path):
+    rng = np.random.default_rng(4)
+    noise = [rng.integers(0, 256, (192, 320, 3), np.uint8).reshape(-1) for _ in range(9)]
+    images = [TYPES["sensor_msgs/msg/Image"](header(index), 192, 320, "bgr8", 0, 960, each)
+              for index, each in enumerate(noise)]  # fmt: skip
+    bag = write(tmp_path / "drive", [("/eye/image_raw", each) for each in images])
+    out, video = tmp_path / "out.mcap", tmp_path / "out.mp4"
+    limited = (
+        "import resource, sys; from seg_perception.cli.main import main; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", limited, "replay", bag, "--model", model, "-o", out, "--video", video,
+               "--threads", "1"]  # fmt: skip
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert f"error: --video {video}: cannot be written whole" in ended.stderr
+    assert len(messages(out)["/segmenter/instance_map"]) == 9
+
+
+@pytest.mark.parametrize(("option", "name"), [("--video", "out.mp4"), ("--report", "out.html")])
+def test_nothing_is_overwritten(tmp_path: Path, model: Path, capsys, option: str, name: str):
+    bag = write(tmp_path / "drive", [("/eye/image_raw", raw(0))])
+    (tmp_path / name).write_text("somebody's")
+    out = tmp_path / "out.mcap"
+    assert replay(bag, "--model", model, "-o", out, option, tmp_path / name) == 1
+    assert f"{option} {tmp_path / name}: exists already" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "somebody's"
+    assert not out.exists()
+
+
+def test_a_time_of_recording_that_no_message_can_hold_ends_nothing(tmp_path: Path, model: Path):
+    path, out = tmp_path / "odd.mcap", tmp_path / "out.mcap"
+    times = [0, 2**31 * 10**9 + 5, 2**63, 2**64 - 1]
+    with BagWriter(path, {}) as writer:
+        for index, time_ns in enumerate(times):
+            writer.write("/eye/image_raw", IMAGE, time_ns, bytes(STORE.serialize_cdr(raw(index), IMAGE)))
+    assert replay(path, "--model", model, "-o", out) == 0
+    assert [time_ns for time_ns, _ in messages(out)["/segmenter/instance_map"]] == times
 
 
 def test_threads_hand_their_errors_on():

@@ -6,46 +6,71 @@ The format is described at https://doc.bdd100k.com/format.html.
   background), G the attributes `truncated << 3 | occluded << 2 | crowd << 1 | ignore`, B and A the object's number
   `B << 8 | A`.
 - JSON: a list of frames, or an object with `frames`. A frame has `name`, `attributes` (weather, scene, timeofday) and
-  `labels`; a label has `category`, `attributes` and `poly2d`: outlines with `vertices`, and `types` of one letter each,
-  L for a corner and C for a control point of a cubic Bezier curve.
+  `labels`; a label has `category`, `attributes`, and its shape in one or more of these forms, of which the first is
+  used: `rle`, run lengths as COCO writes them; `poly2d`, outlines with `vertices`, and `types` of one letter each, L
+  for a corner and C for a control point of a cubic Bezier curve; `box2d`, a box without a mask: x1, y1, x2, y2.
+
+Names are those of 2020, or those of 2018 that stand for them. Traffic lights and signs are labelled, with boxes, in the
+files for detection alone.
 
 Objects marked crowd or ignore are neither to be found nor wrong when found. The pictures are `NAME.jpg`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import FrameError, SourceError
+from ...errors import SourceError
 from ...metrics.compact import CompactMask
 from ...metrics.segmentations import decode_segmentation
-from ...sources.compressed import read_header, stored_pixels
-from .labelled import LabelledSet, TruthBuilder, Watch, require_images
+from ...text import printable
+from ..coco import read_json
+from .labelled import (
+    LabelledSet,
+    TruthBuilder,
+    Watch,
+    files_below,
+    image_size,
+    read_label_image,
+    require_images,
+)
 
 KIND = "BDD100K"
 CATEGORIES = ("pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+# Labelled in the files for detection alone.
+_DETECTED = ("traffic light", "traffic sign")
+# Names of 2018, and of finer classes, by what they are called since.
+_ALIASES = {"person": "pedestrian", "bike": "bicycle", "motor": "motorcycle", "van": "car", "caravan": "car"}
+# What is neither to be found nor wrong when it is found as what it resembles.
+_IGNORED = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
 _TRUNCATED, _OCCLUDED, _CROWD, _IGNORE = 8, 4, 2, 1
 _FRAMES_PER_SECOND = 5
 # Straight lines that stand for a curve between two corners.
 _STEPS = 8
 _HEAD = 4096
+_CHANNELS = 4
+_SIDES = ("x1", "y1", "x2", "y2")
 
 
 def recognises(path: Path) -> bool:
     """Whether a path is a file of frames, or a folder of pictures with four channels."""
     if path.is_file() and path.suffix.lower() == ".json":
-        with path.open(encoding="utf-8", errors="replace") as file:
+        with path.open(encoding="utf-8-sig", errors="replace") as file:
             head = file.read(_HEAD).lstrip()
         return head.startswith("[") or '"frames"' in head
-    first = next(iter(sorted(path.rglob("*.png"))), None) if path.is_dir() else None
-    values = None if first is None else stored_pixels(first)
-    return values is not None and values.ndim == 3 and values.shape[2] == 4
+    first = next(iter(files_below(path, "*.png")), None) if path.is_dir() else None
+    if first is None:
+        return False
+    try:
+        read_label_image(first, _CHANNELS)
+    except SourceError:
+        return False
+    return True
 
 
 def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
@@ -60,26 +85,31 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
         SourceError: it has another form, or none of the pictures is there.
     """
     folder = require_images(path, images)
-    pictures = {file.stem: file for file in folder.rglob("*.jpg")}
-    pictures |= {file.stem: file for file in folder.rglob("*.png") if file.stem not in pictures}
-    builder = TruthBuilder(CATEGORIES)
+    pictures = {file.stem: file for file in files_below(folder, "*.jpg")}
+    pictures |= {file.stem: file for file in files_below(folder, "*.png") if file.stem not in pictures}
     if path.is_dir():
-        for file in watch(sorted(path.rglob("*.png"))):
+        builder = TruthBuilder(CATEGORIES)
+        for file in watch(files_below(path, "*.png")):
             _add_bitmask(builder, file, pictures, "" if file.parent == path else file.parent.name)
     else:
-        for frame in _frames(path):
+        frames = _frames(path)
+        named = {label.get("category") for frame in frames for label in _labels(path, frame)}
+        # What a file does not label must not be judged.
+        builder = TruthBuilder((*CATEGORIES, *(name for name in _DETECTED if name in named)))
+        for frame in frames:
             _add_frame(builder, path, frame, pictures)
     labels = builder.labels(path)
-    return LabelledSet(KIND, labels, labels.source(), tuple(builder.notes))
+    return LabelledSet(KIND, labels, labels.source())
 
 
 def _add_bitmask(builder: TruthBuilder, file: Path, pictures: Mapping[str, Path], sequence: str) -> None:
-    values = stored_pixels(file)
-    if values is None or values.ndim != 3 or values.shape[2] != 4:
-        builder.notes.append(f"{file}: expected a PNG with four channels; it is damaged or another picture")
-        return
     if file.stem not in pictures:
         builder.missing.append(file.stem)
+        return
+    try:
+        values = read_label_image(file, _CHANNELS)
+    except SourceError as error:
+        builder.omitted.add("label file: it cannot be read", error)
         return
     height, width = values.shape[:2]
     stamp_ns = _stamp(file.stem) if sequence else None
@@ -92,12 +122,14 @@ def _add_bitmask(builder: TruthBuilder, file: Path, pictures: Mapping[str, Path]
     for each in np.unique(code[category > 0]).tolist():
         region = code == each
         bits = int(attributes[region][0])
-        if each >> 16 <= len(CATEGORIES):
-            builder.add(
-                image, each >> 16, CompactMask.of(region), crowd=bool(bits & (_CROWD | _IGNORE)),
-                track_id=each & 0xFFFF if sequence else None, occluded=bool(bits & _OCCLUDED),
-                truncated=bool(bits & _TRUNCATED),
-            )  # fmt: skip
+        if each >> 16 > len(CATEGORIES):
+            builder.omitted.add(f"object: category number {each >> 16} is not known", file.name)
+            continue
+        builder.add(
+            image, each >> 16, CompactMask.of(region), crowd=bool(bits & (_CROWD | _IGNORE)),
+            track_id=each & 0xFFFF if sequence else None, occluded=bool(bits & _OCCLUDED),
+            truncated=bool(bits & _TRUNCATED),
+        )  # fmt: skip
 
 
 def _stamp(name: str) -> int:
@@ -107,58 +139,68 @@ def _stamp(name: str) -> int:
 
 
 def _frames(path: Path) -> Sequence[Mapping[str, Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SourceError(f"{path}: expected a JSON file of BDD100K: {error}") from error
+    content = read_json(path, "a JSON file of BDD100K")
     frames = content.get("frames") if isinstance(content, dict) else content
     if not isinstance(frames, list) or not all(isinstance(each, dict) and "name" in each for each in frames):
         raise SourceError(f"{path}: expected a list of frames, or an object with `frames`, each with a `name`")
     return frames
 
 
+def _labels(path: Path, frame: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The labels of a frame; absent and `null` are none."""
+    labels = frame.get("labels") or []
+    if not isinstance(labels, list) or not all(isinstance(each, dict) for each in labels):
+        raise SourceError(
+            f"{path}: frame {printable(frame['name'])}: expected `labels` as a list of objects, got {labels!r:.60}"
+        )
+    return labels
+
+
 def _add_frame(builder: TruthBuilder, path: Path, frame: Mapping[str, Any], pictures: Mapping[str, Path]) -> None:
-    name = str(frame["name"])
-    picture = pictures.get(Path(name).stem)
+    name = printable(frame["name"])
+    picture = pictures.get(PureWindowsPath(name).stem)
     if picture is None:
         builder.missing.append(name)
         return
     try:
-        size = _size(picture)
+        height, width = image_size(picture)
     except SourceError as error:
-        builder.notes.append(str(error))
+        builder.omitted.add("image: it cannot be read", error)
         return
-    attributes = frame.get("attributes") or {}
-    facts = {key: attributes.get(key) for key in ("weather", "timeofday", "scene")}
-    facts = {key: None if value == "undefined" else value for key, value in facts.items()}
-    image = builder.add_image(picture, size[0], size[1], **facts)
-    for label in frame.get("labels") or []:
-        if label.get("category") not in CATEGORIES or not label.get("poly2d"):
-            continue
-        marks = label.get("attributes") or {}
+    attributes = frame.get("attributes")
+    stated = attributes if isinstance(attributes, dict) else {}
+    facts = {key: stated.get(key) for key in ("weather", "timeofday", "scene")}
+    known: dict[str, Any] = {
+        key: printable(value) for key, value in facts.items() if isinstance(value, str) and value != "undefined"
+    }
+    image = builder.add_image(picture, width, height, **known)
+    for label in _labels(path, frame):
         try:
-            outlines = [outline(each["vertices"], each.get("types", "")) for each in label["poly2d"]]
-            mask = decode_segmentation([each.ravel().tolist() for each in outlines], size[1], size[0])
-        except (KeyError, TypeError, ValueError) as error:
-            raise SourceError(f"{path}: frame {name}: a `poly2d` cannot be understood: {error}") from error
-        builder.add(
-            image, CATEGORIES.index(label["category"]) + 1, mask,
-            crowd=any(marks.get(each) for each in ("crowd", "ignore", "ignored")),
-            occluded=marks.get("occluded"), truncated=marks.get("truncated"),
-        )  # fmt: skip
+            _add_label(builder, image, (height, width), label, name)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise SourceError(f"{path}: frame {name}: a label cannot be understood: {printable(error)}") from error
 
 
-def _size(picture: Path) -> tuple[int, int]:
-    """Width and height of a picture; JSON frames do not state them.
-
-    Raises:
-        SourceError: it cannot be read.
-    """
-    try:
-        header = read_header(memoryview(picture.read_bytes()), "the file is damaged")
-    except (OSError, FrameError) as error:
-        raise SourceError(f"{picture}: {error}") from error
-    return header.width, header.height
+def _add_label(builder: TruthBuilder, image: int, size: tuple[int, int], label: Mapping[str, Any], frame: str) -> None:
+    name = str(label.get("category"))
+    category = _IGNORED.get(name) or _ALIASES.get(name, name)
+    if category not in builder.categories:
+        builder.omitted.add(f"object: {printable(name, 40)} is none of the categories of BDD100K's objects", frame)
+        return
+    marks = label.get("attributes") or {}
+    ignored = name in _IGNORED or any(marks.get(each) for each in ("crowd", "ignore", "ignored"))
+    number = builder.categories.index(category) + 1
+    facts = {"occluded": marks.get("occluded"), "truncated": marks.get("truncated")}
+    if label.get("rle"):
+        builder.add(image, number, decode_segmentation(label["rle"], *size), crowd=ignored, **facts)
+    elif label.get("poly2d"):
+        outlines = [outline(each["vertices"], each.get("types") or "") for each in label["poly2d"]]
+        mask = decode_segmentation([each.ravel().tolist() for each in outlines], *size)
+        builder.add(image, number, mask, crowd=ignored, **facts)
+    elif label.get("box2d"):
+        builder.add_box(image, number, [float(label["box2d"][side]) for side in _SIDES], ignored, **facts)
+    else:
+        builder.omitted.add("object: it has neither `rle` nor `poly2d` nor `box2d`", frame)
 
 
 def outline(vertices: Sequence[Sequence[float]], types: str) -> NDArray[np.float64]:

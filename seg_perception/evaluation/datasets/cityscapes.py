@@ -17,8 +17,16 @@ from numpy.typing import NDArray
 
 from ...errors import SourceError
 from ...metrics.compact import CompactMask
-from ...sources.compressed import stored_pixels
-from .labelled import NO_STUFF, LabelledSet, StuffMap, TruthBuilder, Watch, require_images
+from .labelled import (
+    NO_STUFF,
+    LabelledSet,
+    StuffMap,
+    TruthBuilder,
+    Watch,
+    files_below,
+    read_label_image,
+    require_images,
+)
 
 KIND = "Cityscapes"
 _SUFFIX, _PICTURE_SUFFIX = "_gtFine_instanceIds.png", "_leftImg8bit.png"
@@ -47,10 +55,10 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
         SourceError: there is none, or none of the pictures is there.
     """
     folder = require_images(path, images or _beside(path))
-    pictures = {file.name: file for file in folder.rglob(f"*{_PICTURE_SUFFIX}")}
+    pictures = {file.name: file for file in files_below(folder, f"*{_PICTURE_SUFFIX}")}
     builder = TruthBuilder(list(THINGS.values()))
     files: dict[int, Path] = {}
-    for file in watch(sorted(path.rglob(f"*{_SUFFIX}"))):
+    for file in watch(files_below(path, f"*{_SUFFIX}")):
         name = file.name.removesuffix(_SUFFIX) + _PICTURE_SUFFIX
         if name not in pictures:
             builder.missing.append(name)
@@ -58,12 +66,12 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
         try:
             values = _values(file)
         except SourceError as error:
-            builder.notes.append(str(error))
+            builder.omitted.add("label file: it cannot be read", error)
             continue
         files[_add(builder, pictures[name], values)] = file
     labels = builder.labels(path)
     stuff = partial(_stuff, files)
-    return LabelledSet(KIND, labels, labels.source(), tuple(builder.notes), None, tuple(STUFF.values()), stuff)
+    return LabelledSet(KIND, labels, labels.source(), (), None, tuple(STUFF.values()), stuff)
 
 
 def _beside(path: Path) -> Path | None:
@@ -77,10 +85,7 @@ def _beside(path: Path) -> Path | None:
 
 def _values(file: Path) -> NDArray[np.uint16]:
     """uint16 `[H, W]`."""
-    values = stored_pixels(file)
-    if values is None or values.ndim != 2:
-        raise SourceError(f"{file}: expected a PNG of one channel with 16 bits; it is damaged or another picture")
-    return values.astype(np.uint16)
+    return read_label_image(file, 1).astype(np.uint16)
 
 
 def _add(builder: TruthBuilder, picture: Path, values: NDArray[np.uint16]) -> int:

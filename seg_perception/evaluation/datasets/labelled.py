@@ -7,14 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import SourceError
+from ...errors import FrameError, SourceError
 from ...metrics.compact import CompactMask
-from ...metrics.segmentations import encode_compact
+from ...metrics.segmentations import encode_compact, mask_of_box
 from ...sources.base import FrameSource
+from ...sources.compressed import decode_pixels, read_header
+from ...sources.images import read_image
 from ..coco import CocoSet, LabelledImage
+from ..omissions import Omissions
 
 # Shows how far a reader is: takes what it goes through, and gives it again.
 Watch = Callable[[Sequence[Path]], Iterable[Path]]
@@ -96,12 +100,12 @@ class TruthBuilder:
     Attributes:
         categories: names, numbered from 1 in this order.
         missing: names of pictures that are not there.
-        notes: what could not be read.
+        omitted: what is left out, and why.
     """
 
     categories: Sequence[str]
     missing: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    omitted: Omissions = field(default_factory=Omissions)
     _images: list[dict[str, Any]] = field(default_factory=list)
     _annotations: list[dict[str, Any]] = field(default_factory=list)
     _files: list[LabelledImage] = field(default_factory=list)
@@ -116,14 +120,24 @@ class TruthBuilder:
         return number
 
     def add(self, image: int, category: int, mask: CompactMask, *, crowd: bool = False, **facts: object) -> None:
-        """Add an object of a picture; `category` is a number. What has no pixel is left out."""
+        """Add an object of a picture; `category` is a number. What has no pixel is left out and counted."""
         if mask.area:
             self._add(image, category, mask, encode_compact(mask), crowd, facts)
+        else:
+            self.omitted.add("object: it holds no pixel of the image", self._images[image - 1]["file_name"])
+
+    def add_box(self, image: int, category: int, sides: Sequence[float], crowd: bool, **facts: object) -> None:
+        """Add an object of which only the box is known: x1 y1 x2 y2 in pixels."""
+        entry = self._images[image - 1]
+        mask = mask_of_box(sides, (entry["height"], entry["width"]))
+        if mask.area:
+            self._add(image, category, mask, [], crowd, facts)
+        else:
+            self.omitted.add("object: its box lies outside of the image", entry["file_name"])
 
     def _add(
-        self, image: int, category: int, mask: CompactMask, runs: Mapping[str, Any], crowd: bool,
-        facts: Mapping[str, object],
-    ) -> None:  # fmt: skip
+        self, image: int, category: int, mask: CompactMask, runs: object, crowd: bool, facts: Mapping[str, object]
+    ) -> None:
         known = {name: value for name, value in facts.items() if value is not None}
         box = facts.get("bbox") or [mask.left, mask.top, mask.right - mask.left, mask.bottom - mask.top]
         self._annotations.append(
@@ -152,14 +166,54 @@ class TruthBuilder:
             SourceError: there is not a single picture.
         """
         if not self._images:
-            reasons = [*(f"{name} is missing" for name in self.missing[:3]), *self.notes[:3]]
+            reasons = [*(f"{name} is missing" for name in self.missing[:3]), *self.omitted.lines()[:3]]
             raise SourceError(
                 f"{path}: expected pictures with ground truth, got none: {'; '.join(reasons) or 'it is empty'}; "
                 "name the folder of the pictures with --images"
             )
         categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, 1)]
         content = {"images": self._images, "annotations": self._annotations, "categories": categories}
-        return CocoSet(path, content, tuple(self._files), tuple(self.missing))
+        return CocoSet(path, content, tuple(self._files), tuple(self.missing), self.omitted.lines())
+
+
+def read_label_image(path: Path, channels: int) -> NDArray[Any]:
+    """Return the pixels of a PNG of labels, unchanged: `[H, W]` of one channel, else `[H, W, channels]`.
+
+    Raises:
+        SourceError: it is no such file, or damaged.
+    """
+    expected = "a PNG of one channel" if channels == 1 else f"a PNG of {channels} channels"
+    try:
+        if not path.is_file():
+            raise SourceError(f"{path}: expected {expected}, this is no regular file")
+        values, _ = decode_pixels(path.read_bytes(), cv2.IMREAD_UNCHANGED, remedy="copy it again")
+    except (OSError, FrameError) as error:
+        raise SourceError(f"{path}: expected {expected}: {error}") from error
+    if (1 if values.ndim == 2 else values.shape[2]) != channels:
+        raise SourceError(f"{path}: expected {expected}; it is damaged or another image")
+    return values
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return height and width of an image file, for labels that do not state them.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        header = read_header(memoryview(path.read_bytes()), "the file is damaged")
+        return header.height, header.width
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    except FrameError:
+        # No JPEG or PNG, or a damaged one: the reader of images knows more formats, and says what is wrong.
+        frame = read_image(path)
+        return frame.height, frame.width
+
+
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """Return the regular files below a folder whose names match, sorted."""
+    return sorted(path for path in folder.rglob(pattern) if path.is_file())
 
 
 def require_images(path: Path, images: Path | None) -> Path:

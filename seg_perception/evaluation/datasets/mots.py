@@ -21,9 +21,10 @@ import numpy as np
 from ...errors import SourceError
 from ...metrics.compact import CompactMask
 from ...metrics.segmentations import decode_segmentation
-from ...sources.compressed import stored_pixels
 from ...sources.images import IMAGE_SUFFIXES
-from .labelled import LabelledSet, TruthBuilder, Watch, require_images
+from ...text import printable
+from ..omissions import Omissions
+from .labelled import LabelledSet, TruthBuilder, Watch, image_size, read_label_image, require_images
 
 KIND = "MOTS"
 _CATEGORIES = {1: 1, 2: 2}
@@ -31,11 +32,15 @@ _IGNORE = 10
 _PER_CLASS = 1000
 # The sets do not say; KITTI has this rate. It only sets how far tracks are expected to move.
 _FRAMES_PER_SECOND = 10
+# Of a line of labels, and of a frame number.
+_WORDS, _DIGITS = 6, 9
+# Largest number of an object, 16 bits as in the pictures.
+_LARGEST = 0xFFFF
 
 
 def recognises(path: Path) -> bool:
     """Whether a folder has sequences in this format."""
-    return path.is_dir() and bool(_texts(path) or _folders(path))
+    return path.is_dir() and bool(_texts(path, Omissions()) or _folders(path))
 
 
 def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
@@ -51,7 +56,7 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
     """
     folder = require_images(path, images)
     builder = TruthBuilder(["car", "person"])
-    texts = _texts(path)
+    texts = _texts(path, builder.omitted, folder)
     for each in watch(list(texts.values()) or _folders(path)):
         name = next((name for name, file in texts.items() if file == each), each.name)
         pictures = _pictures(folder / name)
@@ -62,31 +67,40 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
         else:
             _add_text(builder, name, each, pictures)
     labels = builder.labels(path)
-    notes = (*builder.notes, "MOTS labels cars and people alone: other classes of the models are not judged")
+    notes = ("MOTS labels cars and people alone: other classes of the models are not judged",)
     return LabelledSet(KIND, labels, labels.source(), notes, frozenset({"car", "person", "pedestrian"}))
 
 
-def _texts(path: Path) -> dict[str, Path]:
-    """Label files by sequence."""
-    flat = {file.stem: file for file in sorted(path.glob("*.txt")) if _is_label_line(file)}
-    deep = {file.parent.parent.name: file for file in sorted(path.glob("*/gt/gt.txt"))}
-    return {**flat, **deep}
+def _texts(path: Path, omitted: Omissions, images: Path | None = None) -> dict[str, Path]:
+    """Label files by sequence; of texts of another form is told where the folder of the images is known."""
+    found = {}
+    for file in sorted(each for each in path.glob("*.txt") if each.is_file()):
+        words = _first_words(file)
+        # A sequence in which nothing is labelled has an empty file; that it is a sequence its images say.
+        if len(words) == _WORDS or (not words and images is not None and (images / file.stem).is_dir()):
+            found[file.stem] = file
+        elif images is not None:
+            omitted.add("text file: it has no labels of a sequence", file.name)
+    deep = {file.parent.parent.name: file for file in sorted(path.glob("*/gt/gt.txt")) if file.is_file()}
+    return {**found, **deep}
 
 
-def _is_label_line(file: Path) -> bool:
-    """Whether a text begins with a line of labels, as lists of sequences do not."""
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        return len(lines.readline().split()) == 6
+def _first_words(file: Path) -> list[str]:
+    """The words of the first line that has any."""
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        return next((line.split() for line in lines if line.strip()), [])
 
 
 def _folders(path: Path) -> list[Path]:
     """Folders of label pictures: of one channel with 16 bits."""
     found = []
     for folder in sorted(each for each in path.iterdir() if each.is_dir()):
-        first = next(iter(sorted(folder.glob("*.png"))), None)
-        values = None if first is None else stored_pixels(first)
-        if values is not None and values.ndim == 2 and values.dtype == np.uint16:
-            found.append(folder)
+        try:
+            first = next(iter(sorted(folder.glob("*.png"))), None)
+            if first is not None and read_label_image(first, 1).dtype == np.uint16:
+                found.append(folder)
+        except SourceError:
+            continue
     return found
 
 
@@ -94,7 +108,8 @@ def _pictures(folder: Path) -> dict[int, Path]:
     """Pictures of a sequence by frame number."""
     inner = folder / "img1"
     files = sorted((inner if inner.is_dir() else folder).glob("*"))
-    return {int(file.stem): file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.stem.isdecimal()}
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+    return {int(file.stem): file for file in images if file.stem.isdecimal() and len(file.stem) <= _DIGITS}
 
 
 def _stamp(frame: int) -> int:
@@ -103,11 +118,13 @@ def _stamp(frame: int) -> int:
 
 def _add_pictures(builder: TruthBuilder, name: str, folder: Path, pictures: dict[int, Path]) -> None:
     for file in sorted(folder.glob("*.png")):
-        values = stored_pixels(file)
-        if values is None or values.ndim != 2 or not file.stem.isdecimal():
-            builder.notes.append(
-                f"{file}: expected a PNG of one channel with 16 bits; it is damaged or another picture"
-            )
+        if not file.stem.isdecimal() or len(file.stem) > _DIGITS:
+            builder.omitted.add("label file: its name is no frame number", file)
+            continue
+        try:
+            values = read_label_image(file, 1)
+        except SourceError as error:
+            builder.omitted.add("label file: it cannot be read", error)
             continue
         picture = pictures.get(int(file.stem))
         if picture is None:
@@ -116,40 +133,49 @@ def _add_pictures(builder: TruthBuilder, name: str, folder: Path, pictures: dict
         height, width = values.shape
         image = builder.add_image(picture, width, height, sequence=name, stamp_ns=_stamp(int(file.stem)))
         for number in np.unique(values[values > 0]).tolist():
-            _add(builder, image, number, number // _PER_CLASS, CompactMask.of(values == number))
+            _add(builder, image, number, number // _PER_CLASS, CompactMask.of(values == number), file)
 
 
 def _add_text(builder: TruthBuilder, name: str, file: Path, pictures: dict[int, Path]) -> None:
     by_frame: dict[int, list[tuple[int, int, CompactMask]]] = {}
     for frame, number, label, mask in _lines(file):
         by_frame.setdefault(frame, []).append((number, label, mask))
-    # A frame in which there is nothing has no line; all pictures of a sequence are of one size.
-    height, width = next(iter(by_frame.values()))[0][2].size
+    # A frame in which there is nothing has no line; all images of a sequence are of one size.
+    if by_frame:
+        height, width = next(iter(by_frame.values()))[0][2].size
+    else:
+        height, width = image_size(next(iter(pictures.values())))
     builder.missing += [f"{name}/{frame:06d}" for frame in by_frame if frame not in pictures]
     for frame, picture in sorted(pictures.items()):
         image = builder.add_image(picture, width, height, sequence=name, stamp_ns=_stamp(frame))
         for number, label, mask in by_frame.get(frame, []):
-            _add(builder, image, number, label, mask)
+            _add(builder, image, number, label, mask, file)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, int, int, CompactMask]]:
     """Frame, object, class and mask of each line."""
-    for place, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        words = line.split()
-        if not words:
-            continue
-        try:
-            frame, number, label, height, width = map(int, words[:5])
-            runs = {"size": [height, width], "counts": words[5]}
-            yield frame, number, label, decode_segmentation(runs, height, width)
-        except (ValueError, IndexError) as error:
-            raise SourceError(
-                f"{file}, line {place}: expected `frame id class height width rle`, got {line[:60]!r}: {error}"
-            ) from error
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        for place, line in enumerate(lines, 1):
+            words = line.split()
+            if not words:
+                continue
+            try:
+                frame, number, label, height, width = map(int, words[: _WORDS - 1])
+                if not 0 < number <= _LARGEST or not 0 <= frame < 10**_DIGITS:
+                    raise ValueError(f"frame {frame} or object {number} is out of range")
+                runs = {"size": [height, width], "counts": words[_WORDS - 1]}
+                yield frame, number, label, decode_segmentation(runs, height, width)
+            except (ValueError, IndexError) as error:
+                raise SourceError(
+                    f"{file}, line {place}: expected `frame id class height width rle`, got "
+                    f"{printable(repr(line[:60]))}: {printable(error)}"
+                ) from error
 
 
-def _add(builder: TruthBuilder, image: int, number: int, label: int, mask: CompactMask) -> None:
+def _add(builder: TruthBuilder, image: int, number: int, label: int, mask: CompactMask, file: Path) -> None:
     if label == _IGNORE:
         builder.add_void(image, mask)
     elif label in _CATEGORIES:
         builder.add(image, _CATEGORIES[label], mask, track_id=number)
+    else:
+        builder.omitted.add(f"object: class {label} is not known, expected 1, 2 or 10", file)

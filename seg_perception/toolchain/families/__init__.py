@@ -6,13 +6,16 @@ A family's module has a function `family() -> Family`. Adding a family is adding
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from ...errors import ConfigurationError, UnknownFamilyError
 from ...geometry import ResizeSpec
+from ..evidence import neutral_outputs
 from ..export import Export, Port
 from ..graph import GraphBuilder
 from ..head import Head, HeadOptions
@@ -30,6 +33,13 @@ class PixelSpec:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (255.0, 255.0, 255.0)
     bgr: bool = False
+
+    def __str__(self) -> str:
+        order = "BGR" if self.bgr else "RGB"
+        if not any(self.mean) and len(set(self.std)) == 1:
+            return f"{order} / {self.std[0]:g}" if self.std[0] != 1 else f"{order} 0 to 255"
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f"{order} 0 to 255, less {mean}, divided by {std}"
 
 
 # What networks want to see whose backbone was trained on ImageNet.
@@ -52,6 +62,11 @@ class Match:
         summary: for people, such as `80 classes, 8400 positions`.
         spare_classes: how many of the last classes may go without a name; those that do are not looked at.
         things: for each class, whether it comes as instances; empty until the class names are known.
+        reading: what is taken for granted of the outputs, for people, by `scores`, `boxes`, `masks`.
+        evidence: what in the model speaks for this reading beyond the shapes.
+        against: what in the model speaks against it.
+        probe: adds the evidence of the outputs for a grey image, by name; None where that would tell nothing.
+        box_shares: whether boxes are shares of the network's width and height, not pixels.
     """
 
     image: Port
@@ -62,6 +77,11 @@ class Match:
     summary: str
     spare_classes: int = 0
     things: tuple[bool, ...] = ()
+    reading: Mapping[str, str] = field(default_factory=dict)
+    evidence: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+    probe: Callable[[Match, Mapping[str, NDArray[Any]]], Match] | None = None
+    box_shares: bool = False
 
 
 class Family(Protocol):
@@ -115,19 +135,64 @@ def recognise(export: Export, forced: str = "") -> tuple[Family, Match]:
         raise ConfigurationError(f"--family: expected one of {', '.join(families)}, got {forced!r}")
     tried = [families[forced]] if forced else list(families.values())
     matches = [(family, match) for family in tried if (match := family.recognise(export)) is not None]
-    if len(matches) == 1:
-        return matches[0]
+    if len(matches) == 1 and (forced or not matches[0][1].against):
+        return matches[0][0], _probed(export, matches)[0][1]
     if matches:
-        names = ", ".join(family.name for family, _ in matches)
-        raise UnknownFamilyError(
-            f"{export.origin}: several families recognise this model ({names}); choose one with --family\n"
-            f"{_seen(export)}"
-        )
+        return _decided(export, matches)
     expected = "\n".join(f"  {family.name}: {family.expects}" for family in tried)
     raise UnknownFamilyError(
         f"{export.origin}: {'not a model of this family' if forced else 'no known family recognises this model'}\n"
-        f"{_seen(export)}\nexpected: one float input [B, 3, H, W], and by\n{expected}\n{_remedy(export)}"
+        f"{_seen(export)}\nexpected: one input of images [B, 3, H, W] or [B, H, W, 3], and by\n{expected}\n"
+        f"{_remedy(export)}"
     )
+
+
+Matches = list[tuple[Family, Match]]
+
+
+def _decided(export: Export, matches: Matches) -> tuple[Family, Match]:
+    """The only reading that the evidence leaves, or that alone has evidence.
+
+    Raises:
+        UnknownFamilyError: none is left, or several.
+    """
+    fitting: Matches = []
+    for probed in (False, True):
+        matches = _probed(export, matches) if probed else matches
+        fitting = [pair for pair in matches if not pair[1].against]
+        certain = [pair for pair in fitting if pair[1].evidence]
+        if len(certain) == 1 or (len(fitting) == 1 and not certain):
+            family, match = (certain or fitting)[0]
+            return family, match if probed else _probed(export, [(family, match)])[0][1]
+    names = ", ".join(family.name for family, _ in fitting or matches)
+    problem = (
+        "several families recognise this model"
+        if fitting
+        else "something in this model speaks against each of its readings"
+    )
+    readings = "\n".join(f"  {family.name}: {_reading(match)}" for family, match in matches)
+    raise UnknownFamilyError(
+        f"{export.origin}: {problem} ({names}); choose one with --family\n{_seen(export)}\nreadings\n{readings}"
+        + ("" if fitting else f"\n{_remedy(export)}")
+    )
+
+
+def _probed(export: Export, matches: Matches) -> Matches:
+    """The matches with the evidence of a run on a grey image, where they can use it."""
+    curious = [match for _, match in matches if match.probe is not None]
+    if not curious:
+        return matches
+    image, pixels = curious[0].image, curious[0].pixels
+    outputs = neutral_outputs(export, image, pixels.mean, pixels.std)
+    if not outputs:
+        return matches
+    return [(family, match.probe(match, outputs) if match.probe else match) for family, match in matches]
+
+
+def _reading(match: Match) -> str:
+    words = [match.summary, *(f"{key}: {text}" for key, text in match.reading.items()), f"pixels: {match.pixels}"]
+    words += [f"for it: {text}" for text in match.evidence] + [f"against it: {text}" for text in match.against]
+    return "; ".join(words)
 
 
 def _remedy(export: Export) -> str:

@@ -18,10 +18,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import onnx
 
 from ...contract import FAULTY_CELL, NO_CLASS
 from ...geometry import ResizeSpec
+from ..evidence import maker
 from ..export import Export, Port
 from ..graph import GraphBuilder, Value
 from ..head import Head, HeadOptions, InstanceHead, SemanticHead, best_rows, boxes_of_masks, finite, take_rows
@@ -64,6 +64,11 @@ class Mask2Former:
             IMAGENET,
             ResizeSpec("stretch"),
             f"{queries} queries, {columns - 1} classes, masks {width} x {height}",
+            reading={
+                "scores": "logits, a softmax whose last column is no object",
+                "boxes": "from each mask's support",
+                "masks": "logits over the whole image",
+            },
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> Head:
@@ -135,7 +140,8 @@ def _outputs(export: Export) -> tuple[Port, Port] | None:
     named = {port.name: port for port in export.outputs}
     own = [named[name] for name in _NAMES if name in named]
     final = own if len(own) == 2 else [port for port in export.outputs if not _is_inner(export, port)]
-    if not all(map(is_float, final)):
+    # An output that is left out without a reason is one whose meaning is not understood.
+    if len(final) != 2 or not all(map(is_float, final)):
         return None
     pairs = [
         (classes, masks)
@@ -148,7 +154,7 @@ def _outputs(export: Export) -> tuple[Port, Port] | None:
 
 def _is_inner(export: Export, port: Port) -> bool:
     """Whether an output is a state of the network that another output is computed from."""
-    node = _behind(export, port.name, ("Identity", "Cast", "Transpose", "Reshape"))
+    node = maker(export, port.name, ("Identity", "Cast", "Transpose", "Reshape"))
     others = (other.name for other in export.outputs if other.name != port.name)
     return node is not None and any(
         ancestor.output[0] == node.output[0] for other in others for ancestor in export.ancestors(other)
@@ -157,13 +163,5 @@ def _is_inner(export: Export, port: Port) -> bool:
 
 def _is_probability(export: Export, port: Port) -> bool:
     """Whether class scores are what an activation made of logits, which is not what this family's are."""
-    node = _behind(export, port.name, ("Identity", "Cast", "Slice"))
+    node = maker(export, port.name, ("Identity", "Cast", "Slice"))
     return node is not None and node.op_type in ("Sigmoid", "Softmax")
-
-
-def _behind(export: Export, tensor: str, through: tuple[str, ...]) -> onnx.NodeProto | None:
-    """What computes a tensor, behind nodes of the kinds `through`."""
-    node = export.producer(tensor)
-    while node is not None and node.op_type in through:
-        node = export.producer(node.input[0])
-    return node

@@ -5,6 +5,9 @@
     scores  `[N]`                              descending
     masks   `[N, 1, H, W]` or `[N, 1, m, m]`   probabilities over the picture, or over each box
 
+mmdeploy writes rows of another form, which `rows` describes: masks over each box or pasted on the image. mmdet's
+networks see ImageNet's mean and deviation.
+
 N is whatever was found; here it becomes K rows. The masks are taken where they leave their Sigmoid, `[N, C, m, m]`
 over each box: pasting them on the picture is for `paint`. Like torchvision's own pasting, `paint` interpolates the
 probabilities, so the "logits" are probabilities less a half.
@@ -22,9 +25,11 @@ from ...geometry import ResizeSpec
 from ..export import Export, Port
 from ..graph import GraphBuilder, Value, with_inner
 from ..head import HeadOptions, InstanceHead, finite, take_rows
-from . import Match, PixelSpec, image_input, is_float
+from ..rows import detection_rows, has_regions, is_proportional, rows_head, spans_image
+from . import IMAGENET, Match, PixelSpec, image_input, is_float, sizes_of
 
 _CHECKED = "checked"
+_CORNERS = "x1, y1, x2, y2 in pixels of the network"
 # Nodes between the probabilities and the output that choose a class and paste, and compute nothing else.
 _MOVING = {"Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Identity", "Cast", "Gather", "GatherND",
            "GatherElements", "Slice", "Concat", "Pad", "Expand", "Resize", "GridSample", "Loop"}  # fmt: skip
@@ -38,12 +43,16 @@ class MaskRCNN:
     name = "maskrcnn"
     expects = (
         "four outputs: float boxes [N, 4], int64 labels [N], float scores [N], and masks [N, 1, H, W] or [N, 1, m, m] "
-        "out of a Sigmoid; input [3, H, W] or [1, 3, H, W] (torchvision's Mask R-CNN)"
+        "out of a Sigmoid; input [3, H, W] or [1, 3, H, W] (torchvision's Mask R-CNN); or three outputs as of rtmdet, "
+        "with masks [B, K, m, m] over each box"
     )
 
     def recognise(self, export: Export) -> Match | None:
         """By the four outputs, whatever their names and order."""
         image = image_input(export)
+        rows = detection_rows(export)
+        if image is not None and rows is not None:
+            return _match_of_rows(export, image, rows)
         # Behind the loop that pastes, inference does not always see how many axes there are.
         outputs = {(4 if port.rank < 0 else port.rank, is_float(port)): port for port in export.outputs}
         if image is None or len(export.outputs) != 4 or set(outputs) != {(2, True), (1, False), (1, True), (4, True)}:
@@ -64,11 +73,18 @@ class MaskRCNN:
             PixelSpec(),
             ResizeSpec("letterbox", pad_value=114),
             f"masks of {width} x {height} on each box" + (f", {classes} classes with the background" * (classes != 1)),
+            reading={
+                "scores": "probabilities",
+                "boxes": _CORNERS,
+                "masks": "probabilities over each box",
+            },
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
         """Pad or cut what was found to K rows."""
         ports = match.outputs
+        if "dets" in ports:
+            return rows_head(graph, match, options)
         _, classes, height, width = ports["masks"].shape or ()
         rows, size = options.max_instances, (height or 0, width or 0)
         boxes, labels, scores, masks = (graph.value(ports[key].name) for key in ("boxes", "labels", "scores", "masks"))
@@ -103,6 +119,30 @@ class MaskRCNN:
 def family() -> MaskRCNN:
     """What `known_families` asks for."""
     return MaskRCNN()
+
+
+def _match_of_rows(export: Export, image: Port, rows: dict[str, Port]) -> Match | None:
+    """Rows as mmdeploy writes them, of masks over boxes or pasted on the image."""
+    _, height, width = sizes_of(rows["masks"])
+    pasted = spans_image(rows["masks"], image)
+    if not pasted and (height != width or not 0 < height < _LARGEST_SIDE):
+        return None
+    regions = has_regions(export, rows["dets"])
+    evidence: tuple[str, ...] = ("features cut out for regions (RoiAlign)",) if regions else ()
+    if not pasted and not is_proportional(rows["masks"], image):
+        evidence += (f"masks of {width} x {height}, which are no image of that form scaled down",)
+    where = "the whole image" if pasted else "each box"
+    return Match(
+        image,
+        rows if pasted else {"boxed" if key == "masks" else key: port for key, port in rows.items()},
+        0,
+        IMAGENET,
+        ResizeSpec("letterbox", pad_value=0, anchor="top_left"),
+        f"{sizes_of(rows['dets'])[0] or 'any number of'} rows, masks of {width} x {height} over {where}",
+        reading={"scores": "probabilities", "boxes": _CORNERS, "masks": f"probabilities over {where}"},
+        evidence=evidence,
+        against=("masks of the size of the image, and no RoiAlign in the graph",) if pasted and not regions else (),
+    )
 
 
 def _masks(export: Export, output: Port) -> Port | None:

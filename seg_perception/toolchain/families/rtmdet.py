@@ -26,7 +26,6 @@ from collections.abc import Iterable, Sequence
 from itertools import permutations
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from ...geometry import ResizeSpec
@@ -37,21 +36,23 @@ from ..head import (
     HeadOptions,
     InstanceHead,
     best_pairs,
-    best_rows,
     finite,
-    logits_of_pixels,
     surviving_rows,
     take,
-    take_rows,
 )
-from . import MASK_CELL, Match, PixelSpec, image_input, is_float, logits_behind, sizes_of
+from ..rows import detection_rows, has_regions, is_proportional, rows_head, spans_image, with_logits
+from . import MASK_CELL, Match, PixelSpec, image_input, is_float, sizes_of
 
 _PIXELS = PixelSpec((103.53, 116.28, 123.675), (57.375, 57.12, 58.395), bgr=True)
 _RESIZE = ResizeSpec("letterbox", pad_value=114, anchor="top_left")
 _PARTS = ("classes", "boxes", "kernels")
 # Distances within a mask are counted in so many strides of the level that found the instance.
 _UNIT = 8.0
-_INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+_READING = {
+    "scores": "a sigmoid for each class",
+    "boxes": "x1, y1, x2, y2 in pixels of the network",
+    "masks": "logits of a dynamic convolution over the whole image",
+}
 
 
 class RtmDet:
@@ -69,18 +70,19 @@ class RtmDet:
         image = image_input(export)
         if image is None:
             return None
-        rows = _rows(export)
+        rows = detection_rows(export)
         heads = _heads_among(export, image, export.outputs if rows is None else _inside(export))
         if heads is not None:
             classes = sizes_of(heads["classes0"])[0]
             levels = len(heads) // len(_PARTS)
             how = "the heads' outputs" if rows is None else "suppression and upsampling cut off"
-            return Match(image, heads, classes, _PIXELS, _RESIZE, f"{classes} classes, {levels} levels, {how}")
+            summary = f"{classes} classes, {levels} levels, {how}"
+            return Match(image, heads, classes, _PIXELS, _RESIZE, summary, reading=_READING, evidence=("its heads",))
         return None if rows is None else _match_of_rows(export, image, rows)
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
         """From the heads' outputs, or from rows."""
-        return (_from_heads if "features" in match.outputs else _from_rows)(graph, match, options)
+        return (_from_heads if "features" in match.outputs else rows_head)(graph, match, options)
 
 
 def family() -> RtmDet:
@@ -149,63 +151,30 @@ def _corners(distances: Value, origins: Value, network: tuple[int, int]) -> tupl
     return x1, y1, x2, y2
 
 
-def _from_rows(graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
-    values = {key: graph.value(port.name) for key, port in match.outputs.items()}
-    values["labels"] = values["labels"].cast(np.float32)
-    key = "logits" if "logits" in match.outputs else "masks"
-    usable = finite(values["dets"], 1, 2) & finite(values[key], 1, 2, 3)
-    given = sizes_of(match.outputs["dets"])[0]
-    count = min(options.max_instances, given or options.max_instances)
-    parts = ((values["dets"], 3), (values["labels"], 2), (values[key], 4))
-    # There may be no rows at all, which not every operator takes.
-    dets, labels, masks = (value if given else _padded(graph, value, rank, count) for value, rank in parts)
-    height, width = sizes_of(match.outputs[key])[1:]
-    if key == "masks":
-        masks, height, width = logits_of_pixels(masks, MASK_CELL), height // MASK_CELL, width // MASK_CELL
-    boxes, scores = dets.split(2, 4, 1)
-    scores = scores.reshape(0, -1)
-    rows = best_rows(scores, count)
-    return InstanceHead(
-        boxes=take_rows(boxes, rows.indices) * rows.used.unsqueeze(2),
-        scores=usable.unsqueeze(1).where(rows.of(scores), float("nan")),
-        labels=rows.of(labels).cast(np.int32),
-        masks=take_rows(masks, rows.indices) * rows.used.unsqueeze(2, 3),
-        max_instances=count,
-        mask_height=height,
-        mask_width=width,
-    )
-
-
-def _padded(graph: GraphBuilder, value: Value, rank: int, count: int) -> Value:
-    """With `count` more rows of 0 along axis 1, so that there are enough."""
-    pads = np.zeros((2, rank), np.int64)
-    pads[1, 1] = count
-    return graph.node("Pad", value, graph.constant(pads.ravel(), np.int64))
-
-
-def _rows(export: Export) -> dict[str, Port] | None:
-    """The outputs that mmdeploy writes."""
-    floats = {port.rank: port for port in export.outputs if is_float(port)}
-    labels = [port for port in export.outputs if port.rank == 2 and port.element in _INTEGERS]
-    if len(export.outputs) != 3 or set(floats) != {3, 4} or len(labels) != 1 or sizes_of(floats[3])[1] not in (0, 5):
-        return None
-    return {"dets": floats[3], "labels": labels[0], "masks": floats[4]}
-
-
 def _match_of_rows(export: Export, image: Port, rows: dict[str, Port]) -> Match | None:
     """Rows as they are, their masks as far back as they can be followed."""
-    masks = rows["masks"]
-    logits = logits_behind(export, masks)
-    outputs = rows
-    if logits is not None and min(sizes_of(logits)[1:]) > 0:
-        outputs = {**{key: rows[key] for key in ("dets", "labels")}, "logits": logits}
-        masks = logits
-    count, height, width = sizes_of(masks)
+    outputs = with_logits(export, rows)
+    key = "logits" if "logits" in outputs else "masks"
+    count, height, width = sizes_of(outputs[key])
     if min(height, width) < MASK_CELL:
         return None
-    kind = "logits" if "logits" in outputs else "probabilities, whose logits are not to be found,"
+    evidence, against = [], []
+    if spans_image(rows["masks"], image):
+        evidence.append("masks of the size of the image")
+    elif not is_proportional(rows["masks"], image):
+        against.append(f"masks of {width} x {height}, which are no image of {_size(image)} scaled down")
+    if has_regions(export, rows["dets"]):
+        against.append("features cut out for regions (RoiAlign), as in two-stage models")
+    kind = "logits" if key == "logits" else "probabilities, whose logits are not to be found,"
     summary = f"{count or 'any number of'} rows, mask {kind} {width} x {height}; suppression is the export's own"
-    return Match(image, outputs, 0, _PIXELS, _RESIZE, summary)
+    reading = {**_READING, "masks": f"a sigmoid over the whole image{'' if key == 'logits' else ', turned back'}"}
+    evidence = [] if against else evidence
+    return Match(image, outputs, 0, _PIXELS, _RESIZE, summary, 0, (), reading, tuple(evidence), tuple(against))
+
+
+def _size(image: Port) -> str:
+    _, height, width = sizes_of(image)
+    return f"{width} x {height}"
 
 
 def _inside(export: Export) -> list[Port]:

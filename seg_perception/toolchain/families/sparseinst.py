@@ -62,6 +62,11 @@ class SparseInst:
             PixelSpec(std=(1.0, 1.0, 1.0)),
             ResizeSpec("letterbox", pad_value=114, anchor="top_left"),
             f"{queries} queries, {classes} classes, {how}",
+            reading={
+                "scores": "after their sigmoid, times the mask's mean",
+                "boxes": "from each mask's support",
+                "masks": "a sigmoid over the whole image, inside above 0.45",
+            },
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:

@@ -1,7 +1,7 @@
 """U-Net and every other network that gives class scores for each pixel (DeepLab, FCN, LR-ASPP, FPN, SegFormer, ...).
 
-    scores   `[B, C, h, w]`                  logits or probabilities, at the size of the input or smaller
-    classes  `[B, h, w]` or `[B, 1, h, w]`   integers out of an ArgMax; it is cut off, as a Softmax is
+    scores   `[B, C, h, w]` or `[B, h, w, C]`  logits or probabilities, at the size of the input or smaller
+    classes  `[B, h, w]` or `[B, 1, h, w]`     integers out of an ArgMax; it is cut off, as a Softmax is
 
 A cell's class is the best one. Where the scores end in a Sigmoid, classes do not compete: a cell whose best class is
 below a half has none. One channel is one class and no background, inside where its logit is above 0, or above a half
@@ -17,14 +17,17 @@ import onnx
 
 from ...contract import FAULTY_CELL, NO_CLASS
 from ...geometry import ResizeSpec
+from ..evidence import maker
 from ..export import Export, Port
 from ..graph import GraphBuilder, Value
 from ..head import HeadOptions, SemanticHead, finite
-from . import IMAGENET, Match, image_input, is_float
+from . import IMAGENET, Match, image_input, is_float, sizes_of
 
 # Nodes that keep the channel that is best, and whether it is above a half.
 _NEUTRAL = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Resize", "Upsample", "Dropout"}
 _SOFTMAX = {"Softmax", "LogSoftmax"}
+# Key of scores `[B, h, w, C]`, as TensorFlow has them.
+_LAST = "last "
 _INTEGERS = {onnx.TensorProto.INT64, onnx.TensorProto.INT32, onnx.TensorProto.UINT8}
 
 
@@ -33,7 +36,8 @@ class UNet:
 
     name = "unet"
     expects = (
-        "one output (or several of equal shape, of which the first counts): float class scores [B, classes, h, w], or "
+        "one output (or several of equal shape, of which the first counts): float class scores [B, classes, h, w] or "
+        "[B, h, w, classes], or "
         "integer classes [B, h, w] or [B, 1, h, w] out of an ArgMax over axis 1 (U-Net, DeepLab and the like)"
     )
 
@@ -42,11 +46,13 @@ class UNet:
         image = image_input(export)
         if image is None or not export.outputs or len({(port.shape, port.element) for port in export.outputs}) > 1:
             return None
-        scores = _scores(export, export.outputs[0])
-        if scores is None or not _same_aspect(scores, image):
+        key, scores = _scores(export, export.outputs[0], image) or ("", None)
+        if scores is None:
             return None
-        classes, height, width = _sizes(scores)
-        key = "probabilities" if _ends_in_sigmoid(export, scores) else "logits"
+        classes, height, width = _sizes(key, scores)
+        key += "probabilities" if _ends_in_sigmoid(export, scores) else "logits"
+        large = f"a class map holds {FAULTY_CELL} classes, and these are {classes} channels, as of an image encoder"
+        how = "the best class" if key.endswith("logits") else "after their sigmoid, the best class that is above a half"
         return Match(
             image,
             {key: scores},
@@ -55,14 +61,18 @@ class UNet:
             ResizeSpec("letterbox", pad_value=114),
             f"{classes} {'classes' if classes > 1 else 'class'}, {width} x {height} cells"
             + (f", the first of {len(export.outputs)} outputs" if len(export.outputs) > 1 else ""),
+            reading={"scores": how, "masks": "class scores over the whole image"},
+            against=(large,) if classes > FAULTY_CELL else (),
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> SemanticHead:
-        """The best class of each cell."""
+        """Write the best class of each cell."""
         ((key, port),) = match.outputs.items()
-        _, height, width = _sizes(port)
+        _, height, width = _sizes(key, port)
         scores = graph.value(port.name)
-        cells = _cells(scores, match.class_count, key == "probabilities")
+        if key.startswith(_LAST):
+            scores = scores.transpose(0, 3, 1, 2)
+        cells = _cells(scores, match.class_count, key.endswith("probabilities"))
         # Summed over the classes first: of logits that are numbers, only absurd ones (above 1e36) could overflow.
         usable = finite(scores.sum(1), 1, 2).reshape(-1, 1, 1)
         return SemanticHead(usable.where(cells, float(FAULTY_CELL)).cast(np.uint8), height, width)
@@ -82,50 +92,45 @@ def _cells(scores: Value, classes: int, probabilities: bool) -> Value:
     return (scores.max(1) > threshold).where(best, float(NO_CLASS)) if probabilities else best
 
 
-def _scores(export: Export, output: Port) -> Port | None:
-    """The class scores `[B, C, h, w]` behind an output, before ArgMax and Softmax."""
+def _scores(export: Export, output: Port, image: Port) -> tuple[str, Port] | None:
+    """The class scores behind an output, before ArgMax and Softmax, and `_LAST` where channels are their last axis."""
+    axis = 0
     if output.element in _INTEGERS:
-        node = _behind(export, output.name, _NEUTRAL - {"Resize", "Upsample"})
-        if node is None or node.op_type != "ArgMax" or _axis(node, 0) not in (1, -3):
-            return None
-        found = export.port(node.input[0])
+        node = maker(export, output.name, _NEUTRAL - {"Resize", "Upsample"})
+        axis = 0 if node is None or node.op_type != "ArgMax" else _axis(node, 0) % 4
+        found = export.port(node.input[0]) if node is not None and axis in (1, 3) else None
     else:
         found = output
-    if found is None or found.rank != 4 or not is_float(found) or min(_sizes(found)) < 1:
+    if found is None or found.rank != 4 or not is_float(found) or min(sizes_of(found)) < 1:
         return None
-    node = _behind(export, found.name, {"Identity", "Cast"})
-    if node is not None and node.op_type in _SOFTMAX and _axis(node, -1) in (1, -3):
+    layouts = [key for key, place in (("", 1), (_LAST, 3)) if axis in (0, place) and _same_aspect(key, found, image)]
+    if not layouts:
+        return None
+    node = maker(export, found.name, {"Identity", "Cast"})
+    if node is not None and node.op_type in _SOFTMAX and _axis(node, -1) % 4 == (3 if layouts[0] else 1):
         # A Softmax over the only channel makes every score 1; only the logits mean anything.
         found = export.port(node.input[0]) or found
-    return found
+    return layouts[0], found
 
 
 def _ends_in_sigmoid(export: Export, scores: Port) -> bool:
-    node = _behind(export, scores.name, _NEUTRAL)
+    node = maker(export, scores.name, _NEUTRAL)
     return node is not None and node.op_type == "Sigmoid"
-
-
-def _behind(export: Export, tensor: str, through: set[str]) -> onnx.NodeProto | None:
-    """What computes a tensor, behind nodes of the kinds `through`."""
-    node = export.producer(tensor)
-    while node is not None and node.op_type in through:
-        node = export.producer(node.input[0])
-    return node
 
 
 def _axis(node: onnx.NodeProto, default: int) -> int:
     return next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), default)
 
 
-def _same_aspect(scores: Port, image: Port) -> bool:
+def _same_aspect(key: str, scores: Port, image: Port) -> bool:
     """Whether the grid is the input scaled down, to the cell."""
-    _, height, width = _sizes(scores)
-    _, image_height, image_width = _sizes(image)
+    _, height, width = _sizes(key, scores)
+    _, image_height, image_width = sizes_of(image)
     down, across = height / image_height, width / image_width
     return max(down, across) <= 1 and abs(down - across) <= 1 / min(image_height, image_width)
 
 
-def _sizes(port: Port) -> tuple[int, int, int]:
-    """The sizes behind the batch axis, 0 for an unknown one."""
-    channels, height, width = (0 if size is None else size for size in (port.shape or ())[1:])
-    return channels, height, width
+def _sizes(key: str, port: Port) -> tuple[int, int, int]:
+    """Channels, height and width, 0 for an unknown one."""
+    first, second, third = sizes_of(port)
+    return (third, first, second) if key.startswith(_LAST) else (first, second, third)

@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...geometry import ResizeSpec
+from ..evidence import maker
 from ..export import Export, Port
 from ..graph import GraphBuilder, Value
 from ..head import HeadOptions, InstanceHead, best_pairs, corners_of_centres, finite, take
@@ -54,6 +55,11 @@ class Yolact:
             _PIXELS,
             ResizeSpec("stretch"),
             f"{columns - 1} classes, {positions} positions, {count} prototypes of {width} x {height}",
+            reading={
+                "scores": "after a softmax whose first column is the background",
+                "boxes": "offsets of SSD from the priors",
+                "masks": "coefficients times prototypes over the whole image, logits",
+            },
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
@@ -118,7 +124,8 @@ def _is_priors(export: Export, port: Port) -> bool:
 
 def _told_apart(export: Export, dense: list[Port], count: int) -> dict[str, Port] | None:
     """Which of three outputs `[B, N, any]` is what: by activations where they are to be seen, else by sizes."""
-    activations = {_activation(export, port): port for port in dense}
+    makers = [(maker(export, port.name, _NEUTRAL), port) for port in dense]
+    activations = {node.op_type: port for node, port in makers if node is not None}
     conf, mask = activations.get("Softmax"), activations.get("Tanh")
     rest = [port for port in dense if port not in (conf, mask)]
     if mask is None:
@@ -130,11 +137,3 @@ def _told_apart(export: Export, dense: list[Port], count: int) -> dict[str, Port
     if loc is None or mask is None or conf is None or sizes_of(mask)[1] != count or sizes_of(conf)[1] < 2:
         return None
     return {"loc": loc, "conf": conf, "mask": mask}
-
-
-def _activation(export: Export, port: Port) -> str:
-    """The operator that an output comes out of, but for rearrangements; all parts of it if there are several."""
-    node = export.producer(port.name)
-    while node is not None and node.op_type in _NEUTRAL:
-        node = export.producer(node.input[0])
-    return node.op_type if node is not None else ""

@@ -13,6 +13,8 @@ import numpy as np
 
 from ...errors import ModelError
 from ...geometry import ResizeSpec
+from ..dense import dense_reading, in_pixels, units_of
+from ..evidence import operators_behind
 from ..export import Export
 from ..graph import GraphBuilder
 from ..head import LARGEST_TOP, HeadOptions, InstanceHead, best_rows, masks_of_prototypes, report_faults, take
@@ -38,7 +40,7 @@ class Yolo26:
             return None
         count, columns = sizes_of(rows)
         coefficients, height, width = sizes_of(prototypes)
-        operators = {node.op_type for node in export.ancestors(rows.name)}
+        operators = operators_behind(export, rows.name)
         sorts = "TopK" in operators and "NonMaxSuppression" not in operators
         if columns != 6 + coefficients or count > LARGEST_TOP or not sorts:
             return None
@@ -50,6 +52,9 @@ class Yolo26:
             PixelSpec(),
             ResizeSpec("letterbox", pad_value=114),
             f"{classes or 'unknown'} classes, {count} rows, {coefficients} prototypes of {width} x {height}",
+            reading=dense_reading("the rows' own, after their sigmoid", "x1, y1, x2, y2"),
+            evidence=("rows out of a sort, of six columns more than prototypes",),
+            probe=units_of(export, lambda values: values[..., 2:4]),
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
@@ -64,6 +69,7 @@ class Yolo26:
         chosen = best_rows(scores, instances)
         best = take(table, chosen.indices, columns) * chosen.used.unsqueeze(1)
         boxes, _, labels, coefficients = best.split(1, 4, 1, 1, count)
+        boxes = in_pixels(graph, match, boxes, 1)
         prototypes = graph.value(match.outputs["prototypes"].name)
         return InstanceHead(
             boxes=boxes.transpose(0, 2, 1),

@@ -15,6 +15,8 @@ from dataclasses import replace
 import numpy as np
 
 from ...geometry import ResizeSpec
+from ..dense import dense_evidence, dense_reading, in_pixels, units_of
+from ..evidence import operators_behind
 from ..export import Export
 from ..graph import GraphBuilder
 from ..head import HeadOptions, InstanceHead, corners_of_centres, report_faults
@@ -29,7 +31,7 @@ class YoloV5:
 
     name = "yolov5"
     expects = (
-        "two float outputs: predictions [B, N, 5 + classes + P] with more positions N than columns, and "
+        "two float outputs: predictions [B, N, 5 + classes + P] for N positions, and "
         "prototypes [B, P, h, w] (YOLOv5-seg, YOLOv7-seg)"
     )
 
@@ -47,11 +49,12 @@ class YoloV5:
         positions, columns = sizes_of(predictions)
         coefficients, height, width = sizes_of(prototypes)
         classes = columns - 5 - coefficients
-        if classes < 1 or positions <= columns:
+        if classes < 1:
             return None
+        evidence, against = dense_evidence(export, image, classes, positions, columns, anchors=3)
         # With a single class, these are as many columns as the rows of a model with a sort in it have.
-        if classes == 1 and any(node.op_type in _SORTED for node in export.ancestors(predictions.name)):
-            return None
+        if classes == 1 and not operators_behind(export, predictions.name).isdisjoint(_SORTED):
+            against = (*against, "its rows are sorted, as those of a model end to end")
         return Match(
             image,
             {"predictions": predictions, "prototypes": prototypes},
@@ -59,6 +62,10 @@ class YoloV5:
             PixelSpec(),
             ResizeSpec("letterbox", pad_value=114),
             f"{classes} classes, {positions} positions, {coefficients} prototypes of {width} x {height}",
+            reading=dense_reading("objectness times class score, both after their sigmoid"),
+            evidence=evidence,
+            against=against,
+            probe=units_of(export, lambda values: values[..., :2]),
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
@@ -74,6 +81,7 @@ class YoloV5:
         rows = predictions.pick(places.unsqueeze(2).expand(1, 1, columns), 1)
         boxes, _, classes, coefficients = rows.transpose(0, 2, 1).split(1, *parts)
         labels = classes.argmax(1).cast(np.float32)
+        boxes = in_pixels(graph, match, boxes, 1)
         found = Candidates(scores, labels, places, corners_of_centres(boxes), coefficients, candidates)
         prototypes = graph.value(match.outputs["prototypes"].name)
         head = prototype_instances(graph, found, prototypes, (count, height, width), options)

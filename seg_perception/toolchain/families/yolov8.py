@@ -14,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from ...geometry import ResizeSpec
-from ..export import Export, Port
+from ..dense import dense_evidence, dense_reading, in_pixels, units_of
+from ..export import Export
 from ..graph import GraphBuilder
 from ..head import HeadOptions, InstanceHead, corners_of_centres, report_faults, take
 from ..prototypes import Candidates, prototype_instances
@@ -26,21 +27,24 @@ class YoloV8:
 
     name = "yolov8"
     expects = (
-        "two float outputs: predictions [B, 4 + classes + P, N] with more positions N than rows, and "
+        "two float outputs: predictions [B, 4 + classes + P, N] for N positions, and "
         "prototypes [B, P, h, w] (YOLOv8-seg, YOLO11-seg; YOLO26-seg exported with suppression)"
     )
 
     def recognise(self, export: Export) -> Match | None:
-        """By the two outputs, whatever their names and order."""
+        """By the outputs, whatever their names and order."""
         image, outputs = image_input(export), by_rank(export)
         if image is None or set(outputs) != {3, 4}:
             return None
         predictions, prototypes = outputs[3], outputs[4]
-        if not _fit(predictions, prototypes):
+        if min(*sizes_of(predictions), *sizes_of(prototypes)) < 1:
             return None
         rows, positions = sizes_of(predictions)
         coefficients, height, width = sizes_of(prototypes)
         classes = rows - 4 - coefficients
+        if classes < 1:
+            return None
+        evidence, against = dense_evidence(export, image, classes, positions, rows, anchors=1)
         return Match(
             image,
             {"predictions": predictions, "prototypes": prototypes},
@@ -48,6 +52,10 @@ class YoloV8:
             PixelSpec(),
             ResizeSpec("letterbox", pad_value=114),
             f"{classes} classes, {positions} positions, {coefficients} prototypes of {width} x {height}",
+            reading=dense_reading("class scores after their sigmoid"),
+            evidence=evidence,
+            against=against,
+            probe=units_of(export, lambda values: values[:, :2]),
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> InstanceHead:
@@ -61,6 +69,7 @@ class YoloV8:
         scores, places = classes.max(1).top(candidates)
         boxes, classes, coefficients = take(predictions, places, rows).split(1, 4, rows - 4 - count, count)
         labels = classes.argmax(1).cast(np.float32)
+        boxes = in_pixels(graph, match, boxes, 1)
         found = Candidates(scores, labels, places, corners_of_centres(boxes), coefficients, candidates)
         prototypes = graph.value(match.outputs["prototypes"].name)
         head = prototype_instances(graph, found, prototypes, (count, height, width), options)
@@ -70,11 +79,3 @@ class YoloV8:
 def family() -> YoloV8:
     """What `known_families` asks for."""
     return YoloV8()
-
-
-def _fit(predictions: Port, prototypes: Port) -> bool:
-    """Whether there is at least one class, and more positions than rows."""
-    if min(*sizes_of(predictions), *sizes_of(prototypes)) < 1:
-        return False
-    rows, positions = sizes_of(predictions)
-    return rows > 4 + sizes_of(prototypes)[0] and positions > rows

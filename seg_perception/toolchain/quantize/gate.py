@@ -174,7 +174,11 @@ class Gate:
         precision = self._with_labels(precision, self._matched(found))
         loss, most = precision.mask_loss, f"lost mask AP: expected at most {self._budget.max_loss:g} points, got "
         if loss is None:
-            return Verdict(precision, (most + "none, for the labelled frames have no object of the classes",), differs)
+            return Verdict(
+                precision,
+                (most + "none, for the labelled frames have no object of the classes that has a mask",),
+                differs,
+            )
         over = () if loss <= self._budget.max_loss else (f"{most}{loss:.2f}",)
         few = len(self._ids) < _FEWEST_LABELLED
         return Verdict(precision, (*over, *(differs if few else self._budget.agreement.map_violations(maps))), differs)

@@ -33,9 +33,14 @@ class Scales:
 
 def quantized_tensors(network: Network, layers: Sequence[Layer]) -> tuple[str, ...]:
     """The tensors that get a Q/DQ pair when these layers are quantized, each once, in a fixed order."""
-    adders = network.residual_skips({layer.output for layer in layers})
+    adders = network.residual_skips(layer.output for layer in layers)
     skips = [network.producer[add].input[place] for add, place in adders]
     return tuple(dict.fromkeys([*(layer.activation for layer in layers), *skips]))
+
+
+def observed_tensors(network: Network, layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The tensors whose ranges any subset of these layers may need, each once, in a fixed order."""
+    return tuple(dict.fromkeys(name for layer in layers for name in quantized_tensors(network, [layer])))
 
 
 def insert(network: Network, layers: Sequence[Layer], scales: Scales) -> onnx.ModelProto:
@@ -56,7 +61,7 @@ def insert(network: Network, layers: Sequence[Layer], scales: Scales) -> onnx.Mo
     steps = activation_scales(scales.limits, network.shared_scales(tensors))
     doubles = {name: writer.activation(name, steps[name]) for name in tensors}
     nodes = {name: node for node in model.graph.node for name in node.output}
-    for add, place in network.residual_skips({layer.output for layer in layers}):
+    for add, place in network.residual_skips(layer.output for layer in layers):
         nodes[add].input[place] = doubles[nodes[add].input[place]]
     for layer in layers:
         node = nodes[layer.output]

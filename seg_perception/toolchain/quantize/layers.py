@@ -7,7 +7,7 @@ last layers before the head and the upsampling of the prototypes stay in float.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -95,8 +95,34 @@ class Network:
             kept.append(replace(layer, kept=reason))
         return tuple(kept)
 
-    def residual_skips(self, quantized: Collection[str]) -> tuple[tuple[str, int], ...]:
-        """The skip inputs of residual sums behind quantized convolutions.
+    @cached_property
+    def skips(self) -> Mapping[str, tuple[tuple[str, int], ...]]:
+        """The skip inputs of residual sums, by the layer that each sum is fused with.
+
+        The structure alone decides which input of a sum is the skip. If that depended on which layers are quantized,
+        a sum of two convolutions would change its skip to a tensor that calibration did not observe.
+
+        Returns:
+            By output of the layer that ends the main branch: outputs of `Add` nodes, and which input is the skip.
+        """
+        order = {name: place for place, node in enumerate(self.model.graph.node) for name in node.output}
+        inner = {layer.output for layer in self.layers if not layer.kept}
+        skips: dict[str, tuple[tuple[str, int], ...]] = {}
+        for node in self.model.graph.node:
+            if node.op_type != "Add" or _is_own(node) or any(name not in self.producer for name in node.input):
+                continue
+            behind = [self._convolution_behind(name) for name in node.input]
+            # A sum of one convolution with itself has no skip.
+            if behind[0] == behind[1] or not any(behind):
+                continue
+            # Of two convolutions the later one ends the longer way, the main branch.
+            main = max((order.get(name, -1), place) for place, name in enumerate(behind))[1]
+            if behind[main] in inner:
+                skips[behind[main]] = (*skips.get(behind[main], ()), (node.output[0], 1 - main))
+        return skips
+
+    def residual_skips(self, quantized: Iterable[str]) -> tuple[tuple[str, int], ...]:
+        """Return the `skips` of these layers.
 
         Args:
             quantized: outputs of the quantized layers.
@@ -104,18 +130,7 @@ class Network:
         Returns:
             Output of the `Add`, and which of its inputs is the skip.
         """
-        order = {name: place for place, node in enumerate(self.model.graph.node) for name in node.output}
-        skips = []
-        for node in self.model.graph.node:
-            if node.op_type != "Add" or _is_own(node) or any(name not in self.producer for name in node.input):
-                continue
-            behind = [self._convolution_behind(name) for name in node.input]
-            fused = [place for place in (0, 1) if behind[place] in quantized]
-            if fused:
-                # Of two convolutions the later one ends the longer way, the main branch.
-                main = max((order[behind[place]], place) for place in fused)[1]
-                skips.append((node.output[0], 1 - main))
-        return tuple(skips)
+        return tuple(skip for name in quantized for skip in self.skips.get(name, ()))
 
     def shared_scales(self, tensors: Collection[str]) -> dict[str, str]:
         """Which quantized tensors have a scale in common because they meet in a concatenation that is quantized, too.
@@ -135,14 +150,17 @@ class Network:
         return {name: _root(group, name) for name in tensors}
 
     def _sources(self, name: str) -> Iterator[str]:
-        """Tensors whose values `name` has, as far as they go through concatenations and what keeps values."""
-        node = self.producer.get(name)
-        if node is None or _is_own(node):
-            return
-        inputs = node.input if node.op_type == "Concat" else node.input[:1] if _keeps_values(node) else ()
-        for each in inputs:
-            yield each
-            yield from self._sources(each)
+        """Tensors whose values `name` has, through concatenations and what keeps values; each once."""
+        seen, waiting = {name}, [name]
+        while waiting:
+            node = self.producer.get(waiting.pop())
+            if node is None or _is_own(node):
+                continue
+            inputs = node.input if node.op_type == "Concat" else node.input[:1] if _keeps_values(node) else ()
+            fresh = [source for source in dict.fromkeys(inputs) if source not in seen]
+            seen.update(fresh)
+            waiting.extend(fresh)
+            yield from fresh
 
     def _layer(self, node: onnx.NodeProto) -> Layer | None:
         if _is_own(node) or node.op_type not in (*_CONVOLUTIONS, *_PRODUCTS) or len(node.input) < 2:
@@ -195,16 +213,20 @@ class Network:
         return True
 
     def _convolution_behind(self, name: str) -> str:
-        """Output of the convolution that makes a tensor, activations apart; empty for another origin."""
-        node = self.producer.get(name)
-        if node is None or _is_own(node):
-            return ""
-        if node.op_type in _CONVOLUTIONS:
-            return str(node.output[0])
-        if node.op_type not in _ACTIVATIONS:
-            return ""
-        inputs = node.input if node.op_type == "Mul" else node.input[:1]
-        origins = {self._convolution_behind(each) for each in inputs}
+        """Output of the only convolution that makes a tensor, activations apart; empty for another origin."""
+        origins: set[str] = set()
+        seen, waiting = {name}, [name]
+        while waiting:
+            node = self.producer.get(waiting.pop())
+            if node is not None and node.op_type in _CONVOLUTIONS and not _is_own(node):
+                origins.add(str(node.output[0]))
+            elif node is None or _is_own(node) or node.op_type not in _ACTIVATIONS:
+                return ""
+            else:
+                inputs = node.input if node.op_type == "Mul" else node.input[:1]
+                fresh = [source for source in inputs if source not in seen]
+                seen.update(fresh)
+                waiting.extend(fresh)
         return origins.pop() if len(origins) == 1 else ""
 
 

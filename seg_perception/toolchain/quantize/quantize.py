@@ -12,7 +12,7 @@ from ...contract import METADATA_KEY
 from ...errors import ConfigurationError, ModelError, NotCanonicalError
 from ...evaluation.coco import CocoSet
 from ...metrics.average_precision import require_pycocotools
-from ..export import metadata_of, spec_of
+from ..export import contradictions_named, metadata_of, spec_of
 from ..precision.cost import layer_costs
 from ..precision.emulate import emulated
 from ..precision.half import to_half
@@ -20,7 +20,7 @@ from ..precision.view import name_nodes
 from .choose import distortion_by_layer, distortion_by_method, few_frames, returned, scales_of_weights
 from .frames import FEWEST, CalibrationSet, network_input
 from .gate import Budget, Gate, Verdict, Yardstick
-from .insert import Scales, insert, quantized_tensors
+from .insert import Scales, insert, observed_tensors
 from .layers import Layer, Network, lift_constants
 from .progress import Progress, silent
 from .ranges import METHODS, calibrate
@@ -169,7 +169,10 @@ class _Work:
         return not verdict.over and not verdict.differs
 
     def _scales(self) -> dict[str, Scales]:
-        tensors = quantized_tensors(self.network, self.layers)
+        tensors = observed_tensors(self.network, self.layers)
+        weights = scales_of_weights(self.network, self.layers)
+        # A graph that cannot be written is found here, not after the minutes that calibration takes.
+        to_half(insert(self.network, self.layers, Scales(dict.fromkeys(tensors, 1.0), weights)))
         self.report(
             f"calibrating {len(tensors)} tensors of {len(self.layers)} layers "
             f"({100 * self._share(self.layers):.1f} % of the multiply-accumulates)"
@@ -181,7 +184,6 @@ class _Work:
         inputs = (np.repeat(network_input(frame, spec), spec.batch or 1, axis=0) for _, frame in found)
         methods = (self.options.method,) if self.options.method else METHODS
         limits = calibrate(self.network, tensors, inputs, methods)
-        weights = scales_of_weights(self.network, self.layers)
         return {method: Scales(each, weights) for method, each in limits.items()}
 
     def _best_method(self, scales: Mapping[str, Scales], yardstick: Yardstick) -> str:
@@ -222,6 +224,8 @@ def frames_summary(frames: CalibrationSet) -> str:
     if frames.labels is not None and frames.labels.missing:
         absent = frames.labels.missing
         lines.append(f"{len(absent)} labelled pictures are not there, such as {absent[0]}")
+    if frames.labels is not None:
+        lines += [f"labels: {line}" for line in frames.labels.left_out()]
     if len(frames.pictures) < FEWEST:
         lines.append(
             f"warning: only {len(frames.pictures)} frames; give {FEWEST} or more (500 are better) from the cameras "
@@ -287,9 +291,11 @@ def _network(model: onnx.ModelProto, origin: str) -> Network:
         raise ModelError(f"{origin}: quantized already; quantize the float32 model that it was made from")
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    name_nodes(copy.graph)
-    lift_constants(copy)
-    network = Network(copy)
+    with contradictions_named(origin):
+        name_nodes(copy.graph)
+        lift_constants(copy)
+        network = Network(copy)
+        network.layers  # noqa: B018  looked for here, where the model is to blame
     if any(network.weights[layer.weight].data_type != onnx.TensorProto.FLOAT for layer in network.layers):
         raise ModelError(
             f"{origin}: its network is in float16; quantize the float32 canonical model (what is left in float becomes "

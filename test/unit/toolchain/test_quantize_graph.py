@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from seg_perception.toolchain.precision.half import to_half
 from seg_perception.toolchain.quantize.emulation import exact_session
-from seg_perception.toolchain.quantize.insert import Scales, insert, quantized_tensors
+from seg_perception.toolchain.quantize.insert import Scales, insert, observed_tensors, quantized_tensors
 from seg_perception.toolchain.quantize.layers import Layer, Network
 from seg_perception.toolchain.quantize.ranges import METHODS, MIN_MAX, calibrate
 from seg_perception.toolchain.quantize.scales import (
@@ -45,7 +45,7 @@ def scales_of(network: Network, limit: float = 4.0) -> Scales:
         (layer.weight, layer.axis): weight_scales(numpy_helper.to_array(network.weights[layer.weight]), layer.axis)
         for layer in layers
     }
-    return Scales(dict.fromkeys(quantized_tensors(network, layers), limit), weights)
+    return Scales(dict.fromkeys(observed_tensors(network, layers), limit), weights)
 
 
 def graph_of(
@@ -152,9 +152,126 @@ def test_of_two_convolutions_that_are_summed_the_later_one_is_fused():
         helper.make_node("Relu", ["last.y"], ["y"], name="head/relu"),
     ]
     network = Network(graph_of(nodes, ones("short", "a", "last"), [1, 16, 4, 4]))
-    assert network.residual_skips({"short.y", "a.y"}) == (("sum", 1),)
-    assert network.residual_skips({"short.y"}) == (("sum", 0),)
+    assert network.residual_skips(["short.y", "a.y"]) == (("sum", 1),)
+    assert network.residual_skips(["a.y"]) == (("sum", 1),)
+    # The sum is fused with the later one or with none: which input is the skip does not depend on what is quantized.
+    assert network.residual_skips(["short.y"]) == ()
     assert network.residual_skips(()) == ()
+
+
+def silu(source: str, target: str) -> list[onnx.NodeProto]:
+    gate = f"{target}.gate"
+    return [helper.make_node("Sigmoid", [source], [gate]), helper.make_node("Mul", [source, gate], [target])]
+
+
+def in_front_of_a_head(nodes: list[onnx.NodeProto], weights: dict[str, NDArray[Any]], source: str) -> Network:
+    """The network of a graph whose last layer, 16 channels of `source`, stays in float."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["image"]),
+        *nodes,
+        conv("last", source),
+        helper.make_node("Relu", ["last.y"], ["y"], name="head/relu"),
+    ]
+    return Network(graph_of(nodes, {**weights, **ones("last")}, [1, 16, 4, 4], [1, 16, 4, 4]))
+
+
+def csp_block(depth: int = 2, nested: bool = False) -> Network:
+    """A C3 block: bottlenecks with SiLU and a sum on one branch; nested, such a block inside (C3k)."""
+    nodes, names, source = [conv("cv1", "image"), *silu("cv1.y", "t0")], ["cv1"], "t0"
+    for place in range(depth):
+        first, second, target = f"m{place}.cv1", f"m{place}.cv2", f"t{place + 1}"
+        nodes += [conv(first, source), *silu(f"{first}.y", f"{first}.s")]
+        nodes += [conv(second, f"{first}.s"), *silu(f"{second}.y", f"{second}.s")]
+        nodes.append(helper.make_node("Add", [source, f"{second}.s"], [target], name=f"sum{place}"))
+        names, source = [*names, first, second], target
+    nodes += [
+        conv("cv2", "image"),
+        *silu("cv2.y", "short"),
+        helper.make_node("Concat", [source, "short"], ["met"], axis=1),
+    ]
+    nodes += [conv("cv3", "met"), *silu("cv3.y", "out")]
+    if nested:
+        nodes.append(helper.make_node("Add", ["t0", "out"], ["outer"], name="outer"))
+    weights = {**ones(*names, "cv2"), "cv3.w": np.ones((16, 32, 1, 1), np.float32)}
+    return in_front_of_a_head(nodes, weights, "outer" if nested else "out")
+
+
+def inverted_residuals() -> Network:
+    """MobileNetV2: expansion, depthwise convolution and projection without activation, the projections summed."""
+    nodes, weights, source = [conv("stem", "image")], ones("stem"), "stem.y"
+    for block in range(3):
+        expand, depthwise, project = (f"{kind}{block}" for kind in ("expand", "depthwise", "project"))
+        nodes += [
+            conv(expand, source),
+            helper.make_node("Clip", [f"{expand}.y", "low", "high"], [f"{expand}.a"]),
+            helper.make_node("Conv", [f"{expand}.a", f"{depthwise}.w"], [f"{depthwise}.y"], name=depthwise, group=32),
+            helper.make_node("Clip", [f"{depthwise}.y", "low", "high"], [f"{depthwise}.a"]),
+            conv(project, f"{depthwise}.a"),
+            helper.make_node("Add", [f"{project}.y", source], [f"sum{block}"], name=f"sum{block}"),
+        ]
+        weights |= {
+            f"{expand}.w": np.ones((32, 16, 1, 1), np.float32),
+            f"{depthwise}.w": np.ones((32, 1, 1, 1), np.float32),
+            f"{project}.w": np.ones((16, 32, 1, 1), np.float32),
+        }
+        source = f"sum{block}"
+    weights |= {"low": np.float32(0), "high": np.float32(6)}
+    return in_front_of_a_head(nodes, weights, source)
+
+
+RESIDUAL_NETWORKS = {
+    "C3": csp_block(),
+    "C3k": csp_block(depth=1, nested=True),
+    "inverted residuals": inverted_residuals(),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("C3", {"m0.cv2.y": (("t1", 0),), "m1.cv2.y": (("t2", 0),)}),
+        ("C3k", {"m0.cv2.y": (("t1", 0),), "cv3.y": (("outer", 0),)}),
+        ("inverted residuals", {f"project{block}.y": ((f"sum{block}", 1),) for block in range(3)}),
+    ],
+)
+def test_the_skip_of_a_residual_sum_is_its_shorter_branch(name: str, expected: dict[str, Any]):
+    assert RESIDUAL_NETWORKS[name].skips == expected
+
+
+@pytest.mark.parametrize("name", RESIDUAL_NETWORKS)
+@given(data=st.data())
+def test_any_subset_of_layers_can_be_quantized(name: str, data: st.DataObject):
+    network = RESIDUAL_NETWORKS[name]
+    layers = quantizable(network)
+    subset = data.draw(st.lists(st.sampled_from(layers), unique_by=lambda layer: layer.name))
+    subset.sort(key=layers.index)
+    model = insert(network, subset, scales_of(network))
+    makers = {output: node for node in model.graph.node for output in node.output}
+    fused = {layer.output for layer in subset}
+    for main, sums in network.skips.items():
+        for total, place in sums:
+            assert _is_pair(makers.get(makers[total].input[place])) == (main in fused)
+    for layer in layers:
+        assert _is_pair(makers.get(makers[layer.output].input[0])) == (layer in subset)
+    exact_session(to_half(model)[0])
+
+
+def test_a_sum_of_a_convolution_with_itself_has_no_skip():
+    nodes = [conv("a", "image"), *silu("a.y", "s"), helper.make_node("Add", ["s", "a.y"], ["sum"])]
+    assert in_front_of_a_head(nodes, ones("a"), "sum").skips == {}
+
+
+def test_concatenations_of_concatenations_are_looked_at_once():
+    """As in DenseNet: the number of paths doubles with each layer."""
+    nodes, source = [conv("a", "image")], "a.y"
+    for place in range(60):
+        nodes.append(helper.make_node("Concat", [source, source], [f"wide{place}"], axis=1))
+        nodes.append(helper.make_node("Slice", [f"wide{place}", "zero", "sixteen", "one"], [f"t{place}"]))
+        source = f"t{place}"
+    nodes.append(conv("b", source))
+    constants = {"zero": np.array([0]), "sixteen": np.array([16]), "one": np.array([1])}
+    network = in_front_of_a_head(nodes, {**ones("a", "b"), **constants}, "b.y")
+    assert len(set(network.shared_scales(["a.y", source]).values())) == 1
 
 
 def test_the_upsampling_of_prototypes_stays_in_float_and_that_of_a_decoder_does_not():

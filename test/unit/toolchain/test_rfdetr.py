@@ -38,7 +38,7 @@ def shell(names=("dets", "labels", "masks"), columns=COLUMNS, order=(0, 1, 2)):
 def bare_head(options=None, classes=COLUMNS):
     """Only the head, of `classes` classes that have names."""
     model, ports = shell(RAW)
-    family, match = recognise(Export.of_model(model))
+    family, match = recognise(Export.of_model(model), "rfdetr")
     graph = helper.make_graph([], "head", ports, [])
     builder = GraphBuilder(graph, "head")
     publish(builder, family.write_head(builder, replace(match, class_count=classes), options or HeadOptions()), batch=0)
@@ -87,7 +87,7 @@ def test_nan_and_infinity_anywhere_mark_their_picture_and_no_other(open_session,
 
 def boxes_of(*arguments, **options):
     model, _ = shell(*arguments, **options)
-    family, match = recognise(Export.of_model(model))
+    family, match = recognise(Export.of_model(model), "rfdetr")
     assert family.name == "rfdetr"
     return match.outputs["boxes"].name
 
