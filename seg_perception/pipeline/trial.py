@@ -27,7 +27,7 @@ from ..text import message_text
 _CODE = "from seg_perception.pipeline.trial import serve; serve()"
 _LOOK_SECONDS = 0.1
 # The trial gives way to the node that works.
-_NICENESS = 10
+_NICENESS = 5
 # PR_SET_PDEATHSIG of prctl(2): the signal that a process gets when the thread that started it ends.
 _DEATH_SIGNAL = 1
 

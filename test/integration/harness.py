@@ -31,6 +31,8 @@ from std_srvs.srv import Trigger
 
 WIDTH, HEIGHT = 320, 192
 TIMEOUT = 20.0
+# A reload opens the model twice, the first time in a process that gives way to all others.
+RELOAD_SECONDS = 90.0
 # The node ends within this time after a signal.
 END_SECONDS = 2.0
 # After which a question is put once more.
@@ -121,7 +123,8 @@ class Client:
             # What is asked again late needs more patience.
             time.sleep(0.5 if kind in (ChangeState, Trigger) else 0.1)
         asked: list[Any] = []
-        begin, patience = time.monotonic(), LATE_ANSWER_SECONDS if kind in (ChangeState, Trigger) else ANSWER_SECONDS
+        late = {ChangeState: LATE_ANSWER_SECONDS, Trigger: RELOAD_SECONDS / 3}
+        begin, patience = time.monotonic(), late.get(kind, ANSWER_SECONDS)
 
         def answer() -> Any:
             if len(asked) * patience <= time.monotonic() - begin:
@@ -215,7 +218,7 @@ class NodeProcess:
         return list(self.client.call(DescribeParameters, f"{self.name}/describe_parameters", request).descriptors)
 
     def reload(self) -> Any:
-        return self.client.call(Trigger, f"{self.name}/reload", Trigger.Request())
+        return self.client.call(Trigger, f"{self.name}/reload", Trigger.Request(), timeout=RELOAD_SECONDS)
 
     # Frames
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration.harness import Client, wait_for
+from integration.harness import RELOAD_SECONDS, Client, wait_for
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.executors import SingleThreadedExecutor
@@ -129,7 +129,7 @@ def test_each_callback_may_raise_and_the_node_goes_on(node: SegmenterNode, bombs
     assert count >= len(bombs.burst)
     assert "\x1b" not in last
     assert state(client) == "active"
-    answer = client.call(Trigger, f"/{NAME}/reload", Trigger.Request())
+    answer = client.call(Trigger, f"/{NAME}/reload", Trigger.Request(), timeout=RELOAD_SECONDS)
     assert answer.success, answer.message
 
 
