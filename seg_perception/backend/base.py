@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import CLASS_MAP_OUTPUT, INPUT_NAME, NO_CLASS, ModelSpec
-from ..errors import ConfigurationError, ModelOutputError, NotCanonicalError
+from ..errors import ConfigurationError, ModelError, ModelOutputError, NotCanonicalError
 from ..frame import Frame
 from ..instances import Detections, InstanceMap
 from ..onnx_files import model_sha256
+from ..text import message_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,3 +312,11 @@ def check_signature(spec: ModelSpec, shapes: Mapping[str, Sequence[int | str | N
                 f"{origin}: its metadata promise {name!r} of shape {('B', *shape)}, the model has "
                 f"{tuple(found) if found is not None else 'no such tensor'}; run `seg_perception prepare` again"
             )
+
+
+def run_error(runtime: str, error: Exception) -> ModelError:
+    """Return the error of a model that was opened and cannot be run, which `runtime` says."""
+    return ModelError(
+        "model: it can be opened, but fails when it is run: it is damaged, or made for another version of the runtime; "
+        f"prepare it again, or try another backend. {runtime} says: {message_text(error)}"
+    )

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import INPUT_NAME, METADATA_KEY, ModelSpec
-from ..errors import BackendUnavailable, ConfigurationError, ModelError
+from ..errors import BackendUnavailable, ConfigurationError, ModelError, is_out_of_memory
 from ..onnx_files import external_files
-from .base import ModelOutputs, RunOptions, check_signature, model_identity
+from .base import ModelOutputs, RunOptions, check_signature, model_identity, run_error
 from .batches import Arrays, run_in_parts
 
 # Otherwise the import of openvino tells a server of its maker, from a copy that it forks of this process, with all its
@@ -28,6 +28,8 @@ except ImportError as error:
     ) from error
 
 
+# The latter when its message has names of a damaged file.
+_ERRORS = (RuntimeError, UnicodeError)
 # Made of others; their parts are checked when the model is compiled.
 _VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
 
@@ -79,7 +81,12 @@ class OpenVinoRunner:
     def _infer(self, images: NDArray[np.uint8]) -> Arrays:
         request = self._request(len(images))
         request.set_tensor(INPUT_NAME, openvino.Tensor(images, shared_memory=True))
-        request.infer()
+        try:
+            request.infer()
+        except _ERRORS as error:
+            if is_out_of_memory(error):
+                raise
+            raise run_error("OpenVINO", error) from error
         return [request.get_tensor(name).data for name in self.spec.output_names]
 
     def _request(self, batch: int) -> Any:
@@ -92,7 +99,7 @@ class OpenVinoRunner:
                 model.reshape({INPUT_NAME: [batch, self.spec.network_height, self.spec.network_width, 3]})
             try:
                 compiled = self._core.compile_model(model, self._device, self._settings)
-            except RuntimeError as error:
+            except _ERRORS as error:
                 raise ModelError(
                     f"model: OpenVINO cannot compile it for device {self._device!r}; try device 'CPU' or another "
                     f"backend. OpenVINO says: {_last_line(error)}"
@@ -120,7 +127,7 @@ class OpenVinoRunner:
         external_files(path)
         try:
             return self._core.read_model(str(path))
-        except RuntimeError as error:
+        except _ERRORS as error:
             raise ModelError(
                 f"{path}: not a readable ONNX model (truncated, damaged, of another format, or with operators that "
                 f"OpenVINO lacks); export or copy it again. OpenVINO says: {_last_line(error)}"

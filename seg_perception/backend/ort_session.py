@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..contract import INPUT_NAME, ModelSpec
-from .base import ModelOutputs
+from ..errors import is_out_of_memory
+from .base import ModelOutputs, run_error
 from .batches import Arrays, run_in_parts
 
 if TYPE_CHECKING:
@@ -35,5 +36,11 @@ class SessionRunner:
     def _infer(self, images: NDArray[np.uint8]) -> Arrays:
         if self._session is None:
             raise RuntimeError("the model was closed")
-        arrays: Arrays = self._session.run(list(self.spec.output_names), {INPUT_NAME: images})
+        try:
+            arrays: Arrays = self._session.run(list(self.spec.output_names), {INPUT_NAME: images})
+        # ONNX Runtime's errors have no common base class of their own.
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise run_error("ONNX Runtime", error) from error
         return arrays
