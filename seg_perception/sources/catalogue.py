@@ -67,6 +67,10 @@ class Recipe:
     packages: str
     how: str
 
+    def steps(self, file: str, variant: str) -> list[str]:
+        """Return the lines of `how` for a checkpoint and a variant."""
+        return self.how.format(file=file, variant=variant).rstrip().splitlines()
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
@@ -226,10 +230,7 @@ def load_catalogue(path: Path) -> Catalogue:
         raise ConfigurationError(f"model catalogue {path} {error}") from error
     try:
         top = _Fields("", content, {"recipes", "groups"})
-        recipes = {
-            name: Recipe(fields.text("packages"), fields.text("how"))
-            for name, fields in top.mapping("recipes", {"packages", "how"})
-        }
+        recipes = {name: _recipe(fields) for name, fields in top.mapping("recipes", {"packages", "how"})}
         entries = [_entry(name, fields, recipes) for name, fields in _merged(top)]
         _refuse_repeated("name", [entry.name for entry in entries])
         _refuse_repeated("file", [entry.file for entry in entries])
@@ -319,6 +320,15 @@ def _merged(top: _Fields) -> list[tuple[str, _Fields]]:
         shared = _Fields(f"group {place}: shared", group.take("shared", dict, "a mapping", {}), _ENTRY_FIELDS)
         merged += [(name, fields.over(shared)) for name, fields in group.mapping("models", _ENTRY_FIELDS)]
     return merged
+
+
+def _recipe(fields: _Fields) -> Recipe:
+    recipe = Recipe(fields.text("packages"), fields.text("how"))
+    try:
+        recipe.steps("", "")
+    except (KeyError, IndexError, ValueError):
+        fields.refuse("how", "expected text with {file} and {variant} and no other braces", recipe.how)
+    return recipe
 
 
 def _entry(name: str, fields: _Fields, recipes: Mapping[str, Recipe]) -> CatalogueEntry:

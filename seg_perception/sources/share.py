@@ -40,12 +40,12 @@ def find_model(model: str) -> Path:
             was not fetched.
     """
     path = user_path(model)
-    # A folder that happens to have a model's name is not that model.
-    if path.is_absolute() or (is_there(path) and not path.is_dir()):
+    if path.is_absolute():
         return path
-    shared = share_directory() / "engines" / model
-    if is_there(shared):
-        return shared
+    for candidate in (path, share_directory() / "engines" / model):
+        # A folder that happens to have a model's name is not that model.
+        if is_there(candidate) and not candidate.is_dir():
+            return candidate
     from .catalogue import model_by_name
 
     return model_by_name(model) or path
