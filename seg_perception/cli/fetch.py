@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = partial(print, flush=True)
     if entry.export == SHIPPED:
         if precisions != ["fp32"]:
-            raise ConfigurationError(f"--precision: {entry.name} comes with the package as it is; leave --precision out")
+            raise ConfigurationError(f"--precision: {entry.name} comes with the package; leave --precision out")
         report(f"{entry.name} comes with the package: {shipped_path(entry)}")
         return 0
     _show(entry, report)

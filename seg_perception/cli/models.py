@@ -19,7 +19,7 @@ percent, and was not measured here. `*` marks licences that `fetch` asks you to 
 
 JSON: `folder` (of fetched models) and `models`, each with `name`, `task`, `family`, `input` (height, width), `data`,
 `classes`, `road_classes` by group, `mask_ap`, `mask_ap_source`, `code_licence`, `weights_licence`, `permissive`,
-`bytes`, `export`, `urls`, `file` (its name in a mirror), `checksum`, `fetched` (precisions), `downloaded` and `shipped`.
+`bytes`, `export`, `urls`, `file` (its name in a mirror), `checksum`, `fetched` (precisions), `downloaded`, `shipped`.
 """
 
 

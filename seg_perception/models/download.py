@@ -204,10 +204,11 @@ def _opened(part: Path) -> Iterator[IO[bytes]]:
             raise DownloadError(f"{part}: another process fetches this file just now; wait until it is done") from error
         try:
             yield file
-        finally:
+        except BaseException:
             # Nothing came: nothing is left.
             if not _size(file):
                 part.unlink(missing_ok=True)
+            raise
 
 
 def _write_note(note: Path, url: str, response: requests.Response) -> None:

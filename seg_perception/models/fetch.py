@@ -48,13 +48,14 @@ def fetch_file(entry: CatalogueEntry, origin: str, report: Callable[[str], None]
         BackendUnavailable: the package for downloads is missing.
         SourceError: the file could not be brought, or is not the one of the catalogue; nothing is left of it then.
     """
-    target, known = downloads_folder() / entry.file, read_record(entry)
+    target = downloads_folder() / entry.file
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(
             f"{target.parent}: cannot be made ({error.strerror}); name another folder with SEG_PERCEPTION_HOME"
         ) from error
+    known = read_record(entry)
     if known is not None and target.is_file():
         sha256, md5 = _digests(target)
         if sha256 == known.sha256 and entry.checksum.fits(sha256, md5):
@@ -70,7 +71,7 @@ def fetch_file(entry: CatalogueEntry, origin: str, report: Callable[[str], None]
             failures.append(error)
     if len(failures) == 1:
         raise failures[0]
-    raise SourceError(f"{entry.name}: no address gave the file:\n" + "\n".join(f"  {failure}" for failure in failures))
+    raise SourceError(f"{entry.name}: no address gave it:\n" + "\n".join(f"  {failure}" for failure in failures))
 
 
 def _sources(entry: CatalogueEntry, origin: str) -> list[str | Path]:
@@ -152,8 +153,8 @@ def _fault(entry: CatalogueEntry, part: Path, sha256: str, md5: str, known: Reco
     # A checksum in full decides alone: with a new catalogue there may be a new file.
     if known is not None and entry.checksum.kind != "sha256" and known.sha256 != sha256:
         return (
-            f"expected the file that came on {printable(known.fetched)} (sha256 {printable(known.sha256)}), got another "
-            f"one (sha256 {sha256}); if you trust it, delete {record_path(entry)} and fetch again"
+            f"expected the file that came on {printable(known.fetched)} (sha256 {printable(known.sha256)}), got "
+            f"another one (sha256 {sha256}); if you trust it, delete {record_path(entry)} and fetch again"
         )
     return ""
 

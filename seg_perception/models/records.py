@@ -62,7 +62,7 @@ def read_record(entry: CatalogueEntry) -> Record | None:
         if not all(isinstance(getattr(record, name), str) for name in ("name", "source", "sha256", "checked")):
             raise TypeError("expected text")
         return record
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise ConfigurationError(

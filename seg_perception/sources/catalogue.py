@@ -162,7 +162,7 @@ def _cached(path: Path, _changed: int, _size: int) -> Catalogue:
 def models_folder() -> Path:
     """Return the folder of fetched models; it need not exist.
 
-    That is `models` in `SEG_PERCEPTION_HOME`, else `seg_perception/models` in `XDG_DATA_HOME`, else in `~/.local/share`.
+    That is `models` in `SEG_PERCEPTION_HOME`, else `seg_perception/models` in `XDG_DATA_HOME`, else in ~/.local/share.
 
     Raises:
         ConfigurationError: none of the two is set, and the user has no home folder.

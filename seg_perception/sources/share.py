@@ -33,7 +33,7 @@ def share_directory() -> Path:
 
 
 def find_model(model: str) -> Path:
-    """Return the file that a model's name stands for: a path, a file of the package's share/engines, or a model by name.
+    """Return the file that a model's name stands for: a path, a file of share/engines, or a name of the catalogue.
 
     Raises:
         ConfigurationError: it begins with `~` and the name of nobody; or it is a name of the catalogue, and the model

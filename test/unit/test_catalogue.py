@@ -151,7 +151,11 @@ def test_a_malformed_catalogue_names_the_entry_and_the_field(old: str, new: str,
     assert expected in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "expected"), [("[", "is not YAML"), ("- 1", "the file: expected a mapping"), ("", "got nothing")])
+@pytest.mark.parametrize(("text", "expected"), [
+    ("[", "is not YAML"),
+    ("- 1", "the file: expected a mapping"),
+    ("", "got nothing"),
+])  # fmt: skip
 def test_what_is_no_catalogue(text: str, expected: str, tmp_path: Path):
     with pytest.raises(ConfigurationError, match=expected):
         load_catalogue(written(tmp_path, text))
@@ -191,7 +195,8 @@ def test_a_name_that_was_not_fetched_tells_the_command(name: str, command: str, 
 
 
 @pytest.mark.parametrize(
-    "name", ["rfdetr-seg-nano.onnx", "rfdetr-seg-nan", "rfdetr-seg-nano-int4", "models/rfdetr-seg-nano", "fp16", "-", ""]
+    "name",
+    ["rfdetr-seg-nano.onnx", "rfdetr-seg-nan", "rfdetr-seg-nano-int4", "models/rfdetr-seg-nano", "fp16", "", "../x"],
 )
 def test_what_is_no_name_is_a_path(name: str):
     assert find_model(name) == Path(name)
