@@ -25,6 +25,7 @@ class Served:
         location: where a redirect leads; empty for none.
         length: whether the length is announced.
         shift: bytes by which parts begin elsewhere than they should.
+        encoding: how the body is compressed.
     """
 
     body: bytes = b""
@@ -38,6 +39,7 @@ class Served:
     location: str = ""
     length: bool = True
     shift: int = 0
+    encoding: str = ""
 
 
 @dataclass
@@ -85,6 +87,8 @@ def file_host() -> Iterator[FileHost]:
             headers = {"ETag": served.etag} if served.etag else {}
             if served.modified:
                 headers["Last-Modified"] = served.modified
+            if served.encoding:
+                headers["Content-Encoding"] = served.encoding
             if begin >= size > 0:
                 self._answer(416, b"", {"Content-Range": f"bytes */{size}"})
                 return
@@ -126,7 +130,11 @@ def file_host() -> Iterator[FileHost]:
         def log_message(self, *arguments: Any) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *arguments: Any) -> None:
+            """A client that hangs up is none of our business."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     host = FileHost(f"http://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()

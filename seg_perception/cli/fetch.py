@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     if "int8" in arguments.precision:
         raise ConfigurationError(
             "--precision int8: INT8 is calibrated on images of your cameras, which `fetch` does not have; fetch the "
-            f"model and run\n    seg_perception quantize {entry.name} --calibration IMAGES -o {entry.name}-int8.onnx"
+            f"model and run\n    seg_perception quantize {entry.name} --calibration IMAGES -o "
+            f"{fetched_path(entry.name, 'int8')}\nafter which {entry.name}-int8 is a name, too"
         )
     precisions = list(dict.fromkeys(arguments.precision))
     report = partial(print, flush=True)

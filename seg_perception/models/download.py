@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .. import __version__
 from ..errors import BackendUnavailable, SourceError
 from ..text import printable
-from .records import note_of, part_of, shown
+from .records import discard_part, note_of, part_of, shown
 
 try:
     import requests
@@ -72,13 +72,17 @@ class _BrokenOff(Exception):
     """A transfer ended early; another one may go on where it ended."""
 
 
-def download(url: str, target: Path, expected_bytes: int = 0, network: Network | None = None) -> bool:
+def download(
+    url: str, target: Path, expected_bytes: int = 0, *, needs_length: bool = False, network: Network | None = None
+) -> bool:
     """Bring a file into `part_of(target)`, with a progress bar.
 
     Args:
         url: with http or https; proxies and certificates are taken from the environment, as requests does.
         target: what the file will be called.
         expected_bytes: size of the file; 0 where it is unknown.
+        needs_length: whether a server that does not say how long the file is is refused: without a checksum, a file
+            that was cut could not be told from a whole one.
         network: how patient.
 
     Returns:
@@ -90,11 +94,11 @@ def download(url: str, target: Path, expected_bytes: int = 0, network: Network |
     """
     network = network or Network()
     limit = expected_bytes or _MOST_BYTES
-    with _opened(part_of(target)) as file, _session(network) as session:
+    with _opened(target) as file, _session(network) as session:
         fruitless, most = 0, _size(file)
         while True:
             try:
-                return _transfer(session, url, file, note_of(target), limit, network)
+                return _transfer(session, url, file, note_of(target), limit, needs_length, network)
             except _BrokenOff as failure:
                 # A server that cannot go on begins again, which alone is no progress.
                 fruitless = 0 if _size(file) > most else fruitless + 1
@@ -114,49 +118,61 @@ def download(url: str, target: Path, expected_bytes: int = 0, network: Network |
 _ADVICE = "; check the network and the proxy (HTTPS_PROXY), or name a mirror with --from or SEG_PERCEPTION_MODELS"
 
 
-def _transfer(session: requests.Session, url: str, file: IO[bytes], note: Path, limit: int, network: Network) -> bool:
+def _transfer(
+    session: requests.Session, url: str, file: IO[bytes], note: Path, limit: int, needs_length: bool, network: Network
+) -> bool:
     """Do one request, and write what it gives; return whether it went on from what was there."""
-    begin = _size(file)
-    validator = _validator(note, url) if begin else ""
-    headers = {"Range": f"bytes={begin}-", "If-Range": validator} if validator else {}
+    here = _size(file)
+    validator = _validator(note, url) if here else ""
+    headers = {"Range": f"bytes={here}-", "If-Range": validator} if validator else {}
     with session.get(url, headers=headers, stream=True, timeout=network.timeout_s) as response:
         _refuse_downgrade(url, response)
-        if response.status_code == 416:
-            if response.headers.get("Content-Range") == f"bytes */{begin}":
-                return True
-            # The file is not longer than what is here, so what is here is not its beginning.
+        if response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{here}":
+            return True
+        if response.status_code in (206, 416) and _begin_of(response) != here:
             file.truncate(0)
             raise _BrokenOff("the server does not go on from where the last transfer ended")
         if response.status_code not in (200, 206):
             raise DownloadError(f"{shown(url)}: the server answers {response.status_code} {response.reason}{_ADVICE}")
-        goes_on = response.status_code == 206 and _begin_of(response) == begin
-        if response.status_code == 206 and not goes_on:
-            file.truncate(0)
-            raise _BrokenOff("the server sends another part of the file than the one asked for")
+        goes_on = response.status_code == 206
         if not goes_on:
             # A server that knows no ranges, or has another version of the file by now.
-            file.truncate(begin := 0)
+            file.truncate(0)
         _write_note(note, url, response)
-        length = int(response.headers.get("Content-Length") or 0)
-        total = begin + length if length else 0
-        if total > limit:
-            raise DownloadError(f"{shown(url)}: expected at most {limit} bytes, the server announces {total}")
-        _write(response, file, begin, total, limit)
+        total = _total(response, _size(file), needs_length)
+        if total <= limit:
+            _write(response, file, total, limit)
+        if max(total, _size(file)) > limit:
+            file.truncate(0)
+            raise DownloadError(f"{shown(url)}: expected at most {limit} bytes, got more")
     return goes_on
 
 
-def _write(response: requests.Response, file: IO[bytes], begin: int, total: int, limit: int) -> None:
-    file.seek(begin)
+def _total(response: requests.Response, begin: int, needs_length: bool) -> int:
+    """The announced size of the whole file in bytes; 0 where there is none."""
+    length = response.headers.get("Content-Length", "")
+    # Compressed all the same, the length is not the file's.
+    known = length.isdecimal() and "Content-Encoding" not in response.headers
+    if needs_length and not known and response.headers.get("Transfer-Encoding", "").lower() != "chunked":
+        raise DownloadError(
+            f"{shown(response.url)}: expected a server that says how long the file is, as nobody published a checksum: "
+            "a transfer that is cut could not be told from a whole one; name a mirror with --from"
+        )
+    return begin + int(length) if known else 0
+
+
+def _write(response: requests.Response, file: IO[bytes], total: int, limit: int) -> None:
+    """Append what comes, up to a chunk beyond the limit."""
+    begin = file.seek(0, os.SEEK_END)
     # Nothing is drawn where nobody watches.
     with tqdm(
         initial=begin, total=total or None, unit="B", unit_scale=True, unit_divisor=1024, disable=None, leave=False
     ) as bar:
         try:
             for chunk in response.iter_content(_CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
+                bar.update(file.write(chunk))
                 if file.tell() > limit:
-                    raise DownloadError(f"{shown(response.url)}: expected at most {limit} bytes, more have come")
+                    return
         except requests.RequestException as error:
             raise _BrokenOff(f"the transfer broke off ({_reason(error)})") from error
         finally:
@@ -190,8 +206,9 @@ def _refuse_downgrade(url: str, response: requests.Response) -> None:
 
 
 @contextmanager
-def _opened(part: Path) -> Iterator[IO[bytes]]:
-    """The part, open and for this process alone."""
+def _opened(target: Path) -> Iterator[IO[bytes]]:
+    """The part of a file, open and for this process alone."""
+    part = part_of(target)
     try:
         # As "r+b", which makes no file, and "w+b", which would empty it.
         file = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
@@ -207,7 +224,7 @@ def _opened(part: Path) -> Iterator[IO[bytes]]:
         except BaseException:
             # Nothing came: nothing is left.
             if not _size(file):
-                part.unlink(missing_ok=True)
+                discard_part(target)
             raise
 
 
@@ -215,6 +232,8 @@ def _write_note(note: Path, url: str, response: requests.Response) -> None:
     """Remember which version of the file is coming; a weak ETag does not tell versions apart byte by byte."""
     etag = response.headers.get("ETag", "")
     validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+    if "Content-Encoding" in response.headers:
+        validator = ""
     note.write_text(json.dumps({"url": shown(url), "validator": validator}))
 
 

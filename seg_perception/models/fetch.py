@@ -100,7 +100,7 @@ def _bring(entry: CatalogueEntry, source: str | Path, target: Path, known: Recor
     else:
         from .download import download
 
-        pieced = download(source, target, entry.size)
+        pieced = download(source, target, entry.size, needs_length=not (entry.checksum.kind or entry.size))
     sha256, md5 = _digests(part)
     if fault := _fault(entry, part, sha256, md5, known):
         discard_part(target)

@@ -61,6 +61,8 @@ def read_record(entry: CatalogueEntry) -> Record | None:
         record = Record(**content)
         if not all(isinstance(getattr(record, name), str) for name in ("name", "source", "sha256", "checked")):
             raise TypeError("expected text")
+        if not isinstance(record.size, int):
+            raise TypeError("expected a size in bytes")
         return record
     except (FileNotFoundError, NotADirectoryError):
         return None

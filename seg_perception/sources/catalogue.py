@@ -24,6 +24,7 @@ PERMISSIVE = frozenset({"Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause"})
 UNKNOWN = "unknown"
 PRECISIONS = ("fp32", "fp16")
 
+_LONGEST_NAME = 100
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Of each kind of checksum, what it looks like.
@@ -186,34 +187,40 @@ def shipped_path(entry: CatalogueEntry) -> Path:
 
 
 def model_by_name(name: str) -> Path | None:
-    """Return the file of a model of the catalogue.
+    """Return the file of a model that is known by its name.
 
     Args:
-        name: of an entry, or of one with its precision, such as `rfdetr-seg-nano-fp16`.
+        name: of an entry of the catalogue, or of a file in the folder of models without its suffix, such as
+            `rfdetr-seg-nano-fp16`.
 
     Returns:
-        Its file, or None where the name is none of the catalogue.
+        Its file, or None where the name is neither.
 
     Raises:
-        ConfigurationError: the model is in the catalogue and was not fetched; names the command that does it.
+        ConfigurationError: the model is in the catalogue and was not fetched, which names the command that does it; or
+            the name is nearly one of the catalogue.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         return None
     entries = catalogue().entries
-    plain, _, suffix = name.rpartition("-")
-    precision = suffix if plain in entries and suffix in PRECISIONS else "fp32"
-    entry = entries.get(name) or (entries[plain] if precision == suffix else None)
-    if entry is None:
-        return None
-    path = shipped_path(entry) if entry.export == SHIPPED else fetched_path(entry.name, precision)
-    if not is_there(path):
-        options = f" --precision {precision}" if precision != "fp32" else ""
+    plain, _, precision = name.rpartition("-")
+    if name in entries or precision not in PRECISIONS:
+        plain, precision = name, ""
+    entry = entries.get(plain)
+    shipped = entry is not None and entry.export == SHIPPED and not precision
+    path = shipped_path(entries[name]) if shipped else fetched_path(name)
+    if is_there(path):
+        return path
+    if entry is not None and entry.export != SHIPPED:
         raise ConfigurationError(
             f"model '{name}': is in the catalogue, but {path} is not there; fetch it with\n"
-            f"    seg_perception fetch {entry.name}{options}\n"
+            f"    seg_perception fetch {plain}{f' --precision {precision}' if precision else ''}\n"
             "(nothing else downloads models; SEG_PERCEPTION_HOME names another folder to look in)"
         )
-    return path
+    # A word without a suffix is no model file, so one that is nearly a name was meant to be that name.
+    if get_close_matches(name, entries, 1, 0.9):
+        catalogue().entry(name)
+    return None
 
 
 def load_catalogue(path: Path) -> Catalogue:

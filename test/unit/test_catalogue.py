@@ -177,6 +177,10 @@ def test_a_name_stands_for_what_was_fetched(home: Path):
     (home / "rfdetr-seg-nano-fp16.onnx").touch()
     assert find_model("rfdetr-seg-nano") == home / "rfdetr-seg-nano.onnx"
     assert find_model("rfdetr-seg-nano-fp16") == home / "rfdetr-seg-nano-fp16.onnx"
+    (home / "rfdetr-seg-nano-int8.onnx").touch()
+    (home / "road.onnx").touch()
+    assert find_model("rfdetr-seg-nano-int8") == home / "rfdetr-seg-nano-int8.onnx"
+    assert find_model("road") == home / "road.onnx"
     assert find_model("street-nano") == share_directory() / "engines" / "street-nano.onnx"
     assert find_model("street-nano.onnx") == share_directory() / "engines" / "street-nano.onnx"
 
@@ -196,10 +200,26 @@ def test_a_name_that_was_not_fetched_tells_the_command(name: str, command: str, 
 
 @pytest.mark.parametrize(
     "name",
-    ["rfdetr-seg-nano.onnx", "rfdetr-seg-nan", "rfdetr-seg-nano-int4", "models/rfdetr-seg-nano", "fp16", "", "../x"],
+    ["rfdetr-seg-nano.onnx", "road", "car-seg", "models/rfdetr-seg-nano", "fp16", "", "../x"],
 )
 def test_what_is_no_name_is_a_path(name: str):
     assert find_model(name) == Path(name)
+
+
+@pytest.mark.parametrize(("name", "meant"), [
+    ("rfdetr-seg-nan", "rfdetr-seg-nano"),
+    ("yolo11-seg", "yolo11n-seg"),
+    ("rtmdet-ins-tyny", "rtmdet-ins-tiny"),
+])  # fmt: skip
+def test_what_is_nearly_a_name(name: str, meant: str):
+    with pytest.raises(ConfigurationError, match=rf"'{name}': is not in the catalogue; did you mean .*{meant}"):
+        find_model(name)
+
+
+def test_the_demo_takes_a_name(tmp_path: Path):
+    from demo.model import MODEL, canonical
+
+    assert canonical(Path("street-nano"), tmp_path).samefile(MODEL)
 
 
 def test_a_file_here_goes_before_the_catalogue_and_a_folder_does_not(
@@ -232,6 +252,9 @@ def test_where_models_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ["build", "rfdetr-seg-nano", "-o", "engines", "--target", "tensorrt-rtx"],
     ["image", "x.png", "--model", "rfdetr-seg-nano", "-o", "out"],
     ["bench", "rfdetr-seg-nano"],
+    ["replay", "x.png", "--model", "rfdetr-seg-nano", "-o", "x.mcap"],
+    ["label", "x.png", "--model", "rfdetr-seg-nano", "-o", "set"],
+    ["evaluate", "--model", "rfdetr-seg-nano", "--dataset", "x.json", "--images", ".", "-o", "result"],
     ["verify", "rfdetr-seg-nano", "--reference", "rfdetr-seg-small", "--data", "x.png", "-o", "out"],
 ])  # fmt: skip
 def test_every_command_tells_how_to_fetch(
@@ -242,6 +265,10 @@ def test_every_command_tells_how_to_fetch(
 
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("x.png", np.zeros((8, 8, 3), np.uint8))
+    image = {"id": 1, "file_name": "x.png", "width": 8, "height": 8}
+    Path("x.json").write_text(
+        json.dumps({"images": [image], "annotations": [], "categories": [{"id": 1, "name": "car"}]})
+    )
     assert main(arguments) == 1
     assert "seg_perception fetch rfdetr-seg-nano" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import random
@@ -271,7 +272,7 @@ def test_two_fetches_at_once(host: FileHost, home: Path):
     host.files["/a/model.pth"] = Served(BODY)
     (home / "downloads").mkdir(parents=True)
     with (
-        downloads._opened(home / "downloads" / "model.pth.part"),
+        downloads._opened(home / "downloads" / "model.pth"),
         pytest.raises(DownloadError, match="another process fetches this file"),
     ):
         fetch(entry_at(host))
@@ -312,7 +313,22 @@ def test_a_file_that_is_longer_than_it_may_be(length: bool, host: FileHost, home
     host.files["/a/model.pth"] = Served(BODY, length=length)
     with pytest.raises(DownloadError, match="expected at most 1000 bytes"):
         fetch(entry_at(host, size=1000))
-    assert "model.pth" not in left(home)
+    assert left(home) == []
+
+
+def test_a_server_that_compresses_all_the_same(host: FileHost):
+    host.files["/a/model.pth"] = Served(gzip.compress(BODY), encoding="gzip")
+    assert fetch(entry_at(host))[1] == SHA256
+
+
+def test_without_length_and_checksum_a_cut_file_could_not_be_told(host: FileHost, home: Path):
+    host.files["/a/model.pth"] = Served(BODY, length=False, cut=[300_000])
+    with pytest.raises(DownloadError, match="expected a server that says how long the file is"):
+        fetch(entry_at(host, checksum=Checksum()))
+    assert left(home) == []
+    host.files["/a/model.pth"] = Served(BODY, length=False, cut=[300_000])
+    with pytest.raises(WrongFileError, match="expected the md5"):
+        fetch(entry_at(host, checksum=CHECKSUMS[2]))
 
 
 def test_a_file_that_is_shorter_than_its_size(host: FileHost, home: Path):
@@ -345,7 +361,14 @@ def test_a_new_full_checksum_goes_before_what_came_once(host: FileHost):
     assert fetch(entry_at(host, checksum=Checksum("sha256", other)))[1] == other
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"sha256": 1}'])
+RECORD = {"name": "n", "source": "s", "sha256": "0", "size": 1, "checked": "", "fetched": ""}
+RECORD |= {"code_licence": "MIT", "weights_licence": "MIT"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"sha256": 1}', json.dumps(RECORD | {"size": "1"}), json.dumps(RECORD | {"sha256": 0}), "\xff"],
+)
 def test_a_record_that_cannot_be_read(text: str, host: FileHost, home: Path):
     (home / "downloads").mkdir(parents=True)
     (home / "downloads" / "model.pth.json").write_text(text)
