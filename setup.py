@@ -69,6 +69,8 @@ setup(
         "video": ["av"],
         # Many bags at once: `--engine ray`.
         "fleet": ["ray"],
+        # `seg_perception fetch`.
+        "models": ["requests"],
         # Average precision on labelled pictures.
         "evaluation": ["pycocotools"],
         # For use without ROS; elsewhere python3-opencv comes through rosdep.

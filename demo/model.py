@@ -11,14 +11,16 @@ MODEL = Path(__file__).resolve().parents[1] / "engines" / "street-nano.onnx"
 
 
 def canonical(model: Path, folder: Path) -> Path:
-    """The model itself if it is canonical, else the canonical model made from it in `folder`.
+    """The model itself, a file or a name, if it is canonical, else the canonical model made from it in `folder`.
 
     Raises:
         ModelError: the model is missing or cannot be prepared.
     """
     from seg_perception.backend.registry import open_model
+    from seg_perception.sources.share import find_model
     from seg_perception.toolchain.prepare import prepare
 
+    model = find_model(str(model))
     try:
         open_model(model).close()
     except NotCanonicalError:

@@ -19,11 +19,11 @@ from launch import LaunchContext, LaunchDescription
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "config"
 # Parameter files for other nodes.
-OTHERS = ("diagnostics_aggregator",)
+OTHERS = ("diagnostics_aggregator", "models")
 
 # name, default, description
 ARGUMENTS = (
-    ("model", "", "canonical model (.onnx) or engine: a path, or the name of a file in the package's share/engines"),
+    ("model", "", "canonical model (.onnx) or engine: a path, a file in share/engines, or a fetched model's name"),
     ("engine", "", "another word for model"),
     ("camera_topic", "", "image topic of the camera named `camera`; several are set up in params_file"),
     ("transport", "", "raw, or compressed to subscribe to CAMERA_TOPIC/compressed; for the same camera"),

@@ -64,8 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     width, height = size_of(arguments.size)
+    from ..sources.share import find_model
     from .bench_frames import frames
 
+    arguments.model = find_model(str(arguments.model))
     pictures = frames(arguments.input, width, height, arguments.encoding)
     result = _measured(arguments, pictures)
     if arguments.json == "-":

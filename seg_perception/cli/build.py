@@ -60,10 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise BackendUnavailable(
             f"`build` needs the Python packages onnx and onnxruntime ({error}): pip install onnx onnxruntime"
         ) from error
+    from ..sources.share import find_model
+
     settings = settings_of(arguments)
     # At once also where nobody sits at a terminal: a build may take long.
     report = partial(print, flush=True)
-    built = build_engine(arguments.source, arguments.output, settings, report, arguments.rebuild)
+    built = build_engine(find_model(str(arguments.source)), arguments.output, settings, report, arguments.rebuild)
     manifest = built.manifest
     size = f"{manifest.engine_bytes / 1e6:.1f} MB"
     if built.reused:

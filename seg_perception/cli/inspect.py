@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the description of an engine or a canonical model, or what a raw export is and needs."""
+    from ..sources.share import find_model
+
+    arguments.model = find_model(str(arguments.model))
     if arguments.model.is_dir():
         raise ConfigurationError(f"{arguments.model}: is a folder; expected a model file (ONNX) or an engine")
     engine = engine_of(arguments.model)

@@ -15,6 +15,8 @@ from ..text import message_text
 # A command is a module with HELP, add_arguments(parser) and run(arguments) -> exit code. Commands import what they
 # need when they run, so that --help needs none of it.
 COMMANDS = {
+    "models": "seg_perception.cli.models",
+    "fetch": "seg_perception.cli.fetch",
     "prepare": "seg_perception.cli.prepare",
     "quantize": "seg_perception.cli.quantize",
     "build": "seg_perception.cli.build",

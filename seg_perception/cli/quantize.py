@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         ) from error
     from ..files import writable_folder, write_atomically
     from ..metrics.agreement import AgreementBudget
+    from ..sources.share import find_model
     from ..toolchain.export import load_model
 
     options = QuantizeOptions(
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.int8_share,
         arguments.force,
     )
+    arguments.model = find_model(str(arguments.model))
     model, _ = load_model(arguments.model)
     if arguments.output.exists() and arguments.output.samefile(arguments.model):
         raise ConfigurationError(f"{arguments.output}: this is the source itself; choose another name for the result")

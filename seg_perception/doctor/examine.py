@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import SegPerceptionError
 from .cameras import check_cameras
@@ -45,9 +46,7 @@ def examine(patient: Patient, progress: Callable[[str], None]) -> list[Finding]:
         progress: told what begins, for people who wait.
     """
     settings, around = patient.settings, patient.around
-    from ..sources.share import find_model
-
-    path = find_model(settings.model)
+    path, model_problem = _model_path(settings.model)
     flavour = flavour_of(path)
     progress("importing packages")
     answers = ask_packages(around)
@@ -66,11 +65,23 @@ def examine(patient: Patient, progress: Callable[[str], None]) -> list[Finding]:
     findings += check_machine(around)
     findings += check_gpu(ask_gpu_packages(around), flavour)
     progress("opening the model")
-    if settings.model:
+    if model_problem:
+        findings.append(Finding("model", "model", Level.FAIL, model_problem))
+    elif settings.model:
         findings += ask_model(around, path, settings.backend, settings.classes)
     else:
         findings.append(Finding("model", "model", Level.SKIPPED, "none is named", "name one with --model"))
     return findings + check_cameras(graph, problem, settings.topics, settings.use_sim_time)
+
+
+def _model_path(model: str) -> tuple[Path, str]:
+    """The file of the model, and why there is none."""
+    from ..sources.share import find_model
+
+    try:
+        return find_model(model), ""
+    except SegPerceptionError as error:
+        return Path(model), str(error)
 
 
 def _looked(patient: Patient) -> tuple[Graph | None, str]:

@@ -117,7 +117,7 @@ def open_backend(path: Path, backend: str = "", options: RunOptions | None = Non
     """Open a canonical model or an engine as a `Backend`; see `backend.registry.open_model` for the errors.
 
     Args:
-        path: of its file, or the name of a file in the package's share/engines.
+        path: of its file, or what else `find_model` takes.
         backend: its name; empty for the one that goes with the file's suffix.
         options: how it runs.
     """

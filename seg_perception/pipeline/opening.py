@@ -17,7 +17,7 @@ class ModelChoice:
     """Which model, and how it runs.
 
     Attributes:
-        model: a path, or the name of a file of the package's share/engines.
+        model: a path, the name of a file of the package's share/engines, or a name of the catalogue.
         backend: its name; empty for the one that goes with the file's suffix.
         device: the backend's name of the device; empty for its default.
         threads: of the CPU; 0 lets the backend choose.

@@ -77,8 +77,8 @@ SCHEME = (
         "model",
         DEFAULT_MODEL,
         RELOAD,
-        "canonical model (.onnx): a path, or the name of a file in the package's share/engines; the default is one to "
-        "start with, not to drive with",
+        "canonical model (.onnx): a path, the name of a file in the package's share/engines, or a name of "
+        "`seg_perception models`; the default is one to start with, not to drive with",
     ),
     ParameterSpec("device", "", RELOAD, "the backend's name of the device (CPU, GPU, NPU; cuda); '' for its default"),
     ParameterSpec("backend", "", RELOAD, "openvino, onnxruntime or tensorrt; '' chooses by the model's file suffix"),

@@ -33,16 +33,22 @@ def share_directory() -> Path:
 
 
 def find_model(model: str) -> Path:
-    """The file that a model's name stands for: a path, or a file of the package's share/engines.
+    """Return the file that a model's name stands for: a path, a file of share/engines, or a name of the catalogue.
 
     Raises:
-        ConfigurationError: it begins with `~` and the name of nobody.
+        ConfigurationError: it begins with `~` and the name of nobody; or it is a name of the catalogue, and the model
+            was not fetched.
     """
     path = user_path(model)
-    if path.is_absolute() or is_there(path):
+    if path.is_absolute():
         return path
-    shared = share_directory() / "engines" / model
-    return shared if is_there(shared) else path
+    for candidate in (path, share_directory() / "engines" / model):
+        # A folder that happens to have a model's name is not that model.
+        if is_there(candidate) and not candidate.is_dir():
+            return candidate
+    from .catalogue import model_by_name
+
+    return model_by_name(model) or path
 
 
 def user_path(text: str) -> Path:

@@ -124,6 +124,21 @@ def test_without_a_model_it_takes_the_one_to_start_with(start_node: Callable[...
     wait_for(lambda: node.values("model").get("family") == "street-nano", "diagnostics of the model")
 
 
+def test_a_model_by_name_is_the_fetched_one_and_the_node_never_fetches(
+    start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEG_PERCEPTION_HOME", str(tmp_path))
+    node = start_node("named", model="rfdetr-seg-nano", **{"cameras.camera.topic": "/named_image"})
+    assert not node.change("configure")
+    node.wait_log("seg_perception fetch rfdetr-seg-nano")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "models").mkdir()
+    shutil.copy(model, tmp_path / "models" / "rfdetr-seg-nano.onnx")
+    assert node.change("configure")
+    assert node.change("activate")
+    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+
+
 def test_a_model_that_cannot_be_used_is_refused_and_another_one_works(
     start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path
 ) -> None:

@@ -13,8 +13,9 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or so
 from seg_perception.ros.parameters import SCHEME, Settings, camera_parameters
 
 CONFIG = Path(__file__).parents[2] / "config"
-# That for diagnostic_aggregator is held against the node's diagnostics in test/integration/test_launch.py.
-FILES = sorted(set(CONFIG.glob("*.yaml")) - {CONFIG / "diagnostics_aggregator.yaml"})
+# That for diagnostic_aggregator is held against the node's diagnostics in test/integration/test_launch.py, and the
+# catalogue of models against the toolchain in test_catalogue.py.
+FILES = sorted(set(CONFIG.glob("*.yaml")) - {CONFIG / "diagnostics_aggregator.yaml", CONFIG / "models.yaml"})
 
 
 def parameters(file: Path) -> dict[str, Any]:

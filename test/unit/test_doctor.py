@@ -498,6 +498,15 @@ def test_nothing_at_all_is_a_report_and_not_a_crash(tmp_path: Path) -> None:
         assert finding.advice or finding.level is not Level.FAIL or finding.group == "model"
 
 
+def test_a_model_by_name_that_was_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEG_PERCEPTION_HOME", str(tmp_path))
+    bare = Surroundings(tmp_path, {"PATH": ""}, lambda command: ABSENT)
+    patient = Patient(NodeSettings(model="rfdetr-seg-nano"), bare, lambda topics: pytest.fail("nobody asks"))
+    told = [finding for finding in examine(patient, lambda step: None) if finding.group == "model"]
+    assert [finding.level for finding in told] == [Level.FAIL]
+    assert "seg_perception fetch rfdetr-seg-nano" in told[0].found
+
+
 def test_wrong_usage_ends_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--params", "/no/such.yaml"]) == 1
     assert "/no/such.yaml" in capsys.readouterr().err

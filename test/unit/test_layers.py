@@ -21,7 +21,7 @@ PACKAGE = "seg_perception"
 LAYERS = (
     ("cli", "ros"),
     ("fleet",),
-    ("toolchain", "replay", "label", "streetworld", "doctor"),
+    ("toolchain", "replay", "label", "streetworld", "doctor", "models"),
     ("report",),
     ("evaluation",),
     ("pipeline",),
@@ -50,6 +50,8 @@ HOMES = {
     "mcap": {"sources", "replay"},
     "pycocotools": {"metrics"},
     "ray": {"fleet"},
+    "requests": {"models"},
+    "urllib3": {"models"},
 }
 
 
@@ -211,6 +213,8 @@ def test_the_contract_layer_has_no_cycle():
     ("cli/made_up.py", "from ..ros.main import main", upward),
     ("ros/made_up.py", "from ..cli.main import main", upward),
     ("toolchain/made_up.py", "from ..replay import run", upward),
+    ("models/made_up.py", "from ..toolchain.prepare import prepare", upward),
+    ("ros/made_up.py", "import requests", stray),
     ("evaluation/made_up.py", "from ..toolchain.prepare import prepare", upward),
     ("toolchain/families/made_up.py", "from ...ros import node", upward),
     ("frame.py", "from .sources.encodings import view", upward),

@@ -1,0 +1,1 @@
+"""Models by name: what brings the files of the catalogue to this machine."""
