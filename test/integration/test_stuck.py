@@ -180,8 +180,7 @@ def test_a_stuck_model_that_ends_after_a_failed_reload_goes_on(
     assert "stuck" in text(node)
     (tmp_path / "worker").unlink()
     node.process(image_message(street().picture, "rgb8"), results)
-    # The frame that was given up is told.
-    assert node.count("dropped_failure") == 1
+    wait_for(lambda: node.values().get("dropped_failure") == "1", "the frame that was given up is told")
     node.set(model="missing.onnx")
     assert not node.reload().success
     wait_for(lambda: "missing.onnx" in text(node) and "stuck" not in text(node), "nothing is stuck any more")
