@@ -337,7 +337,7 @@ def _kill_points(total: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["drives", "equal names"])
-@pytest.mark.parametrize("count", [6, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [6, pytest.param(150, marks=pytest.mark.long)])
 def test_a_run_that_is_killed_anywhere_and_resumed_gives_the_same_bytes(
     tmp_path: Path, bag: Path, equal_names: list[Path], kind: str, count: int
 ):
