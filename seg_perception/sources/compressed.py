@@ -45,7 +45,7 @@ def read_header(data: memoryview, remedy: str = CAMERA_REMEDY, max_pixels: int =
     """
     start = bytes(data[:_START_BYTES])
     if start.startswith(JPEG_START):
-        header = read_jpeg(data, remedy)
+        header = read_jpeg(data, remedy, max_pixels)
     elif start.startswith(PNG_START):
         header = read_png(data, remedy)
     elif is_tiff(start):

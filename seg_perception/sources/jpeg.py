@@ -73,8 +73,13 @@ class _Scan(NamedTuple):
     interval: int
 
 
-def read_jpeg(data: memoryview, remedy: str) -> ImageHeader:
+def read_jpeg(data: memoryview, remedy: str, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Read the header, count the scans and look for the end.
+
+    Args:
+        data: the bytes of the image.
+        remedy: what to do about an image that cannot be used, for the message.
+        max_pixels: most pixels that it may have, which bounds the scans, too.
 
     Raises:
         FrameError: kind `compressed`, it is damaged, truncated, or has too many scans.
@@ -93,16 +98,16 @@ def read_jpeg(data: memoryview, remedy: str) -> ImageHeader:
         segments.width * segments.height <= _PIXELS_PER_BYTE * len(data), ended, _variant(segments), tuple(warnings),
     )  # fmt: skip
     # Where few places look like the start of a scan, the scans need not be told from what follows the image.
-    most = most_scans(header.pixels)
+    most = most_scans(header.pixels, max_pixels)
     likely = sum(1 for _ in islice(_START_OF_SCAN.finditer(data, segments.scan), most + 1))
     if likely > most and sum(1 for _ in _scans(data, segments, remedy)) > most:
         raise damaged(f"a JPEG of more than {most} scans, which no camera writes", remedy)
     return header
 
 
-def most_scans(pixels: int) -> int:
-    """Return how many scans a JPEG of so many pixels may have."""
-    return max(_USUAL_SCANS, min(MAX_SCANS, _USUAL_SCANS * MAX_PIXELS // max(1, pixels)))
+def most_scans(pixels: int, max_pixels: int = MAX_PIXELS) -> int:
+    """Return how many scans a JPEG of so many pixels may have: together no more than a usual one of `max_pixels`."""
+    return max(_USUAL_SCANS, min(MAX_SCANS, _USUAL_SCANS * max_pixels // max(1, pixels)))
 
 
 def may_be_complete(data: memoryview, remedy: str) -> bool:

@@ -340,3 +340,11 @@ def test_a_png_whose_text_is_damaged_is_decoded() -> None:
     text = bytearray(png_chunk(b"tEXt", b"a\0text"))
     text[-1] ^= 1
     assert to_bgr(decode_compressed(png(8, 8, between=bytes(text)))).shape == (8, 8, 3)
+
+
+def test_the_limit_of_a_camera_bounds_the_scans_too() -> None:
+    """A usual number of scans at its full size, more for smaller images."""
+    scans = jpeg_of_scans(1024, 20)
+    assert read_header(memoryview(scans), max_pixels=2048 * 2048).format == "JPEG"
+    with pytest.raises(FrameError, match="more than 12 scans"):
+        read_header(memoryview(scans), max_pixels=1024 * 1024)
