@@ -39,7 +39,7 @@ def external_files(path: Path) -> tuple[Path, ...]:
     """
     try:
         with path.open("rb") as file:
-            _refuse_other_formats(path, file.read(16))
+            _refuse_other_formats(path, file.read(64))
             # Mapped: the weights in the file itself are not read.
             places = list(_places(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))))
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import tracemalloc
+import zlib
 from dataclasses import replace
 
 import cv2
@@ -322,7 +323,8 @@ def test_orientation_is_applied_only_on_request():
 def claim_size(data: bytes, width: int, height: int) -> bytes:
     """A JPEG or PNG whose header claims another size."""
     if data.startswith(b"\x89PNG"):
-        return data[:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + data[24:]
+        header = data[12:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + data[24:29]
+        return data[:12] + header + zlib.crc32(header).to_bytes(4, "big") + data[33:]
     at = data.index(b"\xff\xc0") + 5
     return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
 
