@@ -105,12 +105,12 @@ class FrameMessages:
     @cached_property
     def _overlay(self) -> NDArray[np.uint8]:
         figures = self._figures() if self._figures and self._style.figures else None
-        picture, (height, width) = to_bgr(self._segmentation.frame), self._segmentation.instance_map.pixels.shape
-        if picture.shape[:2] != (height, width):
-            smaller = height * width < picture.shape[0] * picture.shape[1]
+        image, (height, width) = to_bgr(self._segmentation.frame), self._segmentation.instance_map.pixels.shape
+        if image.shape[:2] != (height, width):
+            smaller = height * width < image.shape[0] * image.shape[1]
             interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-            picture = cv2.resize(picture, (width, height), interpolation=interpolation).view(np.uint8)
-        return draw_overlay(picture, self._segmentation, self._class_names, self._style, figures)
+            image = cv2.resize(image, (width, height), interpolation=interpolation).view(np.uint8)
+        return draw_overlay(image, self._segmentation, self._class_names, self._style, figures)
 
     def _overlay_compressed(self) -> bytes:
         encoded, jpeg = cv2.imencode(".jpg", self._overlay, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])

@@ -29,11 +29,7 @@ _Callback = Callable[..., Any]
 
 
 class Guard:
-    """Counts and logs the errors of callbacks.
-
-    Attributes:
-        running: whether the process is to go on; after a signal, errors are the signal's and are no news.
-    """
+    """Counts and logs the errors of callbacks; after a signal they are the signal's, and no news."""
 
     def __init__(self, node: LifecycleNode) -> None:
         """Guard the callbacks of a node."""

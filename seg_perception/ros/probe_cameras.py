@@ -27,7 +27,7 @@ from ..messages.topics import info_beside
 from ..sources.serialized import frame_from_compressed_image, frame_from_image
 from .camera import GapCounter
 from .convert import through_cv_bridge
-from .graph import known_or
+from .graph import count_publishers, known_or, publishers
 
 # Processes announce themselves when they start, and every three seconds; when nothing new was heard for longer, all
 # are known. Where they never cease to come, this is enough.
@@ -68,7 +68,7 @@ def look(topics: Sequence[str], seconds: float) -> Graph:
             break
         known_or(None, lambda: executor.spin_once(timeout_sec=0.1))
     streams = [_stream(node, topic, known, meters.get(topic), clock) for topic in wanted]
-    clocks = known_or(0, lambda: node.count_publishers("/clock"))
+    clocks = count_publishers(node, "/clock") or 0
     unmeasured = () if topics else tuple(images[_MOST_TOPICS:])
     return Graph(
         get_rmw_implementation_identifier(), known, clocks, tuple(streams), seconds, tuple(sorted(refused)), unmeasured
@@ -94,7 +94,7 @@ class _Meter:
         self.arrivals: list[float] = []
         self.ages: list[float] = []
         self.latest = b""
-        self._gaps = GapCounter(lambda: known_or(0, lambda: node.count_publishers(topic)))
+        self._gaps = GapCounter(lambda: count_publishers(node, topic))
         node.create_subscription(
             CompressedImage if self.compressed else Image,
             topic,
@@ -157,7 +157,7 @@ def _discovered(
 def topic_types(node: Node) -> tuple[dict[str, tuple[str, ...]], set[str]]:
     """Return the types of every topic that has a publisher, and the names that rclpy refuses to count publishers of."""
     names_and_types = known_or([], node.get_topic_names_and_types)
-    counts = {name: known_or(None, partial(node.count_publishers, name)) for name, _ in names_and_types}
+    counts = {name: count_publishers(node, name) for name, _ in names_and_types}
     known = {name: tuple(kinds) for name, kinds in names_and_types if counts[name]}
     return known, {name for name, count in counts.items() if count is None}
 
@@ -182,10 +182,9 @@ def _stream(
     node: Node, topic: str, known: Mapping[str, Sequence[str]], meter: _Meter | None, clock: _SimulatedTime
 ) -> Stream:
     kind = _image_kind(known, topic) or next(iter(known.get(topic, ())), "")
-    infos = known_or(None, lambda: node.get_publishers_info_by_topic(topic))
-    publishers = tuple(map(_publisher, infos or ()))
-    beside = known_or(0, lambda: node.count_publishers(info_beside(topic)))
-    stream = Stream(topic, kind, publishers, beside, unknown=infos is None)
+    infos = publishers(node, topic)
+    beside = count_publishers(node, info_beside(topic)) or 0
+    stream = Stream(topic, kind, tuple(map(_publisher, infos or ())), beside, unknown=infos is None)
     if meter is None or not meter.arrivals:
         return stream
     stream = replace(stream, frames=len(meter.arrivals), missed=meter.missed, hz=meter.hz, size=len(meter.latest))
