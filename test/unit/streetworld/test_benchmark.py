@@ -1,4 +1,4 @@
-"""The exam gives full marks for what was found, and none for what was not."""
+"""The benchmark of a model gives full marks for what was found, and none for what was not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seg_perception.metrics.masks import encode_rle
 from seg_perception.pipeline.host import open_backend
 from seg_perception.pipeline.segmenter import Segmenter
 from seg_perception.sources.class_tables import resolve_class_table
-from seg_perception.streetworld.exam import examine
+from training.evaluate import benchmark
 from seg_perception.streetworld.truth import CLASS_NAMES
 
 # The classes of the colour model, as the street world calls them.
@@ -65,7 +65,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[GroupPrecision]:
     model = save_canonical_colour_model(folder / "model.onnx")
     with closing(open_backend(model, "", RunOptions(threads=1))) as backend:
         classes = resolve_class_table("auto", backend.spec.class_names)
-        return examine(Segmenter(backend, classes), classes, data)
+        return benchmark(Segmenter(backend, classes), classes, data)
 
 
 def one(results: list[GroupPrecision], name: str, kind: str = "mask") -> GroupPrecision:
