@@ -45,7 +45,7 @@ test-cuda: ## Test what talks to CUDA, test/gpu too, on an emulated driver, in .
 
 test-fleet: ## Test many bags at once on Ray, in .venv-fleet
 	@$(PYTHON) -m tools.side fleet --venv .venv-fleet --python $(PYTHON)
-	@.venv-fleet/bin/python -m pytest -ra test/unit/test_fleet.py test/unit/test_fleet_ray.py $(ARGS)
+	@.venv-fleet/bin/python -m pytest -ra test/unit/offboard/fleet $(ARGS)
 
 gpu-check: setup ## On a machine with an NVIDIA GPU: test and measure there; writes docs/gpu-results.md
 	@$(PY) -m pytest -ra test/gpu $(ARGS)

@@ -48,7 +48,7 @@ setup(
     maintainer_email="seg-perception@users.noreply.github.com",
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["py.typed", "*.schema.json", "backend/cuda/kernels/*.cu*"]},
+    package_data={PACKAGE: ["py.typed", "core/*.schema.json", "onboard/backend/tensorrt/cuda/kernels/*.cu*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
@@ -83,7 +83,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            f"segmenter = {PACKAGE}.ros.main:main",
+            f"segmenter = {PACKAGE}.onboard.ros.main:main",
             f"{PACKAGE} = {PACKAGE}.cli.main:main",
         ],
     },

@@ -22,18 +22,18 @@ import onnx
 from tqdm import tqdm
 
 from bench.table import show
-from seg_perception.classes import ROAD_GROUPS, ClassTable
-from seg_perception.evaluation.coco import CocoSet
-from seg_perception.evaluation.collect import CollectedFrame, coco_results, collect
-from seg_perception.metrics.agreement import Agreement, compare
-from seg_perception.metrics.average_precision import MatchedResults, match_results, paired_bootstrap
-from seg_perception.pipeline.host import HostBackend
-from seg_perception.pipeline.segmenter import Segmenter
-from seg_perception.sources.class_tables import resolve_class_table
-from seg_perception.toolchain.export import spec_of
-from seg_perception.toolchain.precision.cost import precision_summary
-from seg_perception.toolchain.precision.emulate import emulated
-from seg_perception.toolchain.quantize.emulation import ExactRunner
+from seg_perception.core.class_tables import resolve_class_table
+from seg_perception.core.classes import ROAD_GROUPS, ClassTable
+from seg_perception.offboard.evaluation.coco import CocoSet
+from seg_perception.offboard.evaluation.collect import CollectedFrame, coco_results, collect
+from seg_perception.offboard.metrics.agreement import Agreement, compare
+from seg_perception.offboard.metrics.average_precision import MatchedResults, match_results, paired_bootstrap
+from seg_perception.offboard.toolchain.export import spec_of
+from seg_perception.offboard.toolchain.precision.cost import precision_summary
+from seg_perception.offboard.toolchain.precision.emulate import emulated
+from seg_perception.offboard.toolchain.quantize.emulation import ExactRunner
+from seg_perception.onboard.backend.host.backend import HostBackend
+from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 HALVES = ("tune", "report")
 KINDS = ("box", "mask")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from demo.model import canonical
 from demo.pictures import spread
-from seg_perception.errors import SegPerceptionError
+from seg_perception.core.errors import SegPerceptionError
 
 THREADS = 2
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

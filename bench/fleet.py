@@ -25,12 +25,12 @@ from time import perf_counter, process_time
 from typing import Any, ClassVar
 
 from bench.table import show
-from seg_perception.fleet.driver import Engine
-from seg_perception.fleet.fleet import plan, run_fleet
-from seg_perception.fleet.local_engine import LocalEngine
-from seg_perception.fleet.ray_engine import RayEngine
-from seg_perception.fleet.results import SUMMARY
-from seg_perception.fleet.work import Result, Task, Tell, Work, Worker
+from seg_perception.offboard.fleet.driver import Engine
+from seg_perception.offboard.fleet.fleet import plan, run_fleet
+from seg_perception.offboard.fleet.local_engine import LocalEngine
+from seg_perception.offboard.fleet.ray_engine import RayEngine
+from seg_perception.offboard.fleet.results import SUMMARY
+from seg_perception.offboard.fleet.work import Result, Task, Tell, Work, Worker
 
 ROOT = Path(__file__).parents[1]
 FRAMES = 40

@@ -33,12 +33,12 @@ from bench.gpu_cases import (
     paint_cases,
 )
 from bench.stand_in import CopyingEngine, Queue, convolutions, copy_by_driver
-from seg_perception.backend.cuda.backend import CudaBackend
-from seg_perception.backend.cuda.device import Device
-from seg_perception.backend.cuda.profile import Ruler
-from seg_perception.backend.cuda_driver import driver_version
 from seg_perception.cli.bench import measure_gpu, report
-from seg_perception.errors import SegPerceptionError
+from seg_perception.core.errors import SegPerceptionError
+from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
+from seg_perception.onboard.backend.tensorrt.cuda.device import Device
+from seg_perception.onboard.backend.tensorrt.cuda.profile import Ruler
+from seg_perception.onboard.backend.tensorrt.driver import driver_version
 
 COMMAND = "python -m bench gpu"
 MIB = 1 << 20
@@ -104,7 +104,7 @@ def section(rounds: int) -> str:
         BackendUnavailable: there is no GPU, or something that it needs is absent.
         DeviceError: the GPU failed.
     """
-    from seg_perception.backend.cuda.pycuda_device import PycudaDevice
+    from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 
     device = PycudaDevice()
     facts = _facts()

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.paint import blobs
-from seg_perception.backend.cuda.device import CaptureFailed, Device
-from seg_perception.backend.cuda.letterbox import describe, launch_letterbox
-from seg_perception.backend.cuda.paint import MapKernels
-from seg_perception.backend.cuda.profile import Ruler, letterbox_bytes, paint_bytes
-from seg_perception.backend.cuda.records import CAMERA
-from seg_perception.backend.cuda.slot import ALL, Work
-from seg_perception.contract import ModelSpec
-from seg_perception.frame import ENCODINGS, Frame
-from seg_perception.geometry import ResizeGeometry, ResizeSpec
-from seg_perception.pipeline.letterbox import letterbox
-from seg_perception.pipeline.paint import paint
-from seg_perception.sources.encodings import view
+from seg_perception.core.contract import ModelSpec
+from seg_perception.core.encodings.raw import view
+from seg_perception.core.frame import ENCODINGS, Frame
+from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
+from seg_perception.onboard.backend.host.letterbox import letterbox
+from seg_perception.onboard.backend.host.paint import paint
+from seg_perception.onboard.backend.tensorrt.cuda.device import CaptureFailed, Device
+from seg_perception.onboard.backend.tensorrt.cuda.letterbox import describe, launch_letterbox
+from seg_perception.onboard.backend.tensorrt.cuda.paint import MapKernels
+from seg_perception.onboard.backend.tensorrt.cuda.profile import Ruler, letterbox_bytes, paint_bytes
+from seg_perception.onboard.backend.tensorrt.cuda.records import CAMERA
+from seg_perception.onboard.backend.tensorrt.cuda.slot import ALL, Work
 
 NETWORK, GRID, ROWS, CLASSES = 640, 160, 100, 80
 HD, UHD = (1920, 1080), (3840, 2160)

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from bench.data import default_model
 from bench.table import show
-from seg_perception.errors import SegPerceptionError
-from seg_perception.toolchain.export import load_export
-from seg_perception.toolchain.prepare import prepare
+from seg_perception.core.errors import SegPerceptionError
+from seg_perception.offboard.toolchain.export import load_export
+from seg_perception.offboard.toolchain.prepare import prepare
 
 Run = Callable[[], object]
 

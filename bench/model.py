@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from bench.data import THREADS, arguments, street_pictures
 from bench.table import interleaved, show
-from seg_perception.backend.base import Runner, RunOptions
-from seg_perception.backend.registry import backend_names, open_model
-from seg_perception.frame import Frame
-from seg_perception.instances import Segmentation
-from seg_perception.messages.images import write_image
-from seg_perception.pipeline.host import HostBackend
-from seg_perception.pipeline.outputs import ALWAYS, FrameMessages
-from seg_perception.pipeline.segmenter import Segmenter
-from seg_perception.sources.class_tables import resolve_class_table
-from seg_perception.sources.serialized import frame_from_image
+from seg_perception.core.class_tables import resolve_class_table
+from seg_perception.core.frame import Frame
+from seg_perception.core.instances import Segmentation
+from seg_perception.core.messages.images import write_image
+from seg_perception.core.messages.serialized import frame_from_image
+from seg_perception.onboard.backend.base import Runner, RunOptions
+from seg_perception.onboard.backend.host.backend import HostBackend
+from seg_perception.onboard.backend.registry import backend_names, open_model
+from seg_perception.onboard.pipeline.outputs import ALWAYS, FrameMessages
+from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 ROUNDS = 41
 MOST_INSTANCES = 10

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.table import interleaved, show
-from seg_perception.geometry import ResizeGeometry, ResizeSpec
-from seg_perception.pipeline.paint import paint
+from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
+from seg_perception.onboard.backend.host.paint import paint
 
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
 COUNTS = (1, 10, 50, 100)

@@ -23,20 +23,20 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from bench.data import THREADS
 from bench.table import show
-from seg_perception.backend.base import Runner, RunOptions
-from seg_perception.backend.registry import open_model
-from seg_perception.frame import Frame
-from seg_perception.messages.images import COMPRESSED_IMAGE, IMAGE, write_compressed_image, write_image
-from seg_perception.pipeline.opening import ModelChoice
-from seg_perception.pipeline.options import SegmenterOptions
-from seg_perception.pipeline.segmenter import Segmenter
-from seg_perception.pipeline.track import TrackerOptions
-from seg_perception.replay.job import ReplayJob, run_job
-from seg_perception.replay.side_by_side import SideBySide, open_side_by_side
-from seg_perception.sources.bag_types import message_store
-from seg_perception.sources.encodings import to_bgr
-from seg_perception.sources.share import find_model
-from seg_perception.streetworld.world import StreetWorld, WorldOptions
+from seg_perception.core.encodings.raw import to_bgr
+from seg_perception.core.frame import Frame
+from seg_perception.core.messages.images import COMPRESSED_IMAGE, IMAGE, write_compressed_image, write_image
+from seg_perception.core.share import find_model
+from seg_perception.offboard.data.bags.types import message_store
+from seg_perception.offboard.replay.job import ReplayJob, run_job
+from seg_perception.offboard.replay.side_by_side import SideBySide, open_side_by_side
+from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
+from seg_perception.onboard.backend.base import Runner, RunOptions
+from seg_perception.onboard.backend.registry import open_model
+from seg_perception.onboard.pipeline.opening import ModelChoice
+from seg_perception.onboard.pipeline.options import SegmenterOptions
+from seg_perception.onboard.pipeline.segmenter import Segmenter
+from seg_perception.onboard.pipeline.track import TrackerOptions
 
 FRAMES = 40
 # Long enough that beginning and end weigh little.

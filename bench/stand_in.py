@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.backend.cuda.device import Device
+from seg_perception.onboard.backend.tensorrt.cuda.device import Device
 
 # Queues a copy on the device: target, source, bytes, and the handle of a stream.
 Copy = Callable[[int, int, int, int], None]

@@ -26,21 +26,21 @@ from tqdm import tqdm
 from bench.data import INPUTS, default_model
 from bench.table import show
 from demo.model import MODEL, canonical
-from seg_perception.classes import ROAD_GROUPS
-from seg_perception.evaluation.tracking import TrackedFrame, TrackingScores, tracked_frame, tracking_scores
-from seg_perception.instances import Instances
-from seg_perception.metrics.boxes import box_iou
-from seg_perception.pipeline import track
-from seg_perception.pipeline.host import open_backend
-from seg_perception.pipeline.options import SegmenterOptions
-from seg_perception.pipeline.segmenter import Segmenter
-from seg_perception.pipeline.select import SelectOptions
-from seg_perception.pipeline.track import Tracker, TrackerOptions
-from seg_perception.pipeline.tracking import likeness, motion
-from seg_perception.sources.class_tables import resolve_class_table
-from seg_perception.sources.published import PublishedFrame
-from seg_perception.sources.video import VideoFile
-from seg_perception.streetworld.world import StreetWorld, WorldOptions
+from seg_perception.core.boxes import box_iou
+from seg_perception.core.class_tables import resolve_class_table
+from seg_perception.core.classes import ROAD_GROUPS
+from seg_perception.core.instances import Instances
+from seg_perception.offboard.data.published import PublishedFrame
+from seg_perception.offboard.data.video import VideoFile
+from seg_perception.offboard.evaluation.tracking import TrackedFrame, TrackingScores, tracked_frame, tracking_scores
+from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
+from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.host.select import SelectOptions
+from seg_perception.onboard.pipeline import track
+from seg_perception.onboard.pipeline.options import SegmenterOptions
+from seg_perception.onboard.pipeline.segmenter import Segmenter
+from seg_perception.onboard.pipeline.track import Tracker, TrackerOptions
+from seg_perception.onboard.pipeline.tracking import likeness, motion
 
 RATE = 10
 THRESHOLDS = (0.25, 0.4)

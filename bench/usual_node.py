@@ -27,8 +27,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
-from seg_perception.backend.base import Runner, RunOptions
-from seg_perception.backend.registry import open_model
+from seg_perception.onboard.backend.base import Runner, RunOptions
+from seg_perception.onboard.backend.registry import open_model
 
 NAME = "usual_segmenter"
 # As many masks as the default model finds instances at most; they leave at once.

@@ -54,7 +54,7 @@ class Design:
 
 
 DESIGNS = (
-    Design("node", "seg_perception.ros.main", NODE, "instance_map", ("autostart:=true",)),
+    Design("node", "seg_perception.onboard.ros.main", NODE, "instance_map", ("autostart:=true",)),
     Design("usual", "bench.usual_node", USUAL, "masks"),
     Design("usual, queue of 1", "bench.usual_node", USUAL, "masks", ("queue:=1",)),
 )
@@ -389,7 +389,7 @@ def _drive(folder: Path) -> Path:
     """Pictures that the default model was made for, of scenes it was not trained on."""
     from demo.street import DESIGNS as ACTORS
     from demo.street import make_bag
-    from seg_perception.streetworld.world import WorldOptions
+    from seg_perception.offboard.streetworld.world import WorldOptions
 
     return make_bag(folder, WorldOptions(PICTURES, SEED, *SIZE, scene_frames=SCENE, designs=ACTORS))
 

@@ -15,9 +15,9 @@ from demo.report import instances_text, session_text, truth_text
 from demo.session import Report, run
 from demo.street import DESIGNS, DRIVE_FRAMES, SEED, drive, has_truth, make_bag
 from seg_perception.cli.streetworld import size_of
-from seg_perception.errors import SegPerceptionError
-from seg_perception.sources.images import open_source
-from seg_perception.streetworld.world import WorldOptions
+from seg_perception.core.errors import SegPerceptionError
+from seg_perception.offboard.data.images import open_source
+from seg_perception.offboard.streetworld.world import WorldOptions
 
 
 def main() -> int:

@@ -25,9 +25,9 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
 from demo.pictures import schedule
-from seg_perception.errors import SegPerceptionError
-from seg_perception.sources.bag_reader import Bag
-from seg_perception.streetworld import bag
+from seg_perception.core.errors import SegPerceptionError
+from seg_perception.offboard.data.bags.reader import Bag
+from seg_perception.offboard.streetworld import bag
 
 FRAME_ID = "camera_optical_frame"
 # A serialised message begins with four bytes of encapsulation, then the header's stamp: int32 s, uint32 ns.

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.street import RULE, Drive
-from seg_perception.classes import NO_GROUP, ROAD_GROUPS
-from seg_perception.frame import Frame
-from seg_perception.sources.bags import BagImages
-from seg_perception.sources.encodings import to_bgr
-from seg_perception.sources.published import PublishedFrame
-from seg_perception.streetworld.bag import IMAGE
+from seg_perception.core.classes import NO_GROUP, ROAD_GROUPS
+from seg_perception.core.encodings.raw import to_bgr
+from seg_perception.core.frame import Frame
+from seg_perception.offboard.data.bags.source import BagImages
+from seg_perception.offboard.data.published import PublishedFrame
+from seg_perception.offboard.streetworld.bag import IMAGE
 
 _ON_SHEET = 8
 # Blue, green, red of each road group, as in docs/streetworld.md.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from seg_perception.errors import NotCanonicalError
+from seg_perception.core.errors import NotCanonicalError
 
 MODEL = Path(__file__).resolve().parents[1] / "engines" / "street-nano.onnx"
 
@@ -16,9 +16,9 @@ def canonical(model: Path, folder: Path) -> Path:
     Raises:
         ModelError: the model is missing or cannot be prepared.
     """
-    from seg_perception.backend.registry import open_model
-    from seg_perception.sources.share import find_model
-    from seg_perception.toolchain.prepare import prepare
+    from seg_perception.core.share import find_model
+    from seg_perception.offboard.toolchain.prepare import prepare
+    from seg_perception.onboard.backend.registry import open_model
 
     model = find_model(str(model))
     try:

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.errors import SourceError
-from seg_perception.sources.encodings import to_bgr
-from seg_perception.sources.images import open_source
+from seg_perception.core.encodings.raw import to_bgr
+from seg_perception.core.errors import SourceError
+from seg_perception.offboard.data.images import open_source
 
 # Of a video that does not say how long it is, so many frames from the beginning are looked at.
 _UNKNOWN_LENGTH = 300

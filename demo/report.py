@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from demo.session import Report
 from demo.street import LOWEST_SCORE, RULE
-from seg_perception.classes import ROAD_GROUPS
-from seg_perception.evaluation.published import Alignment, IdAgreement, PublishedComparison
-from seg_perception.metrics.agreement import Agreement
+from seg_perception.core.classes import ROAD_GROUPS
+from seg_perception.offboard.evaluation.published import Alignment, IdAgreement, PublishedComparison
+from seg_perception.offboard.metrics.agreement import Agreement
 
 
 def session_text(report: Report) -> str:

@@ -120,7 +120,7 @@ def run(
     values = environment(profile)
     settings = {"model": str(model), "autostart": True, **(parameters or {})}
     arguments = [item for key, value in settings.items() for item in ("-p", f"{key}:={_yaml(value)}")]
-    node_command = [sys.executable, "-m", "seg_perception.ros.main", "--ros-args", *arguments]
+    node_command = [sys.executable, "-m", "seg_perception.onboard.ros.main", "--ros-args", *arguments]
     viewer_command = [sys.executable, "-m", "demo.viewer"]
     if overlays:
         viewer_command += ["--overlays", str(folder / "overlays")]

@@ -11,13 +11,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from demo.session import DETECTIONS, INSTANCE_MAP, Report, run
-from seg_perception.errors import ConfigurationError, SourceError
-from seg_perception.evaluation.published import PublishedComparison, compare_published
-from seg_perception.metrics.agreement import AgreementRule
-from seg_perception.sources.bag_reader import Bag, is_bag
-from seg_perception.sources.published import PublishedFrame, read_published
-from seg_perception.streetworld import bag as world_bag
-from seg_perception.streetworld.world import StreetWorld, WorldFrame, WorldOptions
+from seg_perception.core.errors import ConfigurationError, SourceError
+from seg_perception.offboard.data.bags.reader import Bag, is_bag
+from seg_perception.offboard.data.published import PublishedFrame, read_published
+from seg_perception.offboard.evaluation.published import PublishedComparison, compare_published
+from seg_perception.offboard.metrics.agreement import AgreementRule
+from seg_perception.offboard.streetworld import bag as world_bag
+from seg_perception.offboard.streetworld.world import StreetWorld, WorldFrame, WorldOptions
 
 # Nothing is trained, validated or tested on this world, and nothing is trained on actors of these designs. It has many
 # objects of every road group, and rain, which training leaves out.

@@ -26,7 +26,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from demo.session import DETECTIONS, INSTANCE_MAP, OVERLAY
-from seg_perception.sources.bag_types import message_store
+from seg_perception.offboard.data.bags.types import message_store
 
 _KINDS = {INSTANCE_MAP: "sensor_msgs/msg/Image", DETECTIONS: "vision_msgs/msg/Detection2DArray"}
 

@@ -176,7 +176,7 @@ def save_colour_model(path: Path, **options: Any) -> Path:
 
 def save_canonical_colour_model(path: Path, **options: Any) -> Path:
     """Write the canonical model made from it; see `colour_model` for the options."""
-    from seg_perception.toolchain.prepare import PrepareOptions, prepare
+    from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
     source = save_colour_model(path.with_suffix(".raw.onnx"), **options)
     # A fixed batch would be opened otherwise.

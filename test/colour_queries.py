@@ -11,8 +11,8 @@ import onnx
 from colour_model import MASK_GAIN, MASK_STRIDE, NAMES, STRIDE, save_canonical_colour_model
 from onnx import TensorProto, helper
 
-from seg_perception.contract import INPUT_NAME, INSTANCE_OUTPUTS
-from seg_perception.toolchain.graph import GraphBuilder, Value, rename_tensors
+from seg_perception.core.contract import INPUT_NAME, INSTANCE_OUTPUTS
+from seg_perception.offboard.toolchain.graph import GraphBuilder, Value, rename_tensors
 
 ROWS = 100
 

@@ -48,7 +48,7 @@ def conv_model(outlier: float = 0.0, **options: Any) -> onnx.ModelProto:
 
 def save_canonical_conv_model(path: Path, **options: Any) -> Path:
     """Write the canonical model made from it; see `conv_model` for the options."""
-    from seg_perception.toolchain.prepare import prepare
+    from seg_perception.offboard.toolchain.prepare import prepare
 
     source = path.with_suffix(".raw.onnx")
     source.write_bytes(conv_model(**options).SerializeToString())

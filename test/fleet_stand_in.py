@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from seg_perception.errors import DeviceError, ModelError, SourceError
-from seg_perception.fleet.work import Result, Task, Tell, Work, Worker
+from seg_perception.core.errors import DeviceError, ModelError, SourceError
+from seg_perception.offboard.fleet.work import Result, Task, Tell, Work, Worker
 
 FRAMES = 10
 

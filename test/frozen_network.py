@@ -10,8 +10,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from seg_perception.contract import OPSET
-from seg_perception.toolchain.graph import GraphBuilder, Value
+from seg_perception.core.contract import OPSET
+from seg_perception.offboard.toolchain.graph import GraphBuilder, Value
 
 
 class FrozenNetwork:

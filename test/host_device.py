@@ -17,11 +17,11 @@ import numpy as np
 from cuda_host import HostKernels
 from numpy.typing import NDArray
 
-from seg_perception.backend.base import RunOptions
-from seg_perception.backend.cuda.backend import CudaBackend
-from seg_perception.backend.cuda.device import CaptureFailed, Grid, Pinned
-from seg_perception.backend.ort import OrtRunner
-from seg_perception.errors import DeviceError
+from seg_perception.core.errors import DeviceError
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
+from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
+from seg_perception.onboard.backend.tensorrt.cuda.device import CaptureFailed, Grid, Pinned
 
 _STREAMS: WeakValueDictionary[int, HostStream] = WeakValueDictionary()
 POISON = 0xA5

@@ -10,11 +10,11 @@ import numpy as np
 from cuda_host import HostKernels
 from numpy.typing import NDArray
 
-from seg_perception.backend.cuda.device import Grid
-from seg_perception.backend.cuda.paint import MapKernels
-from seg_perception.backend.cuda.records import CAMERA
-from seg_perception.contract import ModelSpec
-from seg_perception.geometry import ResizeGeometry, ResizeSpec
+from seg_perception.core.contract import ModelSpec
+from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
+from seg_perception.onboard.backend.tensorrt.cuda.device import Grid
+from seg_perception.onboard.backend.tensorrt.cuda.paint import MapKernels
+from seg_perception.onboard.backend.tensorrt.cuda.records import CAMERA
 
 GUARD = 256  # bytes before and after each array; arrays begin at multiples of it
 # Before and after each array, where it makes NaN, and where nothing is known yet.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.geometry import ResizeGeometry, ResizeSpec
-from seg_perception.instances import InstanceMap
+from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
+from seg_perception.core.instances import InstanceMap
 
 
 @dataclass(frozen=True)

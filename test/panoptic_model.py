@@ -11,14 +11,14 @@ from colour_model import BACKGROUND, MASK_STRIDE, NAMES, save_canonical_colour_m
 from layouts import unet
 from onnx import TensorProto, helper, numpy_helper
 
-from seg_perception.contract import CLASS_MAP_OUTPUT, INPUT_NAME, METADATA_KEY, NO_CLASS, ModelSpec
+from seg_perception.core.contract import CLASS_MAP_OUTPUT, INPUT_NAME, METADATA_KEY, NO_CLASS, ModelSpec
 
 GROUND, AIR = len(NAMES), len(NAMES) + 1
 
 
 def save_semantic_model(path: Path) -> Path:
     """A class map of `unet.CLASSES` and no instances; `FAULT_COLOUR` makes the network's logits NaN."""
-    from seg_perception.toolchain.prepare import prepare
+    from seg_perception.offboard.toolchain.prepare import prepare
 
     source = path.with_suffix(".raw.onnx")
     unet.export(source)

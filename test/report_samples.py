@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.classes import ROAD_GROUPS
-from seg_perception.evaluation.results import (
+from seg_perception.core.classes import ROAD_GROUPS
+from seg_perception.offboard.evaluation.results import (
     COCO_STATS,
     BoundaryScore,
     CocoScores,
@@ -26,10 +26,10 @@ from seg_perception.evaluation.results import (
     StratumScore,
     Throughput,
 )
-from seg_perception.evaluation.tracking import TrackingScores
-from seg_perception.metrics.agreement import Agreement
-from seg_perception.metrics.average_precision import Difference
-from seg_perception.metrics.compact import FrameInstances
+from seg_perception.offboard.evaluation.tracking import TrackingScores
+from seg_perception.offboard.metrics.agreement import Agreement
+from seg_perception.offboard.metrics.average_precision import Difference
+from seg_perception.offboard.metrics.compact import FrameInstances
 
 NAMES = ("<b>f32</b>", 'f16 "half" & more', "street-nano-int8-of-a-long-name.canonical.onnx")
 FRAME_NAMES = {"best": "front/000001.png", "worst": "<script>alert(1)</script>", "changed": "na\udcefve.png"}

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from seg_perception.contract import OPSET
+from seg_perception.core.contract import OPSET
 
 
 def model_of(

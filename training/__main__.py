@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import torch
 
-from seg_perception.classes import group_name
-from seg_perception.errors import ConfigurationError, SegPerceptionError
-from seg_perception.evaluation.coco import CocoSet
-from seg_perception.sources.class_tables import category_groups
+from seg_perception.core.class_tables import category_groups
+from seg_perception.core.classes import group_name
+from seg_perception.core.errors import ConfigurationError, SegPerceptionError
+from seg_perception.offboard.evaluation.coco import CocoSet
 
 from .data import fingerprint, load_pictures
 from .train import Training, TrainOptions

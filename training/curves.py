@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from seg_perception.classes import ROAD_GROUPS
+from seg_perception.core.classes import ROAD_GROUPS
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

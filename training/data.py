@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from seg_perception.classes import NO_GROUP
-from seg_perception.errors import SourceError
-from seg_perception.evaluation.coco import CocoSet, LabelledImage
-from seg_perception.metrics.segmentations import decode_segmentation, filled_box, has_mask
-from seg_perception.sources.class_tables import category_groups
+from seg_perception.core.class_tables import category_groups
+from seg_perception.core.classes import NO_GROUP
+from seg_perception.core.errors import SourceError
+from seg_perception.offboard.evaluation.coco import CocoSet, LabelledImage
+from seg_perception.offboard.metrics.segmentations import decode_segmentation, filled_box, has_mask
 
 from .augment import Augmentation, augmented
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from seg_perception.backend.base import RunOptions
-from seg_perception.classes import ClassTable
-from seg_perception.evaluation.by_group import SIZES, Counts, GroupPrecision, every, group_precision
-from seg_perception.evaluation.coco import CocoSet
-from seg_perception.evaluation.collect import coco_results, collect
-from seg_perception.frame import Frame
-from seg_perception.pipeline.host import open_backend
-from seg_perception.pipeline.segmenter import Segmenter
-from seg_perception.sources.class_tables import resolve_class_table
+from seg_perception.core.class_tables import resolve_class_table
+from seg_perception.core.classes import ClassTable
+from seg_perception.core.frame import Frame
+from seg_perception.offboard.evaluation.by_group import SIZES, Counts, GroupPrecision, every, group_precision
+from seg_perception.offboard.evaluation.coco import CocoSet
+from seg_perception.offboard.evaluation.collect import coco_results, collect
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 _LOWEST_SCORE = 0.01
 

@@ -12,11 +12,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from seg_perception.contract import METADATA_KEY, ModelSpec
-from seg_perception.files import write_atomically
-from seg_perception.sources.class_tables import find_class_table, load_class_table
-from seg_perception.toolchain.head import HeadOptions
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.core.class_tables import find_class_table, load_class_table
+from seg_perception.core.contract import METADATA_KEY, ModelSpec
+from seg_perception.core.files import write_atomically
+from seg_perception.offboard.toolchain.head import HeadOptions
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 from .network import StreetNano
 

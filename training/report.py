@@ -13,8 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from seg_perception.evaluation.by_group import SIZES, Counts, precision_table
-from seg_perception.evaluation.coco import CocoSet, LabelledImage
+from seg_perception.offboard.evaluation.by_group import SIZES, Counts, precision_table
+from seg_perception.offboard.evaluation.coco import CocoSet, LabelledImage
 
 from .evaluate import evaluate_model
 from .worlds import make, splits

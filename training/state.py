@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from seg_perception.errors import ConfigurationError
+from seg_perception.core.errors import ConfigurationError
 
 
 class Average:

@@ -17,9 +17,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from seg_perception.errors import ConfigurationError
-from seg_perception.evaluation.by_group import GroupPrecision, precision_table
-from seg_perception.evaluation.coco import CocoSet
+from seg_perception.core.errors import ConfigurationError
+from seg_perception.offboard.evaluation.by_group import GroupPrecision, precision_table
+from seg_perception.offboard.evaluation.coco import CocoSet
 
 from .augment import Augmentation
 from .curves import draw_curves

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from seg_perception.streetworld.coco import write_coco
-from seg_perception.streetworld.light import WEATHERS
-from seg_perception.streetworld.world import StreetWorld, WorldOptions
+from seg_perception.offboard.streetworld.coco import write_coco
+from seg_perception.offboard.streetworld.light import WEATHERS
+from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 
 SIZE = (640, 384)
 # How a world was made, in its folder.

@@ -11,16 +11,17 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError, SegPerceptionError
+from seg_perception.core.errors import ConfigurationError, SegPerceptionError
+
 from .streetworld import size_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..backend.cuda.backend import CudaBackend
-    from ..frame import Frame
-    from ..pipeline.segmenter import Segmenter
+    from seg_perception.core.frame import Frame
+    from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
+    from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 HELP = "measure what a frame costs, stage by stage, and on a GPU how near that is to what its memory allows"
 EPILOG = """\
@@ -64,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
     width, height = size_of(arguments.size)
-    from ..sources.share import find_model
+    from seg_perception.core.share import find_model
+
     from .bench_frames import frames
 
     arguments.model = find_model(str(arguments.model))
@@ -83,11 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measured(arguments: argparse.Namespace, pictures: list[Frame]) -> dict[str, Any]:
-    from ..backend.base import RunOptions
-    from ..backend.cuda.backend import CudaBackend
-    from ..pipeline.host import open_backend
-    from ..pipeline.segmenter import Segmenter
-    from ..sources.class_tables import resolve_class_table
+    from seg_perception.core.class_tables import resolve_class_table
+    from seg_perception.onboard.backend.base import RunOptions
+    from seg_perception.onboard.backend.host.backend import open_backend
+    from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
+    from seg_perception.onboard.pipeline.segmenter import Segmenter
 
     before = _gpu_memory(arguments.model)
     options = RunOptions(device=arguments.device, threads=arguments.threads)
@@ -161,9 +163,9 @@ def measure_gpu(
     """
     import numpy as np
 
-    from ..backend.cuda.profile import profile
-    from ..pipeline.accelerated import Choices
-    from ..pipeline.options import SegmenterOptions
+    from seg_perception.onboard.backend.tensorrt.cuda.profile import profile
+    from seg_perception.onboard.pipeline.accelerated import Choices
+    from seg_perception.onboard.pipeline.options import SegmenterOptions
 
     if len(batches[0]) > backend.largest_batch:
         raise ConfigurationError(
@@ -234,7 +236,7 @@ def _gpu_memory(model: Path) -> float | None:
     """MiB in use on the GPU that an engine will run on; None for other models, or where nobody can tell."""
     if model.suffix != ".engine":
         return None
-    from ..backend.cuda.profile import memory_in_use
+    from seg_perception.onboard.backend.tensorrt.cuda.profile import memory_in_use
 
     try:
         return memory_in_use() / _MIB

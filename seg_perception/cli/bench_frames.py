@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigurationError, SourceError
-from ..frame import ENCODINGS, Frame, check_size
-from ..sources.encodings import to_bgr
-from ..sources.images import open_source
+from seg_perception.core.encodings.raw import to_bgr
+from seg_perception.core.errors import ConfigurationError, SourceError
+from seg_perception.core.frame import ENCODINGS, Frame, check_size
+from seg_perception.offboard.data.images import open_source
 
 MOST_PICTURES = 8
 # A street world takes a second or so for each.
@@ -92,7 +92,7 @@ def _read(paths: Sequence[Path], width: int, height: int) -> list[NDArray[np.uin
 
 
 def _generated(width: int, height: int) -> list[NDArray[np.uint8]]:
-    from ..streetworld.world import StreetWorld, WorldOptions
+    from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 
     if min(width, height) < 64:
         raise ConfigurationError(f"--size: expected at least 64x64 for generated pictures, got {width}x{height}")

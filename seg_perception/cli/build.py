@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..errors import BackendUnavailable
-from ..manifest import PRECISIONS, BuildSettings, manifest_path
+from seg_perception.core.errors import BackendUnavailable
+from seg_perception.core.manifest import PRECISIONS, BuildSettings, manifest_path
 
 HELP = "build a TensorRT or TensorRT-RTX engine, with a manifest, from a canonical model or an export (ONNX)"
 
@@ -55,12 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Build or reuse an engine, and say which."""
     start = time.perf_counter()
     try:
-        from ..toolchain.build.build import build_engine
+        from seg_perception.offboard.toolchain.engine.build import build_engine
     except ImportError as error:
         raise BackendUnavailable(
             f"`build` needs the Python packages onnx and onnxruntime ({error}): pip install onnx onnxruntime"
         ) from error
-    from ..sources.share import find_model
+    from seg_perception.core.share import find_model
 
     settings = settings_of(arguments)
     # At once also where nobody sits at a terminal: a build may take long.

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigurationError, SourceError
-from ..evaluation.collect import coco_results, frame_instances
-from ..instances import Detections, Segmentation
-from ..metrics.masks import map_iou
-from ..pipeline.segmenter import Segmenter
-from ..sources.class_tables import category_ids, find_class_table
+from seg_perception.core.class_tables import category_ids, find_class_table
+from seg_perception.core.errors import ConfigurationError, SourceError
+from seg_perception.core.instances import Detections, Segmentation
+from seg_perception.offboard.evaluation.collect import coco_results, frame_instances
+from seg_perception.offboard.metrics.masks import map_iou
+from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 
 class CocoResults:

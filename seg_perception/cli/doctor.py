@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
 
-from ..doctor.finding import Finding, Level, failed
-from ..doctor.graph import Graph
-from ..text import MESSAGE_LIMIT, printable
-from .probe import ask, seconds_between
+from seg_perception.core.text import MESSAGE_LIMIT, printable
+from seg_perception.onboard.doctor.finding import Finding, Level, failed
+from seg_perception.onboard.doctor.graph import Graph
+from seg_perception.onboard.monitor.probe import ask, seconds_between
 
 HELP = "check this machine before driving: packages, ROS, DDS, GPU, model, cameras, clocks; says what to do"
 EPILOG = """\
@@ -58,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine and print; returns 1 if something failed."""
-    from ..doctor.examine import Patient, examine
-    from ..doctor.settings import full_name, read_settings
-    from ..doctor.surroundings import Surroundings
+    from seg_perception.onboard.doctor.examine import Patient, examine
+    from seg_perception.onboard.doctor.settings import full_name, read_settings
+    from seg_perception.onboard.doctor.surroundings import Surroundings
 
     settings = read_settings(arguments.params)
     settings = replace(

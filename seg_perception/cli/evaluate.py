@@ -10,16 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigurationError, IncompleteBagError
+from seg_perception.core.errors import ConfigurationError, IncompleteBagError
+
 from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
 from .model_arguments import add_model_arguments, model_choice
 
 if TYPE_CHECKING:
-    from ..evaluation.datasets.labelled import LabelledSet
-    from ..evaluation.results import Evaluation
-    from ..evaluation.scheme import Subject
-    from ..frame import Frame
-    from ..pipeline.opening import ModelChoice
+    from seg_perception.core.frame import Frame
+    from seg_perception.offboard.evaluation.datasets.labelled import LabelledSet
+    from seg_perception.offboard.evaluation.results import Evaluation
+    from seg_perception.offboard.evaluation.scheme import Subject
+    from seg_perception.onboard.pipeline.opening import ModelChoice
 
 HELP = "measure models on labelled pictures or a bag with its truth, compare them, and write a report"
 
@@ -65,12 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate; pictures that cannot be read are named and left out. 1 when a bag gave fewer than it holds."""
-    from ..backend.base import RunOptions
-    from ..evaluation.evaluate import EvaluateOptions, evaluate
-    from ..evaluation.result_file import write_evaluation
-    from ..files import writable_folder
-    from ..metrics.segmentations import require_pycocotools
-    from ..report.evaluation import write_evaluation_report
+    from seg_perception.core.files import writable_folder
+    from seg_perception.offboard.evaluation.evaluate import EvaluateOptions, evaluate
+    from seg_perception.offboard.evaluation.page import write_evaluation_report
+    from seg_perception.offboard.evaluation.result_file import write_evaluation
+    from seg_perception.offboard.metrics.segmentations import require_pycocotools
+    from seg_perception.onboard.backend.base import RunOptions
+
     from .evaluate_tables import tables
 
     require_pycocotools()
@@ -97,9 +99,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _each_by_itself(arguments: argparse.Namespace) -> int:
-    from ..evaluation.datasets.bag import TRUTH
-    from ..fleet.evaluate_work import EvaluateWork
-    from ..sources.bit_depth import check_bit_depth
+    from seg_perception.core.encodings.bit_depth import check_bit_depth
+    from seg_perception.offboard.evaluation.datasets.bag import TRUTH
+    from seg_perception.offboard.fleet.evaluate_work import EvaluateWork
 
     if arguments.dataset is not None:
         raise ConfigurationError("--dataset: expected --bag with several bags, --list or --engine ray")
@@ -113,7 +115,7 @@ def _each_by_itself(arguments: argparse.Namespace) -> int:
 
 
 def _opened(models: Sequence[ModelChoice], opened: ExitStack) -> list[Subject]:
-    from ..backend.base import RunOptions
+    from seg_perception.onboard.backend.base import RunOptions
 
     first = models[0]
     paths = [Path(each.model) for each in models]
@@ -122,8 +124,8 @@ def _opened(models: Sequence[ModelChoice], opened: ExitStack) -> list[Subject]:
 
 def _data(arguments: argparse.Namespace) -> LabelledSet:
     """The labelled set."""
-    from ..evaluation.datasets import open_dataset
-    from ..evaluation.datasets.bag import TRUTH, read_bag
+    from seg_perception.offboard.evaluation.datasets import open_dataset
+    from seg_perception.offboard.evaluation.datasets.bag import TRUTH, read_bag
 
     own = {"--truth": arguments.truth, "--topic": arguments.topic}
     other = {"--images": arguments.images, "--format": "" if arguments.format == "auto" else arguments.format}
@@ -137,10 +139,10 @@ def _data(arguments: argparse.Namespace) -> LabelledSet:
 
 def _subjects(paths: Sequence[Path], backend: str, classes: str, options: Any, opened: ExitStack) -> list[Subject]:
     """The models, opened."""
-    from ..evaluation.scheme import Subject, class_table
-    from ..manifest import ENGINE_SUFFIX, load_manifest
-    from ..pipeline.host import open_backend
-    from ..pipeline.segmenter import Segmenter
+    from seg_perception.core.manifest import ENGINE_SUFFIX, load_manifest
+    from seg_perception.offboard.evaluation.scheme import Subject, class_table
+    from seg_perception.onboard.backend.host.backend import open_backend
+    from seg_perception.onboard.pipeline.segmenter import Segmenter
 
     subjects: list[Subject] = []
     for path in paths:

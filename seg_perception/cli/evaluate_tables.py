@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from ..evaluation.results import COCO_STATS, Comparison, Evaluation, StratumScore
+from seg_perception.offboard.evaluation.results import COCO_STATS, Comparison, Evaluation, StratumScore
 
 _STRATUM = ("mask_ap", "mask_ap50", "box_ap", "found", "mask_iou", "boundary_iou")
 # Of more classes text is no overview; the report and the JSON file have them all.

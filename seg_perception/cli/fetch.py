@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BackendUnavailable, ConfigurationError
+from seg_perception.core.errors import BackendUnavailable, ConfigurationError
 
 if TYPE_CHECKING:
-    from ..models.records import Record
-    from ..sources.catalogue import CatalogueEntry, Recipe
+    from seg_perception.core.catalogue import CatalogueEntry, Recipe
+    from seg_perception.offboard.models.records import Record
 
 HELP = "bring a model by its name: download, verify, and prepare it for the node"
 EPILOG = """\
@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fetch and prepare a model, and say what is where."""
-    from ..models.fetch import fetch_file
-    from ..sources.catalogue import ONNX, SHIPPED, catalogue, fetched_path, shipped_path
+    from seg_perception.core.catalogue import ONNX, SHIPPED, catalogue, fetched_path, shipped_path
+    from seg_perception.offboard.models.fetch import fetch_file
 
     models = catalogue()
     entry = models.entry(arguments.name)
@@ -136,12 +136,12 @@ def _verified(entry: CatalogueEntry, record: Record) -> str:
 def _prepare(entry: CatalogueEntry, file: Path, destination: Path, precision: str) -> None:
     """Make a file of a known family the canonical model of that name."""
     try:
-        from ..toolchain.prepare import PrepareOptions, prepare
+        from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
     except ImportError as error:
         raise BackendUnavailable(
             f"{file} is here; to prepare it `fetch` needs the Python package onnx ({error}): pip install onnx"
         ) from error
-    from ..sources.class_tables import find_class_table, load_class_table
+    from seg_perception.core.class_tables import find_class_table, load_class_table
 
     table = load_class_table(find_class_table(entry.classes, ()))
     prepare(file, destination, PrepareOptions(classes=table, family=entry.family, precision=precision), report=print)
@@ -150,7 +150,7 @@ def _prepare(entry: CatalogueEntry, file: Path, destination: Path, precision: st
 
 def _what_is_left(entry: CatalogueEntry, recipe: Recipe, file: Path, precisions: list[str]) -> list[str]:
     """How to get from a checkpoint to the model, step by step."""
-    from ..sources.catalogue import fetched_path
+    from seg_perception.core.catalogue import fetched_path
 
     paths = {precision: fetched_path(entry.name, precision) for precision in precisions}
     return [

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
+from seg_perception.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ..fleet.driver import Engine
-    from ..fleet.fleet import FleetOutcome, Plan
-    from ..fleet.work import Work
+    from seg_perception.offboard.fleet.driver import Engine
+    from seg_perception.offboard.fleet.fleet import FleetOutcome, Plan
+    from seg_perception.offboard.fleet.work import Work
 
 _LOCAL, _RAY = "local", "ray"
 _MOST_SHOWN = 20
@@ -88,8 +88,8 @@ def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: arg
     Raises:
         SegPerceptionError: nothing can be done.
     """
-    from ..fleet.fleet import plan, run_fleet
-    from ..fleet.progress import Progress
+    from seg_perception.offboard.fleet.fleet import plan, run_fleet
+    from seg_perception.offboard.fleet.progress import Progress
 
     if arguments.retries < 0 or arguments.workers < 0 or arguments.per_gpu < 1:
         raise ConfigurationError("--retries, --workers: expected 0 or more; --per-gpu: 1 or more")
@@ -109,8 +109,8 @@ def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: arg
 
 
 def _engine(arguments: argparse.Namespace) -> Engine:
-    from ..fleet.local_engine import LocalEngine
-    from ..fleet.ray_engine import RayEngine
+    from seg_perception.offboard.fleet.local_engine import LocalEngine
+    from seg_perception.offboard.fleet.ray_engine import RayEngine
 
     return RayEngine(arguments.address, arguments.workers, arguments.per_gpu) if on_fleet(arguments) else LocalEngine()
 

@@ -8,14 +8,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError, SegPerceptionError
+from seg_perception.core.errors import ConfigurationError, SegPerceptionError
+
 from .model_arguments import add_model_arguments, model_choice, model_line
 
 if TYPE_CHECKING:
-    from ..frame import Frame
-    from ..pipeline.options import SegmenterOptions
-    from ..pipeline.segmenter import Segmenter
-    from ..sources.base import FrameSource
+    from seg_perception.core.frame import Frame
+    from seg_perception.offboard.data.base import FrameSource
+    from seg_perception.onboard.pipeline.options import SegmenterOptions
+    from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 HELP = "segment pictures, folders of pictures or videos, and write overlays, instance maps and instances"
 
@@ -41,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Process everything; 1 when something had to be skipped."""
-    from ..files import writable_folder
-    from ..pipeline.opening import open_segmenter
-    from ..sources.images import open_source
+    from seg_perception.core.files import writable_folder
+    from seg_perception.offboard.data.images import open_source
+    from seg_perception.onboard.pipeline.opening import open_segmenter
 
     if any(path.is_dir() and path.resolve() == arguments.output.resolve() for path in arguments.paths):
         raise ConfigurationError(
@@ -62,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> SegmenterOptions:
-    from ..pipeline.options import SegmenterOptions
-    from ..pipeline.select import SelectOptions
+    from seg_perception.onboard.backend.host.select import SelectOptions
+    from seg_perception.onboard.pipeline.options import SegmenterOptions
 
     if arguments.coco is None:
         select = SelectOptions(arguments.score, keep_other=arguments.keep_other)
@@ -112,7 +113,7 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
 
 def _ignored(folder: Path, names: Sequence[str]) -> str:
     """What of a folder was left out; videos by name, because they look as if they belonged."""
-    from ..sources.video import VIDEO_SUFFIXES
+    from seg_perception.offboard.data.video import VIDEO_SUFFIXES
 
     videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
     listed = f", among them videos, which are to be given by their own paths: {', '.join(videos)}" if videos else ""

@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..contract import METADATA_KEY, ModelSpec
-from ..errors import BackendUnavailable, ClassTableError, ConfigurationError
-from ..text import message_text, printable
+from seg_perception.core.contract import METADATA_KEY, ModelSpec
+from seg_perception.core.errors import BackendUnavailable, ClassTableError, ConfigurationError
+from seg_perception.core.text import message_text, printable
+
 from .inspect_engine import describe_engine, engine_of
 
 # A raw export lists the names of its classes in one cell: LVIS has 1203.
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the description of an engine or a canonical model, or what a raw export is and needs."""
-    from ..sources.share import find_model
+    from seg_perception.core.share import find_model
 
     arguments.model = find_model(str(arguments.model))
     if arguments.model.is_dir():
@@ -41,9 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(_engine(engine, arguments.classes)))
         return 0
     try:
-        from ..toolchain.export import contradictions_named, load_model, metadata_of, reading_of
-        from ..toolchain.precision.cost import precision_summary
-        from ..toolchain.quantize.report import report_of
+        from seg_perception.offboard.toolchain.export import contradictions_named, load_model, metadata_of, reading_of
+        from seg_perception.offboard.toolchain.precision.cost import precision_summary
+        from seg_perception.offboard.toolchain.quantize.report import report_of
     except ImportError as error:
         raise BackendUnavailable(f"`inspect` needs the Python package onnx ({error}): pip install onnx") from error
     model, _ = load_model(arguments.model, weights=False)
@@ -108,8 +109,8 @@ def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
 
 
 def _class_table(spec: ModelSpec, classes: str) -> list[str]:
-    from ..classes import group_name
-    from ..sources.class_tables import resolve_class_table
+    from seg_perception.core.class_tables import resolve_class_table
+    from seg_perception.core.classes import group_name
 
     try:
         table = resolve_class_table(classes, spec.class_names)
@@ -127,9 +128,9 @@ def _class_table(spec: ModelSpec, classes: str) -> list[str]:
 
 
 def _raw(path: Path) -> list[str]:
-    from ..toolchain.export import contradictions_named, load_export
-    from ..toolchain.families import recognise
-    from ..toolchain.inputs import with_usual_input
+    from seg_perception.offboard.toolchain.export import contradictions_named, load_export
+    from seg_perception.offboard.toolchain.families import recognise
+    from seg_perception.offboard.toolchain.inputs import with_usual_input
 
     export = load_export(path)
     # An input that leaves its size open is shown as it is.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import SegPerceptionError
-from ..manifest import ENGINE_MAGIC, ENGINE_SUFFIX, EngineManifest, load_manifest, manifest_path
-from ..toolchain.precision.listing import listed, uncounted
+from seg_perception.core.errors import SegPerceptionError
+from seg_perception.core.manifest import ENGINE_MAGIC, ENGINE_SUFFIX, EngineManifest, load_manifest, manifest_path
+from seg_perception.offboard.toolchain.precision.listing import listed, uncounted
 
 Rows = list[tuple[str, str]]
 
@@ -58,7 +58,7 @@ def _precision(manifest: EngineManifest) -> Rows:
 
 
 def _quantization(manifest: EngineManifest) -> Rows:
-    from ..toolchain.quantize.report import Precision
+    from seg_perception.offboard.toolchain.quantize.report import Precision
 
     values = manifest.quantization
     if values is None:
@@ -75,7 +75,7 @@ def _quantization(manifest: EngineManifest) -> Rows:
 
 
 def _verdict(path: Path) -> str:
-    from ..backend.registry import open_model
+    from seg_perception.onboard.backend.registry import open_model
 
     try:
         open_model(path).close()

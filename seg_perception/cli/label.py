@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
+from seg_perception.core.errors import ConfigurationError
+
 from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
 from .model_arguments import add_model_arguments, model_line
 
 if TYPE_CHECKING:
-    from ..label.run import LabelOptions, LabelSummary
+    from seg_perception.offboard.label.run import LabelOptions, LabelSummary
 
 HELP = "label bags, videos and pictures with a model, and say which frames need a person and why"
 _MOST_SHOWN = 5
@@ -56,11 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Label everything; 1 when something could not be read."""
-    from ..label.run import Labeller
+    from seg_perception.offboard.label.run import Labeller
 
     paths = bags_of(arguments.paths, arguments)
     if on_fleet(arguments):
-        from ..fleet.label_work import LabelWork
+        from seg_perception.offboard.fleet.label_work import LabelWork
 
         return run_on_fleet(LabelWork.of(options_of(arguments)), paths, arguments.output, arguments)
     with Labeller(options_of(arguments)) as labeller:
@@ -80,10 +81,10 @@ def options_of(arguments: argparse.Namespace) -> LabelOptions:
     Raises:
         ConfigurationError: they do not go together.
     """
-    from ..backend.base import RunOptions
-    from ..label.picks import PickOptions
-    from ..label.records import MaskStyle
-    from ..label.run import LabelOptions
+    from seg_perception.offboard.label.picks import PickOptions
+    from seg_perception.offboard.label.records import MaskStyle
+    from seg_perception.offboard.label.run import LabelOptions
+    from seg_perception.onboard.backend.base import RunOptions
 
     if arguments.disagree is not None and arguments.disagree_frames < 1:
         raise ConfigurationError(f"--disagree-frames: expected 1 or more, got {arguments.disagree_frames}")

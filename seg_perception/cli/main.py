@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from .. import __version__
-from ..errors import SegPerceptionError, interrupted
-from ..text import message_text
+from seg_perception import __version__
+from seg_perception.core.errors import SegPerceptionError, interrupted
+from seg_perception.core.text import message_text
 
 # A command is a module with HELP, add_arguments(parser) and run(arguments) -> exit code. Commands import what they
 # need when they run, so that --help needs none of it.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..pipeline.opening import ModelChoice
+    from seg_perception.onboard.pipeline.opening import ModelChoice
 
 
 def add_model_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -32,7 +32,7 @@ def add_image_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGrou
 
 def model_choice(model: str, arguments: argparse.Namespace) -> ModelChoice:
     """The model of that name, to be opened as the arguments say."""
-    from ..pipeline.opening import ModelChoice
+    from seg_perception.onboard.pipeline.opening import ModelChoice
 
     return ModelChoice(model, arguments.backend, arguments.device, arguments.threads, arguments.classes)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..sources.catalogue import CatalogueEntry
+    from seg_perception.core.catalogue import CatalogueEntry
 
 HELP = "list the models that can be had by name: what they find, how well, their licences, and which are here"
 EPILOG = """\
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the catalogue."""
-    from ..sources.catalogue import catalogue, models_folder
+    from seg_perception.core.catalogue import catalogue, models_folder
 
     models = [_described(entry) for entry in catalogue().entries.values()]
     if arguments.json:
@@ -49,10 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _described(entry: CatalogueEntry) -> dict[str, Any]:
     """What there is to say of an entry, and what of it is here."""
-    from ..classes import ROAD_GROUPS
-    from ..models.records import downloads_folder, read_record
-    from ..sources.catalogue import PRECISIONS, SHIPPED, fetched_path, shipped_path
-    from ..sources.class_tables import find_class_table, load_class_table
+    from seg_perception.core.catalogue import PRECISIONS, SHIPPED, fetched_path, shipped_path
+    from seg_perception.core.class_tables import find_class_table, load_class_table
+    from seg_perception.core.classes import ROAD_GROUPS
+    from seg_perception.offboard.models.records import downloads_folder, read_record
 
     table = load_class_table(find_class_table(entry.classes, ()))
     groups = table.groups(table.class_names).tolist()

@@ -6,8 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
-from ..errors import BackendUnavailable, ConfigurationError
-from ..geometry import RESIZE_MODES
+from seg_perception.core.errors import BackendUnavailable, ConfigurationError
+from seg_perception.core.geometry import RESIZE_MODES
 
 HELP = "rewrite an exported segmentation model (ONNX) into a canonical one that the node runs"
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: the names that the model carries)",
     )
     # Each module there is called as its family; importing them would need onnx.
-    modules = (Path(__file__).parents[1] / "toolchain" / "families").glob("[!_]*.py")
+    modules = (Path(__file__).parents[1] / "offboard" / "toolchain" / "families").glob("[!_]*.py")
     families = ", ".join(sorted(path.stem for path in modules))
     parser.add_argument(
         "--family", default="", metavar="NAME", help=f"take the model as one of this family, of {families}"
@@ -109,11 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Prepare a model and say what became of it."""
     start = time.perf_counter()
     try:
-        from ..toolchain.head import HeadOptions
-        from ..toolchain.prepare import PixelChange, PrepareOptions, prepare
+        from seg_perception.offboard.toolchain.head import HeadOptions
+        from seg_perception.offboard.toolchain.prepare import PixelChange, PrepareOptions, prepare
     except ImportError as error:
         raise BackendUnavailable(f"`prepare` needs the Python package onnx ({error}): pip install onnx") from error
-    from ..sources.class_tables import find_class_table, load_class_table
+    from seg_perception.core.class_tables import find_class_table, load_class_table
 
     if arguments.classes == "auto":
         raise ConfigurationError("--classes: expected the path or name of a class table, got 'auto'")

@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BackendUnavailable, ConfigurationError, IncompleteBagError
+from seg_perception.core.errors import BackendUnavailable, ConfigurationError, IncompleteBagError
+
 from .model_arguments import add_image_arguments
 
 if TYPE_CHECKING:
-    from ..toolchain.quantize.report import QuantizationReport
+    from seg_perception.offboard.toolchain.quantize.report import QuantizationReport
 
 HELP = "make a canonical model INT8 and prove on held-back frames that it keeps its accuracy"
 
@@ -67,18 +68,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Quantize a model and report it; 1 when a bag gave fewer frames than it holds."""
     start = time.perf_counter()
     try:
-        from ..toolchain.quantize.frames import gather, labels_among
-        from ..toolchain.quantize.gate import Budget
-        from ..toolchain.quantize.progress import bar
-        from ..toolchain.quantize.quantize import QuantizeOptions, check_source, quantize
+        from seg_perception.offboard.toolchain.quantize.frames import gather, labels_among
+        from seg_perception.offboard.toolchain.quantize.gate import Budget
+        from seg_perception.offboard.toolchain.quantize.progress import bar
+        from seg_perception.offboard.toolchain.quantize.quantize import QuantizeOptions, check_source, quantize
     except ImportError as error:
         raise BackendUnavailable(
             f"`quantize` needs the Python packages onnx and onnxruntime ({error}): pip install onnx onnxruntime"
         ) from error
-    from ..files import writable_folder, write_atomically
-    from ..metrics.agreement import AgreementBudget
-    from ..sources.share import find_model
-    from ..toolchain.export import load_model
+    from seg_perception.core.files import writable_folder, write_atomically
+    from seg_perception.core.share import find_model
+    from seg_perception.offboard.metrics.agreement import AgreementBudget
+    from seg_perception.offboard.toolchain.export import load_model
 
     options = QuantizeOptions(
         Budget(arguments.max_loss, AgreementBudget(arguments.min_iou, arguments.max_faults)),

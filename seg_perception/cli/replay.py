@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
+from seg_perception.core.errors import ConfigurationError
+
 from .fleet_arguments import add_fleet_arguments, bags_of, on_fleet, run_on_fleet, worker_threads
 from .model_arguments import add_model_arguments, model_choice, model_line
 
 if TYPE_CHECKING:
-    from ..pipeline.options import SegmenterOptions
-    from ..replay.job import Outcome, ReplayJob
+    from seg_perception.offboard.replay.job import Outcome, ReplayJob
+    from seg_perception.onboard.pipeline.options import SegmenterOptions
 
 HELP = "send every frame of bags or videos through a model, and write a bag with what the node would publish"
 _DEMANDS = {"semantic": "semantic_map", "color": "instance_map/color", "overlay": "overlay/compressed"}
@@ -69,10 +70,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Replay; 1 when something of the recordings was lost, or there was nothing to replay."""
     from tqdm import tqdm
 
-    from ..files import writable_folder
-    from ..replay.films import absent
-    from ..replay.job import run_job
-    from ..replay.side_by_side import open_side_by_side
+    from seg_perception.core.files import writable_folder
+    from seg_perception.offboard.replay.films import absent
+    from seg_perception.offboard.replay.job import run_job
+    from seg_perception.offboard.replay.side_by_side import open_side_by_side
 
     job = _job(arguments)
     if on_fleet(arguments) or not job.output.suffix or job.output.is_dir():
@@ -103,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _each_by_itself(job: ReplayJob, arguments: argparse.Namespace) -> int:
-    from ..fleet.replay_work import ReplayWork
+    from seg_perception.offboard.fleet.replay_work import ReplayWork
 
     if job.video is not None:
         raise ConfigurationError(
@@ -114,10 +115,10 @@ def _each_by_itself(job: ReplayJob, arguments: argparse.Namespace) -> int:
 
 
 def _job(arguments: argparse.Namespace) -> ReplayJob:
-    from ..replay.inputs import Range
-    from ..replay.job import ReplayJob
-    from ..replay.replay import ReplayOptions
-    from ..sources.bit_depth import check_bit_depth
+    from seg_perception.core.encodings.bit_depth import check_bit_depth
+    from seg_perception.offboard.replay.inputs import Range
+    from seg_perception.offboard.replay.job import ReplayJob
+    from seg_perception.offboard.replay.replay import ReplayOptions
 
     if arguments.side_by_side < 0:
         raise ConfigurationError(f"--side-by-side: expected 1 or more models, got {arguments.side_by_side}")
@@ -147,10 +148,10 @@ def _namespace(name: str) -> str:
 
 
 def _options(arguments: argparse.Namespace) -> SegmenterOptions:
-    from ..pipeline.options import SegmenterOptions
-    from ..pipeline.output_size import OutputSize
-    from ..pipeline.select import SelectOptions
-    from ..pipeline.track import TrackerOptions
+    from seg_perception.onboard.backend.host.select import SelectOptions
+    from seg_perception.onboard.pipeline.options import SegmenterOptions
+    from seg_perception.onboard.pipeline.output_size import OutputSize
+    from seg_perception.onboard.pipeline.track import TrackerOptions
 
     return SegmenterOptions(
         SelectOptions(arguments.score, keep_other=arguments.keep_other),

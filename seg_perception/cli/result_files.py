@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..classes import group_name
-from ..errors import ConfigurationError
-from ..instances import Segmentation
-from ..pipeline.overlay import draw_overlay
-from ..sources.encodings import to_bgr
+from seg_perception.core.classes import group_name
+from seg_perception.core.encodings.raw import to_bgr
+from seg_perception.core.errors import ConfigurationError
+from seg_perception.core.instances import Segmentation
+from seg_perception.onboard.pipeline.overlay import draw_overlay
 
 
 class ResultFiles:

@@ -23,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare, write and print."""
-    from ..errors import ConfigurationError
-    from ..label.coco import INSTANCES
-    from ..label.dataset import IMAGES
-    from ..label.review import review
-    from ..label.review_report import HEADER, notes, rows, write_review
+    from seg_perception.core.errors import ConfigurationError
+    from seg_perception.offboard.label.coco import INSTANCES
+    from seg_perception.offboard.label.dataset import IMAGES
+    from seg_perception.offboard.label.review import review
+    from seg_perception.offboard.label.review_report import HEADER, notes, rows, write_review
 
     for labels in (arguments.reviewed, arguments.against / INSTANCES):
         if (arguments.output / INSTANCES).resolve() == labels.resolve():

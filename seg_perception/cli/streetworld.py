@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError
+from seg_perception.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ..streetworld.world import StreetWorld, WorldFrame
+    from seg_perception.offboard.streetworld.world import StreetWorld, WorldFrame
 
 HELP = "make a camera's drive through a made-up street, with exact ground truth, as pictures or as a bag"
 
@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the world and write it."""
-    from ..streetworld.light import WEATHERS
-    from ..streetworld.world import StreetWorld, WorldOptions
+    from seg_perception.offboard.streetworld.light import WEATHERS
+    from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 
     width, height = size_of(arguments.size)
     weathers = tuple(filter(None, arguments.weather.split(","))) or WEATHERS
@@ -59,15 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
         )
     )  # fmt: skip
     if arguments.coco is not None:
-        from ..streetworld.coco import write_coco
+        from seg_perception.offboard.streetworld.coco import write_coco
 
         written, where = write_coco(arguments.coco, _shots(world)), arguments.coco / "instances.json"
     elif arguments.sheet is not None:
-        from ..streetworld.sheet import write_sheet
+        from seg_perception.offboard.streetworld.sheet import write_sheet
 
         written, where = {"frames": write_sheet(arguments.sheet, _shots(world))}, arguments.sheet
     else:
-        from ..streetworld.bag import write_bag
+        from seg_perception.offboard.streetworld.bag import write_bag
 
         written = write_bag(arguments.bag, world.camera, _shots(world), arguments.storage)
         where = arguments.bag

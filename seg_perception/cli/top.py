@@ -11,10 +11,10 @@ from shutil import get_terminal_size
 from time import monotonic
 from typing import Any
 
-from .probe import Probe, seconds_between
-from .top_load import GpuLoad, HostLoad, ProcessLoad
-from .top_nodes import Nodes
-from .top_table import Screen, table
+from seg_perception.onboard.monitor.load import GpuLoad, HostLoad, ProcessLoad
+from seg_perception.onboard.monitor.nodes import Nodes
+from seg_perception.onboard.monitor.probe import Probe, seconds_between
+from seg_perception.onboard.monitor.table import Screen, table
 
 HELP = "watch running nodes: rates, latencies, drops by cause, model and load, for each camera"
 EPILOG = """\

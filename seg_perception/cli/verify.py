@@ -8,13 +8,14 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigurationError, IncompleteBagError
+from seg_perception.core.errors import ConfigurationError, IncompleteBagError
+
 from .model_arguments import model_line
 
 if TYPE_CHECKING:
-    from ..evaluation.coco import CocoSet
-    from ..sources.base import FrameSource
-    from ..toolchain.verify.compare import Verification, VerifyOptions
+    from seg_perception.offboard.data.base import FrameSource
+    from seg_perception.offboard.evaluation.coco import CocoSet
+    from seg_perception.offboard.toolchain.verify.compare import Verification, VerifyOptions
 
 HELP = "compare a model with its reference, instance by instance, and write a report; 1 when it is over the budget"
 
@@ -75,12 +76,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare; 1 when the model is over the budget, or a bag gave fewer frames than it holds."""
     from tqdm import tqdm
 
-    from ..backend.base import RunOptions
-    from ..evaluation.scheme import class_table
-    from ..files import writable_folder
-    from ..pipeline.host import open_backend
-    from ..pipeline.segmenter import Segmenter
-    from ..toolchain.verify.compare import check_classes, verify
+    from seg_perception.core.files import writable_folder
+    from seg_perception.offboard.evaluation.scheme import class_table
+    from seg_perception.offboard.toolchain.verify.compare import check_classes, verify
+    from seg_perception.onboard.backend.base import RunOptions
+    from seg_perception.onboard.backend.host.backend import open_backend
+    from seg_perception.onboard.pipeline.segmenter import Segmenter
 
     labels = _labels(arguments)
     options = _options(arguments, labels is not None)
@@ -108,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _labels(arguments: argparse.Namespace) -> CocoSet | None:
     """The labelled set, if there is one."""
-    from ..evaluation.coco import CocoSet, is_annotation_file
+    from seg_perception.offboard.evaluation.coco import CocoSet, is_annotation_file
 
     if is_annotation_file(arguments.data):
         if arguments.labels is not None:
@@ -119,8 +120,8 @@ def _labels(arguments: argparse.Namespace) -> CocoSet | None:
 
 def _options(arguments: argparse.Namespace, labelled: bool) -> VerifyOptions:
     """With labels the loss of average precision is judged, without them agreement; both where both are asked for."""
-    from ..metrics.agreement import AgreementBudget, AgreementRule
-    from ..toolchain.verify.compare import VerifyOptions
+    from seg_perception.offboard.metrics.agreement import AgreementBudget, AgreementRule
+    from seg_perception.offboard.toolchain.verify.compare import VerifyOptions
 
     if arguments.max_loss is not None and not labelled:
         raise ConfigurationError("--max-loss: expected labelled pictures; give --labels or a COCO file as --data")
@@ -137,7 +138,7 @@ def _options(arguments: argparse.Namespace, labelled: bool) -> VerifyOptions:
 
 def _source(path: Path, labels: CocoSet | None) -> tuple[FrameSource, str]:
     """The frames, and what they are for people."""
-    from ..sources.images import open_source
+    from seg_perception.offboard.data.images import open_source
 
     if labels is not None:
         return labels.source(), f"labelled pictures of {labels.path}"
@@ -152,7 +153,7 @@ def _count(source: FrameSource) -> int | None:
 
 
 def _report(found: Verification, folder: Path | None, data: str, notes: Sequence[str]) -> None:
-    from ..toolchain.verify.report import agreement_rows, describe, precision_rows, write_report
+    from seg_perception.offboard.toolchain.verify.report import agreement_rows, describe, precision_rows, write_report
 
     print(f"tested     {model_line(found.tested)}\nreference  {model_line(found.reference)}")
     for label, value in agreement_rows(found):

@@ -15,17 +15,17 @@ from host_device import host_backend
 from numpy.typing import NDArray
 from panoptic_model import AIR, GROUND, save_panoptic_model, save_semantic_model
 
-from seg_perception.backend.base import Accelerator, Backend, Runner, RunOptions
-from seg_perception.backend.registry import backend_names, open_model
-from seg_perception.classes import ClassTable
-from seg_perception.contract import METADATA_KEY, ModelSpec
-from seg_perception.errors import ConfigurationError, ModelError, ModelOutputError, NotCanonicalError
-from seg_perception.frame import Frame
-from seg_perception.pipeline.host import open_backend
-from seg_perception.pipeline.options import SegmenterOptions
-from seg_perception.pipeline.output_size import OutputSize
-from seg_perception.pipeline.segmenter import Segmenter
-from seg_perception.pipeline.select import SelectOptions
+from seg_perception.core.classes import ClassTable
+from seg_perception.core.contract import METADATA_KEY, ModelSpec
+from seg_perception.core.errors import ConfigurationError, ModelError, ModelOutputError, NotCanonicalError
+from seg_perception.core.frame import Frame
+from seg_perception.onboard.backend.base import Accelerator, Backend, Runner, RunOptions
+from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.host.select import SelectOptions
+from seg_perception.onboard.backend.registry import backend_names, open_model
+from seg_perception.onboard.pipeline.options import SegmenterOptions
+from seg_perception.onboard.pipeline.output_size import OutputSize
+from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 # The backend of GPUs with its kernels compiled for the CPU, and the model under ONNX Runtime in the engine's place.
@@ -120,7 +120,7 @@ def test_backends_agree(models: dict[str, Path]) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not on this machine: no real model")
 def test_backends_agree_on_a_real_model(tmp_path: Path) -> None:
-    from seg_perception.toolchain.prepare import prepare
+    from seg_perception.offboard.toolchain.prepare import prepare
 
     prepare(SHARED / "models" / "yolov8n-seg-640.onnx", tmp_path / "real.onnx")
     pictures = sorted((SHARED / "images" / "street").glob("*.jpg"))[:4]

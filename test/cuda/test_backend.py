@@ -15,14 +15,14 @@ from cuda_driver import EmulatedDriver
 from host_device import OrtEngine, OrtExecution
 from numpy.typing import NDArray
 
-from seg_perception.backend.cuda.backend import CudaBackend
-from seg_perception.backend.cuda.pycuda_device import PycudaDevice
-from seg_perception.classes import ClassTable
-from seg_perception.errors import DeviceError
-from seg_perception.frame import Frame
-from seg_perception.instances import Segmentation
-from seg_perception.pipeline.host import open_backend
-from seg_perception.pipeline.segmenter import Segmenter
+from seg_perception.core.classes import ClassTable
+from seg_perception.core.errors import DeviceError
+from seg_perception.core.frame import Frame
+from seg_perception.core.instances import Segmentation
+from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
+from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
+from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 GROUPS = ("pedestrian", "vehicle", "traffic_sign", "traffic_light")
 TABLE = ClassTable("colours", NAMES, dict(zip(NAMES, GROUPS, strict=True)))

@@ -14,11 +14,11 @@ import pytest
 from cuda_driver import EmulatedDriver
 from numpy.typing import NDArray
 
-from seg_perception.backend.cuda.device import CaptureFailed, Graph, Pinned, Stream
-from seg_perception.backend.cuda.letterbox import launch_letterbox
-from seg_perception.backend.cuda.pycuda_device import PycudaDevice
-from seg_perception.backend.cuda.records import CAMERA, ENCODINGS
-from seg_perception.errors import BackendUnavailable, DeviceError
+from seg_perception.core.errors import BackendUnavailable, DeviceError
+from seg_perception.onboard.backend.tensorrt.cuda.device import CaptureFailed, Graph, Pinned, Stream
+from seg_perception.onboard.backend.tensorrt.cuda.letterbox import launch_letterbox
+from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
+from seg_perception.onboard.backend.tensorrt.cuda.records import CAMERA, ENCODINGS
 
 SIZE = 1000
 HEIGHT, WIDTH = 9, 21
@@ -421,7 +421,7 @@ def test_program_that_forgets_to_close(driver: EmulatedDriver) -> None:
     code = (
         "import sys; sys.path[:0] = ['test']; from cuda_driver import EmulatedDriver; EmulatedDriver.load();"
         "from concurrent.futures import ThreadPoolExecutor as T;"
-        "from seg_perception.backend.cuda.pycuda_device import PycudaDevice;"
+        "from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice;"
         "device = T(1).submit(PycudaDevice).result(); context = device.active(); context.__enter__();"
         "kept = device.stream(), device.pinned(9), device.event(), device.kernel('letterbox');"
         "context.__exit__(None, None, None)"
@@ -431,7 +431,8 @@ def test_program_that_forgets_to_close(driver: EmulatedDriver) -> None:
 
 
 def test_kernels_that_cannot_be_loaded(driver: EmulatedDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seg_perception.backend.cuda.pycuda_device.compile_kernels", lambda *_: b"no cubin")
+    module = "seg_perception.onboard.backend.tensorrt.cuda.pycuda_device"
+    monkeypatch.setattr(f"{module}.compile_kernels", lambda *_: b"no cubin")
     with pytest.raises(DeviceError, match="cuModuleLoadDataEx: device kernel image is invalid"):
         PycudaDevice()
 

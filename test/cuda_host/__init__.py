@@ -20,7 +20,7 @@ import pytest
 import seg_perception
 
 HERE = Path(__file__).parent
-KERNELS = Path(seg_perception.__file__).parent / "backend" / "cuda" / "kernels"
+KERNELS = Path(seg_perception.__file__).parent / "onboard" / "backend" / "tensorrt" / "cuda" / "kernels"
 # Arithmetic as on the GPU: no multiplication is fused with an addition.
 FLAGS = ["-O2", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"]
 FLAGS += ["-Wall", "-Wno-unknown-pragmas", "-fPIC", "-shared", "-fvisibility=hidden"]

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.backend.base import ModelOutputs, RunOptions
-from seg_perception.backend.registry import open_model
-from seg_perception.classes import ClassTable
-from seg_perception.frame import Frame
-from seg_perception.metrics.agreement import Agreement, AgreementRule, FrameAgreement, compare
-from seg_perception.metrics.compact import FrameInstances
-from seg_perception.pipeline.host import open_backend
-from seg_perception.pipeline.segmenter import Segmenter
+from seg_perception.core.classes import ClassTable
+from seg_perception.core.frame import Frame
+from seg_perception.offboard.metrics.agreement import Agreement, AgreementRule, FrameAgreement, compare
+from seg_perception.offboard.metrics.compact import FrameInstances
+from seg_perception.onboard.backend.base import ModelOutputs, RunOptions
+from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.registry import open_model
+from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 # What was measured, for the table that the run ends with.
 MEASURED: list[str] = []

@@ -27,16 +27,16 @@ from families.harness import (
 )
 from families.random_weights import enliven
 
-from seg_perception.backend.base import RunOptions
-from seg_perception.classes import ClassTable
-from seg_perception.contract import NO_CLASS
-from seg_perception.frame import Frame
-from seg_perception.metrics.compact import FrameInstances
-from seg_perception.pipeline.host import open_backend
-from seg_perception.pipeline.options import SegmenterOptions
-from seg_perception.pipeline.segmenter import Segmenter
-from seg_perception.pipeline.select import SelectOptions
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.core.classes import ClassTable
+from seg_perception.core.contract import NO_CLASS
+from seg_perception.core.frame import Frame
+from seg_perception.offboard.metrics.compact import FrameInstances
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.host.select import SelectOptions
+from seg_perception.onboard.pipeline.options import SegmenterOptions
+from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 # The size to which the image processors of Mask2Former and MaskFormer bring all masks, whatever the network's.
 SIDE = 384

@@ -14,8 +14,8 @@ from torchvision.models.detection import MaskRCNN, transform
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from seg_perception.classes import ClassTable
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.core.classes import ClassTable
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH = 448, 640
 CLASSES = ("background", "person", "car", "bus", "stop sign", "traffic light")

@@ -12,10 +12,10 @@ import torch
 from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_pictures
 from families.random_weights import enliven
 
-from seg_perception.classes import ClassTable
-from seg_perception.metrics.compact import FrameInstances
-from seg_perception.sources.class_tables import resolve_class_table
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.core.class_tables import resolve_class_table
+from seg_perception.core.classes import ClassTable
+from seg_perception.offboard.metrics.compact import FrameInstances
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 MEAN = torch.tensor([123.675, 116.28, 103.53]).reshape(1, 3, 1, 1)
 FACTOR = 1 / torch.tensor([58.395, 57.12, 57.375]).reshape(1, 3, 1, 1)

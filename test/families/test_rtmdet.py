@@ -23,10 +23,10 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from seg_perception.classes import ClassTable
-from seg_perception.contract import ModelSpec
-from seg_perception.toolchain.head import HeadOptions
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.core.classes import ClassTable
+from seg_perception.core.contract import ModelSpec
+from seg_perception.offboard.toolchain.head import HeadOptions
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH, SCORE, IOU, ROWS = 192, 256, 0.3, 0.6, 200
 PICTURES = sharp_pictures(3, HEIGHT, WIDTH)

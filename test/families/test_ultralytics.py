@@ -17,9 +17,9 @@ from ultralytics import YOLO
 from ultralytics.utils import ops
 from ultralytics.utils.nms import non_max_suppression
 
-from seg_perception.errors import UnknownFamilyError
-from seg_perception.toolchain.head import HeadOptions
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.core.errors import UnknownFamilyError
+from seg_perception.offboard.toolchain.head import HeadOptions
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH, SCORE, IOU = 256, 384, 0.5, 0.6
 PICTURES = sharp_pictures(4, HEIGHT, WIDTH)

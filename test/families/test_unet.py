@@ -15,9 +15,9 @@ from families.harness import assert_same_map, outputs_of, sharp_pictures
 from families.random_weights import enliven
 from torchvision.models import segmentation
 
-from seg_perception.classes import ClassTable
-from seg_perception.contract import NO_CLASS
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.core.classes import ClassTable
+from seg_perception.core.contract import NO_CLASS
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH = 128, 192
 PICTURES = sharp_pictures(3, HEIGHT, WIDTH)

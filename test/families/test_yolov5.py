@@ -19,9 +19,9 @@ from yolov5.models.yolo import SegmentationModel
 from yolov5.utils.general import non_max_suppression
 from yolov5.utils.segment.general import process_mask_upsample
 
-from seg_perception.classes import ClassTable
-from seg_perception.toolchain.head import HeadOptions
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.core.classes import ClassTable
+from seg_perception.offboard.toolchain.head import HeadOptions
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH, SCORE, IOU, SCALE = 256, 384, 0.3, 0.6, 2
 PICTURES = sharp_pictures(4, HEIGHT, WIDTH)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from seg_perception.backend.cuda.pycuda_device import PycudaDevice
+    from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 
 # What not every machine with a GPU has.
 NEEDS = {"test_kernels": ["hypothesis"], "test_backend": ["hypothesis", "onnx", "onnxruntime"]}
@@ -31,8 +31,8 @@ if importlib.util.find_spec("hypothesis"):
 @cache
 def obstacle() -> str:
     """Why nothing can run on a GPU here; empty where it can."""
-    from seg_perception.backend.cuda_driver import first_device
-    from seg_perception.errors import BackendUnavailable
+    from seg_perception.core.errors import BackendUnavailable
+    from seg_perception.onboard.backend.tensorrt.driver import first_device
 
     if os.environ.get("EMULATED_CUDA") == "1":
         from cuda_driver import EmulatedDriver
@@ -67,7 +67,7 @@ def _absent(module: Path) -> list[str]:
 @pytest.fixture
 def device() -> Iterator[PycudaDevice]:
     """A GPU that is current in this thread."""
-    from seg_perception.backend.cuda.pycuda_device import PycudaDevice
+    from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 
     opened = PycudaDevice()
     with opened.active():

@@ -1,4 +1,4 @@
-"""Runs on the GPU what test/unit/cuda checks on the CPU."""
+"""Runs on the GPU what test/unit/onboard/backend/cuda checks on the CPU."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import numpy as np
 from host_maps import GUARD, GuardedArrays
 from numpy.typing import NDArray
 
-from seg_perception.backend.cuda.device import Device, Grid, Kernel
-from seg_perception.backend.cuda.records import CAMERA
+from seg_perception.onboard.backend.tensorrt.cuda.device import Device, Grid, Kernel
+from seg_perception.onboard.backend.tensorrt.cuda.records import CAMERA
 
 ROOT = Path(__file__).resolve().parents[2]
 ARENA_BYTES = 64 << 20
 
 
 def unit(name: str) -> ModuleType:
-    """A module of test/unit/cuda, loaded anew, so that it can be changed to run its checks on the GPU."""
-    path = ROOT / "test" / "unit" / "cuda" / f"{name}.py"
+    """Load a module of test/unit/onboard/backend/cuda again, to be changed so that it checks the GPU."""
+    path = ROOT / "test" / "unit" / "onboard" / "backend" / "cuda" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"gpu_{name}", path)
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""The whole backend on the GPU, by the same checks as in test/unit/cuda and, captured, against the host."""
+"""The backend on the GPU: the checks of test/unit/onboard/backend/cuda and, captured, against the host."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from gpu.on_gpu import checks_of, unit
 from numpy.typing import NDArray
 
 from bench.stand_in import CopyingEngine, copy_by_driver
-from seg_perception.backend.base import RunOptions
-from seg_perception.backend.cuda.backend import CudaBackend
-from seg_perception.backend.cuda.profile import profile
-from seg_perception.backend.ort import OrtRunner
-from seg_perception.contract import ModelSpec
-from seg_perception.frame import Frame
-from seg_perception.geometry import ResizeGeometry
-from seg_perception.pipeline.accelerated import Choices
-from seg_perception.pipeline.host import HostBackend
-from seg_perception.pipeline.letterbox import letterbox
-from seg_perception.pipeline.segmenter import Segmenter
-from seg_perception.sources.encodings import view
+from seg_perception.core.contract import ModelSpec
+from seg_perception.core.encodings.raw import view
+from seg_perception.core.frame import Frame
+from seg_perception.core.geometry import ResizeGeometry
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.backend import HostBackend
+from seg_perception.onboard.backend.host.letterbox import letterbox
+from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
+from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
+from seg_perception.onboard.backend.tensorrt.cuda.profile import profile
+from seg_perception.onboard.pipeline.accelerated import Choices
+from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 if TYPE_CHECKING:
-    from seg_perception.backend.cuda.pycuda_device import PycudaDevice
+    from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 
 checks = unit("test_backend")
 # These are about the stand-in for the device itself, or take hold of its inside.
@@ -97,7 +97,7 @@ class WaitingExecution:
 
 def gpu_backend(path: Path, *, largest_batch: int = 1, device: Any = None) -> CudaBackend:
     """Takes the place of `host_backend`."""
-    from seg_perception.backend.cuda.pycuda_device import PycudaDevice
+    from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 
     device = PycudaDevice()
     with device.active():

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from gpu.on_gpu import child
 
-from seg_perception.backend.cuda.device import CaptureFailed, Kernel, Stream, address
-from seg_perception.backend.cuda.letterbox import describe, launch_letterbox
-from seg_perception.backend.cuda.records import CAMERA
-from seg_perception.errors import DeviceError
-from seg_perception.frame import Frame
-from seg_perception.geometry import ResizeGeometry, ResizeSpec
+from seg_perception.core.errors import DeviceError
+from seg_perception.core.frame import Frame
+from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
+from seg_perception.onboard.backend.tensorrt.cuda.device import CaptureFailed, Kernel, Stream, address
+from seg_perception.onboard.backend.tensorrt.cuda.letterbox import describe, launch_letterbox
+from seg_perception.onboard.backend.tensorrt.cuda.records import CAMERA
 
 if TYPE_CHECKING:
-    from seg_perception.backend.cuda.pycuda_device import PycudaDevice
+    from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 
 SIZE = 1 << 20
 
@@ -100,7 +100,7 @@ print("done")
 
 def illegal_address() -> None:
     """A kernel reads where nothing is: the device is lost, and one that is opened afterwards works."""
-    from seg_perception.backend.cuda.pycuda_device import PycudaDevice
+    from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 
     for _ in range(2):
         device = PycudaDevice()
@@ -146,7 +146,7 @@ def test_an_illegal_address_and_a_new_start() -> None:
 NEIGHBOUR = """
 import sys
 import numpy as np
-from seg_perception.backend.cuda.pycuda_device import PycudaDevice
+from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 device = PycudaDevice()
 with device.active():
     stream, size = device.stream(), 1 << 24

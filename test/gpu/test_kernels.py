@@ -1,4 +1,4 @@
-"""Every kernel on the GPU, by the same checks against the CPU as in test/unit/cuda."""
+"""Every kernel on the GPU, by the same checks against the CPU as in test/unit/onboard/backend/cuda."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 from gpu.on_gpu import GuardedOnGpu, checks_of, patched, unit
 from numpy.typing import NDArray
 
-from seg_perception.backend.cuda.letterbox import describe, launch_letterbox
-from seg_perception.backend.cuda.records import CAMERA
-from seg_perception.frame import Frame
-from seg_perception.geometry import ResizeGeometry, ResizeSpec
+from seg_perception.core.frame import Frame
+from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
+from seg_perception.onboard.backend.tensorrt.cuda.letterbox import describe, launch_letterbox
+from seg_perception.onboard.backend.tensorrt.cuda.records import CAMERA
 
 letterbox = unit("test_letterbox_kernel")
 MODULES = [letterbox, *map(unit, ("test_select_kernel", "test_paint_kernel", "test_cells_kernel"))]
@@ -41,7 +41,7 @@ def on_gpu(frames: Sequence[Frame], spec: ResizeSpec, size: tuple[int, int]) -> 
 @pytest.fixture(scope="module", autouse=True)
 def kernels_on_the_gpu() -> Iterator[None]:
     """Patches the unit tests."""
-    from seg_perception.backend.cuda.pycuda_device import PycudaDevice
+    from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 
     device = PycudaDevice()
     with device.active(), pytest.MonkeyPatch.context() as patch:

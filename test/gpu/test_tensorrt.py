@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from gpu.on_gpu import ROOT
 
-from seg_perception.errors import SegPerceptionError
-from seg_perception.frame import Frame
+from seg_perception.core.errors import SegPerceptionError
+from seg_perception.core.frame import Frame
 
 MODEL = ROOT / "engines" / "street-nano.onnx"
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -21,8 +21,8 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     for module in (MODULES[target], "onnx", "onnxruntime"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{target}: the Python package {module} is not installed")
-    from seg_perception.manifest import BuildSettings
-    from seg_perception.toolchain.build.build import build_engine
+    from seg_perception.core.manifest import BuildSettings
+    from seg_perception.offboard.toolchain.engine.build import build_engine
 
     try:
         built = build_engine(MODEL, tmp_path, BuildSettings(precision="fp16", target=target, max_batch=2))
@@ -32,18 +32,18 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def frames() -> list[Frame]:
-    from seg_perception.streetworld.world import StreetWorld, WorldOptions
+    from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 
     world = StreetWorld(WorldOptions(4, 3, 1280, 720, scene_frames=1))
     return [frame for _, frame in world]
 
 
 def test_engine_finds_what_the_model_finds(engine: Path) -> None:
-    from seg_perception.backend.cuda.backend import CudaBackend
-    from seg_perception.metrics.boxes import box_iou
-    from seg_perception.pipeline.host import open_backend
-    from seg_perception.pipeline.segmenter import Segmenter
-    from seg_perception.sources.class_tables import resolve_class_table
+    from seg_perception.core.boxes import box_iou
+    from seg_perception.core.class_tables import resolve_class_table
+    from seg_perception.onboard.backend.host.backend import open_backend
+    from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
+    from seg_perception.onboard.pipeline.segmenter import Segmenter
 
     reference = open_backend(MODEL, "onnxruntime")
     table = resolve_class_table("auto", reference.spec.class_names)

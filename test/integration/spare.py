@@ -15,8 +15,8 @@ from typing import ClassVar
 _SPARE = """
 import json, sys
 import cv2, openvino, rclpy.executors, vision_msgs.msg
-import seg_perception.ros.node
-from seg_perception.ros.main import main
+import seg_perception.onboard.ros.node
+from seg_perception.onboard.ros.main import main
 told = sys.stdin.readline()
 sys.argv[1:] = json.loads(told or "[]")
 sys.exit(main() if told else 0)

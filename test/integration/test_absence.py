@@ -9,7 +9,8 @@ import pytest
 from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from seg_perception.ros.absence import (
+from seg_perception.core.text import is_printable
+from seg_perception.onboard.ros.absence import (
     INCOMPATIBLE,
     NO_PUBLISHER,
     SILENT,
@@ -19,8 +20,7 @@ from seg_perception.ros.absence import (
     explain,
     near_matches,
 )
-from seg_perception.ros.feed import all_latched, request_qos
-from seg_perception.text import is_printable
+from seg_perception.onboard.ros.feed import all_latched, request_qos
 
 IMAGE, COMPRESSED, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2"
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)

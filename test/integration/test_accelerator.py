@@ -27,7 +27,7 @@ CAMERAS = ("front", "left", "right")
 # Engines open as the model that their file names; the file `fault` beside it makes the device fail once.
 PATCH = """
 from pathlib import Path
-import seg_perception.backend.tensorrt as tensorrt
+import seg_perception.onboard.backend.tensorrt.backend as tensorrt
 
 def open_model(path, options):
     from host_device import HostDevice, HostStream, host_backend

@@ -364,7 +364,7 @@ def test_frames_and_parameters_go_on_while_a_model_is_opened(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import pathlib, time\n"
-        "import seg_perception.backend.registry as registry\n"
+        "import seg_perception.onboard.backend.registry as registry\n"
         "open_model = registry.open_model\n"
         "def slow(*arguments):\n"
         f"    time.sleep(1.2 if pathlib.Path({str(tmp_path / 'slow')!r}).exists() else 0)\n"

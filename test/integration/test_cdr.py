@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 
-from seg_perception.errors import FrameError
-from seg_perception.messages.images import ImageMessage, read_compressed_image, read_image
-from seg_perception.sources.serialized import frame_from_compressed_image, frame_from_image
+from seg_perception.core.errors import FrameError
+from seg_perception.core.messages.images import ImageMessage, read_compressed_image, read_image
+from seg_perception.core.messages.serialized import frame_from_compressed_image, frame_from_image
 
 names = st.text(st.characters(blacklist_characters="\x00", blacklist_categories=["Cs"]), max_size=40)
 numbers = st.integers(0, 2**32 - 1)

@@ -10,11 +10,11 @@ from integration.harness import image_message
 from numpy.typing import NDArray
 from rclpy.serialization import serialize_message
 
-from seg_perception.errors import FrameError
-from seg_perception.frame import ENCODINGS, Frame
-from seg_perception.ros import convert
-from seg_perception.sources.encodings import to_bgr
-from seg_perception.sources.serialized import frame_from_image
+from seg_perception.core.encodings.raw import to_bgr
+from seg_perception.core.errors import FrameError
+from seg_perception.core.frame import ENCODINGS, Frame
+from seg_perception.core.messages.serialized import frame_from_image
+from seg_perception.onboard.ros import convert
 
 
 def frame_of(pixels: NDArray[np.generic], encoding: str, **options: object) -> Frame:

@@ -9,7 +9,7 @@ import pytest
 from integration.harness import Client
 from traps import set_traps, sprung
 
-from seg_perception.interpreter import python_command, python_environment
+from seg_perception.core.interpreter import python_command, python_environment
 
 # As the installed script starts it: its own folder is on the path, and not the current one.
 COMMAND = python_command("from seg_perception.cli.main import main; sys.exit(main())")

@@ -13,7 +13,7 @@ import pytest
 from colour_model import paint_scene, save_colour_model
 
 from demo.pictures import schedule, spread
-from seg_perception.errors import SourceError
+from seg_perception.core.errors import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from seg_perception.ros.absence import INCOMPATIBLE, NO_PUBLISHER, SILENT, WRONG_TYPE, Absence
-from seg_perception.ros.camera import GapCounter
-from seg_perception.ros.diagnostics import CameraState, NodeState, camera_status, model_status
-from seg_perception.ros.statistics import CameraSnapshot, CameraStatistics, FaultLog, StageTimes, percentile
+from seg_perception.onboard.ros.absence import INCOMPATIBLE, NO_PUBLISHER, SILENT, WRONG_TYPE, Absence
+from seg_perception.onboard.ros.camera import GapCounter
+from seg_perception.onboard.ros.diagnostics import CameraState, NodeState, camera_status, model_status
+from seg_perception.onboard.ros.statistics import CameraSnapshot, CameraStatistics, FaultLog, StageTimes, percentile
 
 NEW = CameraSnapshot()
 
@@ -107,7 +107,7 @@ def test_percentiles() -> None:
 
 def test_faults_are_logged_once_per_kind_and_period(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 50.0
-    monkeypatch.setattr("seg_perception.ros.statistics.monotonic", lambda: now)
+    monkeypatch.setattr("seg_perception.onboard.ros.statistics.monotonic", lambda: now)
     log = FaultLog(10.0)
     assert [log.admit("a", "A"), log.admit("a", "A"), log.admit("b", "B")] == ["A", "", "B"]
     now = 60.0
@@ -116,7 +116,7 @@ def test_faults_are_logged_once_per_kind_and_period(monkeypatch: pytest.MonkeyPa
 
 def test_kinds_of_faults_that_come_and_go_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr("seg_perception.ros.statistics.monotonic", lambda: now)
+    monkeypatch.setattr("seg_perception.onboard.ros.statistics.monotonic", lambda: now)
     log = FaultLog(10.0)
     for number in range(5000):
         now += 1.0

@@ -11,7 +11,7 @@ import pytest
 from integration.harness import NodeProcess, assert_same_instances, image_message, pixels_of, street, wait_for
 from sensor_msgs.msg import Image
 
-from seg_perception.toolchain.prepare import PrepareOptions, prepare
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 LAYOUTS = sorted(path.stem for path in (Path(__file__).parents[1] / "layouts").glob("[!_]*.py"))
 # Smallest part of a rectangle and its instance that is common to both; some families' masks have coarse cells.

@@ -20,8 +20,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from seg_perception.ros.guard import Guard, GuardedExecutor, spin
-from seg_perception.ros.node import SegmenterNode
+from seg_perception.onboard.ros.guard import Guard, GuardedExecutor, spin
+from seg_perception.onboard.ros.node import SegmenterNode
 
 NAME = "guarded"
 

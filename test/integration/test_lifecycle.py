@@ -17,8 +17,8 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from integration.harness import END_SECONDS, Client, NodeProcess, image_message, street, wait_for
 from sensor_msgs.msg import Image
 
-from seg_perception.ros.autostart import BackOff
-from seg_perception.ros.node import SegmenterNode
+from seg_perception.onboard.ros.autostart import BackOff
+from seg_perception.onboard.ros.node import SegmenterNode
 
 # 500 take four minutes: LIFECYCLE_CYCLES=500.
 CYCLES = int(os.environ.get("LIFECYCLE_CYCLES", "36"))
@@ -174,8 +174,8 @@ def start_broken(
 ) -> NodeProcess:
     """A node whose overlay drawing is broken on purpose."""
     (folder / "sitecustomize.py").write_text(
-        "import seg_perception.pipeline.overlay as overlay\n"
-        "from seg_perception.errors import FrameError\n"
+        "import seg_perception.onboard.pipeline.overlay as overlay\n"
+        "from seg_perception.core.errors import FrameError\n"
         f"def broken(*arguments):\n    raise {error}\n"
         "overlay.draw_overlay = broken\n"
     )
@@ -245,7 +245,7 @@ def test_a_picture_that_cannot_be_made_costs_nothing_else(
 
 def test_the_delay_of_autostart_doubles_and_begins_anew_after_a_good_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 5.0
-    monkeypatch.setattr("seg_perception.ros.autostart.monotonic", lambda: now)
+    monkeypatch.setattr("seg_perception.onboard.ros.autostart.monotonic", lambda: now)
     back_off = BackOff()
     assert [back_off.next() for _ in range(7)] == [1, 2, 4, 8, 16, 30, 30]
     now += 45
@@ -276,7 +276,7 @@ def test_a_signal_ends_the_process_while_it_works(
     """Six cameras, a viewer, and a model that takes as long as it likes for a frame."""
     (tmp_path / "sitecustomize.py").write_text(
         "import pathlib, time\n"
-        "import seg_perception.pipeline.host as host\n"
+        "import seg_perception.onboard.backend.host.backend as host\n"
         "detect = host.HostBackend.detect\n"
         "def slow(*arguments):\n"
         f"    time.sleep({slow} if pathlib.Path({str(tmp_path / 'slow')!r}).exists() else 0)\n"
@@ -314,7 +314,7 @@ def test_errors_of_a_callback_under_a_shutdown_are_no_news(
     """A callback fails because a signal has just shut the context down under it."""
     (tmp_path / "sitecustomize.py").write_text(
         "import rclpy\n"
-        "from seg_perception.ros.diagnostics import Diagnostics\n"
+        "from seg_perception.onboard.ros.diagnostics import Diagnostics\n"
         "def broken(self):\n    rclpy.shutdown()\n    raise RuntimeError('no context')\n"
         "Diagnostics.publish = broken\n"
     )
@@ -337,7 +337,7 @@ def test_a_signal_ends_the_process_while_a_model_takes_long_to_open(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import time\n"
-        "import seg_perception.backend.registry as registry\n"
+        "import seg_perception.onboard.backend.registry as registry\n"
         "def slow(*arguments):\n"
         "    time.sleep(8)\n"
         "registry.open_model = slow\n"
@@ -361,7 +361,7 @@ def test_a_signal_ends_the_process_while_a_model_takes_long_to_open(
     ],
 )
 def test_start_values_that_cannot_be_are_told(arguments: list[str], told: str) -> None:
-    command = [sys.executable, "-m", "seg_perception.ros.main", "--ros-args", *arguments]
+    command = [sys.executable, "-m", "seg_perception.onboard.ros.main", "--ros-args", *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert ended.returncode == 2
     assert any(line.startswith("segmenter: ") and told in line for line in ended.stderr.splitlines())
@@ -372,7 +372,7 @@ def test_help_needs_no_ros() -> None:
     script = (
         "import sys\n"
         "sys.modules['rclpy'] = sys.modules['vision_msgs'] = None\n"
-        "from seg_perception.ros.main import main\n"
+        "from seg_perception.onboard.ros.main import main\n"
         "assert main(['--help']) == 0\n"
         "assert main(['--ros-args']) == 2\n"
     )

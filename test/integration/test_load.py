@@ -21,7 +21,7 @@ def slow_node(start_node: Callable[..., NodeProcess], model: Path, tmp_path: Pat
     """A node whose model takes at least `SLOWED` seconds, on any machine."""
     (tmp_path / "sitecustomize.py").write_text(
         "import time\n"
-        "import seg_perception.pipeline.host as host\n"
+        "import seg_perception.onboard.backend.host.backend as host\n"
         "detect = host.HostBackend.detect\n"
         f"def slow(self, frames):\n    time.sleep({SLOWED})\n    return detect(self, frames)\n"
         "host.HostBackend.detect = slow\n"

@@ -15,16 +15,16 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from seg_perception.errors import FrameError
-from seg_perception.frame import Frame
-from seg_perception.instances import InstanceMap, Instances, Segmentation
-from seg_perception.messages.calibration import Calibration, Region
-from seg_perception.messages.detections import write_detections, write_label_info
-from seg_perception.messages.images import write_compressed_image, write_image
-from seg_perception.pipeline.outputs import FrameMessages
-from seg_perception.pipeline.overlay import OverlayStyle
-from seg_perception.pipeline.overlay_panel import Figures
-from seg_perception.ros.outputs import Outputs
+from seg_perception.core.errors import FrameError
+from seg_perception.core.frame import Frame
+from seg_perception.core.instances import InstanceMap, Instances, Segmentation
+from seg_perception.core.messages.calibration import Calibration, Region
+from seg_perception.core.messages.detections import write_detections, write_label_info
+from seg_perception.core.messages.images import write_compressed_image, write_image
+from seg_perception.onboard.pipeline.outputs import FrameMessages
+from seg_perception.onboard.pipeline.overlay import OverlayStyle
+from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.ros.outputs import Outputs
 
 
 def segmentation(width: int = 1280, height: int = 720, count: int = 10, stamp_ns: int = 5) -> Segmentation:

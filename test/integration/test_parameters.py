@@ -15,7 +15,7 @@ from rcl_interfaces.srv import ListParameters
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from seg_perception.ros.parameters import SCHEME, camera_parameters
+from seg_perception.onboard.ros.parameters import SCHEME, camera_parameters
 
 CONFIG = Path(__file__).parents[2] / "config" / "seg_perception.yaml"
 

@@ -12,11 +12,11 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.qos import QoSProfile
 
-from seg_perception.doctor.cameras import check_cameras
-from seg_perception.doctor.graph import Graph
-from seg_perception.ros import probe_cameras
-from seg_perception.ros.graph import known_or
-from seg_perception.ros.probe_diagnostics import MOST_CHARACTERS, MOST_STATUSES, MOST_VALUES, _spin, bounded
+from seg_perception.onboard.doctor.cameras import check_cameras
+from seg_perception.onboard.doctor.graph import Graph
+from seg_perception.onboard.ros import probe_cameras
+from seg_perception.onboard.ros.graph import known_or
+from seg_perception.onboard.ros.probe_diagnostics import MOST_CHARACTERS, MOST_STATUSES, MOST_VALUES, _spin, bounded
 
 IMAGE = "sensor_msgs/msg/Image"
 ODD = "/front-camera/image_raw"

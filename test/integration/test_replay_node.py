@@ -16,11 +16,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
 from seg_perception.cli.main import main
-from seg_perception.sources.bag_reader import Bag
-from seg_perception.sources.bag_types import message_store
-from seg_perception.sources.published import read_published
-from seg_perception.sources.share import find_model
-from seg_perception.streetworld.world import StreetWorld, WorldOptions
+from seg_perception.core.share import find_model
+from seg_perception.offboard.data.bags.reader import Bag
+from seg_perception.offboard.data.bags.types import message_store
+from seg_perception.offboard.data.published import read_published
+from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 
 KINDS = {"instance_map": Image, "detections": Detection2DArray, "camera_info": CameraInfo}
 

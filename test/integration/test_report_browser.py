@@ -10,7 +10,7 @@ import pytest
 from chromium import Browser, browser, find_chromium
 from report_samples import NAMES, sample_evaluation
 
-from seg_perception.report.evaluation import write_evaluation_report
+from seg_perception.offboard.evaluation.page import write_evaluation_report
 
 CHROMIUM = find_chromium()
 pytestmark = [

@@ -50,7 +50,7 @@ exec "$@"
 """
 LISTEN = """
 import sys, subprocess, time
-command = [sys.executable, "-m", "seg_perception.ros.main", "--ros-args", "-p", "diagnostics_period:=0.2"]
+command = [sys.executable, "-m", "seg_perception.onboard.ros.main", "--ros-args", "-p", "diagnostics_period:=0.2"]
 node = subprocess.Popen(command)
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray

@@ -15,9 +15,9 @@ import pytest
 
 from demo.model import MODEL
 from demo.street import DESIGNS, RULE, Drive, drive, make_bag
-from seg_perception.evaluation.published import PublishedComparison, compare_published
-from seg_perception.sources.published import PublishedFrame
-from seg_perception.streetworld.world import WorldOptions
+from seg_perception.offboard.data.published import PublishedFrame
+from seg_perception.offboard.evaluation.published import PublishedComparison, compare_published
+from seg_perception.offboard.streetworld.world import WorldOptions
 
 # AP50 of masks of at least 16 x 16 pixels: 0.7 of what the model reached here.
 FLOORS = {"pedestrian": 0.4, "vehicle": 0.54, "traffic_sign": 0.19, "traffic_light": 0.35}

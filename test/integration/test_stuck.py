@@ -17,9 +17,9 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from integration.harness import NodeProcess, image_message, street, wait_for
 from sensor_msgs.msg import Image
 
-from seg_perception.ros import opening
-from seg_perception.ros.session import Session
-from seg_perception.ros.statistics import StageTimes
+from seg_perception.onboard.ros import opening
+from seg_perception.onboard.ros.session import Session
+from seg_perception.onboard.ros.statistics import StageTimes
 
 # What a file of that name makes the node do, in this process and in those that it starts.
 PATCH = """
@@ -28,8 +28,8 @@ folder = pathlib.Path({folder!r})
 def hang(name):
     while (folder / name).exists():
         time.sleep(0.05)
-from seg_perception.backend import registry
-from seg_perception.pipeline import host
+from seg_perception.onboard.backend import registry
+from seg_perception.onboard.pipeline import host
 detect, open_model = host.HostBackend.detect, registry.open_model
 busy, close = set(), host.HostBackend.close
 def slow(backend, *arguments):
@@ -52,7 +52,7 @@ def opened(path, *arguments):
     hang("open")
     return open_model(path, *arguments)
 host.HostBackend.detect, host.HostBackend.close, host.open_model = slow, closed, opened
-from seg_perception.ros import outputs
+from seg_perception.onboard.ros import outputs
 publish_labels = outputs.Outputs.publish_labels
 def labelled(*arguments):
     if (folder / "labels").exists():
@@ -216,8 +216,8 @@ def test_what_was_given_up_while_it_was_tried_is_not_opened(monkeypatch: pytest.
 TRIAL = """
 import sys
 from pathlib import Path
-from seg_perception.backend.base import RunOptions
-from seg_perception.pipeline.trial import try_model
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.pipeline.trial import try_model
 try_model(Path(sys.argv[1]), "", RunOptions(), limit=600)
 """
 

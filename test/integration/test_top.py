@@ -22,8 +22,8 @@ from integration.harness import Client, NodeProcess, image_message, street, wait
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from seg_perception.cli.top_nodes import MOST_NODES
-from seg_perception.text import is_printable
+from seg_perception.core.text import is_printable
+from seg_perception.onboard.monitor.nodes import MOST_NODES
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\nforged  OK  active"
 TOP = [sys.executable, "-m", "seg_perception.cli", "top"]

@@ -9,10 +9,10 @@ import rclpy
 from integration.harness import Client
 from rclpy.node import Node
 
-from seg_perception.errors import ConfigurationError
-from seg_perception.messages.topics import compressed_below, info_beside
-from seg_perception.ros.parameters import CameraSettings
-from seg_perception.ros.topics import camera_topics
+from seg_perception.core.errors import ConfigurationError
+from seg_perception.core.messages.topics import compressed_below, info_beside
+from seg_perception.onboard.ros.parameters import CameraSettings
+from seg_perception.onboard.ros.topics import camera_topics
 
 
 @pytest.fixture

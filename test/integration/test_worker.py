@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from integration.harness import wait_for
 
-from seg_perception.errors import FrameError
-from seg_perception.frame import Frame
-from seg_perception.ros.ages import Verdict
-from seg_perception.ros.camera import Doorbell, Taken
-from seg_perception.ros.rhythm import Rhythm
-from seg_perception.ros.statistics import CameraStatistics, StageTimes
-from seg_perception.ros.worker import Worker
+from seg_perception.core.errors import FrameError
+from seg_perception.core.frame import Frame
+from seg_perception.onboard.ros.ages import Verdict
+from seg_perception.onboard.ros.camera import Doorbell, Taken
+from seg_perception.onboard.ros.rhythm import Rhythm
+from seg_perception.onboard.ros.statistics import CameraStatistics, StageTimes
+from seg_perception.onboard.ros.worker import Worker
 
 PERIOD = 0.1
 WAIT = 0.3

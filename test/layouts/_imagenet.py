@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from seg_perception.toolchain.graph import rename_tensors
+from seg_perception.offboard.toolchain.graph import rename_tensors
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

@@ -11,7 +11,7 @@ from colour_queries import ROWS, colour_queries
 from layouts._imagenet import take_normalised
 from layouts.rfdetr import shares_of
 
-from seg_perception.toolchain.head import logits_of
+from seg_perception.offboard.toolchain.head import logits_of
 
 
 def export(path: Path) -> None:

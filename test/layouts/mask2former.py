@@ -10,8 +10,8 @@ from colour_model import MASK_STRIDE, NAMES
 from colour_queries import ROWS, colour_queries
 from layouts._imagenet import take_normalised
 
-from seg_perception.classes import ClassTable
-from seg_perception.toolchain.prepare import PrepareOptions
+from seg_perception.core.classes import ClassTable
+from seg_perception.offboard.toolchain.prepare import PrepareOptions
 
 CLASSES = (*NAMES, "road")
 OPTIONS = PrepareOptions(classes=ClassTable("scene", CLASSES, {}, frozenset({"road"})))

@@ -10,9 +10,9 @@ from colour_model import NAMES
 from colour_queries import Queries, colour_queries
 from onnx import TensorProto, helper
 
-from seg_perception.classes import ClassTable
-from seg_perception.toolchain.graph import Value, rename_tensors
-from seg_perception.toolchain.prepare import PrepareOptions
+from seg_perception.core.classes import ClassTable
+from seg_perception.offboard.toolchain.graph import Value, rename_tensors
+from seg_perception.offboard.toolchain.prepare import PrepareOptions
 
 CLASSES = ("background", *NAMES)
 OPTIONS = PrepareOptions(classes=ClassTable("maskrcnn", CLASSES, {}))

@@ -10,8 +10,8 @@ from colour_model import MASK_STRIDE, NAMES
 from colour_queries import ROWS, Queries, colour_queries
 from layouts._imagenet import take_normalised
 
-from seg_perception.toolchain.graph import Value
-from seg_perception.toolchain.head import logits_of
+from seg_perception.offboard.toolchain.graph import Value
+from seg_perception.offboard.toolchain.head import logits_of
 
 
 def export(path: Path) -> None:

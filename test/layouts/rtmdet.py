@@ -9,10 +9,10 @@ import onnx
 from colour_model import MASK_STRIDE, NAMES, PROTOTYPES, STRIDE, colour_model
 from colour_queries import ROWS, colour_queries
 
-from seg_perception.classes import ClassTable
-from seg_perception.toolchain.graph import GraphBuilder, Value, rename_tensors
-from seg_perception.toolchain.head import corners_of_centres, logits_of
-from seg_perception.toolchain.prepare import PrepareOptions
+from seg_perception.core.classes import ClassTable
+from seg_perception.offboard.toolchain.graph import GraphBuilder, Value, rename_tensors
+from seg_perception.offboard.toolchain.head import corners_of_centres, logits_of
+from seg_perception.offboard.toolchain.prepare import PrepareOptions
 
 MEAN, STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
 OPTIONS = PrepareOptions(classes=ClassTable("colours", NAMES, {}))

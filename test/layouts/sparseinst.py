@@ -9,7 +9,7 @@ import onnx
 from colour_model import MASK_STRIDE, NAMES
 from colour_queries import ROWS, colour_queries
 
-from seg_perception.toolchain.prepare import PrepareOptions
+from seg_perception.offboard.toolchain.prepare import PrepareOptions
 
 # Boxes are a cell wider than masks, and masks up to a cell wider than rectangles.
 BOXES = 2.0 * MASK_STRIDE

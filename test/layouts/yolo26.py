@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from colour_model import PROTOTYPES, colour_model
 
-from seg_perception.toolchain.export import Export
-from seg_perception.toolchain.families import known_families
-from seg_perception.toolchain.graph import GraphBuilder
-from seg_perception.toolchain.head import HeadOptions
+from seg_perception.offboard.toolchain.export import Export
+from seg_perception.offboard.toolchain.families import known_families
+from seg_perception.offboard.toolchain.graph import GraphBuilder
+from seg_perception.offboard.toolchain.head import HeadOptions
 
 ROWS = 60
 

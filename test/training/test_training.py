@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from seg_perception.backend.base import RunOptions
-from seg_perception.backend.ort import OrtRunner
-from seg_perception.classes import ROAD_GROUPS
-from seg_perception.errors import ConfigurationError
-from seg_perception.evaluation.coco import CocoSet
-from seg_perception.metrics.segmentations import checked_segmentation
-from seg_perception.pipeline.host import open_backend
-from seg_perception.streetworld.coco import write_coco
-from seg_perception.streetworld.world import StreetWorld, WorldOptions
-from seg_perception.toolchain.head import HeadOptions
+from seg_perception.core.classes import ROAD_GROUPS
+from seg_perception.core.errors import ConfigurationError
+from seg_perception.offboard.evaluation.coco import CocoSet
+from seg_perception.offboard.metrics.segmentations import checked_segmentation
+from seg_perception.offboard.streetworld.coco import write_coco
+from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
+from seg_perception.offboard.toolchain.head import HeadOptions
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
 from training.__main__ import main
 from training.data import IGNORED, Samples, collate, draw_map, load_pictures
 from training.export import ForExport, export_canonical, fused

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seg_perception.streetworld.light import WEATHERS
+from seg_perception.offboard.streetworld.light import WEATHERS
 from training.worlds import SEEN_WEATHERS, Split, make, splits
 
 

@@ -10,7 +10,7 @@ import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or source a ROS distribution")
 
-from seg_perception.ros.parameters import SCHEME, Settings, camera_parameters
+from seg_perception.onboard.ros.parameters import SCHEME, Settings, camera_parameters
 
 CONFIG = Path(__file__).parents[2] / "config"
 # That for diagnostic_aggregator is held against the node's diagnostics in test/integration/test_launch.py, and the

@@ -12,27 +12,14 @@ from typing import NamedTuple
 
 import pytest
 
-from seg_perception.backend.registry import BACKENDS
+from seg_perception.onboard.backend.registry import BACKENDS
+from tools.layers import CONTRIBUTING, LAYERS, with_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "seg_perception"
 
-# From the top: a module may import from the rows below its own, and from its own package.
-LAYERS = (
-    ("cli", "ros"),
-    ("fleet",),
-    ("toolchain", "replay", "label", "streetworld", "doctor", "models"),
-    ("report",),
-    ("evaluation",),
-    ("pipeline",),
-    ("backend",),
-    ("sources", "metrics"),
-    ("messages",),
-    ("onnx_files", "manifest", "contract", "frame", "geometry", "instances", "classes", "files", "text", "interpreter",
-     "errors"),
-)
-BOTTOM = LAYERS[-1]
-RANK = {part: rank for rank, layer in enumerate(reversed(LAYERS)) for part in layer}
+RANK = {room: rank for rank, layer in enumerate(reversed(LAYERS)) for room in layer.rooms}
+BOTTOM = LAYERS[-1].rooms
 
 ROS = {"rclpy", "rcl_interfaces", "cv_bridge", "ament_index_python", "diagnostic_updater", "message_filters",
        "builtin_interfaces", "action_msgs", "diagnostic_msgs", "geometry_msgs", "lifecycle_msgs", "sensor_msgs",
@@ -40,18 +27,19 @@ ROS = {"rclpy", "rcl_interfaces", "cv_bridge", "ament_index_python", "diagnostic
 GPU = {"tensorrt", "tensorrt_rtx", "tensorrt_lean", "pycuda", "cuda"}
 # Which parts may import which heavy package.
 HOMES = {
-    **{name: {"ros"} for name in ROS},
-    **{name: {"backend", "toolchain"} for name in GPU},
-    "openvino": {"backend"},
-    "onnxruntime": {"backend", "toolchain"},
-    "onnx": {"toolchain"},
-    "jsonschema": {"manifest"},
-    "rosbags": {"sources", "streetworld", "replay"},
-    "mcap": {"sources", "replay"},
-    "pycocotools": {"metrics"},
-    "ray": {"fleet"},
-    "requests": {"models"},
-    "urllib3": {"models"},
+    **{name: {"onboard.ros"} for name in ROS},
+    **{name: {"onboard.backend", "offboard.toolchain"} for name in GPU},
+    "openvino": {"onboard.backend"},
+    "onnxruntime": {"onboard.backend", "offboard.toolchain"},
+    "onnx": {"offboard.toolchain"},
+    "onnx_ir": {"offboard.toolchain"},
+    "jsonschema": {"core.manifest"},
+    "rosbags": {"offboard.data", "offboard.streetworld", "offboard.replay"},
+    "mcap": {"offboard.data", "offboard.replay"},
+    "pycocotools": {"offboard.metrics"},
+    "ray": {"offboard.fleet"},
+    "requests": {"offboard.models"},
+    "urllib3": {"offboard.models"},
 }
 
 
@@ -68,8 +56,9 @@ class Import(NamedTuple):
 
 
 def part_of(module: str) -> str:
-    """The part of the package a module belongs to: `sources`, `frame`, ...; empty for the package itself."""
-    return ".".join(module.split(".")[1:2])
+    """The room a module belongs to: `onboard.ros`, `core.frame`, `cli`, ...; empty for the package itself."""
+    names = module.split(".")[1:]
+    return ".".join(names[:2] if names and names[0] in ("core", "onboard", "offboard") else names[:1])
 
 
 def imports_of(path: Path, text: str) -> Iterator[Import]:
@@ -116,7 +105,7 @@ def offenders(places: Iterable[Import]) -> list[str]:
 
 def homeless(imports: Iterable[Import]) -> list[str]:
     """Imports in or of a part that no layer has."""
-    known = {"", *RANK}
+    known = {"", "core", "onboard", "offboard", *RANK}
 
     def has_place(module: str) -> bool:
         # What the package itself holds, such as its version, is no part.
@@ -134,11 +123,17 @@ def upward(imports: Iterable[Import]) -> list[str]:
         importer, imported = part_of(found.importer), part_of(found.imported)
         if imported == importer or imported not in RANK:
             return True
-        if importer in BOTTOM and imported in BOTTOM:
+        if importer.startswith("core.") and RANK.get(importer) == RANK[imported]:
             return True
         return importer in RANK and RANK[imported] < RANK[importer]
 
     return offenders(found for found in imports if found.own and not allowed(found))
+
+
+def of_the_node(imports: Iterable[Import]) -> list[str]:
+    """Imports of the node by anything else: whoever needs rclpy starts a process of its own."""
+    node = "onboard.ros"
+    return offenders(found for found in imports if part_of(found.imported) == node != part_of(found.importer))
 
 
 def across_backends(imports: Iterable[Import]) -> list[str]:
@@ -175,19 +170,24 @@ def stray(imports: Iterable[Import]) -> list[str]:
 
     def is_stray(found: Import) -> bool:
         top = found.imported.split(".")[0]
-        homes = HOMES.get(top, {"ros"} if top.endswith(("_msgs", "_srvs", "_interfaces")) else None)
+        homes = HOMES.get(top, {"onboard.ros"} if top.endswith(("_msgs", "_srvs", "_interfaces")) else None)
         return homes is not None and part_of(found.importer) not in homes
 
     return offenders(found for found in imports if is_stray(found))
 
 
 Rule = Callable[[Iterable[Import]], list[str]]
-RULES: tuple[Rule, ...] = (homeless, upward, across_backends, beyond_numpy, by_the_package, stray)
+RULES: tuple[Rule, ...] = (homeless, upward, of_the_node, across_backends, beyond_numpy, by_the_package, stray)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_package_keeps_the_rule(rule: Rule):
     assert rule(IMPORTS) == []
+
+
+def test_the_picture_of_the_layers_is_up_to_date():
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    assert with_picture(text) == text, "run `python -m tools.layers`"
 
 
 def test_the_contract_layer_has_no_cycle():
@@ -200,41 +200,41 @@ def test_the_contract_layer_has_no_cycle():
 
 
 @pytest.mark.parametrize(("path", "text", "broken"), [
-    ("pipeline/made_up.py", "from ..toolchain.prepare import prepare", upward),
-    ("pipeline/made_up.py", "from .. import toolchain", upward),
-    ("pipeline/made_up.py", "import seg_perception.cli.main", upward),
-    ("pipeline/made_up.py", "from seg_perception import ros", upward),
-    ("backend/made_up.py", "def f():\n    from ..pipeline.paint import paint", upward),
-    ("backend/made_up.py", "if TYPE_CHECKING:\n    from ..pipeline import paint", upward),
-    ("backend/made_up.py", "import_module('..pipeline.paint', __package__)", upward),
-    ("backend/made_up.py", "importlib.import_module('seg_perception.pipeline')", upward),
-    ("sources/made_up.py", "from ..metrics.boxes import box_iou", upward),
-    ("metrics/made_up.py", "from ..backend.base import Backend", upward),
-    ("cli/made_up.py", "from ..ros.main import main", upward),
-    ("ros/made_up.py", "from ..cli.main import main", upward),
-    ("toolchain/made_up.py", "from ..replay import run", upward),
-    ("models/made_up.py", "from ..toolchain.prepare import prepare", upward),
-    ("ros/made_up.py", "import requests", stray),
-    ("evaluation/made_up.py", "from ..toolchain.prepare import prepare", upward),
-    ("toolchain/families/made_up.py", "from ...ros import node", upward),
-    ("frame.py", "from .sources.encodings import view", upward),
-    ("backend/ort.py", "from .openvino import open_model", across_backends),
-    ("backend/ort.py", "from . import openvino", across_backends),
-    ("backend/ort.py", "from seg_perception.backend import openvino", across_backends),
-    ("backend/ort.py", "import seg_perception.backend.openvino", across_backends),
-    ("backend/registry.py", "from .ort import open_model", across_backends),
-    ("frame.py", "import cv2", beyond_numpy),
-    ("classes.py", "try:\n    import yaml\nexcept ImportError:\n    pass", beyond_numpy),
+    ("onboard/pipeline/made_up.py", "from seg_perception.offboard.toolchain.prepare import prepare", upward),
+    ("onboard/pipeline/made_up.py", "from ...offboard import toolchain", upward),
+    ("onboard/pipeline/made_up.py", "import seg_perception.cli.main", upward),
+    ("onboard/ros/made_up.py", "from seg_perception.offboard.data import images", upward),
+    ("onboard/backend/made_up.py", "def f():\n    from ..pipeline.segmenter import Segmenter", upward),
+    ("onboard/backend/made_up.py", "if TYPE_CHECKING:\n    from ..pipeline import overlay", upward),
+    ("onboard/backend/made_up.py", "import_module('..pipeline.overlay', __package__)", upward),
+    ("onboard/backend/made_up.py", "importlib.import_module('seg_perception.onboard.pipeline')", upward),
+    ("offboard/data/made_up.py", "from ..metrics.masks import to_rle", upward),
+    ("offboard/metrics/made_up.py", "from ..evaluation.coco import CocoSet", upward),
+    ("offboard/toolchain/made_up.py", "from ..replay import run", upward),
+    ("offboard/models/made_up.py", "from ..toolchain.prepare import prepare", upward),
+    ("offboard/evaluation/made_up.py", "from ..toolchain.prepare import prepare", upward),
+    ("onboard/ros/made_up.py", "from seg_perception.cli.main import main", upward),
+    ("core/frame.py", "from .encodings.raw import view", upward),
+    ("cli/made_up.py", "from seg_perception.onboard.ros.main import main", of_the_node),
+    ("offboard/toolchain/families/made_up.py", "from seg_perception.onboard.ros import node", of_the_node),
+    ("onboard/ros/made_up.py", "import requests", stray),
+    ("onboard/backend/host/onnxruntime.py", "from .openvino import open_model", across_backends),
+    ("onboard/backend/host/onnxruntime.py", "from . import openvino", across_backends),
+    ("onboard/backend/host/onnxruntime.py", "import seg_perception.onboard.backend.host.openvino", across_backends),
+    ("onboard/backend/registry.py", "from .host.onnxruntime import open_model", across_backends),
+    ("core/frame.py", "import cv2", beyond_numpy),
+    ("core/classes.py", "try:\n    import yaml\nexcept ImportError:\n    pass", beyond_numpy),
     ("__init__.py", "import numpy", by_the_package),
-    ("pipeline/made_up.py", "from rclpy.node import Node", stray),
+    ("onboard/pipeline/made_up.py", "from rclpy.node import Node", stray),
     ("cli/made_up.py", "import sensor_msgs.msg", stray),
     ("cli/made_up.py", "import another_msgs.msg as msg", stray),
-    ("sources/made_up.py", "def f():\n    from cv_bridge import CvBridge", stray),
-    ("sources/made_up.py", "from builtin_interfaces.msg import Time", stray),
-    ("toolchain/made_up.py", "import rcl_interfaces.msg", stray),
-    ("pipeline/made_up.py", "import openvino", stray),
-    ("frame.py", "import jsonschema", stray),
+    ("core/encodings/made_up.py", "def f():\n    from cv_bridge import CvBridge", stray),
+    ("offboard/data/made_up.py", "from builtin_interfaces.msg import Time", stray),
+    ("offboard/toolchain/made_up.py", "import rcl_interfaces.msg", stray),
+    ("onboard/pipeline/made_up.py", "import openvino", stray),
+    ("core/frame.py", "import jsonschema", stray),
     ("utils/made_up.py", "import numpy", homeless),
+    ("onboard/utils.py", "import numpy", homeless),
     ("cli/made_up.py", "from ..utils import thing", homeless),
 ])  # fmt: skip
 def test_a_violation_is_found_by_its_rule_alone(path: str, text: str, broken: Rule):
@@ -243,13 +243,13 @@ def test_a_violation_is_found_by_its_rule_alone(path: str, text: str, broken: Ru
 
 
 @pytest.mark.parametrize(("path", "text"), [
-    ("cli/made_up.py", "from .. import __version__\nfrom ..toolchain.prepare import prepare\nimport tqdm"),
-    ("ros/made_up.py", "import rclpy\nfrom . import messages\nfrom ..pipeline.segmenter import Segmenter"),
-    ("ros/made_up.py", "from sensor_msgs.msg import Image\nfrom std_srvs.srv import Trigger"),
-    ("pipeline/made_up.py", "import cv2\nfrom ..backend.base import Backend\nfrom .paint import paint"),
-    ("backend/ort.py", "import onnxruntime\nfrom .base import Runner\nfrom . import batches"),
-    ("toolchain/families/made_up.py", "import onnx\nfrom ..graph import GraphBuilder\nfrom . import Match"),
-    ("contract.py", "import json\nimport numpy as np\nfrom .errors import ConfigurationError"),
+    ("cli/made_up.py", "from .. import __version__\nfrom ..offboard.toolchain.prepare import prepare\nimport tqdm"),
+    ("onboard/ros/made_up.py", "import rclpy\nfrom . import messages\nfrom ..pipeline.segmenter import Segmenter"),
+    ("onboard/ros/made_up.py", "from sensor_msgs.msg import Image\nfrom std_srvs.srv import Trigger"),
+    ("onboard/pipeline/made_up.py", "import cv2\nfrom ..backend.base import Backend\nfrom .semantic import paint"),
+    ("onboard/backend/host/onnxruntime.py", "import onnxruntime\nfrom ..base import Runner\nfrom .. import batches"),
+    ("offboard/toolchain/families/made_up.py", "import onnx\nfrom ..graph import GraphBuilder\nfrom . import Match"),
+    ("core/contract.py", "import json\nimport numpy as np\nfrom .errors import ConfigurationError"),
     ("__init__.py", "from __future__ import annotations"),
 ])  # fmt: skip
 def test_what_points_down_is_accepted(path: str, text: str):
@@ -261,11 +261,11 @@ def test_the_reader_of_imports_reads_them():
     """The tests above prove nothing if imports are overlooked."""
     names = {(found.importer, found.imported) for found in IMPORTS}
     parts = {part_of(found.importer) for found in IMPORTS}
-    assert {"cli", "ros", "toolchain", "pipeline", "backend", "sources", "metrics"} <= parts
-    assert (f"{PACKAGE}.sources.encodings", f"{PACKAGE}.frame.Frame") in names
-    assert (f"{PACKAGE}.sources.encodings", "cv2") in names
-    assert (f"{PACKAGE}.pipeline.segmenter", f"{PACKAGE}.backend.base.Backend") in names
-    assert (f"{PACKAGE}.ros.convert", "cv_bridge.CvBridge") in names  # imported within a function
+    assert {"cli", "onboard.ros", "offboard.toolchain", "onboard.pipeline", "offboard.data"} <= parts
+    assert (f"{PACKAGE}.core.encodings.raw", f"{PACKAGE}.core.frame.Frame") in names
+    assert (f"{PACKAGE}.core.encodings.raw", "cv2") in names
+    assert (f"{PACKAGE}.onboard.pipeline.segmenter", f"{PACKAGE}.onboard.backend.base.Backend") in names
+    assert (f"{PACKAGE}.onboard.ros.convert", "cv_bridge.CvBridge") in names  # imported within a function
 
 
 # What must not be needed, made unfindable.

@@ -15,10 +15,10 @@ pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed: `ma
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
-from seg_perception.pipeline.overlay import OverlayStyle
-from seg_perception.pipeline.overlay_panel import Figures
-from seg_perception.ros.outputs import Outputs
-from seg_perception.ros.parameters import CAMERA_SCHEME
+from seg_perception.onboard.pipeline.overlay import OverlayStyle
+from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.ros.outputs import Outputs
+from seg_perception.onboard.ros.parameters import CAMERA_SCHEME
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "config" / "seg_perception.rviz").read_text())

@@ -1,0 +1,1 @@
+"""What both the vehicle and the workshop need: the contract, frames, classes, encodings and messages."""

@@ -1,0 +1,1 @@
+"""What stays in the workshop: the toolchain, data, evaluation, replay, labels and fleets."""

@@ -1,0 +1,1 @@
+"""Frames from images, videos and bags, and what nodes have published."""

@@ -1,0 +1,189 @@
+"""A scene at one moment, as the camera sees it and as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.offboard.metrics.compact import CompactMask
+
+from . import effects
+from .actors.actor import Actor, TreeDesign
+from .background import Background, cast_shadows
+from .camera import NEAR, Camera, Pose
+from .colours import floats
+from .crowd import VIEW
+from .raster import SUPERSAMPLING, Placement, SeenBody, colours, look_at, owners, paint, whole_mask
+from .scene import Scene
+from .truth import CLASS_NAMES, TrueInstance, Truth
+
+# Owners are kept in 8 bits while painting.
+_MOST_OWNERS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """What stands in the view, with its distance from the camera."""
+
+    distance: float
+    actor: Actor
+    place: Placement
+
+
+class Renderer:
+    """Paints the frames of one scene; the same frame whenever it is asked for."""
+
+    def __init__(self, scene: Scene, camera: Camera, seed: tuple[int, ...], min_pixels: int) -> None:
+        """Draw what stays the same.
+
+        Args:
+            scene: what there is.
+            camera: who looks.
+            seed: of textures and noise.
+            min_pixels: instances with fewer visible pixels are no part of the truth.
+        """
+        random = np.random.default_rng((*seed, 2))
+        self.scene, self._camera, self._seed, self._min_pixels = scene, camera, seed, min_pixels
+        self._background = Background(random, scene.street, scene.light, camera)
+        self._grain = effects.grain_field(random, camera.width, camera.height)
+        self._quality = int(random.integers(70, 95))
+
+    def render(self, index: int, fps: float) -> tuple[NDArray[np.uint8], Truth]:
+        """Frame `index` of the scene: bgr8 `[height, width, 3]` and what is in it."""
+        second = index / fps
+        pose, light = self.scene.pose(second), self.scene.light
+        picture, ground = self._background.picture(pose)
+        items = self._in_view(pose, second)
+        cast_shadows(picture, ground, [s for item in items for s in self._shadows(item, pose, second)])
+        big = cv2.resize(picture, None, fx=SUPERSAMPLING, fy=SUPERSAMPLING, interpolation=cv2.INTER_LINEAR)
+        canvas = cv2.cvtColor(big, cv2.COLOR_BGR2BGRA).view(np.uint8)
+        canvas[..., 3] = 0
+        painted: list[tuple[Actor, SeenBody]] = []
+        for item in items:
+            if isinstance(item.actor.design, TreeDesign):
+                self._plant(canvas, item, item.actor.design, pose)
+                continue
+            body = look_at(item.actor.mesh(second), item.place, self._camera, pose, light)
+            if body is None:
+                continue
+            owner = 0
+            if item.actor.track and len(painted) < _MOST_OWNERS:
+                painted.append((item.actor, body))
+                owner = len(painted)
+            paint(canvas, body, owner)
+        truth = self._truth(owners(canvas), painted)
+        return self._finish(colours(canvas), index, fps), truth
+
+    def _in_view(self, pose: Pose, second: float) -> list[_Item]:
+        """What is not behind the camera or too far away, far to near."""
+        items = []
+        half_view = 1.1 * self._camera.width / (2 * self._camera.focal)
+        for actor in self.scene.actors:
+            place = actor.at(second)
+            ahead, across = place.z - pose.z, place.x - pose.x
+            # The widest body is a bus, and the camera looks up to a few degrees aside.
+            if -8 < ahead < VIEW and abs(across) < 8 + 0.1 * VIEW * (ahead > 30) + half_view * max(ahead, 0):
+                items.append(_Item(float(np.hypot(ahead, across)) - 0.05 * (actor.seat > 0), actor, place))
+        return sorted(items, key=lambda item: -item.distance)
+
+    def _shadows(self, item: _Item, pose: Pose, second: float) -> list[tuple[NDArray[np.int32], float]]:
+        """Outlines on the ground: where the sun does not reach, and right under the body."""
+        light, actor = self.scene.light, item.actor
+        if isinstance(actor.design, TreeDesign) or item.place.y > 1 or not 1 < item.place.z - pose.z < 40:
+            return []
+        vertices = actor.mesh(second).vertices
+        points = vertices[:: max(1, len(vertices) // 40)]
+        sine, cosine = np.sin(item.place.yaw), np.cos(item.place.yaw)
+        world = points @ np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
+        world = floats(world + floats([item.place.x, item.place.y, item.place.z]))
+        result: list[tuple[NDArray[np.int32], float]] = []
+        reach = np.minimum(world[:, 1:2], 4.0) / max(light.to_sun[1], 0.12)
+        cast = world - floats([light.to_sun[0], 0, light.to_sun[2]]) * reach
+        below = world.copy()
+        low = world[:, 1] < 0.9 if actor.track else np.zeros(len(world), bool)
+        for ground, dark in ((cast, light.shadow), (below[low], 0.35 + 0.3 * light.shadow)):
+            if len(ground) < 3 or dark < 0.1:
+                continue
+            flat = floats(ground.copy())
+            flat[:, 1] = 0
+            seen = pose.bent(flat) @ pose.rotation().T
+            if (seen[:, 2] > NEAR).all():
+                pixels = np.rint(self._camera.pixels(seen)).astype(np.int32)
+                result.append((cv2.convexHull(pixels).reshape(-1, 2).astype(np.int32), dark))
+        return result
+
+    def _plant(self, canvas: NDArray[np.uint8], item: _Item, tree: TreeDesign, pose: Pose) -> None:
+        foot = np.array([[item.place.x, 0, item.place.z], [item.place.x, tree.height, item.place.z]], np.float32)
+        seen = pose.bent(foot) @ pose.rotation().T
+        if seen[0, 2] < 2.0:
+            return
+        (x, bottom), (_, top) = ((self._camera.pixels(seen) + 0.5) * SUPERSAMPLING).tolist()
+        sprite = self._background.trees[tree.picture]
+        height = round(bottom - top)
+        width = round(height * sprite.shape[1] / sprite.shape[0])
+        left, upper = round(x - width / 2), round(top)
+        x1, y1 = max(0, left), max(0, upper)
+        x2, y2 = min(canvas.shape[1], left + width), min(canvas.shape[0], upper + height)
+        if x1 >= x2 or y1 >= y2:
+            return
+        matrix = np.array([[width / sprite.shape[1], 0, left - x1], [0, height / sprite.shape[0], upper - y1]])
+        scaled = cv2.warpAffine(sprite, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
+        mask = (scaled[..., 3] > 127).astype(np.uint8)
+        haze = float(np.exp(-self.scene.light.fog * item.distance))
+        tinted = cv2.addWeighted(scaled, haze, np.full_like(scaled, (*self.scene.light.horizon, 0)), 1 - haze, 0)
+        tinted[..., 3] = 0
+        cv2.copyTo(tinted, mask, canvas[y1:y2, x1:x2])
+
+    def _truth(self, owner: NDArray[np.uint8], painted: Sequence[tuple[Actor, SeenBody]]) -> Truth:
+        height, width = owner.shape
+        areas = np.bincount(owner.reshape(-1), minlength=_MOST_OWNERS + 1)
+        numbers = np.zeros(_MOST_OWNERS + 1, np.uint16)
+        instances = []
+        for number, (actor, body) in enumerate(painted, 1):
+            if areas[number] < self._min_pixels:
+                continue
+            numbers[number] = actor.track
+            left, top, region = whole_mask(body, width, height)
+            whole = _placed(region, left, top, (height, width))
+            window = owner[top : top + region.shape[0], left : left + region.shape[1]]
+            visible = _placed(window == number, left, top, (height, width))
+            box = (float(visible.left), float(visible.top), float(visible.right), float(visible.bottom))
+            hidden = 1 - visible.area / max(whole.area, 1)
+            instances.append(
+                TrueInstance(
+                    actor.track,
+                    CLASS_NAMES.index(actor.class_name),
+                    visible,
+                    whole,
+                    box,
+                    body.box,
+                    body.distance,
+                    hidden,
+                )
+            )
+        return Truth(numbers[owner], tuple(sorted(instances, key=lambda each: each.number)))
+
+    def _finish(self, image: NDArray[np.uint8], index: int, fps: float) -> NDArray[np.uint8]:
+        """From light to file."""
+        random, light = np.random.default_rng((*self._seed, 3, index)), self.scene.light
+        travel = self.scene.speed / fps
+        image = effects.motion_blur(image, light, travel / 14, float(random.normal(0, 2)))
+        if light.lamps or light.weather == "low_sun":
+            image = effects.bloom(image, 0.5)
+        if light.weather == "rain":
+            image = effects.rain(image, random)
+        image = effects.expose(image, light)
+        image = effects.sensor_noise(image, light, random, self._grain)
+        return effects.jpeg(image, self._quality)
+
+
+def _placed(region: NDArray[np.bool_], left: int, top: int, size: tuple[int, int]) -> CompactMask:
+    """The mask of an image of which `region` is a part and the rest is empty."""
+    mask = CompactMask.of(region)
+    return CompactMask(
+        size, mask.top + top, mask.left + left, mask.bottom + top, mask.right + left, mask.area, mask.bits
+    )  # fmt: skip

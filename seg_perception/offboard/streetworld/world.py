@@ -1,0 +1,170 @@
+"""The street world as a stream of frames with their truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seg_perception.core.errors import ConfigurationError
+from seg_perception.core.frame import Frame
+from seg_perception.offboard.data.base import FrameSource
+
+from .camera import Camera
+from .designs import DESIGNS
+from .ego import EgoPose
+from .light import WEATHERS
+from .render import Renderer
+from .scene import random_scene
+from .truth import Truth
+
+FRAME_ID = "streetworld_camera"
+# The first frame's stamp: a round number of seconds, and not 0, which means "no time" to ROS.
+FIRST_STAMP_NS = 1_000_000_000_000_000_000
+_MOST_TRACKS = 0xFFFF
+# Between the streets of two drives on the map, in metres.
+_STREETS_APART = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorldOptions:
+    """Which world.
+
+    Attributes:
+        frames: how many.
+        seed: everything follows from it.
+        width, height: of the pictures in pixels.
+        fps: frames per second.
+        weathers: scenes take them in turn, shuffled.
+        scene_frames: frames of one drive, after which another begins somewhere else; 0 for a single drive.
+        min_pixels: instances with fewer visible pixels are no part of the truth.
+        designs: one of `designs.DESIGNS`; training takes the "seen" ones, a test the "unseen" ones.
+
+    Raises:
+        ConfigurationError: one of them is impossible.
+    """
+
+    frames: int
+    seed: int = 0
+    width: int = 640
+    height: int = 384
+    fps: float = 10.0
+    weathers: tuple[str, ...] = WEATHERS
+    scene_frames: int = 60
+    min_pixels: int = 20
+    designs: str = "all"
+
+    def __post_init__(self) -> None:
+        for name, low in (("frames", 1), ("seed", 0), ("width", 64), ("height", 64), ("scene_frames", 0)):
+            if getattr(self, name) < low:
+                raise ConfigurationError(f"streetworld {name}: expected at least {low}, got {getattr(self, name)}")
+        if not 0.1 <= self.fps <= 1000:
+            raise ConfigurationError(f"streetworld fps: expected 0.1 to 1000, got {self.fps}")
+        if not self.weathers or set(self.weathers) - set(WEATHERS):
+            raise ConfigurationError(f"weather: expected some of {', '.join(WEATHERS)}; got {', '.join(self.weathers)}")
+        if self.designs not in DESIGNS:
+            raise ConfigurationError(f"streetworld designs: expected one of {', '.join(DESIGNS)}; got {self.designs!r}")
+        drives = -(-self.frames // (self.scene_frames or self.frames))
+        if drives * self.tracks_per_drive > _MOST_TRACKS:
+            raise ConfigurationError(
+                f"streetworld frames: expected at most {_MOST_TRACKS // self.tracks_per_drive} drives of this length, "
+                f"because every object has a number of 16 bits of its own; got {drives}; make several worlds with "
+                "different seeds"
+            )
+
+    @property
+    def drive_seconds(self) -> float:
+        """How long one drive is."""
+        return (self.scene_frames or self.frames) / self.fps
+
+    @property
+    def tracks_per_drive(self) -> int:
+        """How many numbers of tracks are set aside for each drive; the fullest of many had half as many objects."""
+        return 300 + 20 * ceil(self.drive_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class WorldFrame:
+    """One frame.
+
+    Attributes:
+        name: unique, fit for a file.
+        frame: the picture, bgr8, with its stamp.
+        truth: what is in it.
+        weather: of its scene.
+        scene: number of its drive.
+        ego: where the car and its camera are.
+    """
+
+    name: str
+    frame: Frame
+    truth: Truth
+    weather: str
+    scene: int
+    ego: EgoPose
+
+
+class StreetWorld(FrameSource):
+    """Frames of the street world; as a `FrameSource` without the truth, by `render` with it."""
+
+    def __init__(self, options: WorldOptions) -> None:
+        """Choose; nothing is rendered yet."""
+        super().__init__(options.fps, sequence=True)
+        self.options = options
+        random = np.random.default_rng((options.seed, 0))
+        self.camera = Camera(
+            options.width, options.height, options.width * float(random.uniform(0.72, 1.0)),
+            float(random.uniform(-0.16, -0.02)), float(random.uniform(0.0, 0.02)),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        """How many frames there are."""
+        return self.options.frames
+
+    def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        """The pictures."""
+        for index in range(len(self)):
+            shot = self.render(index)
+            yield shot.name, shot.frame
+
+    def shots(self) -> Iterator[WorldFrame]:
+        """The pictures and what is in them."""
+        for index in range(len(self)):
+            yield self.render(index)
+
+    def render(self, index: int) -> WorldFrame:
+        """One frame; the order of calls makes no difference."""
+        options = self.options
+        scene, moment = divmod(index, options.scene_frames or options.frames)
+        weather = _weather(options.seed, scene, options.weathers)
+        renderer = _renderer(options, self.camera, scene, weather)
+        image, truth = renderer.render(moment, options.fps)
+        stamp = FIRST_STAMP_NS + round(index * 1e9 / options.fps)
+        frame = Frame.from_bgr(image, stamp_ns=stamp, frame_id=FRAME_ID)
+        ego = renderer.scene.ego(moment / options.fps)
+        ego = replace(ego, y=ego.y + _STREETS_APART * scene)
+        return WorldFrame(f"streetworld_{options.seed}_{index:06d}", frame, truth, weather, scene, ego)
+
+
+@lru_cache(maxsize=2)
+def _renderer(options: WorldOptions, camera: Camera, scene: int, weather: str) -> Renderer:
+    tracks = options.tracks_per_drive
+    made = random_scene(options.seed, scene, options.drive_seconds, weather, 1 + scene * tracks, options.designs)
+    objects = sum(actor.track > 0 for actor in made.actors)
+    if objects > tracks:
+        raise ConfigurationError(
+            f"streetworld: drive {scene} of seed {options.seed} has {objects} objects, expected at most {tracks}; "
+            "choose another seed or shorter drives"
+        )
+    return Renderer(made, camera, (options.seed, scene), options.min_pixels)
+
+
+def _weather(seed: int, scene: int, weathers: Sequence[str]) -> str:
+    """Each weather once, in a new order, before any comes again."""
+    turn, place = divmod(scene, len(weathers))
+    order: NDArray[np.int64] = np.random.default_rng((seed, turn, 4)).permutation(len(weathers))
+    return weathers[int(order[place])]

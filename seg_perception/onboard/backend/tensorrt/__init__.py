@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: engines, and the kernels around them in `cuda`."""

@@ -1,0 +1,1 @@
+"""The terminal monitor `seg_perception top`: load of the machine, nodes, table."""

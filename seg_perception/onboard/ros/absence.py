@@ -1,0 +1,169 @@
+"""Why no frames come from a topic, read off the graph, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from seg_perception.core.text import printable
+
+from .feed import describe_qos
+from .graph import known_or
+
+NO_PUBLISHER, WRONG_TYPE, INCOMPATIBLE, SILENT = "no_publisher", "wrong_type", "incompatible_qos", "silent"
+_RAW, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+_TRANSPORTS = {_RAW: "raw", _COMPRESSED: "compressed"}
+_SUFFIX = "/compressed"
+_MOST_SUGGESTIONS, _MOST_NAMED, _MOST_COMPARED = 3, 8, 100
+# What ROS allows for the full name of a topic.
+_TOPIC_NAME = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+")
+PROFILE = (
+    "large images need shared memory: check that the camera and this node use the profile config/fastdds.xml "
+    "(its first lines say how)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What a camera subscribes to.
+
+    Attributes:
+        camera: its name.
+        topic: full name of the topic.
+        type_name: type of its messages.
+        qos: what is asked of publishers.
+    """
+
+    camera: str
+    topic: str
+    type_name: str
+    qos: QoSProfile
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Why no frames come.
+
+    Attributes:
+        kind: one of the constants above.
+        text: for people, with what to do.
+    """
+
+    kind: str
+    text: str
+
+
+def explain(
+    sought: Sought, publishers: Sequence[TopicEndpointInfo], image_topics: Callable[[], Mapping[str, str]]
+) -> Absence:
+    """Say why nothing comes.
+
+    Args:
+        sought: what is waited for.
+        publishers: all that the topic has.
+        image_topics: names and types of the images that others publish; asked only when it matters.
+    """
+    if not publishers:
+        return Absence(NO_PUBLISHER, f"no publisher on {sought.topic}; {_suggestion(sought, image_topics())}")
+    fitting = [publisher for publisher in publishers if publisher.topic_type == sought.type_name]
+    if not fitting:
+        return Absence(WRONG_TYPE, _wrong_type(sought, publishers[0]))
+    reasons = [_incompatibility(publisher.qos_profile, sought.qos) for publisher in fitting]
+    if all(reasons):
+        return Absence(INCOMPATIBLE, _incompatible(sought, fitting[0], reasons[0]))
+    names = ", ".join(f"{_name(each)} ({_qos(each.qos_profile)})" for each in fitting[:_MOST_NAMED])
+    if len(fitting) > _MOST_NAMED:
+        names += f" and {len(fitting) - _MOST_NAMED} more"
+    return Absence(
+        SILENT, f"{names} publishes on {sought.topic} and nothing comes; see that the camera runs; {PROFILE}"
+    )
+
+
+def near_matches(topic: str, image_topics: Mapping[str, str]) -> list[str]:
+    """The topics whose names are most like that of `topic`, best first; the transport in a name does not count."""
+    base = topic.removesuffix(_SUFFIX)
+
+    def likeness(name: str) -> float:
+        return SequenceMatcher(None, base, name.removesuffix(_SUFFIX), autojunk=False).ratio()
+
+    # Each comparison takes time, and anybody may announce topics: those that end alike go first.
+    end = base.rpartition("/")[2]
+    compared = sorted(image_topics, key=lambda name: (not name.removesuffix(_SUFFIX).endswith(end), name))
+    return sorted(compared[:_MOST_COMPARED], key=lambda name: (-likeness(name), name))[:_MOST_SUGGESTIONS]
+
+
+def _suggestion(sought: Sought, image_topics: Mapping[str, str]) -> str:
+    # Whoever speaks DDS may announce a topic by any name; one that ROS forbids cannot be subscribed to.
+    usable = {name: kind for name, kind in image_topics.items() if _TOPIC_NAME.fullmatch(name)}
+    near = near_matches(sought.topic, usable)
+    odd = [printable(name) for name in image_topics if name not in usable]
+    if not near and odd:
+        return f"images are announced only under names that ROS forbids, such as {odd[0]} ({len(odd)} in all)"
+    if not near:
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        return (
+            "nobody publishes images: see that the camera runs, with this node's ROS_DOMAIN_ID "
+            f"({domain}), RMW_IMPLEMENTATION and discovery range"
+        )
+    best = near[0]
+    others = f"; others: {', '.join(near[1:])}" if near[1:] else ""
+    return f"the nearest image topic is {best}: {_settings(sought, best, image_topics[best])}{others}"
+
+
+def _settings(sought: Sought, topic: str, type_of_topic: str) -> str:
+    """Parameters, or the remapping, that lead to a topic."""
+    name = f"cameras.{sought.camera}"
+    if type_of_topic == sought.type_name:
+        given = topic if type_of_topic == _RAW else topic.removesuffix(_SUFFIX)
+        return f"set {name}.topic: {given}, or remap -r {sought.topic}:={topic}"
+    transport = f"set {name}.transport: {_TRANSPORTS[type_of_topic]}"
+    given = topic.removesuffix(_SUFFIX) if type_of_topic == _COMPRESSED else topic
+    return transport if given == sought.topic.removesuffix(_SUFFIX) else f"{transport} and {name}.topic: {given}"
+
+
+def _wrong_type(sought: Sought, publisher: TopicEndpointInfo) -> str:
+    found = f"{printable(publisher.topic_type)} (of {_name(publisher)})"
+    text = f"{sought.topic} has {found}, expected {sought.type_name}; "
+    name = f"cameras.{sought.camera}"
+    if publisher.topic_type == _RAW:
+        return f"{text}set {name}.transport: raw and {name}.topic: {sought.topic}"
+    if publisher.topic_type == _COMPRESSED and sought.topic.endswith(_SUFFIX):
+        return f"{text}set {name}.transport: compressed"
+    if publisher.topic_type == _COMPRESSED:
+        remapping = f"-r {sought.topic}{_SUFFIX}:={sought.topic}"
+        return f"{text}set {name}.transport: compressed and remap {remapping}"
+    return f"{text}set {name}.topic to an image topic, or have image_transport's `republish` make one"
+
+
+def _incompatibility(offered: QoSProfile, requested: QoSProfile) -> str:
+    """Why a publisher does not serve a request; empty when it does."""
+    checked = known_or(None, lambda: qos_check_compatible(offered, requested))
+    if checked is None:
+        return "it announces a QoS that ROS cannot express"
+    compatibility, reason = checked
+    return printable(str(reason).strip(" ;")) if compatibility == QoSCompatibility.ERROR else ""
+
+
+def _incompatible(sought: Sought, publisher: TopicEndpointInfo, reason: str) -> str:
+    offered, asked = _qos(publisher.qos_profile), _qos(sought.qos)
+    return (
+        f"QoS: {_name(publisher)} offers {offered} on {sought.topic} and this node asks for {asked} ({reason}); take "
+        f"the parameters qos_overrides.{sought.topic}.subscription.* back, or set them to what it offers"
+    )
+
+
+def _name(publisher: TopicEndpointInfo) -> str:
+    return printable(f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}")
+
+
+def _qos(profile: QoSProfile) -> str:
+    try:
+        return describe_qos(profile)
+    except (AttributeError, ValueError):
+        return "a QoS that ROS cannot express"

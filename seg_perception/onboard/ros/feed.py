@@ -1,0 +1,177 @@
+"""A subscription that is read by hand, and whose QoS follows that of the publishers.
+
+Best effort and volatile takes messages from publishers of any kind and never makes a camera wait for us. The one thing
+it misses is what a transient-local publisher sent before we came, such as a test picture that is published once. So
+where all publishers of a topic are of that kind, transient local is asked for, with which goes reliable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.exceptions import ParameterException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+from seg_perception.core.errors import ConfigurationError
+
+from .graph import publishers
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # up to Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+# Not depth and history: the newest message is wanted, and nothing else.
+_ADAPTED = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+_OVERRIDABLE = (QoSPolicyKind.DEADLINE, QoSPolicyKind.LIVELINESS, QoSPolicyKind.LIVELINESS_LEASE_DURATION)
+
+
+class Feed:
+    """Hands over the newest message of a topic."""
+
+    def __init__(
+        self,
+        node: Node,
+        kind: type,
+        topic: str,
+        callback: Callable[..., None],
+        group: CallbackGroup,
+        *,
+        raw: bool = False,
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: the owner.
+            kind: type of the messages.
+            topic: its name.
+            callback: takes messages of the executor.
+            group: decides whether the executor gets any.
+            raw: whether messages stay serialized.
+
+        Raises:
+            ConfigurationError: the topic cannot be subscribed to, or its QoS overrides are none.
+        """
+        self.topic = str(node.resolve_topic_name(topic))
+        self.type_name = type_name(kind)
+        self._node = node
+        self._arguments = (kind, topic, callback)
+        self._options: dict[str, Any] = {"callback_group": group, "event_callbacks": _no_events(), "raw": raw}
+        self._lock = Lock()
+        self._latched = self._wants_latched()
+        self._subscription: Any = self._subscribe(self._latched)
+
+    @property
+    def qos(self) -> QoSProfile:
+        """What is asked of publishers."""
+        qos: QoSProfile = self._subscription.qos_profile
+        return qos
+
+    def publishers(self) -> list[TopicEndpointInfo] | None:
+        """All publishers on the topic, of whatever type; None when that cannot be known."""
+        return publishers(self._node, self.topic)
+
+    def follow(self) -> None:
+        """Subscribe again if the publishers that are there now ask for it; called by the executor.
+
+        Raises:
+            ConfigurationError: that failed; the subscription stays as it was.
+        """
+        latched = self._wants_latched()
+        if latched == self._latched or not self.publishers():
+            return
+        with self._lock:
+            before = self._subscription
+            self._subscription = self._subscribe(latched)
+            self._latched = latched
+            self._node.destroy_subscription(before)
+        self._node.get_logger().info(
+            f"{self.topic}: asks for {describe_qos(self.qos)} from now on, as its publishers do"
+        )
+
+    def take(self) -> tuple[Any, Mapping[str, Any]] | None:
+        """The newest message that has not been taken yet and what is known of it, without an executor."""
+        with self._lock:
+            subscription = self._subscription
+            if subscription is None:
+                return None
+            # As rclpy.wait_for_message does it.
+            with subscription.handle:
+                taken: tuple[Any, Mapping[str, Any]] | None = subscription.handle.take_message(
+                    subscription.msg_type, subscription.raw
+                )
+        return taken
+
+    def destroy(self) -> None:
+        """Unsubscribe; there is nothing to take any more."""
+        with self._lock:
+            subscription, self._subscription = self._subscription, None
+        self._node.destroy_subscription(subscription)
+
+    def _wants_latched(self) -> bool:
+        return not self._overridden() and all_latched(self.publishers() or (), self.type_name)
+
+    def _overridden(self) -> bool:
+        """Whether the user has said what to ask for."""
+        # Not public in rclpy, the same from Humble on.
+        given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
+        prefix = f"qos_overrides.{self.topic}.subscription"
+        return f"{prefix}.reliability" in given or f"{prefix}.durability" in given
+
+    def _subscribe(self, latched: bool) -> Any:
+        # The parameters of overrides keep the first values, so that they would undo what was adapted since.
+        overrides = QoSOverridingOptions(_OVERRIDABLE if latched else (*_ADAPTED, *_OVERRIDABLE))
+        try:
+            return self._node.create_subscription(
+                *self._arguments, request_qos(latched), qos_overriding_options=overrides, **self._options
+            )
+        except (ParameterException, RuntimeError) as error:  # rclpy's RCLError is a RuntimeError
+            text = " ".join(str(error).split())
+            raise ConfigurationError(
+                f"subscription of {self.topic}: expected a topic of {self.type_name} and QoS overrides "
+                f"(qos_overrides.{self.topic}.subscription.*) that rclpy knows, got: {text}"
+            ) from error
+
+
+def request_qos(latched: bool) -> QoSProfile:
+    """What is asked of publishers; a new profile each time, as rclpy writes overrides into it."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE if latched else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def all_latched(publishers: Sequence[TopicEndpointInfo], wanted_type: str) -> bool:
+    """Whether there are publishers of a type and all keep their last message for those who come later."""
+    profiles = [publisher.qos_profile for publisher in publishers if publisher.topic_type == wanted_type]
+    return bool(profiles) and all(
+        profile.durability == DurabilityPolicy.TRANSIENT_LOCAL and profile.reliability == ReliabilityPolicy.RELIABLE
+        for profile in profiles
+    )
+
+
+def type_name(kind: type) -> str:
+    """Name of a message type as the graph has it, such as sensor_msgs/msg/Image."""
+    return f"{kind.__module__.partition('.')[0]}/msg/{kind.__name__}"
+
+
+def describe_qos(qos: QoSProfile) -> str:
+    """What people compare first, such as `best effort, volatile`."""
+    return ", ".join(policy.name.lower().replace("_", " ") for policy in (qos.reliability, qos.durability))
+
+
+def _no_events() -> SubscriptionEventCallbacks:
+    """No event handlers, not even rclpy's default ones.
+
+    Fast DDS wakes the wait set of an event handler also for data that wait to be taken, so the executor would spin
+    while a frame waits for the worker. What such events would tell is read off the graph instead.
+    """
+    return SubscriptionEventCallbacks(use_default_callbacks=False)

@@ -1,0 +1,68 @@
+"""The names of a camera's topics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rclpy.exceptions import NameValidationException
+from rclpy.node import Node
+from rclpy.validate_full_topic_name import validate_full_topic_name
+from rclpy.validate_topic_name import validate_topic_name
+
+from seg_perception.core.errors import ConfigurationError
+from seg_perception.core.messages.topics import compressed_below, info_beside
+
+from .parameters import CameraSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class CameraTopics:
+    """Names to subscribe to: the images, and the calibration that belongs to them."""
+
+    image: str
+    info: str
+
+
+def camera_topics(node: Node, settings: CameraSettings) -> CameraTopics:
+    """Where a camera's messages come from.
+
+    The compressed images lie below the image topic and the calibration beside it, after remapping: whoever remaps
+    `image_raw` takes the other two along. Each can be remapped by its own name all the same.
+
+    Raises:
+        ConfigurationError: the name cannot be one of a topic.
+    """
+    try:
+        validate_topic_name(settings.topic)
+        base = node.resolve_topic_name(settings.topic)
+        image = settings.topic
+        if settings.transport == "compressed" and compressed_below(base) != base:
+            image = _own_or(node, compressed_below(settings.topic), compressed_below(base))
+        info = _own_or(node, info_beside(settings.topic), info_beside(base))
+        for name in (image, info):
+            validate_full_topic_name(node.resolve_topic_name(name))
+    except (NameValidationException, ValueError, RuntimeError) as error:  # rclpy's RCLError is a RuntimeError
+        text = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"cameras.{settings.name}.topic: expected the name of an image topic, got {settings.topic!r}: {text}"
+        ) from error
+    return CameraTopics(image, info)
+
+
+def check_topics(node: Node, settings: Settings) -> None:
+    """See that each camera has an image topic of its own.
+
+    Raises:
+        ConfigurationError: a name is impossible, or two cameras read the same topic.
+    """
+    topics = [node.resolve_topic_name(camera_topics(node, camera).image) for camera in settings.cameras]
+    if len(set(topics)) < len(topics):
+        raise ConfigurationError(
+            f"camera_names: expected a topic of its own for each camera, got {topics}; set cameras.NAME.topic"
+        )
+
+
+def _own_or(node: Node, own: str, derived: str) -> str:
+    """The name `own` if there is a remapping for it, else `derived`."""
+    remapped = node.resolve_topic_name(own) != node.resolve_topic_name(own, only_expand=True)
+    return own if remapped else derived

@@ -1,1 +1,0 @@
-"""Frames from images, videos and encoded buffers, and the files that describe their classes."""

@@ -1,1 +1,0 @@
-"""Rewrites any model of a known family into a canonical one (see `seg_perception.contract`)."""

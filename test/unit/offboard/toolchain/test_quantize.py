@@ -1,0 +1,378 @@
+"""Quantization from end to end on a small network: frames, gate, layers that return to float16, errors, the command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from colour_model import NAMES, Scene, random_scene, save_canonical_colour_model
+from conv_model import INT8_LAYERS, conv_model, save_canonical_conv_model
+
+from seg_perception.cli.main import main
+from seg_perception.core.errors import ConfigurationError, ModelError, NotCanonicalError
+from seg_perception.core.frame import Frame
+from seg_perception.offboard.metrics.agreement import AgreementBudget
+from seg_perception.offboard.metrics.masks import encode_rle
+from seg_perception.offboard.toolchain.precision.cost import precision_summary
+from seg_perception.offboard.toolchain.precision.emulate import emulated
+from seg_perception.offboard.toolchain.quantize import progress
+from seg_perception.offboard.toolchain.quantize.frames import CalibrationSet, gather
+from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate
+from seg_perception.offboard.toolchain.quantize.quantize import QuantizeOptions, frames_summary, quantize
+from seg_perception.offboard.toolchain.quantize.report import REPORT_KEY, Precision, QuantizationReport, report_of
+from seg_perception.onboard.backend.host.backend import open_backend
+
+DATA = Path(__file__).resolve().parents[5] / "shared" / "data"
+WIDTH, HEIGHT = 160, 96
+# One of the calibration methods, where the choice among them is not the point.
+METHOD = "minmax"
+
+
+def scenes(count: int, seed: int = 0) -> list[Scene]:
+    rng = np.random.default_rng(seed)
+    return [random_scene(rng, WIDTH, HEIGHT, 4, sides=(16, 40)) for _ in range(count)]
+
+
+def write_pictures(folder: Path, drawn: list[Scene]) -> Path:
+    folder.mkdir(parents=True)
+    for index, scene in enumerate(drawn):
+        cv2.imwrite(str(folder / f"{index:03d}.png"), scene.picture[..., ::-1])
+    return folder
+
+
+def write_labels(folder: Path, drawn: list[Scene]) -> Path:
+    """Pictures in `images` and the annotation file beside it."""
+    write_pictures(folder / "images", drawn)
+    images = [
+        {"id": index, "file_name": f"{index:03d}.png", "width": WIDTH, "height": HEIGHT} for index in range(len(drawn))
+    ]
+    annotations = [
+        {
+            "image_id": index,
+            "category_id": int(label) + 1,
+            "bbox": [float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
+            "segmentation": encode_rle(scene.instance_map == number + 1),
+            "area": float((x2 - x1) * (y2 - y1)),
+            "iscrowd": 0,
+        }
+        for index, scene in enumerate(drawn)
+        for number, (label, (x1, y1, x2, y2)) in enumerate(zip(scene.labels, scene.boxes, strict=True))
+    ]
+    categories = [{"id": number, "name": name} for number, name in enumerate(NAMES, 1)]
+    path = folder / "instances.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_canonical_conv_model(tmp_path_factory.mktemp("model") / "model.onnx", width=WIDTH, height=HEIGHT)
+
+
+@pytest.fixture(scope="module")
+def outlier_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("outlier")
+    return save_canonical_conv_model(folder / "model.onnx", width=WIDTH, height=HEIGHT, outlier=400.0)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "some", scenes(40))
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_labels(tmp_path_factory.mktemp("labels") / "set", scenes(24, seed=1))
+
+
+class TestFrames:
+    def test_the_split_and_the_hash_depend_on_the_pixels_alone(self, tmp_path: Path, pictures: Path, labels: Path):
+        first = gather([pictures, labels])
+        renamed = tmp_path / "renamed"
+        renamed.mkdir()
+        for index, path in enumerate(sorted(pictures.iterdir(), reverse=True)):
+            (renamed / f"other{index:03d}.png").write_bytes(path.read_bytes())
+        second = gather([labels, renamed])
+        assert first.sha256 == second.sha256
+        assert _digests(first, "held_back") == _digests(second, "held_back")
+        assert not _digests(first, "held_back") & _digests(first, "calibration")
+
+    def test_labelled_frames_are_mostly_for_the_gate_and_others_for_calibration(self, pictures: Path, labels: Path):
+        frames = gather([pictures, labels])
+        kinds = [
+            (name, each.image_id is not None) for name in ("calibration", "held_back") for each in getattr(frames, name)
+        ]
+        assert kinds.count(("calibration", True)) == 6
+        assert kinds.count(("held_back", True)) == 18
+        assert kinds.count(("calibration", False)) == 30
+        assert kinds.count(("held_back", False)) == 10
+
+    def test_the_gate_sees_the_end_of_a_video_and_no_neighbours_of_what_set_the_scales(self, tmp_path: Path):
+        writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (WIDTH, HEIGHT))
+        for scene in scenes(20):
+            writer.write(np.ascontiguousarray(scene.picture[..., ::-1]))
+        writer.release()
+        frames = gather([tmp_path / "clip.avi"])
+        last = max(each.name for each in frames.calibration)
+        assert len(frames.held_back) == 5
+        assert all(each.name > last for each in frames.held_back)
+
+    def test_frames_can_be_read_again(self, pictures: Path, labels: Path):
+        frames = gather([pictures, labels])
+        for _ in range(2):
+            read = dict(frames.frames(frames.held_back))
+            assert set(read) == set(frames.held_back)
+        assert all((frame.width, frame.height) == (WIDTH, HEIGHT) for frame in read.values())
+
+    def test_more_frames_than_wanted_are_thinned_out_evenly(self, pictures: Path):
+        names = sorted(each.name for each in gather([pictures], limit=10).pictures)
+        assert len(names) == 10
+        assert (names[0], names[-1]) == ("000", "039")
+
+    def test_what_cannot_be_read_is_listed_and_equal_frames_count_once(self, tmp_path: Path):
+        folder = write_pictures(tmp_path / "some", scenes(5))
+        (folder / "copy.png").write_bytes((folder / "000.png").read_bytes())
+        (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+        frames = gather([folder])
+        summary = frames_summary(frames)
+        assert (len(frames.pictures), frames.duplicates, len(frames.failures)) == (5, 1, 1)
+        assert "1 could not be read" in summary
+        assert "broken.jpg" in summary
+        assert "warning: only 5 frames; give 32 or more" in summary
+
+    def test_enough_frames_need_no_warning(self, pictures: Path):
+        assert "warning" not in frames_summary(gather([pictures]))
+
+    def test_labelled_pictures_that_are_not_there_are_counted(self, tmp_path: Path):
+        path = write_labels(tmp_path / "set", scenes(4))
+        (path.parent / "images" / "002.png").unlink()
+        assert "1 labelled pictures are not there, such as 002.png" in frames_summary(gather([path]))
+
+    @pytest.mark.parametrize("limit", [1, 0, -3])
+    def test_too_few_frames_wanted(self, pictures: Path, limit: int):
+        with pytest.raises(ConfigurationError, match="--max-frames: expected at least 2"):
+            gather([pictures], limit)
+
+    def test_frames_that_are_all_the_same(self, tmp_path: Path):
+        folder = write_pictures(tmp_path / "same", scenes(1) * 40)
+        with pytest.raises(ConfigurationError, match="all 40 frames are the same picture"):
+            gather([folder])
+
+    def test_frames_none_of_which_can_be_read(self, tmp_path: Path):
+        (tmp_path / "broken.jpg").write_bytes(b"no picture")
+        with pytest.raises(ConfigurationError, match="no frame could be read") as error:
+            gather([tmp_path])
+        assert "broken.jpg" in str(error.value)
+
+
+def _digests(frames: CalibrationSet, kind: str) -> set[str]:
+    return {each.digest for each in getattr(frames, kind)}
+
+
+def found_rectangles(path: Path, backend: str, scene: Scene) -> list[list[int]]:
+    runner = open_backend(path, backend)
+    detections = runner.detect([Frame.from_bgr(np.ascontiguousarray(scene.picture[..., ::-1]))])[0]
+    kept = detections.scores > 0.25
+    rows = np.column_stack([np.rint(detections.boxes_network[kept]), detections.labels[kept]])
+    runner.close()
+    return sorted(rows.astype(int).tolist())
+
+
+def test_few_labels_do_not_decide_alone(tmp_path: Path, model_path: Path, pictures: Path, labels: Path):
+    model = onnx.load(model_path)
+    done = quantize(model, gather([pictures]), QuantizeOptions(Budget(), method=METHOD, force=True)).model
+    # No two precisions agree to the last pixel, and no AP can be lost beyond a hundred points.
+    budget = Budget(100.0, AgreementBudget(min_iou=1.0, max_faults=0.0))
+    few = gather([write_labels(tmp_path / "few", scenes(6, seed=2))])
+    for frames, decided in ((gather([labels]), True), (few, False)):
+        verdict = Gate(model, frames, budget).measure(emulated(done)[0], "")
+        assert verdict.differs
+        assert (verdict.over == ()) == decided
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_quantized_model_finds_the_same_and_says_what_was_done(
+    tmp_path: Path, model_path: Path, pictures: Path, labels: Path, labelled: bool
+):
+    frames = gather([pictures, labels] if labelled else [pictures])
+    # The network blurs colours a little where rectangles end, which COCO's AP at an IoU of 0.95 takes for a loss.
+    done = quantize(onnx.load(model_path), frames, QuantizeOptions(Budget(max_loss=5.0), method=METHOD))
+    report = done.report
+    assert {layer.name for layer in report.kept} == {"stem", "wide", "narrow"}
+    assert report.int8_share == pytest.approx(precision_summary(done.model).share("int8"), abs=1e-3)
+    assert not report.forced
+    assert report.steps[-1].fits
+    assert report.calibration_sha256 == frames.sha256
+    assert report.precision.frames == len(frames.held_back)
+    assert report.precision.labelled_frames == (18 if labelled else 0)
+    if labelled:
+        assert report.precision.float_mask_ap is not None
+        assert report.precision.float_mask_ap > 0.9
+        assert report.precision.mask_loss is not None
+        assert abs(report.precision.mask_loss) <= 5.0
+    assert report_of({item.key: item.value for item in done.model.metadata_props}) == report
+
+    path = tmp_path / "int8.onnx"
+    path.write_bytes(done.model.SerializeToString())
+    for scene in scenes(4, seed=9):
+        truth = sorted(
+            [*np.rint(box).astype(int).tolist(), int(label)]
+            for box, label in zip(scene.boxes, scene.labels, strict=True)
+        )
+        assert found_rectangles(path, "onnxruntime", scene) == truth
+        assert found_rectangles(path, "openvino", scene) == truth
+
+
+def test_with_labels_layers_return_until_the_loss_of_average_precision_fits(model_path: Path, labels: Path):
+    done = quantize(onnx.load(model_path), gather([labels]), QuantizeOptions(method=METHOD))
+    losses = [step.precision.mask_loss for step in done.report.steps]
+    assert losses[0] is not None
+    assert losses[0] > 0.5
+    assert losses[-1] is not None
+    assert losses[-1] <= 0.5
+    assert [step.fits for step in done.report.steps] == [loss is not None and loss <= 0.5 for loss in losses]
+    assert done.report.steps[-1].int8_share < done.report.steps[0].int8_share
+
+
+def test_the_layer_that_hurts_returns_to_float16_and_the_others_do_not(outlier_path: Path, pictures: Path):
+    lines: list[str] = []
+    done = quantize(onnx.load(outlier_path), gather([pictures]), QuantizeOptions(method=METHOD), lines.append)
+    assert not done.report.steps[0].fits
+    assert done.report.steps[-1].fits
+    returned = {layer.name for layer in done.report.kept if layer.reason == "hurts accuracy"}
+    assert "branch" in returned
+    assert len(returned) < len(INT8_LAYERS)
+    assert any("hurt most" in line and "branch" in line for line in lines)
+
+
+class TestBudget:
+    impossible = Budget(agreement=AgreementBudget(min_iou=1.0, max_faults=0.0))
+
+    def test_a_model_that_loses_too_much_does_not_leave(self, outlier_path: Path, pictures: Path):
+        with pytest.raises(ModelError, match=r"loses too much even with 4 of 5 layers in float16: .*--force"):
+            quantize(onnx.load(outlier_path), gather([pictures]), QuantizeOptions(self.impossible, METHOD))
+
+    def test_unless_it_is_forced_and_then_it_says_so(self, outlier_path: Path, pictures: Path):
+        options = QuantizeOptions(self.impossible, METHOD, force=True)
+        done = quantize(onnx.load(outlier_path), gather([pictures]), options)
+        assert done.report.forced
+        assert not done.report.steps[-1].fits
+        again = report_of({item.key: item.value for item in done.model.metadata_props})
+        assert again is not None
+        assert again.forced
+
+    @pytest.mark.parametrize(("values", "message"), [
+        ({"budget": Budget, "max_loss": -1.0}, "--max-loss"),
+        ({"method": "guess"}, "--method: expected one of minmax"),
+        ({"int8_share": 2.0}, "--int8-share"),
+    ])  # fmt: skip
+    def test_options_that_make_no_sense(self, values: dict[str, Any], message: str):
+        with pytest.raises(ConfigurationError, match=message):
+            values.pop("budget")(**values) if "budget" in values else QuantizeOptions(**values)
+
+
+class TestModelsThatCannotBe:
+    def test_a_raw_export(self, pictures: Path):
+        with pytest.raises(NotCanonicalError, match=r"seg_perception prepare raw\.onnx"):
+            quantize(conv_model(width=WIDTH, height=HEIGHT), gather([pictures]), origin="raw.onnx")
+
+    def test_a_quantized_one(self, model_path: Path, pictures: Path):
+        frames = gather([pictures])
+        done = quantize(onnx.load(model_path), frames, QuantizeOptions(method=METHOD))
+        with pytest.raises(ModelError, match="quantized already"):
+            quantize(done.model, frames)
+
+    def test_one_without_layers(self, tmp_path: Path, pictures: Path):
+        path = save_canonical_colour_model(tmp_path / "model.onnx", width=WIDTH, height=HEIGHT)
+        with pytest.raises(ModelError, match="no layer can be quantized: it has 0 convolutions"):
+            quantize(onnx.load(path), gather([pictures]))
+
+
+def test_a_report_of_another_version_is_refused():
+    with pytest.raises(ModelError, match="expected version"):
+        QuantizationReport.from_json('{"version": 99}')
+
+
+class TestCommand:
+    def test_writes_the_model_and_prints_what_it_did(
+        self, tmp_path: Path, model_path: Path, pictures: Path, labels: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        result = tmp_path / "int8.onnx"
+        arguments = ["--calibration", str(pictures), "--calibration", str(labels), "--max-loss", "5", "-o", str(result)]
+        assert main(["quantize", str(model_path), *arguments]) == 0
+        printed = capsys.readouterr().out
+        assert "64 frames: 36 for calibration, 28 held back for the gate (18 with labels)" in printed
+        assert "stem (Conv): fewer than 16 channels" in printed
+        assert "of the multiply-accumulates in INT8; mask AP" in printed
+        assert REPORT_KEY in {item.key for item in onnx.load(result).metadata_props}
+        assert main(["inspect", str(result)]) == 0
+        assert "36 frames; mask AP" in capsys.readouterr().out
+
+    def test_ctrl_c_leaves_nothing(
+        self, tmp_path: Path, model_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        def interrupted(items: Iterable[Any], title: str, count: int | None) -> Iterable[Any]:
+            for item in items:
+                if title == "gate":
+                    raise KeyboardInterrupt
+                yield item
+
+        monkeypatch.setattr(progress, "bar", interrupted)
+        folder = tmp_path / "results"
+        arguments = ["--calibration", str(pictures), "--method", METHOD, "-o", str(folder / "int8.onnx")]
+        assert main(["quantize", str(model_path), *arguments]) == 130
+        assert list(folder.iterdir()) == []
+
+    @pytest.mark.parametrize(("made", "message"), [
+        ("empty folder", "expected files ending in"),
+        ("nothing", "does not exist"),
+    ])  # fmt: skip
+    def test_pictures_that_are_not_there(
+        self, tmp_path: Path, model_path: Path, capsys: pytest.CaptureFixture[str], made: str, message: str
+    ):
+        folder = tmp_path / "pictures"
+        if made == "empty folder":
+            folder.mkdir()
+        arguments = ["--calibration", str(folder), "-o", str(tmp_path / "int8.onnx")]
+        assert main(["quantize", str(model_path), *arguments]) == 1
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "int8.onnx").exists()
+
+    def test_a_folder_is_no_name_for_the_result(
+        self, tmp_path: Path, model_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        assert main(["quantize", str(model_path), "--calibration", str(pictures), "-o", str(tmp_path)]) == 1
+        assert f"{tmp_path}: is a folder" in capsys.readouterr().err
+
+    def test_the_result_may_not_replace_the_source(
+        self, model_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        assert main(["quantize", str(model_path), "--calibration", str(pictures), "-o", str(model_path)]) == 1
+        assert "this is the source itself" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the model and the pictures of ../shared/data")
+def test_the_real_model_has_nearly_all_of_its_work_in_int8(tmp_path: Path):
+    """One picture's accuracy proves nothing, so this is about size and loading; docs/accuracy.md has the rest."""
+    canonical = tmp_path / "model.onnx"
+    assert main(["prepare", str(DATA / "models" / "yolov8n-seg-640.onnx"), "-o", str(canonical)]) == 0
+    frames = gather([DATA / "images" / "street"], limit=4)
+    loose = QuantizeOptions(Budget(agreement=AgreementBudget(0.0, 10.0)), method="percentile 99.999")
+    done = quantize(onnx.load(canonical), frames, loose)
+    assert done.report.int8_share > 0.9
+    assert len(done.model.SerializeToString()) < 0.4 * canonical.stat().st_size
+    assert done.report.precision.mask_iou is not None
+    assert done.report.precision.mask_iou > 0.85
+
+
+def test_a_verdict_on_few_frames_is_called_weak():
+    few = Precision(frames=10, instances=42, mask_iou=0.99, missed=0, extra=0, switched=0)
+    assert "weak proof: 42 instances in 10 held-back frames" in few.caution
+    assert not replace(few, frames=40, instances=400).caution

@@ -1,0 +1,125 @@
+"""Class scores per pixel become class maps, however the export ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from colour_model import FAULT_COLOUR, NAMES, random_scene
+from layouts.unet import CLASSES, unet
+from numpy.typing import NDArray
+
+from seg_perception.core.contract import FAULTY_CELL, NO_CLASS, ModelSpec
+from seg_perception.core.errors import NotCanonicalError, UnknownFamilyError
+from seg_perception.core.geometry import ResizeSpec
+from seg_perception.offboard.toolchain.export import Export
+from seg_perception.offboard.toolchain.families.unet import UNet
+from seg_perception.offboard.toolchain.prepare import prepare
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.registry import open_model
+
+SCENE = random_scene(np.random.default_rng(1), 320, 192, 6, grid=8)
+
+
+def class_map(folder: Path, model: onnx.ModelProto, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ModelSpec]:
+    onnx.save(model, folder / "raw.onnx")
+    prepare(folder / "raw.onnx", folder / "canonical.onnx")
+    runner = open_model(folder / "canonical.onnx", "onnxruntime", RunOptions(threads=1))
+    found = runner.run(pictures).class_map.copy()
+    runner.close()
+    return found, runner.spec
+
+
+@pytest.mark.parametrize(
+    ("ending", "classes"),
+    [
+        ("", CLASSES),
+        ("Softmax", CLASSES),
+        ("ArgMax", CLASSES),
+        ("Twice", CLASSES),
+        ("Coarse", CLASSES),
+        ("Sigmoid", NAMES),
+        ("Binary", NAMES[1:2]),
+    ],
+)
+def test_every_ending(ending: str, classes: tuple[str, ...], tmp_path: Path) -> None:
+    found, spec = class_map(tmp_path, unet(ending=ending), SCENE.picture[None])
+    assert (spec.family, spec.class_names) == ("unet", classes)
+    assert (spec.max_instances, spec.class_map) == (0, True)
+    assert spec.things == tuple(name != "background" for name in classes)
+    seen = ["background", *(NAMES[label] for label in SCENE.labels)]
+    values = [classes.index(name) if name in classes else NO_CLASS for name in seen]
+    step = 4 if ending == "Coarse" else 1
+    truth = np.array(values)[SCENE.instance_map][step // 2 :: step, step // 2 :: step]
+    assert found.dtype == np.uint8
+    assert found.shape == (1, *truth.shape) == (1, spec.mask_height, spec.mask_width)
+    assert set(np.unique(found)) == set(np.unique(truth))
+    assert (found[0] == truth).mean() > 0.999
+
+
+@pytest.mark.parametrize("ending", ["Softmax", "ArgMax"])
+def test_what_only_hides_the_logits_is_cut_off(ending: str, tmp_path: Path) -> None:
+    class_map(tmp_path, unet(ending=ending), SCENE.picture[None])
+    nodes = [node for node in onnx.load(tmp_path / "canonical.onnx").graph.node if not node.name.startswith("head/")]
+    assert ending not in {node.op_type for node in nodes}
+
+
+@pytest.mark.parametrize("ending", ["", "Sigmoid", "Binary", "Coarse"])
+def test_a_fault_fills_the_map_of_its_picture_only(ending: str, tmp_path: Path) -> None:
+    broken = SCENE.picture.copy()
+    broken[:4, :4] = FAULT_COLOUR
+    found, _ = class_map(tmp_path, unet(ending=ending, batch=None), np.stack([SCENE.picture, broken]))
+    assert (found[1] == FAULTY_CELL).all()
+    assert (found[0] != FAULTY_CELL).all()
+
+
+def recognised(model: onnx.ModelProto) -> bool:
+    return UNet().recognise(Export.of_model(model)) is not None
+
+
+def test_other_shapes_are_not_recognised() -> None:
+    assert recognised(unet())
+    unlike = unet(ending="Twice")
+    unlike.graph.output[1].CopyFrom(
+        onnx.helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, [1, 3, 192, 320])
+    )
+    assert not recognised(unlike)
+    lonely = unet(ending="Twice")
+    for node in lonely.graph.node:
+        if node.output[0] == "auxiliary":
+            node.op_type = "ArgMax"
+            node.attribute.append(onnx.helper.make_attribute("axis", 2))
+    del lonely.graph.output[0]
+    lonely.graph.output[0].CopyFrom(
+        onnx.helper.make_tensor_value_info("auxiliary", onnx.TensorProto.INT64, [1, 5, 1, 320])
+    )
+    assert not recognised(lonely)
+
+
+def test_an_error_for_what_is_no_class_map(tmp_path: Path) -> None:
+    model = unet(ending="Coarse")
+    for node in model.graph.node:
+        if node.output[0] == "logits":
+            node.op_type = "Transpose"
+            node.attribute.append(onnx.helper.make_attribute("perm", [0, 1, 3, 2]))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 5, 80, 48]))
+    onnx.save(model, tmp_path / "raw.onnx")
+    with pytest.raises(UnknownFamilyError, match=r"'logits' float \[1, 5, 80, 48\]"):
+        prepare(tmp_path / "raw.onnx", tmp_path / "canonical.onnx")
+
+
+def test_more_classes_than_a_class_map_can_hold() -> None:
+    sizes = {"network_height": 8, "network_width": 8, "mask_height": 8, "mask_width": 8, "batch": 1}
+    spec = {
+        "family": "unet",
+        "resize": ResizeSpec(),
+        "max_instances": 0,
+        "mask_frame": "frame",
+        "class_map": True,
+        **sizes,
+    }
+    ModelSpec(class_names=("x",) * 254, things=(True,) * 254, **spec)
+    with pytest.raises(NotCanonicalError, match="at most 254 classes in its 8 bits, got 255"):
+        ModelSpec(class_names=("x",) * 255, things=(True,) * 255, **spec)

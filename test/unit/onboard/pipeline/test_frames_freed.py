@@ -1,0 +1,54 @@
+"""A frame goes as soon as its results have gone out: reference counts free it, not the cyclic collector."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from colour_model import paint_scene, save_canonical_colour_model
+
+from seg_perception.core.class_tables import resolve_class_table
+from seg_perception.core.frame import Frame
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.pipeline.options import SegmenterOptions
+from seg_perception.onboard.pipeline.outputs import ALWAYS, ON_DEMAND, FrameMessages
+from seg_perception.onboard.pipeline.overlay import OverlayStyle
+from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.pipeline.segmenter import Segmenter
+from seg_perception.onboard.pipeline.track import TrackerOptions
+
+
+@pytest.fixture
+def collector_off() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("tracking", [None, TrackerOptions()])
+@pytest.mark.usefixtures("collector_off")
+def test_nothing_of_a_frame_waits_for_the_cyclic_collector(tmp_path: Path, tracking: TrackerOptions | None) -> None:
+    backend = open_backend(save_canonical_colour_model(tmp_path / "colours.onnx"), "", RunOptions())
+    table = resolve_class_table("auto", backend.spec.class_names)
+    segmenter = Segmenter(backend, table, SegmenterOptions(tracking=tracking))
+    picture = paint_scene(320, 192, [(16, 40, 56, 136, 0), (80, 64, 176, 128, 1)]).picture
+    style, alive = OverlayStyle("both", True, True), []
+    for number in range(4):
+        frame = Frame.from_bgr(picture[..., ::-1].copy(), stamp_ns=number * 10**8)
+        segmentation = segmenter.segment([frame], semantic=True)[0]
+        figures = Figures(frame.camera, 0.1, 10.0, {}, 5.0, frozenset())
+        messages = FrameMessages(
+            segmentation, backend.spec.class_names, style=style, figures=lambda figures=figures: figures
+        )
+        for topic in (*ALWAYS, *ON_DEMAND):
+            messages.make(topic)
+        alive += map(weakref.ref, (frame.data, segmentation.instance_map.pixels, messages))
+        del frame, segmentation, messages
+    segmenter.close()
+    # The backend may keep the last one.
+    assert sum(reference() is not None for reference in alive) <= 1
