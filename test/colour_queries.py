@@ -12,7 +12,8 @@ from colour_model import MASK_GAIN, MASK_STRIDE, NAMES, STRIDE, save_canonical_c
 from onnx import TensorProto, helper
 
 from seg_perception.core.contract import INPUT_NAME, INSTANCE_OUTPUTS
-from seg_perception.offboard.toolchain.graph import GraphBuilder, Value, rename_tensors
+from seg_perception.offboard.toolchain.formulas import GraphBuilder, Value
+from seg_perception.offboard.toolchain.graph import rename_tensors
 
 ROWS = 100
 

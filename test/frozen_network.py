@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from seg_perception.core.contract import OPSET
-from seg_perception.offboard.toolchain.graph import GraphBuilder, Value
+from seg_perception.offboard.toolchain.formulas import GraphBuilder, Value
 
 
 class FrozenNetwork:

@@ -11,7 +11,8 @@ from colour_queries import Queries, colour_queries
 from onnx import TensorProto, helper
 
 from seg_perception.core.classes import ClassTable
-from seg_perception.offboard.toolchain.graph import Value, rename_tensors
+from seg_perception.offboard.toolchain.formulas import Value
+from seg_perception.offboard.toolchain.graph import rename_tensors
 from seg_perception.offboard.toolchain.prepare import PrepareOptions
 
 CLASSES = ("background", *NAMES)

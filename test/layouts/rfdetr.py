@@ -10,7 +10,7 @@ from colour_model import MASK_STRIDE, NAMES
 from colour_queries import ROWS, Queries, colour_queries
 from layouts._imagenet import take_normalised
 
-from seg_perception.offboard.toolchain.graph import Value
+from seg_perception.offboard.toolchain.formulas import Value
 from seg_perception.offboard.toolchain.head import logits_of
 
 

@@ -10,7 +10,8 @@ from colour_model import MASK_STRIDE, NAMES, PROTOTYPES, STRIDE, colour_model
 from colour_queries import ROWS, colour_queries
 
 from seg_perception.core.classes import ClassTable
-from seg_perception.offboard.toolchain.graph import GraphBuilder, Value, rename_tensors
+from seg_perception.offboard.toolchain.formulas import GraphBuilder, Value
+from seg_perception.offboard.toolchain.graph import rename_tensors
 from seg_perception.offboard.toolchain.head import corners_of_centres, logits_of
 from seg_perception.offboard.toolchain.prepare import PrepareOptions
 

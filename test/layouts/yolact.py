@@ -9,7 +9,8 @@ import onnx
 from colour_model import MASK_STRIDE, NAMES, PROTOTYPES, STRIDE, colour_model
 from onnx import TensorProto, helper
 
-from seg_perception.offboard.toolchain.graph import GraphBuilder, Value, rename_tensors
+from seg_perception.offboard.toolchain.formulas import GraphBuilder, Value
+from seg_perception.offboard.toolchain.graph import rename_tensors
 
 MEAN, STD = (123.68, 116.78, 103.94), (58.40, 57.12, 57.38)
 # A prior's sides, as multiples of a cell's.

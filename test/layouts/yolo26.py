@@ -10,7 +10,7 @@ from colour_model import PROTOTYPES, colour_model
 
 from seg_perception.offboard.toolchain.export import Export
 from seg_perception.offboard.toolchain.families import known_families
-from seg_perception.offboard.toolchain.graph import GraphBuilder
+from seg_perception.offboard.toolchain.formulas import GraphBuilder
 from seg_perception.offboard.toolchain.head import HeadOptions
 
 ROWS = 60

@@ -10,7 +10,7 @@ import onnx
 from colour_model import NAMES, PROTOTYPES, STRIDE, colour_model
 from onnx import TensorProto, helper
 
-from seg_perception.offboard.toolchain.graph import GraphBuilder
+from seg_perception.offboard.toolchain.formulas import GraphBuilder
 
 
 def export(path: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_violation_is_found_by_its_rule_alone(path: str, text: str, broken: Ru
     ("onboard/ros/made_up.py", "from sensor_msgs.msg import Image\nfrom std_srvs.srv import Trigger"),
     ("onboard/pipeline/made_up.py", "import cv2\nfrom ..backend.base import Backend\nfrom .semantic import paint"),
     ("onboard/backend/host/onnxruntime.py", "import onnxruntime\nfrom ..base import Runner\nfrom .. import batches"),
-    ("offboard/toolchain/families/made_up.py", "import onnx\nfrom ..graph import GraphBuilder\nfrom . import Match"),
+    ("offboard/toolchain/families/made_up.py", "import onnx\nfrom ..formulas import GraphBuilder\nfrom . import Match"),
     ("core/contract.py", "import json\nimport numpy as np\nfrom .errors import ConfigurationError"),
     ("__init__.py", "from __future__ import annotations"),
 ])  # fmt: skip

@@ -22,7 +22,8 @@ from seg_perception.core.errors import ModelError
 
 from .export import Export, Port
 from .families import Match, PixelSpec
-from .graph import GraphBuilder, rename_tensors, with_inner
+from .formulas import GraphBuilder
+from .graph import GraphView, prune, rename_tensors, set_nodes
 from .head import Head, InstanceHead
 from .opset import in_contract_opset
 from .runtimes import in_single_precision, split_what_is_gathered
@@ -43,7 +44,8 @@ def network_of(export: Export, match: Match) -> tuple[onnx.ModelProto, Match]:
     """
     model = in_contract_opset(export.model, export.origin)
     split_what_is_gathered(model.graph, export)
-    names = {name: _free_name(model.graph, name) for name in _CONTRACT_NAMES}
+    view = GraphView(model.graph)
+    names = {name: view.free_name(f"source/{name}") for name in _CONTRACT_NAMES}
     rename_tensors(model.graph, names)
     image = replace(match.image, name=names.get(match.image.name, match.image.name))
     outputs = {key: replace(port, name=names.get(port.name, port.name)) for key, port in match.outputs.items()}
@@ -74,9 +76,7 @@ def replace_input(model: onnx.ModelProto, image: Port, pixels: PixelSpec) -> Non
     last = value.cast(helper.tensor_dtype_to_np_dtype(image.element))
     stage.node.append(helper.make_node("Identity", [last.name], [image.name], name="input/network"))
 
-    nodes = [*stage.node, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    set_nodes(model.graph, [*stage.node, *model.graph.node])
     model.graph.initializer.extend(stage.initializer)
     inputs = [value for value in model.graph.input if value.name != image.name]
     del model.graph.input[:]
@@ -121,31 +121,3 @@ def finish(model: onnx.ModelProto, spec: ModelSpec, reading: Mapping[str, str]) 
             f"the canonical model is not valid ONNX: {error}; the model was recognised as {spec.family!r}: "
             "if it is of another family, name it with --family, otherwise please report this"
         ) from error
-
-
-def prune(graph: onnx.GraphProto) -> None:
-    """Drop nodes and initializers that no output of the graph depends on."""
-    needed = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(name for inner in with_inner(node) for name in inner.input)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(tensors)
-    filled = {tensor.name for tensor in tensors}
-    inputs = [value for value in graph.input if value.name == INPUT_NAME or value.name not in filled]
-    del graph.input[:]
-    graph.input.extend(value for value in inputs if value.name == INPUT_NAME or value.name in needed)
-
-
-def _free_name(graph: onnx.GraphProto, name: str) -> str:
-    taken = {output for node in graph.node for output in node.output}
-    taken.update(named.name for named in (*graph.input, *graph.initializer))
-    name = f"source/{name}"
-    while name in taken:
-        name += "_"
-    return name

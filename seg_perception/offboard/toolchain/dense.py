@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .evidence import are_shares, dense_positions
 from .export import Export, Port
 from .families import Match, sizes_of
-from .graph import GraphBuilder, Value
+from .formulas import GraphBuilder, Value
 
 _UNITS = ("in pixels of the network", "as shares of the image")
 Probe = Callable[[Match, Mapping[str, NDArray[Any]]], Match]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .graph import GraphBuilder, Value
+from .formulas import GraphBuilder, Value
 
 
 def layer_width(features: int, parameters: int) -> int | None:

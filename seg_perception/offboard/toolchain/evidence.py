@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from .export import Export, Port
 
@@ -36,29 +35,24 @@ class OwnScaling:
 
 def maker(export: Export, tensor: str, through: Collection[str]) -> onnx.NodeProto | None:
     """Return the node that computes a tensor, behind nodes of the kinds `through`; None for an input or a constant."""
-    node = export.producer(tensor)
+    node = export.graph.producer(tensor)
     while node is not None and node.op_type in through:
-        node = export.producer(node.input[0])
+        node = export.graph.producer(node.input[0])
     return node
 
 
 def operators_behind(export: Export, tensor: str) -> set[str]:
     """Return the types of all nodes that a tensor depends on."""
-    return {node.op_type for node in export.ancestors(tensor)}
+    return {node.op_type for node in export.graph.ancestors(tensor)}
 
 
 def own_scaling(export: Export, image: Port) -> OwnScaling | None:
     """Return how the graph normalises its input by itself; None where it does not, or does something else with it."""
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in export.model.graph.node:
-        for name in node.input:
-            if node.op_type != "Shape":
-                readers.setdefault(name, []).append(node)
     factor: NDArray[np.float64] = np.ones(1)
     offset: NDArray[np.float64] = np.zeros(1)
     tensor = image.name
-    while len(readers.get(tensor, ())) == 1:
-        node = readers[tensor][0]
+    while len(readers := [node for node in export.graph.readers(tensor) if node.op_type != "Shape"]) == 1:
+        (node,) = readers
         if node.op_type not in _ALIKE:
             step = _affine(export, node, tensor)
             if step is None:
@@ -132,7 +126,7 @@ def _affine(
     if node.op_type not in ("Add", "Sub", "Mul", "Div") or len(node.input) != 2:
         return None
     first = node.input[0] == tensor
-    values = _constant(export, node.input[1 if first else 0])
+    values = export.graph.array(node.input[1 if first else 0])
     if values is None or values.size not in (1, 3) or (not first and node.op_type in ("Sub", "Div")):
         return None
     values = values.astype(np.float64).ravel()
@@ -141,14 +135,6 @@ def _affine(
         return None
     steps = {"Add": (one, values), "Sub": (one, -values), "Mul": (values, zero)}
     return steps[node.op_type] if node.op_type in steps else (1.0 / values, zero)
-
-
-def _constant(export: Export, name: str) -> NDArray[Any] | None:
-    tensor = next((tensor for tensor in export.model.graph.initializer if tensor.name == name), None)
-    node = export.producer(name) if tensor is None else None
-    if node is not None and node.op_type == "Constant":
-        tensor = next((item.t for item in node.attribute if item.name == "value"), None)
-    return None if tensor is None else numpy_helper.to_array(tensor)
 
 
 def _order(mean: NDArray[np.float64]) -> bool | None:

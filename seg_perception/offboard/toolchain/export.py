@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -18,7 +18,7 @@ from seg_perception.core.errors import ModelError, SegPerceptionError
 from seg_perception.core.onnx_files import damaged, external_files, model_sha256
 from seg_perception.core.text import message_text, printable
 
-from .graph import element_name, sort_nodes, with_inner
+from .graph import GraphView, attribute, element_name, sort_nodes
 from .shapes import with_shapes
 
 # onnx.shape_inference and the checker serialise the model; protobuf cannot beyond this.
@@ -49,7 +49,7 @@ class Port:
         return f"{self.name!r} {element_name(self.element)} {shape}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Export:
     """A raw model.
 
@@ -87,42 +87,29 @@ class Export:
             sha256=sha256,
         )
 
-    def producer(self, tensor: str) -> onnx.NodeProto | None:
-        """The node that computes a tensor; None for an input, an initializer or no tensor at all.
+    @cached_property
+    def graph(self) -> GraphView:
+        """The graph by the names of its tensors, as it is when this is first asked for.
 
         With `port` it lets a family walk back from an output, to cut off what the canonical model does better.
         """
-        return next((node for node in self.model.graph.node if tensor in node.output), None)
-
-    def ancestors(self, tensor: str) -> Iterator[onnx.NodeProto]:
-        """The nodes that a tensor depends on, nearest first."""
-        producers = {output: node for node in self.model.graph.node for output in node.output}
-        waiting, seen = deque([tensor]), {""}
-        while waiting:
-            node = producers.get(waiting.popleft())
-            if node is None or node.output[0] in seen:
-                continue
-            seen.add(node.output[0])
-            yield node
-            waiting.extend(name for inner in with_inner(node) for name in inner.input)
+        return GraphView(self.model.graph)
 
     def port(self, tensor: str) -> Port | None:
         """A tensor anywhere in the graph with its inferred shape; None where nothing could be inferred."""
-        graph = self.model.graph
-        return next(
-            (_port(value) for value in (*graph.input, *graph.output, *graph.value_info) if value.name == tensor), None
-        )
+        value = self.graph.declared.get(tensor)
+        return None if value is None else _port(value)
 
     def before_upsampling(self, port: Port) -> Port:
         """Where a `[B, C, h, w]` tensor comes out of an interpolation of a coarser grid, that grid; else itself."""
-        node = self.producer(port.name)
+        node = self.graph.producer(port.name)
         while node is not None and node.op_type in ("Identity", "Cast", "Resize"):
             source = self.port(node.input[0])
             if node.op_type == "Resize":
                 if source is None or not _interpolates(node) or not _is_coarser(source, port):
                     break
                 port = source
-            node = self.producer(node.input[0])
+            node = self.graph.producer(node.input[0])
         return port
 
     def class_names(self) -> tuple[str, ...] | None:
@@ -182,16 +169,22 @@ def load_export(path: Path) -> Export:
         ModelError: missing, truncated, not ONNX, without a graph, beyond 2 GB, or already canonical.
     """
     model, sha256 = load_model(path)
-    if model.functions:
-        with contradictions_named(str(path)):
-            model = inline_local_functions(model)
+    return as_export(model, str(path), sha256)
+
+
+def as_export(model: onnx.ModelProto, origin: str, sha256: str = "") -> Export:
+    """Describe a raw model that `load_model` returned.
+
+    Raises:
+        ModelError: it is already canonical, or contradicts itself.
+    """
     if METADATA_KEY in metadata_of(model):
         raise ModelError(
-            f"{path}: this is already a canonical model; it can be used as it is. To change its options, "
+            f"{origin}: this is already a canonical model; it can be used as it is. To change its options, "
             "run `seg_perception prepare` on the model it was made from"
         )
-    with contradictions_named(str(path)):
-        return Export.of_model(model, str(path), sha256)
+    with contradictions_named(origin):
+        return Export.of_model(inline_local_functions(model) if model.functions else model, origin, sha256)
 
 
 def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
@@ -284,15 +277,14 @@ def _load_weights(model: onnx.ModelProto, path: Path) -> None:
 
 def _used(graph: onnx.GraphProto, inputs: list[Port]) -> tuple[Port, ...]:
     """The inputs that count: exporters also write arguments of a model that it does not look at."""
-    taken = {name for outer in graph.node for node in with_inner(outer) for name in node.input}
-    return tuple(port for port in inputs if port.name in taken) or tuple(inputs)
+    read = GraphView(graph).consumers
+    return tuple(port for port in inputs if port.name in read) or tuple(inputs)
 
 
 def _interpolates(resize: onnx.NodeProto) -> bool:
     """Whether it keeps the centre of every cell where it is, as painting supposes."""
-    texts = {attribute.name: attribute.s.decode() for attribute in resize.attribute}
-    place = texts.get("coordinate_transformation_mode", "half_pixel")
-    return texts.get("mode") in ("linear", "cubic") and place in ("half_pixel", "pytorch_half_pixel")
+    place = attribute(resize, "coordinate_transformation_mode", b"half_pixel")
+    return attribute(resize, "mode") in (b"linear", b"cubic") and place in (b"half_pixel", b"pytorch_half_pixel")
 
 
 def _is_coarser(one: Port, other: Port) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from seg_perception.core.errors import ConfigurationError
 
-from .graph import GraphBuilder, Value
+from .formulas import GraphBuilder, Value
 from .nms import kept_candidates, order_of, ranks
 
 # What TensorRT's TopK can sort.

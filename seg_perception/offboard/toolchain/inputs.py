@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from seg_perception.core.errors import ConfigurationError, ModelError
 
 from .export import Export, Port
-from .graph import rename_tensors
+from .graph import GraphView, add_constant, copy_of, rename_tensors
 
 _LARGEST_SIDE = 16384
 
@@ -61,10 +61,9 @@ def with_batch_axis(export: Export) -> Export:
         return export
     batch = Port(port.name, (1, *port.shape), port.element)
     inner = _behind_new_input(export, batch)
-    first = numpy_helper.from_array(np.array(0, np.int64), f"{inner}/first")
-    export.model.graph.initializer.append(first)
+    first = add_constant(export.model.graph, f"{inner}/first", np.array(0, np.int64))
     # The same in every opset, unlike Squeeze. Inferred shapes stay: inferring those of a large model takes seconds.
-    node = helper.make_node("Gather", [batch.name, first.name], [inner], name=inner, axis=0)
+    node = helper.make_node("Gather", [batch.name, first], [inner], name=inner, axis=0)
     export.model.graph.node.insert(0, node)
     return replace(export, inputs=(batch,))
 
@@ -87,8 +86,7 @@ def with_float_input(export: Export) -> Export:
     if port is None or port.element != TensorProto.UINT8:
         return export
     export = replace(export, takes_bytes=True)
-    loose = onnx.ModelProto()
-    loose.CopyFrom(export.model)
+    loose = copy_of(export.model)
     del loose.graph.value_info[:]
     for value in loose.graph.input:
         if value.name == port.name:
@@ -127,20 +125,15 @@ def with_open_batch(export: Export) -> Export | None:
     """
     port = export.inputs[0]
     batch = (port.shape or (None,))[0] or 0
-    model = onnx.ModelProto()
-    model.CopyFrom(export.model)
-    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.data_type == 7}
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].HasField("t"):
-            shapes[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    model = copy_of(export.model)
     for place, node in enumerate(model.graph.node):
-        values = shapes.get(node.input[1]) if node.op_type in ("Reshape", "Expand") and len(node.input) > 1 else None
+        shapes = node.op_type in ("Reshape", "Expand") and len(node.input) > 1
+        values = export.graph.array(node.input[1]) if shapes else None
         if values is None or values.ndim != 1 or not values.size or values[0] != batch:
             continue
-        name = f"open/{place}/{node.input[1]}"
         first = 1 if node.op_type == "Expand" else _open_length(export.port(node.input[0]), batch, values)
-        model.graph.initializer.append(numpy_helper.from_array(np.array([first, *values[1:]], np.int64), name))
-        node.input[1] = name
+        opened = np.array([first, *values[1:]], np.int64)
+        node.input[1] = add_constant(model.graph, f"open/{place}/{node.input[1]}", opened)
     for value in (*model.graph.input, *model.graph.output):
         axes = value.type.tensor_type.shape.dim
         if axes and axes[0].dim_value == batch:
@@ -237,9 +230,8 @@ def inferred_again(export: Export) -> Export:
 
 def _behind_new_input(export: Export, port: Port) -> str:
     """Declare an input anew and give the tensor that had its name another one, which is returned."""
-    graph, inner = export.model.graph, f"{port.name}/inner"
-    while any(inner in (*node.input, *node.output) for node in graph.node):
-        inner += "_"
+    graph = export.model.graph
+    inner = GraphView(graph).free_name(f"{port.name}/inner")
     rename_tensors(graph, {port.name: inner})
     for value in graph.input:
         if value.name == inner:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .graph import GraphBuilder, Value
+from .formulas import GraphBuilder, Value
 
 
 def order_of(scores: Value, places: Value) -> Value:

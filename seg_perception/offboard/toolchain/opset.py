@@ -9,19 +9,27 @@ withdrawn in 19, and 21) is an operator of no runtime in opset 19.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import ArrayLike, NDArray
-from onnx import defs, helper, numpy_helper, version_converter
+from onnx import defs, helper, version_converter
 from onnx.inliner import inline_local_functions
 
 from seg_perception.core.contract import OPSET
 from seg_perception.core.errors import ModelError
 
-from .graph import with_inner
+from .formulas import GraphBuilder
+from .graph import (
+    GraphView,
+    all_nodes,
+    attribute,
+    copy_of,
+    set_attribute,
+    set_nodes,
+    sort_nodes,
+    with_inner_graphs,
+)
 
 _INLINED = "seg_perception.inlined"
 # From these versions on, Resize says where its samples lie, and scale and bias of a group normalisation belong to
@@ -52,11 +60,7 @@ def in_contract_opset(model: onnx.ModelProto, origin: str) -> onnx.ModelProto:
     versions = {item.domain: item.version for item in model.opset_import}
     version = int(versions.get("", versions.get("ai.onnx", OPSET)))
     try:
-        converted = onnx.ModelProto()
-        if version < OPSET:
-            converted.CopyFrom(version_converter.convert_version(model, OPSET))
-        else:
-            converted.CopyFrom(model)
+        converted = version_converter.convert_version(model, OPSET) if version < OPSET else copy_of(model)
         _write_out_normalization(converted.graph, by_group=version < _NORMALIZATION_BY_CHANNEL)
         if version > OPSET:
             _downgrade(converted, version)
@@ -66,10 +70,10 @@ def in_contract_opset(model: onnx.ModelProto, origin: str) -> onnx.ModelProto:
             f"export the model again with an opset of 17 to {OPSET}"
         ) from error
     if version < _RESIZE_WITH_COORDINATES:
-        for node in _nodes(converted.graph):
+        for node in all_nodes(converted.graph):
             if node.op_type == "Resize":
-                _set(node, "coordinate_transformation_mode", "asymmetric")
-                _set(node, "nearest_mode", "floor")
+                set_attribute(node, "coordinate_transformation_mode", "asymmetric")
+                set_attribute(node, "nearest_mode", "floor")
     return converted
 
 
@@ -78,11 +82,11 @@ def _downgrade(model: onnx.ModelProto, version: int) -> None:
     if version > known:
         raise ValueError(f"the installed onnx {onnx.__version__} knows opsets up to {known}")
     _write_out_functions(model, version)
-    for node in _nodes(model.graph):
-        if node.domain in ("", "ai.onnx"):
+    for node in all_nodes(model.graph):
+        if _is_standard(node):
             if node.op_type == "GridSample":
-                mode = next((item.s for item in node.attribute if item.name == "mode"), b"linear")
-                _set(node, "mode", _GRID_SAMPLE_MODES.get(mode, mode.decode()))
+                mode = attribute(node, "mode", b"linear")
+                set_attribute(node, "mode", _GRID_SAMPLE_MODES.get(mode, mode.decode()))
             _drop_new_attributes(node, version)
     for item in model.opset_import:
         if item.domain in ("", "ai.onnx"):
@@ -94,7 +98,7 @@ def _downgrade(model: onnx.ModelProto, version: int) -> None:
 def _write_out_functions(model: onnx.ModelProto, version: int) -> None:
     """Replace operators that came after the contract's opset by what ONNX says they are made of."""
     # A body may be made of such operators, too.
-    while new := [node for node in _nodes(model.graph) if _is_new(node)]:
+    while new := [node for node in all_nodes(model.graph) if _is_new(node)]:
         types = _types(model)
         for node in new:
             body = _body(node, version, types)
@@ -111,12 +115,12 @@ def _write_out_functions(model: onnx.ModelProto, version: int) -> None:
 
 
 def _is_new(node: onnx.NodeProto) -> bool:
-    return node.domain in ("", "ai.onnx") and not defs.has(node.op_type, OPSET, "")
+    return _is_standard(node) and not defs.has(node.op_type, OPSET, "")
 
 
 def _types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
     types: dict[str, onnx.TypeProto] = {}
-    for graph in _graphs(model.graph):
+    for graph in with_inner_graphs(model.graph):
         types.update((value.name, value.type) for value in (*graph.value_info, *graph.input, *graph.output))
         for tensor in graph.initializer:
             types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
@@ -158,81 +162,47 @@ def _drop_new_attributes(node: onnx.NodeProto, version: int) -> None:
 
 
 def _write_out_normalization(graph: onnx.GraphProto, by_group: bool) -> None:
-    elements = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
-    elements.update((tensor.name, tensor.data_type) for tensor in graph.initializer)
-    nodes = list(graph.node)
-    del graph.node[:]
-    for node in nodes:
-        for item in node.attribute:
-            if item.HasField("g"):
-                _write_out_normalization(item.g, by_group)
-        if node.op_type == "GroupNormalization" and node.domain in ("", "ai.onnx"):
-            element = next((elements[name] for name in node.input if elements.get(name)), onnx.TensorProto.FLOAT)
-            write = _Writer(graph, node, helper.tensor_dtype_to_np_dtype(element))
-            _group_normalization(write, node, by_group)
-        else:
-            graph.node.append(node)
+    for inner in list(with_inner_graphs(graph)):
+        norms = [node for node in inner.node if _normalizes(node)]
+        if not norms:
+            continue
+        view, builder = GraphView(inner), GraphBuilder(inner, "opset")
+        for node in norms:
+            _group_normalization(builder, node, _dtype(view, node), by_group)
+            inner.node[-1].output[0] = node.output[0]
+        set_nodes(inner, [node for node in inner.node if not _normalizes(node)])
+        sort_nodes(inner)
 
 
-class _Writer:
-    """Appends the nodes of a formula in place of a node."""
-
-    def __init__(self, graph: onnx.GraphProto, node: onnx.NodeProto, dtype: np.dtype[Any]) -> None:
-        self._graph = graph
-        self._name = node.output[0]
-        self._dtype = dtype
-        self._count = 0
-
-    def __call__(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        if not output:
-            self._count += 1
-            output = f"{self._name}/formula_{self._count}"
-        self._graph.node.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def number(self, values: ArrayLike) -> str:
-        """A constant of the type that the node computes in."""
-        return self._constant(np.asarray(values, self._dtype))
-
-    def integers(self, *values: int) -> str:
-        return self._constant(np.array(values, np.int64))
-
-    def _constant(self, array: NDArray[Any]) -> str:
-        return self("Constant", value=numpy_helper.from_array(array))
+def _dtype(view: GraphView, node: onnx.NodeProto) -> np.dtype[Any]:
+    """The type that a node computes in, float32 where nothing tells."""
+    for name in node.input:
+        constant = view.array(name)
+        if constant is not None:
+            return constant.dtype
+        if name in view.declared and (element := view.declared[name].type.tensor_type.elem_type):
+            return helper.tensor_dtype_to_np_dtype(element)
+    return np.dtype(np.float32)
 
 
-def _group_normalization(write: _Writer, node: onnx.NodeProto, by_group: bool) -> None:
+def _group_normalization(graph: GraphBuilder, node: onnx.NodeProto, dtype: np.dtype[Any], by_group: bool) -> None:
     """Instance normalisation of groups of channels in a row; scale and bias are one for each group or channel."""
-    x, scale, bias = node.input[:3]
-    own = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    groups = int(own["num_groups"])
-    values = write("Reshape", x, write.integers(0, groups, -1))
-    ones, zeros = write.number(np.ones(groups)), write.number(np.zeros(groups))
-    values = write("InstanceNormalization", values, ones, zeros, epsilon=float(own.get("epsilon", 1e-5)))
+    x, scale, bias = map(graph.value, node.input[:3])
+    groups = int(attribute(node, "num_groups"))
+    ones, zeros = (graph.constant(values, dtype) for values in (np.ones(groups), np.zeros(groups)))
+    epsilon = float(attribute(node, "epsilon", 1e-5))
+    values = graph.node("InstanceNormalization", x.reshape(0, groups, -1), ones, zeros, epsilon=epsilon)
     if not by_group:
         # In three axes, as the number of those behind the channels may be any.
-        values = write("Reshape", values, write("Concat", write("Shape", x, end=2), write.integers(-1), axis=0))
-    factors, terms = (write("Unsqueeze", value, write.integers(1)) for value in (scale, bias))
-    scaled = write("Add", write("Mul", values, factors), terms)
-    write("Reshape", scaled, write("Shape", x), output=node.output[0])
+        shape = graph.concat(0, graph.node("Shape", x, end=2), graph.constant([-1], np.int64))
+        values = graph.node("Reshape", values, shape)
+    scaled = values * scale.unsqueeze(1) + bias.unsqueeze(1)
+    graph.node("Reshape", scaled, graph.node("Shape", x))
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and those within its nodes."""
-    yield graph
-    for node in graph.node:
-        for item in node.attribute:
-            for inner in (*item.graphs, *([item.g] if item.HasField("g") else [])):
-                yield from _graphs(inner)
+def _normalizes(node: onnx.NodeProto) -> bool:
+    return node.op_type == "GroupNormalization" and _is_standard(node)
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield from with_inner(node)
-
-
-def _set(node: onnx.NodeProto, name: str, value: str) -> None:
-    for place in reversed(range(len(node.attribute))):
-        if node.attribute[place].name == name:
-            del node.attribute[place]
-    node.attribute.append(helper.make_attribute(name, value))
+def _is_standard(node: onnx.NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx")

@@ -20,7 +20,7 @@ from .dense import with_box_shares
 from .evidence import own_scaling
 from .export import Export, contradictions_named, load_export
 from .families import Family, Match, PixelSpec, recognise
-from .graph import GraphBuilder
+from .formulas import GraphBuilder
 from .head import Head, HeadOptions, InstanceHead
 from .inputs import with_usual_input
 from .precision.half import to_half
@@ -126,19 +126,24 @@ def prepare(
     options = options or PrepareOptions()
     if destination.exists() and source.exists() and destination.samefile(source):
         raise ConfigurationError(f"{destination}: this is the source itself; choose another name for the result")
-    export = load_export(source)
-    if options.classes is not None:
-        export = replace(export, given_names=len(options.classes.class_names))
-    with contradictions_named(str(source)):
-        model, spec = _rewritten(export, options, report)
+    model, spec = prepared(load_export(source), options, report)
     write_atomically(destination, model.SerializeToString())
     return spec
+
+
+def prepared(
+    export: Export, options: PrepareOptions, report: Callable[[str], None]
+) -> tuple[onnx.ModelProto, ModelSpec]:
+    """Return the canonical model of an export, and what it says of itself; the arguments and errors of `prepare`."""
+    if options.classes is not None:
+        export = replace(export, given_names=len(options.classes.class_names))
+    with contradictions_named(export.origin):
+        return _rewritten(export, options, report)
 
 
 def _rewritten(
     export: Export, options: PrepareOptions, report: Callable[[str], None]
 ) -> tuple[onnx.ModelProto, ModelSpec]:
-    """The canonical model of an export, and what it says of itself."""
     export, notes = with_usual_input(export, options.batch, options.input_size)
     family, match = recognise(export, options.family)
     pixels, why = _pixels(export, match, options.pixels)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .graph import GraphBuilder, Value
+from .formulas import GraphBuilder, Value
 from .head import HeadOptions, InstanceHead, masks_of_prototypes, surviving_rows, take
 
 

@@ -24,7 +24,8 @@ from seg_perception.core.geometry import ResizeSpec
 from .evidence import maker, operators_behind
 from .export import Export, Port
 from .families import Match, PixelSpec, image_input, is_float, sizes_of
-from .graph import GraphBuilder, Value
+from .formulas import GraphBuilder, Value
+from .graph import attribute
 from .head import HeadOptions, InstanceHead, corners_of_centres, finite, take_rows
 
 _ACTIVATIONS = ("Sigmoid", "Softmax")
@@ -182,9 +183,8 @@ def _boxes_first(one: Port, other: Port) -> tuple[Port, Port]:
 def _cuts_patches(export: Export) -> bool:
     """Whether the first convolution moves by its own size, and by at least eight pixels."""
     first = next((node for node in export.model.graph.node if node.op_type == "Conv"), None)
-    values = {} if first is None else {item.name: list(item.ints) for item in first.attribute}
-    size = values.get("kernel_shape", [])
-    return len(size) == 2 and size == values.get("strides") and min(size) >= 8
+    size = [] if first is None else attribute(first, "kernel_shape", [])
+    return first is not None and len(size) == 2 and size == attribute(first, "strides") and min(size) >= 8
 
 
 def _within(corner: Value, limit: int) -> Value:

@@ -13,7 +13,7 @@ import onnx
 from .evidence import operators_behind
 from .export import Export, Port
 from .families import MASK_CELL, Match, is_float, logits_behind, sizes_of
-from .graph import GraphBuilder, Value
+from .formulas import GraphBuilder, Value
 from .head import HeadOptions, InstanceHead, best_rows, finite, logits_of_pixels, take_rows
 
 _INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)

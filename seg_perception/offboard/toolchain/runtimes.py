@@ -7,6 +7,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from .export import Export
+from .graph import Array, GraphView, add_constant, all_nodes, with_inner_graphs
 
 
 def split_what_is_gathered(graph: onnx.GraphProto, export: Export) -> None:
@@ -18,21 +19,19 @@ def split_what_is_gathered(graph: onnx.GraphProto, export: Export) -> None:
         graph: in `contract.OPSET`, its tensors named as in the export.
         export: knows the shapes.
     """
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    constants.update((node.output[0], _value(node)) for node in graph.node if node.op_type == "Constant")
+    view = GraphView(graph)
     gathered = {node.input[0] for node in graph.node if node.op_type == "GatherElements"}
     for node in graph.node:
         if node.op_type != "Slice" or node.output[0] not in gathered:
             continue
-        starts, ends, *others = (_integers(constants.get(name)) for name in node.input[1:])
+        starts, ends, *others = (_integers(view.array(name)) for name in node.input[1:])
         port = export.port(node.input[0])
         axes = others[0] if others else [0]
         if starts != [0] or not ends or not axes or len(axes) != 1 or (others[1:] and others[1] != [1]):
             continue
         size = port.shape[axes[0]] if port is not None and port.shape is not None else None
         if size is not None and 0 < ends[0] < size:
-            sizes = f"{node.output[0]}/sizes"
-            graph.initializer.append(numpy_helper.from_array(np.array([ends[0], size - ends[0]], np.int64), sizes))
+            sizes = add_constant(graph, f"{node.output[0]}/sizes", np.array([ends[0], size - ends[0]], np.int64))
             split = helper.make_node(
                 "Split", [node.input[0], sizes], [node.output[0], f"{node.output[0]}/rest"], node.name, axis=axes[0]
             )
@@ -48,20 +47,18 @@ def in_single_precision(graph: onnx.GraphProto) -> None:
     Args:
         graph: without types of inner tensors (`value_info`).
     """
-    for tensor in graph.initializer:
-        _halve(tensor)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.name in ("to", "dtype") and attribute.i == onnx.TensorProto.DOUBLE:
-                attribute.i = onnx.TensorProto.FLOAT
-            if attribute.HasField("t"):
-                _halve(attribute.t)
-            if attribute.HasField("g"):
-                del attribute.g.value_info[:]
-                in_single_precision(attribute.g)
-                for value in (*attribute.g.input, *attribute.g.output):
-                    if value.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE:
-                        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for inner in with_inner_graphs(graph):
+        del inner.value_info[:]
+        for tensor in inner.initializer:
+            _halve(tensor)
+        for value in (*inner.input, *inner.output):
+            if inner is not graph and value.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE:
+                value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for item in (item for node in all_nodes(graph) for item in node.attribute):
+        if item.name in ("to", "dtype") and item.i == onnx.TensorProto.DOUBLE:
+            item.i = onnx.TensorProto.FLOAT
+        if item.HasField("t"):
+            _halve(item.t)
 
 
 def _halve(tensor: onnx.TensorProto) -> None:
@@ -72,9 +69,5 @@ def _halve(tensor: onnx.TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
-def _value(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    return next((item.t for item in node.attribute if item.name == "value"), None)
-
-
-def _integers(tensor: onnx.TensorProto | None) -> list[int] | None:
-    return None if tensor is None else [int(value) for value in numpy_helper.to_array(tensor).ravel()]
+def _integers(array: Array | None) -> list[int] | None:
+    return None if array is None else [int(value) for value in array.ravel()]

@@ -28,7 +28,7 @@ from ..export import spec_of
 from ..quantize.frames import CalibrationSet
 from .builder import EngineBuild, Plan
 from .int8 import calibration_frames, frames_sha256
-from .source import Network, Source, canonical_model, in_precision
+from .source import EngineInput, Source, canonical_model, in_precision
 from .target import Target
 
 Report = Callable[[str], None]
@@ -144,7 +144,7 @@ def check_batch(spec: ModelSpec, settings: BuildSettings, source: Path) -> None:
 
 def _network(
     source: Source, settings: BuildSettings, frames: CalibrationSet | None, report: Report, watch: _Stopwatch
-) -> Network:
+) -> EngineInput:
     """The model that TensorRT gets."""
     model = canonical_model(source, settings, report)
     check_batch(spec_of(model, str(source.path)), settings, source.path)
@@ -156,7 +156,7 @@ def _network(
 
 
 def _engine(
-    network: Network, source: Path, settings: BuildSettings, target: Target, report: Report, watch: _Stopwatch
+    network: EngineInput, source: Path, settings: BuildSettings, target: Target, report: Report, watch: _Stopwatch
 ) -> bytes:
     """What TensorRT makes of it."""
     report(f"building for {target}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,10 +15,10 @@ from seg_perception.core.contract import METADATA_KEY
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.manifest import BuildSettings
 
-from ..export import load_model, metadata_of
+from ..export import as_export, load_model, metadata_of
 from ..precision.cost import PrecisionSummary, precision_summary
 from ..precision.half import to_half
-from ..prepare import PrepareOptions, prepare
+from ..prepare import PrepareOptions, prepared
 from ..quantize.frames import CalibrationSet
 from ..quantize.report import report_of
 from .int8 import quantized
@@ -61,7 +60,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class EngineInput:
     """What TensorRT gets.
 
     Attributes:
@@ -95,16 +94,12 @@ def canonical_model(source: Source, settings: BuildSettings, report: Report) -> 
         family=settings.family,
         input_size=parse_size(settings.input_size) if settings.input_size else None,
     )
-    with tempfile.TemporaryDirectory(prefix="seg_perception-") as folder:
-        prepared = Path(folder) / "canonical.onnx"
-        prepare(source.path, prepared, options, report)
-        model, _ = load_model(prepared)
-    return model
+    return prepared(as_export(source.model, str(source.path), source.sha256), options, report)[0]
 
 
 def in_precision(
     model: onnx.ModelProto, settings: BuildSettings, origin: Path, frames: CalibrationSet | None, report: Report
-) -> Network:
+) -> EngineInput:
     """A canonical model in the precision of the settings; one that has it already stays as it is.
 
     Raises:
@@ -117,7 +112,7 @@ def in_precision(
         if frames or settings.max_loss is not None:
             given = "--calibration" if frames else "--max-loss"
             raise ConfigurationError(f"{given}: {origin} is in {present} already, leave this out")
-        return _with_report(Network(model, summary), settings, origin, report)
+        return _with_report(EngineInput(model, summary), settings, origin, report)
     if present != "fp32":
         raise ConfigurationError(
             f"--precision {wanted}: {origin} is in {present} already; build it with --precision {present}, or begin "
@@ -125,12 +120,12 @@ def in_precision(
         )
     if wanted == "int8":
         result = quantized(model, settings, frames, origin, report)
-        return Network(result.model, precision_summary(result.model), result.report.to_dict(), result.report.forced)
+        return EngineInput(result.model, precision_summary(result.model), result.report.to_dict(), result.report.forced)
     half, done = to_half(model)
     report(done.summary())
     for note in done.notes:
         report(note)
-    return Network(half, precision_summary(half))
+    return EngineInput(half, precision_summary(half))
 
 
 def precision_of(model: onnx.ModelProto, summary: PrecisionSummary) -> str:
@@ -152,7 +147,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _with_report(network: Network, settings: BuildSettings, origin: Path, report: Report) -> Network:
+def _with_report(network: EngineInput, settings: BuildSettings, origin: Path, report: Report) -> EngineInput:
     """A network that came in the precision asked for; one in INT8 with what `quantize` says of it."""
     if settings.precision != "int8":
         return network

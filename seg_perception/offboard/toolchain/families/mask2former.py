@@ -24,7 +24,7 @@ from seg_perception.core.geometry import ResizeSpec
 
 from ..evidence import maker
 from ..export import Export, Port
-from ..graph import GraphBuilder, Value
+from ..formulas import GraphBuilder, Value
 from ..head import Head, HeadOptions, InstanceHead, SemanticHead, best_rows, boxes_of_masks, finite, take_rows
 from . import IMAGENET, Match, image_input, is_float, logits_behind, sizes_of
 
@@ -158,7 +158,7 @@ def _is_inner(export: Export, port: Port) -> bool:
     node = maker(export, port.name, ("Identity", "Cast", "Transpose", "Reshape"))
     others = (other.name for other in export.outputs if other.name != port.name)
     return node is not None and any(
-        ancestor.output[0] == node.output[0] for other in others for ancestor in export.ancestors(other)
+        ancestor.output[0] == node.output[0] for other in others for ancestor in export.graph.ancestors(other)
     )
 
 

@@ -24,7 +24,8 @@ import onnx
 from seg_perception.core.geometry import ResizeSpec
 
 from ..export import Export, Port
-from ..graph import GraphBuilder, Value, with_inner
+from ..formulas import GraphBuilder, Value
+from ..graph import attribute, read_by
 from ..head import HeadOptions, InstanceHead, finite, take_rows
 from ..rows import detection_rows, has_regions, is_proportional, rows_head, spans_image
 from . import IMAGENET, Match, PixelSpec, image_input, is_float, sizes_of
@@ -148,9 +149,9 @@ def _match_of_rows(export: Export, image: Port, rows: dict[str, Port]) -> Match 
 
 def _masks(export: Export, output: Port) -> Port | None:
     """Probabilities over each box: `[N, C, m, m]` of every class, or `[N, 1, m, m]`, which no class is chosen from."""
-    node = export.producer(output.name)
+    node = export.graph.producer(output.name)
     while node is not None and node.op_type in _MOVING:
-        node = export.producer(_moved(export, node))
+        node = export.graph.producer(_moved(export, node))
     found = export.port(node.output[0]) if node is not None and node.op_type == "Sigmoid" else output
     if found is None or found.shape is None or found.rank != 4 or not found.shape[1]:
         return None
@@ -164,7 +165,7 @@ def _moved(export: Export, node: onnx.NodeProto) -> str:
     """The tensor whose values a node hands on; a loop takes them from the graph around it."""
     if node.op_type != "Loop":
         return str(node.input[0])
-    taken = (export.port(name) for inner in with_inner(node) for name in inner.input)
+    taken = map(export.port, read_by(node))
     return next((port.name for port in taken if port is not None and port.rank == 4 and is_float(port)), "")
 
 
@@ -174,12 +175,11 @@ def _side(export: Export, masks: str) -> int:
     Features are cut out at one size, and each transposed convolution enlarges them by its stride.
     """
     side = 1
-    for node in export.ancestors(masks):
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "ConvTranspose" and "strides" in attributes:
-            side *= attributes["strides"].ints[0]
+    for node in export.graph.ancestors(masks):
+        if node.op_type == "ConvTranspose":
+            side *= int(attribute(node, "strides", [1])[0])
         if node.op_type == "RoiAlign":
-            return side * (attributes["output_height"].i if "output_height" in attributes else 1)
+            return side * int(attribute(node, "output_height", 1))
     return 0
 
 
@@ -189,7 +189,7 @@ def _telling(export: Export, boxes: Port) -> list[Port]:
     That is what the proposals are chosen by, and everything that the head of boxes computes.
     """
     tensors = {}
-    for node in export.ancestors(boxes.name):
+    for node in export.graph.ancestors(boxes.name):
         if node.op_type in ("TopK", "Softmax", "Gemm"):
             name = node.output[0] if node.op_type == "Gemm" else node.input[0]
             tensors[name] = export.port(name)

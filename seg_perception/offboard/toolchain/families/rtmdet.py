@@ -32,7 +32,8 @@ from seg_perception.core.geometry import ResizeSpec
 
 from ..dynamic_masks import MaskShape, dynamic_masks, layer_width
 from ..export import Export, Port
-from ..graph import GraphBuilder, Value
+from ..formulas import GraphBuilder, Value
+from ..graph import attribute
 from ..head import HeadOptions, InstanceHead, best_pairs, finite, surviving_rows, take
 from ..rows import detection_rows, has_regions, is_proportional, rows_head, spans_image, with_logits
 from . import MASK_CELL, Match, PixelSpec, image_input, is_float, sizes_of
@@ -175,9 +176,8 @@ def _inside(export: Export) -> list[Port]:
     """Tensors in mmdeploy's graph that may be heads' outputs: there it brings their channels to the end."""
     found = {}
     for node in export.model.graph.node:
-        order = [list(item.ints) for item in node.attribute if item.name == "perm"]
         # It copies the features for every instance.
-        if (node.op_type == "Transpose" and order == [[0, 2, 3, 1]]) or node.op_type == "Unsqueeze":
+        if (node.op_type == "Transpose" and attribute(node, "perm") == [0, 2, 3, 1]) or node.op_type == "Unsqueeze":
             port = export.port(node.input[0])
             if port is not None and is_float(port) and port.rank == 4 and min(sizes_of(port)) > 0:
                 found[port.name] = port
@@ -230,9 +230,9 @@ def _is_level(export: Export, parts: dict[str, Port]) -> bool:
 
 
 def _is_positive(export: Export, port: Port) -> bool:
-    node = export.producer(port.name)
+    node = export.graph.producer(port.name)
     while node is not None and node.op_type in ("Identity", "Cast", "Mul", "Clip"):
-        node = export.producer(node.input[0])
+        node = export.graph.producer(node.input[0])
     return node is not None and node.op_type in ("Relu", "Exp")
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from seg_perception.core.geometry import ResizeSpec
 
 from ..export import Export
-from ..graph import GraphBuilder, Value
+from ..formulas import GraphBuilder, Value
 from ..head import HeadOptions, InstanceHead, best_rows, boxes_of_masks, finite, logits_of_pixels, take_rows
 from . import MASK_CELL, Match, PixelSpec, by_rank, image_input, logits_behind, sizes_of
 

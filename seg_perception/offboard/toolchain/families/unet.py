@@ -20,7 +20,8 @@ from seg_perception.core.geometry import ResizeSpec
 
 from ..evidence import maker
 from ..export import Export, Port
-from ..graph import GraphBuilder, Value
+from ..formulas import GraphBuilder, Value
+from ..graph import attribute
 from ..head import HeadOptions, SemanticHead, finite
 from . import IMAGENET, Match, image_input, is_float, sizes_of
 
@@ -98,7 +99,7 @@ def _scores(export: Export, output: Port, image: Port) -> tuple[str, Port] | Non
     axis = 0
     if output.element in _INTEGERS:
         node = maker(export, output.name, _NEUTRAL - {"Resize", "Upsample"})
-        axis = 0 if node is None or node.op_type != "ArgMax" else _axis(node, 0) % 4
+        axis = 0 if node is None or node.op_type != "ArgMax" else int(attribute(node, "axis", 0)) % 4
         found = export.port(node.input[0]) if node is not None and axis in (1, 3) else None
     else:
         found = output
@@ -108,7 +109,8 @@ def _scores(export: Export, output: Port, image: Port) -> tuple[str, Port] | Non
     if not layouts:
         return None
     node = maker(export, found.name, {"Identity", "Cast"})
-    if node is not None and node.op_type in _SOFTMAX and _axis(node, -1) % 4 == (3 if layouts[0] else 1):
+    channels = 3 if layouts[0] else 1
+    if node is not None and node.op_type in _SOFTMAX and int(attribute(node, "axis", -1)) % 4 == channels:
         # A Softmax over the only channel makes every score 1; only the logits mean anything.
         found = export.port(node.input[0]) or found
     return layouts[0], found
@@ -117,10 +119,6 @@ def _scores(export: Export, output: Port, image: Port) -> tuple[str, Port] | Non
 def _ends_in_sigmoid(export: Export, scores: Port) -> bool:
     node = maker(export, scores.name, _NEUTRAL)
     return node is not None and node.op_type == "Sigmoid"
-
-
-def _axis(node: onnx.NodeProto, default: int) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), default)
 
 
 def _same_aspect(key: str, scores: Port, image: Port) -> bool:

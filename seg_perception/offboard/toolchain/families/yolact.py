@@ -21,7 +21,7 @@ from seg_perception.core.geometry import ResizeSpec
 
 from ..evidence import maker
 from ..export import Export, Port
-from ..graph import GraphBuilder, Value
+from ..formulas import GraphBuilder, Value
 from ..head import HeadOptions, InstanceHead, best_pairs, corners_of_centres, finite, take
 from ..prototypes import Candidates, prototype_instances
 from . import Match, PixelSpec, image_input, is_float, sizes_of
@@ -119,7 +119,7 @@ def _is_priors(export: Export, port: Port) -> bool:
     """Whether an output is boxes that do not depend on the picture."""
     if port.shape is None or port.rank not in (2, 3) or port.shape[-1] != 4:
         return False
-    inputs = {name for node in export.ancestors(port.name) for name in node.input}
+    inputs = {name for node in export.graph.ancestors(port.name) for name in node.input}
     return port.rank == 2 or not inputs.intersection(each.name for each in export.inputs)
 
 

@@ -17,7 +17,7 @@ from seg_perception.core.geometry import ResizeSpec
 from ..dense import dense_reading, in_pixels, units_of
 from ..evidence import operators_behind
 from ..export import Export
-from ..graph import GraphBuilder
+from ..formulas import GraphBuilder
 from ..head import LARGEST_TOP, HeadOptions, InstanceHead, best_rows, masks_of_prototypes, report_faults, take
 from . import Match, PixelSpec, by_rank, image_input, sizes_of
 

@@ -19,7 +19,7 @@ from seg_perception.core.geometry import ResizeSpec
 from ..dense import dense_evidence, dense_reading, in_pixels, units_of
 from ..evidence import operators_behind
 from ..export import Export
-from ..graph import GraphBuilder
+from ..formulas import GraphBuilder
 from ..head import HeadOptions, InstanceHead, corners_of_centres, report_faults
 from ..prototypes import Candidates, prototype_instances
 from . import Match, PixelSpec, image_input, is_float, sizes_of

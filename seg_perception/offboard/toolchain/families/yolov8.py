@@ -17,7 +17,7 @@ from seg_perception.core.geometry import ResizeSpec
 
 from ..dense import dense_evidence, dense_reading, in_pixels, units_of
 from ..export import Export
-from ..graph import GraphBuilder
+from ..formulas import GraphBuilder
 from ..head import HeadOptions, InstanceHead, corners_of_centres, report_faults, take
 from ..prototypes import Candidates, prototype_instances
 from . import Match, PixelSpec, by_rank, image_input, sizes_of

@@ -10,10 +10,9 @@ from typing import Any
 
 import onnx
 
-from ..graph import element_name
+from ..graph import attribute, copy_of, element_name, name_nodes
+from ..shapes import Shape, TypedGraph
 from .listing import uncounted
-from .shapes import attribute
-from .view import GraphView, Shape, name_nodes
 
 # From the narrowest on; a layer in a wider one than the narrowest of its model was kept out of it.
 _WIDTHS = ("int8", "float16", "float")
@@ -27,7 +26,7 @@ class LayerCost:
     Attributes:
         name: of the node.
         operator: its type.
-        macs: multiply-accumulates for one picture; 0 where shapes depend on the data.
+        macs: multiply-accumulates for one image; 0 where shapes depend on the data.
         element: `float32`, `float16`, or `int8` for a node all of whose factors come from DequantizeLinear.
     """
 
@@ -42,7 +41,7 @@ class PrecisionSummary:
     """What share of the work a model does in which type.
 
     Attributes:
-        macs: multiply-accumulates per element type, for one picture.
+        macs: multiply-accumulates per element type, for one image.
         kept: layers in a wider type than the narrowest that the model uses, most costly first.
         unknown: names of layers whose shapes depend on the data; they are not in `macs`.
     """
@@ -77,10 +76,9 @@ class PrecisionSummary:
 
 def layer_costs(model: onnx.ModelProto) -> tuple[LayerCost, ...]:
     """Every Conv, ConvTranspose, MatMul, Gemm and Einsum of the outermost graph, in order; batch 1 where it is open."""
-    named = onnx.ModelProto()
-    named.CopyFrom(model)
+    named = copy_of(model)
     name_nodes(named.graph)
-    view = GraphView(named, batch=1)
+    view = TypedGraph(named, batch=1)
     return tuple(
         LayerCost(node.name, node.op_type, _macs(node, view) or 0, _element(node, view))
         for node in named.graph.node
@@ -108,16 +106,16 @@ def _elements(layers: tuple[LayerCost, ...]) -> list[str]:
     return [*(name for name in order if name in found), *sorted(found.difference(order))]
 
 
-def _element(node: onnx.NodeProto, view: GraphView) -> str:
+def _element(node: onnx.NodeProto, view: TypedGraph) -> str:
     factors = node.input if node.op_type == "Einsum" else node.input[:2]
-    makers = [view.maker(name) for name in factors]
+    makers = [view.producer(name) for name in factors]
     if all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers):
         return "int8"
     name = element_name(view.elements.get(node.output[0], 0))
     return _NAMES.get(name, name)
 
 
-def _macs(node: onnx.NodeProto, view: GraphView) -> int | None:
+def _macs(node: onnx.NodeProto, view: TypedGraph) -> int | None:
     shapes = [view.shapes.get(name) for name in node.input]
     output = view.shapes.get(node.output[0])
     counted: int | None = _COUNTS[node.op_type](node, shapes, output)

@@ -24,11 +24,11 @@ from seg_perception.onboard.backend.base import ModelOutputs
 from seg_perception.onboard.backend.batches import run_in_parts
 from seg_perception.onboard.backend.host.backend import HostBackend
 
-from ..canonical import prune
 from ..export import spec_of
-from ..graph import GraphBuilder
+from ..formulas import GraphBuilder
+from ..graph import copy_of, ending_in, inner_graphs, name_nodes, set_nodes, walk
+from ..shapes import TypedGraph
 from .operators import EXACT
-from .view import GraphView, name_nodes
 
 try:
     import onnxruntime
@@ -116,15 +116,14 @@ def emulated(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[Rounding, .
     Raises:
         ModelError: float16 tensors in graphs within nodes, or as inputs.
     """
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = copy_of(model)
     name_nodes(result.graph)
-    emulation = _Emulation(result.graph, GraphView(result))
+    emulation = _Emulation(result.graph, TypedGraph(result))
     return result, emulation.run()
 
 
 class _Emulation:
-    def __init__(self, graph: onnx.GraphProto, view: GraphView) -> None:
+    def __init__(self, graph: onnx.GraphProto, view: TypedGraph) -> None:
         self._graph = graph
         self._half = {name for name, element in view.elements.items() if element == TensorProto.FLOAT16}
         for value in graph.input:
@@ -144,17 +143,14 @@ class _Emulation:
             self._write(node)
         for name, inside in self._inside.items():
             self._cast(inside, TensorProto.FLOAT16, name)
-        nodes = self._nodes
         del self._graph.value_info[:]
-        del self._graph.node[:]
-        self._graph.node.extend(nodes)
+        set_nodes(self._graph, self._nodes)
         return tuple(self._roundings)
 
     def _write(self, node: onnx.NodeProto) -> None:
-        written = onnx.NodeProto()
-        written.CopyFrom(node)
+        written = copy_of(node)
         made = [name for name in node.output if name in self._half]
-        if made and any(item.HasField("g") for item in node.attribute):
+        if made and any(inner_graphs(node)):
             raise ModelError(f"node {node.name!r} ({node.op_type}): float16 within it cannot be emulated")
         for item in written.attribute:
             if item.name == "value" and item.t.data_type == TensorProto.FLOAT16:
@@ -256,11 +252,7 @@ class HalfEmulator:
 
     def _tensors(self, model: onnx.ModelProto, names: Sequence[str], images: NDArray[np.uint8]) -> list[NDArray[Any]]:
         """Any float32 tensors of a model."""
-        part = onnx.ModelProto()
-        part.CopyFrom(model)
-        del part.graph.output[:]
-        part.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
-        prune(part.graph)
+        part = ending_in(model, names)
         arrays: list[NDArray[Any]] = self._open(part).run(list(names), {INPUT_NAME: images})
         return arrays
 
@@ -284,12 +276,11 @@ class _Origin:
     """
 
     def __init__(self, source: onnx.ModelProto, half: onnx.ModelProto) -> None:
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(source)
+        self.model = copy_of(source)
         # As `to_half` does, so that the names are the same.
         name_nodes(self.model.graph)
         self._nodes = {node.name: node for node in self.model.graph.node}
-        self._half = GraphView(half)
+        self._half = TypedGraph(half)
 
     def place(self, rounding: Rounding) -> _Place:
         """What is rounded, by names of the float32 graph."""
@@ -304,15 +295,13 @@ class _Origin:
 
     def _readers(self, tensor: str) -> tuple[str, ...]:
         """Who computes with the tensor, and who only passes it on to them: those would want it in float16 as well."""
-        found: dict[str, None] = {}
-        waiting = [tensor]
-        while waiting:
-            for name in self._half.readers.get(waiting.pop(), ()):
-                if name in self._nodes and name not in found:
-                    found[name] = None
-                    node = self._half.nodes[name]
-                    waiting.extend(node.output if node.op_type in EXACT else ())
-        return tuple(found)
+
+        def passed_on(name: str) -> list[str]:
+            exact = (node for node in self._half.readers(name) if node.name in self._nodes and node.op_type in EXACT)
+            return [output for node in exact for output in node.output]
+
+        readers = (node.name for name in walk([tensor], passed_on) for node in self._half.readers(name))
+        return tuple(dict.fromkeys(name for name in readers if name in self._nodes))
 
 
 def check_range(model: onnx.ModelProto, source: onnx.ModelProto, frames: Iterable[tuple[str, Frame]]) -> int:
@@ -321,7 +310,7 @@ def check_range(model: onnx.ModelProto, source: onnx.ModelProto, frames: Iterabl
     Args:
         model: canonical.
         source: the float32 model that it was made from.
-        frames: names and pictures of any size.
+        frames: names and images of any size.
 
     Returns:
         How many frames there were.
@@ -348,8 +337,7 @@ def _with_sums(model: onnx.ModelProto, roundings: Sequence[Rounding]) -> onnx.Mo
 
     In float32 no sum of finite float16 numbers overflows before there are 2^111 of them.
     """
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
+    watched = copy_of(model)
     graph = GraphBuilder(watched.graph, "precision")
     sums = [graph.node("ReduceSum", graph.value(_rounded(rounding)), keepdims=0).unsqueeze(0) for rounding in roundings]
     total = graph.concat(0, *sums) if sums else graph.constant(np.zeros(0))

@@ -20,11 +20,10 @@ from onnx.inliner import inline_local_functions
 
 from seg_perception.core.errors import ModelError
 
-from ..canonical import prune
-from ..graph import with_inner
+from ..graph import Array, add_constant, copy_of, name_nodes, prune, set_attribute, set_nodes, with_inner
+from ..shapes import TypedGraph
 from .operators import EXACT, TAKES_ANY, half_slots
-from .rules import SOFT, Keep, exact_in_half, float_nodes, touches_float, varying_floats
-from .view import Array, GraphView, name_nodes
+from .rules import SOFT, Keep, constant_floats, exact_in_half, float_nodes, touches_float, varying_floats
 
 LARGEST_HALF = 65504.0
 # Below it float16 has fewer than 11 digits, and none at all below 2^-25. Scales of quantization should not be smaller.
@@ -84,10 +83,9 @@ def to_half(model: onnx.ModelProto, keep: Keep | Collection[str] = ()) -> tuple[
         ModelError: a weight or a scale has no float16 value, the error names the layer; a type is not known; or
             `keep` names a node that the model does not have.
     """
-    half = onnx.ModelProto()
-    half.CopyFrom(inline_local_functions(model) if model.functions else model)
+    half = copy_of(inline_local_functions(model) if model.functions else model)
     name_nodes(half.graph)
-    view = GraphView(half)
+    view = TypedGraph(half)
     _check_types(view)
     conversion = _Conversion(half.graph, view, float_nodes(view, _predicate(keep, view)))
     conversion.run()
@@ -108,7 +106,7 @@ class _Conversion:
         reasons: the nodes to leave in float32, and why.
     """
 
-    def __init__(self, graph: onnx.GraphProto, view: GraphView, reasons: dict[str, str]) -> None:
+    def __init__(self, graph: onnx.GraphProto, view: TypedGraph, reasons: dict[str, str]) -> None:
         self._graph = graph
         self._view = view
         self._reasons = reasons
@@ -117,7 +115,6 @@ class _Conversion:
         self._half: set[str] = set()
         self._names: dict[tuple[str, int], str] = {}
         self._outputs = {value.name for value in graph.output}
-        self._taken = {*view.typed, *view.nodes}
         self._half_nodes = 0
         self._casts = 0
         self._kept: list[KeptLayer] = []
@@ -129,13 +126,12 @@ class _Conversion:
             if touches_float(node, self._view) and not (node.op_type == "Constant" and not node.domain):
                 self._write(node, self._is_half(node))
             else:
-                self._nodes.append(_copy(node))
+                self._nodes.append(copy_of(node))
         for value in self._graph.output:
             if value.name in self._half and value.name in _HALF_OUTPUTS:
                 value.type.tensor_type.elem_type = TensorProto.FLOAT16
         del self._graph.value_info[:]
-        del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
+        set_nodes(self._graph, self._nodes)
 
     def report(self) -> HalfReport:
         """What was done."""
@@ -148,12 +144,11 @@ class _Conversion:
         if reason not in SOFT or node.op_type not in EXACT:
             return False
         floats = varying_floats(node, self._view)
-        constants = (name for name in node.input if name in self._view.constants and self._view.is_float(name))
         comes_half = bool(floats) and all(name in self._half for name in floats)
-        return comes_half and all(exact_in_half(self._view.constants[name]) for name in constants)
+        return comes_half and all(map(exact_in_half, constant_floats(node, self._view)))
 
     def _write(self, node: onnx.NodeProto, half: bool) -> None:
-        written = _copy(node)
+        written = copy_of(node)
         taken, given = half_slots(node, self._view.opset) if half else ((), ())
         # Graphs within a node read tensors of this one; such nodes are never half.
         for inner in with_inner(written):
@@ -180,7 +175,7 @@ class _Conversion:
         if name not in self._outputs or name in _HALF_OUTPUTS:
             self._names[name, TensorProto.FLOAT16] = name
             return name
-        self._names[name, TensorProto.FLOAT16] = self._free(f"{name}/float16")
+        self._names[name, TensorProto.FLOAT16] = self._view.free_name(f"{name}/float16")
         self._cast(name, TensorProto.FLOAT, name)
         return self._names[name, TensorProto.FLOAT16]
 
@@ -189,34 +184,25 @@ class _Conversion:
         if element == TensorProto.FLOAT and name not in self._half:
             return name
         if (name, element) not in self._names:
-            if name in self._view.constants:
-                self._names[name, element] = self._half_constant(name, reader)
+            if (array := self._view.array(name)) is not None:
+                self._names[name, element] = self._half_constant(name, array, reader)
             else:
                 suffix = "float16" if element == TensorProto.FLOAT16 else "float32"
-                self._cast(name, element, self._free(f"{name}/{suffix}"))
+                self._cast(name, element, self._view.free_name(f"{name}/{suffix}"))
         return self._names[name, element]
 
     def _cast(self, name: str, element: int, result: str) -> None:
         source = self._names[name, TensorProto.FLOAT16] if name in self._half else name
-        node_name = self._free(f"{result}/Cast")
+        node_name = self._view.free_name(f"{result}/Cast")
         self._nodes.append(helper.make_node("Cast", [source], [result], name=node_name, to=element))
         self._names[name, element] = result
         self._casts += 1
 
-    def _half_constant(self, name: str, reader: onnx.NodeProto) -> str:
-        array = self._view.constants[name]
+    def _half_constant(self, name: str, array: Array, reader: onnx.NodeProto) -> str:
         half, note = rounded(array, name, reader)
         if note:
             self._notes.append(note)
-        result = self._free(f"{name}/float16")
-        self._graph.initializer.append(numpy_helper.from_array(half, result))
-        return result
-
-    def _free(self, name: str) -> str:
-        while name in self._taken:
-            name += "_"
-        self._taken.add(name)
-        return name
+        return add_constant(self._graph, self._view.free_name(f"{name}/float16"), half)
 
 
 def rounded(array: Array, name: str, reader: onnx.NodeProto) -> tuple[NDArray[np.float16], str]:
@@ -271,10 +257,10 @@ def _produce_half(node: onnx.NodeProto) -> None:
         if node.op_type == "ConstantOfShape" and item.name == "value":
             item.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item.t).astype(np.float16)))
     if node.op_type == "ConstantOfShape" and not node.attribute:
-        node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(np.zeros(1, np.float16))))
+        set_attribute(node, "value", numpy_helper.from_array(np.zeros(1, np.float16)))
 
 
-def _predicate(keep: Keep | Collection[str], view: GraphView) -> Keep:
+def _predicate(keep: Keep | Collection[str], view: TypedGraph) -> Keep:
     if callable(keep):
         return keep
     names = set(keep)
@@ -287,7 +273,7 @@ def _predicate(keep: Keep | Collection[str], view: GraphView) -> Keep:
     return lambda node: node.name in names
 
 
-def _check_types(view: GraphView) -> None:
+def _check_types(view: TypedGraph) -> None:
     """Refuse a graph with tensors that might or might not be float32."""
     for node in view.nodes.values():
         if any(name and name not in view.typed for name in node.output):
@@ -295,9 +281,3 @@ def _check_types(view: GraphView) -> None:
                 f"node {node.name!r} ({node.domain or 'ai.onnx'}.{node.op_type}): the types of its outputs are not "
                 "known, so the graph cannot be converted to float16; use --precision fp32"
             )
-
-
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from ..graph import Array, inner_graphs
+from ..shapes import TypedGraph
 from .operators import (
     CHEAP,
     COMPARISONS,
@@ -25,7 +27,6 @@ from .operators import (
     TYPED_BY_ATTRIBUTE,
     half_slots,
 )
-from .view import Array, GraphView
 
 Keep = Callable[[onnx.NodeProto], bool]
 
@@ -48,7 +49,7 @@ _FEW_TERMS = 64
 _LARGEST_COUNT = 2048
 
 
-def float_nodes(view: GraphView, keep: Keep) -> dict[str, str]:
+def float_nodes(view: TypedGraph, keep: Keep) -> dict[str, str]:
     """The nodes that stay in float32, by name, with the reason.
 
     Args:
@@ -67,13 +68,13 @@ def float_nodes(view: GraphView, keep: Keep) -> dict[str, str]:
     _grow(view, reasons)
     for node in view.nodes.values():
         if node.op_type in ("Cast", "ConstantOfShape") and node.name not in reasons:
-            readers = view.readers.get(node.output[0], [])
-            if _from_integers(node, view) or (readers and all(name in reasons for name in readers)):
+            readers = view.readers(node.output[0])
+            if _from_integers(node, view) or (readers and all(reader.name in reasons for reader in readers)):
                 reasons[node.name] = NEIGHBOUR
     return reasons
 
 
-def touches_float(node: onnx.NodeProto, view: GraphView) -> bool:
+def touches_float(node: onnx.NodeProto, view: TypedGraph) -> bool:
     """Whether any input or output is float32."""
     return any(view.is_float(name) for name in (*node.input, *node.output))
 
@@ -84,17 +85,22 @@ def exact_in_half(array: Array) -> bool:
         return bool(np.array_equal(array.astype(np.float16).astype(array.dtype), array, equal_nan=True))
 
 
-def varying_floats(node: onnx.NodeProto, view: GraphView) -> list[str]:
+def varying_floats(node: onnx.NodeProto, view: TypedGraph) -> list[str]:
     """The float32 inputs that are not constants."""
     return [name for name in node.input if view.is_float(name) and name not in view.constants]
 
 
-def _own(node: onnx.NodeProto, view: GraphView, keep: Keep) -> str:
+def constant_floats(node: onnx.NodeProto, view: TypedGraph) -> list[Array]:
+    """The values of the float32 inputs that are constants."""
+    arrays = (view.array(name) for name in node.input if view.is_float(name) and name in view.constants)
+    return [array for array in arrays if array is not None]
+
+
+def _own(node: onnx.NodeProto, view: TypedGraph, keep: Keep) -> str:
     """The reason that lies in the node itself; empty for none."""
     if keep(node):
         return ASKED
-    inner = any(item.HasField("g") or item.graphs for item in node.attribute)
-    if inner or node.domain not in ("", "ai.onnx") or node.op_type in TYPED_BY_ATTRIBUTE:
+    if any(inner_graphs(node)) or node.domain not in ("", "ai.onnx") or node.op_type in TYPED_BY_ATTRIBUTE:
         return NO_HALF
     if not _can_be_half(node, view):
         return NO_HALF
@@ -102,19 +108,18 @@ def _own(node: onnx.NodeProto, view: GraphView, keep: Keep) -> str:
         return STAGE
     if node.op_type in DELICATE or (node.op_type in SUMS and _terms(node, view) > _FEW_TERMS):
         return SENSITIVE
-    constants = [view.constants[name] for name in node.input if view.is_float(name) and name in view.constants]
-    if node.op_type in ELEMENTWISE | MOVES and any(_vanishes(array) for array in constants):
+    if node.op_type in ELEMENTWISE | MOVES and any(map(_vanishes, constant_floats(node, view))):
         return CONSTANT
     return ""
 
 
-def _can_be_half(node: onnx.NodeProto, view: GraphView) -> bool:
+def _can_be_half(node: onnx.NodeProto, view: TypedGraph) -> bool:
     """Whether ONNX allows float16 for any of its float32 inputs and outputs."""
     slots = zip((*node.input, *node.output), sum(half_slots(node, view.opset), ()), strict=True)
     return any(view.is_float(name) and element == TensorProto.FLOAT16 for name, element in slots)
 
 
-def _terms(node: onnx.NodeProto, view: GraphView) -> float:
+def _terms(node: onnx.NodeProto, view: TypedGraph) -> float:
     before, after = view.size(node.input[0]), view.size(node.output[0])
     return before / max(after, 1) if before is not None and after is not None else float("inf")
 
@@ -126,7 +131,7 @@ def _vanishes(array: Array) -> bool:
     return bool(np.any((half == 0) & (array != 0)) or np.any(np.isinf(half) & np.isfinite(array)))
 
 
-def _from_integers(node: onnx.NodeProto, view: GraphView) -> bool:
+def _from_integers(node: onnx.NodeProto, view: TypedGraph) -> bool:
     """Whether it casts whole numbers, which may be larger than float16 holds exactly."""
     if node.op_type != "Cast" or not view.is_float(node.output[0]):
         return False
@@ -134,7 +139,7 @@ def _from_integers(node: onnx.NodeProto, view: GraphView) -> bool:
     return view.elements.get(node.input[0]) not in kinds
 
 
-def _mask_nodes(view: GraphView) -> Iterator[str]:
+def _mask_nodes(view: TypedGraph) -> Iterator[str]:
     """The nodes that make mask logits, back to the product they come from: scaling, and emptying unused rows."""
     name = _MASKS
     while (node := _origin(name, view)) is not None:
@@ -147,15 +152,15 @@ def _mask_nodes(view: GraphView) -> Iterator[str]:
         name = factors[0]
 
 
-def _origin(name: str, view: GraphView) -> onnx.NodeProto | None:
+def _origin(name: str, view: TypedGraph) -> onnx.NodeProto | None:
     """The node whose result, only moved about, the tensor is."""
-    node = view.maker(name)
+    node = view.producer(name)
     while node is not None and node.op_type in MOVES - JOINS:
-        node = view.maker(node.input[0])
+        node = view.producer(node.input[0])
     return node
 
 
-def _counting(view: GraphView) -> Iterator[str]:
+def _counting(view: TypedGraph) -> Iterator[str]:
     """Matrix products of zeros and ones, what casts truth to their factors, and comparisons of their results.
 
     They are exact in float16, and some GPUs have no float32 matrix product (TensorRT-RTX on Turing).
@@ -163,34 +168,34 @@ def _counting(view: GraphView) -> Iterator[str]:
     for node in view.nodes.values():
         if node.op_type != "MatMul" or not all(_is_truth(name, view) for name in node.input):
             continue
-        readers = [view.nodes[name] for name in view.readers.get(node.output[0], [])]
+        readers = view.readers(node.output[0])
         comparing = [reader for reader in readers if _compares(reader, node.output[0], view)]
         terms = (view.shapes.get(node.input[0]) or (None,))[-1]
         # Whether a sum of non-negative numbers is 0 or at least 1 is right for any number of terms.
         if (terms is not None and terms <= _LARGEST_COUNT) or (readers and len(comparing) == len(readers)):
             yield node.name
             yield from (reader.name for reader in comparing)
-            yield from (maker.name for name in node.input if (maker := view.maker(name)) is not None)
+            yield from (maker.name for name in node.input if (maker := view.producer(name)) is not None)
 
 
-def _is_truth(name: str, view: GraphView) -> bool:
+def _is_truth(name: str, view: TypedGraph) -> bool:
     """Whether the tensor is made of zeros and ones."""
-    if name in view.constants:
-        return bool(np.isin(view.constants[name], (0, 1)).all())
+    if (array := view.array(name)) is not None:
+        return bool(np.isin(array, (0, 1)).all())
     origin = _origin(name, view)
     return origin is not None and origin.op_type == "Cast" and view.elements.get(origin.input[0]) == TensorProto.BOOL
 
 
-def _compares(node: onnx.NodeProto, name: str, view: GraphView) -> bool:
+def _compares(node: onnx.NodeProto, name: str, view: TypedGraph) -> bool:
     """Whether the node tells zero from one or more."""
-    others = [view.constants.get(other) for other in node.input if other != name]
+    others = [view.array(other) for other in node.input if other != name]
     return node.op_type in COMPARISONS and all(
         other is not None and other.size > 0 and bool(np.all((other > 0) & (other < 1))) and exact_in_half(other)
         for other in others
     )
 
 
-def _trace_back(view: GraphView, reasons: dict[str, str], released: set[str]) -> None:
+def _trace_back(view: TypedGraph, reasons: dict[str, str], released: set[str]) -> None:
     """From positions, scores and decisions back through cheap operators to the last product that they come from.
 
     Exporters decode boxes within the graph: to network pixels, where float16 has steps of half a pixel.
@@ -199,7 +204,7 @@ def _trace_back(view: GraphView, reasons: dict[str, str], released: set[str]) ->
     waiting.extend(name for node in view.nodes.values() for name in _position_inputs(node, view, reasons))
     seen = set(released)
     while waiting:
-        maker = view.maker(waiting.pop())
+        maker = view.producer(waiting.pop())
         if maker is None or maker.name in seen or not (maker.op_type in CHEAP or _is_expectation(maker, view)):
             continue
         seen.add(maker.name)
@@ -207,7 +212,7 @@ def _trace_back(view: GraphView, reasons: dict[str, str], released: set[str]) ->
         waiting.extend(varying_floats(maker, view))
 
 
-def _position_inputs(node: onnx.NodeProto, view: GraphView, reasons: dict[str, str]) -> Iterable[str]:
+def _position_inputs(node: onnx.NodeProto, view: TypedGraph, reasons: dict[str, str]) -> Iterable[str]:
     """The inputs from which to trace back; a node of the network that decides is added to the reasons."""
     floats = varying_floats(node, view)
     if node.op_type in POSITIONS:
@@ -223,7 +228,7 @@ def _position_inputs(node: onnx.NodeProto, view: GraphView, reasons: dict[str, s
     return ()
 
 
-def _is_expectation(node: onnx.NodeProto, view: GraphView) -> bool:
+def _is_expectation(node: onnx.NodeProto, view: TypedGraph) -> bool:
     """Whether a convolution weighs probabilities, as the last one of YOLOv8's distribution focal loss."""
     if node.op_type != "Conv" or (view.shapes.get(node.input[1]) or (None,))[0] != 1:
         return False
@@ -231,15 +236,16 @@ def _is_expectation(node: onnx.NodeProto, view: GraphView) -> bool:
     return origin is not None and origin.op_type == "Softmax"
 
 
-def _grow(view: GraphView, reasons: dict[str, str]) -> None:
+def _grow(view: TypedGraph, reasons: dict[str, str]) -> None:
     """Keep together what belongs together: the small numbers within a normalisation must not pass through float16."""
     for node in view.nodes.values():
         if node.name in reasons or node.op_type not in ELEMENTWISE | REDUCTIONS or node.name.startswith(_STAGES):
             continue
-        makers = [maker for name in varying_floats(node, view) if (maker := view.maker(name)) is not None]
+        makers = [maker for name in varying_floats(node, view) if (maker := view.producer(name)) is not None]
         kept = [maker.name in reasons for maker in makers]
-        readers = [reader for name in node.output for reader in view.readers.get(name, [])]
-        divided = node.op_type == "Div" and (maker := view.maker(node.input[1])) is not None and maker.name in reasons
+        readers = [reader.name for name in node.output for reader in view.readers(name)]
+        divisor = view.producer(node.input[1]) if node.op_type == "Div" else None
+        divided = divisor is not None and divisor.name in reasons
         inside = any(kept) and any(reasons.get(reader) == SENSITIVE for reader in readers)
         if (kept and all(kept)) or divided or inside:
             reasons[node.name] = NEIGHBOUR

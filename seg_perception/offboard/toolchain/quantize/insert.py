@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from seg_perception.core.errors import ModelError
 
-from ..canonical import prune
+from ..graph import GraphView, add_constant, copy_of, prune, set_nodes
 from .layers import Layer, Network
 from .scales import activation_scales, quantized_weight
 
@@ -35,7 +35,7 @@ class Scales:
 def quantized_tensors(network: Network, layers: Sequence[Layer]) -> tuple[str, ...]:
     """The tensors that get a Q/DQ pair when these layers are quantized, each once, in a fixed order."""
     adders = network.residual_skips(layer.output for layer in layers)
-    skips = [network.producer[add].input[place] for add, place in adders]
+    skips = [network.producers[add].input[place] for add, place in adders]
     return tuple(dict.fromkeys([*(layer.activation for layer in layers), *skips]))
 
 
@@ -45,7 +45,7 @@ def observed_tensors(network: Network, layers: Sequence[Layer]) -> tuple[str, ..
 
 
 def insert(network: Network, layers: Sequence[Layer], scales: Scales) -> onnx.ModelProto:
-    """A copy of the model in which these layers take quantized inputs and weights.
+    """Return a copy of the model in which these layers take quantized inputs and weights.
 
     Args:
         network: the float32 canonical model; stays as it is.
@@ -55,84 +55,50 @@ def insert(network: Network, layers: Sequence[Layer], scales: Scales) -> onnx.Mo
     Raises:
         ModelError: the result is not valid.
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(network.model)
-    writer = _Writer(model, network)
+    model = copy_of(network.model)
+    graph, producers = model.graph, GraphView(model.graph).producers
     tensors = quantized_tensors(network, layers)
     steps = activation_scales(scales.limits, network.shared_scales(tensors))
-    doubles = {name: writer.activation(name, steps[name]) for name in tensors}
-    nodes = {name: node for node in model.graph.node for name in node.output}
+    zero = add_constant(graph, f"{_SCOPE}/zero", np.zeros((), np.int8))
+    pairs = {name: _pair(graph, name, steps[name], zero) for name in tensors}
+    distinct = {(layer.weight, layer.axis): layer for layer in layers}
+    weights = {key: _weight(graph, layer, network.weights[layer.weight], scales) for key, layer in distinct.items()}
     for add, place in network.residual_skips(layer.output for layer in layers):
-        nodes[add].input[place] = doubles[nodes[add].input[place]]
+        producers[add].input[place] = pairs[producers[add].input[place]][-1].output[0]
     for layer in layers:
-        node = nodes[layer.output]
-        node.input[0] = doubles[layer.activation]
-        node.input[1] = writer.weight(layer.weight, layer.axis, scales.weights[layer.weight, layer.axis])
-    writer.finish()
+        node = producers[layer.output]
+        node.input[0] = pairs[layer.activation][-1].output[0]
+        node.input[1] = weights[layer.weight, layer.axis].output[0]
+    # A pair goes right behind what it quantizes.
+    behind = (
+        new for node in graph.node for new in (node, *(one for name in node.output for one in pairs.get(name, ())))
+    )
+    set_nodes(graph, [*weights.values(), *behind])
+    del graph.value_info[:]
+    prune(graph)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"the quantized model is not valid ONNX: {error}; please report this") from error
     return model
 
 
-class _Writer:
-    """Adds pairs to a model; their nodes go right behind what they quantize."""
-
-    def __init__(self, model: onnx.ModelProto, network: Network) -> None:
-        self._model = model
-        self._weights = network.weights
-        self._behind: dict[str, list[onnx.NodeProto]] = {}
-        self._first: list[onnx.NodeProto] = []
-        self._written: dict[tuple[str, int], str] = {}
-        self._zero = self._constant("zero", np.zeros((), np.int8))
-
-    def activation(self, name: str, scale: float) -> str:
-        """Quantize a tensor; returns the name of what it becomes."""
-        step = self._constant(f"{name}/scale", np.array(scale, np.float32))
-        whole, double = f"{_SCOPE}/{name}/int8", f"{_SCOPE}/{name}/float"
-        self._behind[name] = [
-            helper.make_node("QuantizeLinear", [name, step, self._zero], [whole], name=f"{_SCOPE}/{name}/Q"),
-            helper.make_node("DequantizeLinear", [whole, step, self._zero], [double], name=f"{_SCOPE}/{name}/DQ"),
-        ]
-        return double
-
-    def weight(self, name: str, axis: int, scales: NDArray[np.float32]) -> str:
-        """Quantize a weight; returns the name of what it becomes. Layers may share one."""
-        if (name, axis) not in self._written:
-            whole = quantized_weight(numpy_helper.to_array(self._weights[name]), scales, axis)
-            title = f"{name}/{axis}"
-            inputs = [
-                self._constant(f"{title}/int8", whole),
-                self._constant(f"{title}/scales", scales),
-                self._constant(f"{title}/zeros", np.zeros(len(scales), np.int8)),
-            ]
-            double = f"{_SCOPE}/{title}/float"
-            node = helper.make_node("DequantizeLinear", inputs, [double], name=f"{_SCOPE}/{title}/DQ", axis=axis)
-            self._first.append(node)
-            self._written[name, axis] = double
-        return self._written[name, axis]
-
-    def finish(self) -> None:
-        """Put the nodes where they belong and drop the float weights that nothing uses any more."""
-        graph = self._model.graph
-        nodes = [*self._first]
-        for node in graph.node:
-            nodes.append(node)
-            nodes.extend(new for name in node.output for new in self._behind.get(name, ()))
-        copies = [_copy(node) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
-        del graph.value_info[:]
-        prune(graph)
-        try:
-            onnx.checker.check_model(self._model, full_check=True)
-        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise ModelError(f"the quantized model is not valid ONNX: {error}; please report this") from error
-
-    def _constant(self, title: str, values: NDArray[np.generic]) -> str:
-        name = f"{_SCOPE}/{title}"
-        self._model.graph.initializer.append(numpy_helper.from_array(values, name))
-        return name
+def _pair(graph: onnx.GraphProto, name: str, scale: float, zero: str) -> list[onnx.NodeProto]:
+    """The two nodes that quantize a tensor; their scale is added to the graph."""
+    step = add_constant(graph, f"{_SCOPE}/{name}/scale", np.array(scale, np.float32))
+    whole, double = f"{_SCOPE}/{name}/int8", f"{_SCOPE}/{name}/float"
+    return [
+        helper.make_node("QuantizeLinear", [name, step, zero], [whole], name=f"{_SCOPE}/{name}/Q"),
+        helper.make_node("DequantizeLinear", [whole, step, zero], [double], name=f"{_SCOPE}/{name}/DQ"),
+    ]
 
 
-def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    return copy
+def _weight(graph: onnx.GraphProto, layer: Layer, tensor: onnx.TensorProto, scales: Scales) -> onnx.NodeProto:
+    """The node that turns a weight in INT8, which is added to the graph, back into float."""
+    title, steps = f"{_SCOPE}/{layer.weight}/{layer.axis}", scales.weights[layer.weight, layer.axis]
+    inputs = [
+        add_constant(graph, f"{title}/int8", quantized_weight(numpy_helper.to_array(tensor), steps, layer.axis)),
+        add_constant(graph, f"{title}/scales", steps),
+        add_constant(graph, f"{title}/zeros", np.zeros(len(steps), np.int8)),
+    ]
+    return helper.make_node("DequantizeLinear", inputs, [f"{title}/float"], name=f"{title}/DQ", axis=layer.axis)

@@ -7,14 +7,14 @@ last layers before the head and the upsampling of the prototypes stay in float.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import onnx
 from onnx import TensorProto
 
-from ..graph import with_inner
+from ..graph import GraphView, attribute, walk
 
 # First parts of the names of nodes that this toolchain wrote; they stay as they are.
 OWN_SCOPES = ("head/", "input/")
@@ -61,22 +61,17 @@ class Layer:
     kept: str = ""
 
 
-class Network:
+class Network(GraphView):
     """The graph of a canonical model, looked at in both directions.
 
     Args:
-        model: canonical, with all weights as initializers (see `lift_constants`).
+        model: canonical, with all weights as initializers (see `graph.lift_constants`).
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__(model.graph)
         self.model = model
         self.weights: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.producer: dict[str, onnx.NodeProto] = {}
-        self.consumers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            self.producer.update(dict.fromkeys(node.output, node))
-            for name in {name for inner in with_inner(node) for name in inner.input if name}:
-                self.consumers.setdefault(name, []).append(node)
         self._outputs = {value.name for value in model.graph.output}
 
     @cached_property
@@ -109,7 +104,7 @@ class Network:
         inner = {layer.output for layer in self.layers if not layer.kept}
         skips: dict[str, tuple[tuple[str, int], ...]] = {}
         for node in self.model.graph.node:
-            if node.op_type != "Add" or _is_own(node) or any(name not in self.producer for name in node.input):
+            if node.op_type != "Add" or is_own(node) or any(name not in self.producers for name in node.input):
                 continue
             behind = [self._convolution_behind(name) for name in node.input]
             # A sum of one convolution with itself has no skip.
@@ -150,28 +145,25 @@ class Network:
         return {name: _root(group, name) for name in tensors}
 
     def _sources(self, name: str) -> Iterator[str]:
-        """Tensors whose values `name` has, through concatenations and what keeps values; each once."""
-        seen, waiting = {name}, [name]
-        while waiting:
-            node = self.producer.get(waiting.pop())
-            if node is None or _is_own(node):
-                continue
-            inputs = node.input if node.op_type == "Concat" else node.input[:1] if _keeps_values(node) else ()
-            fresh = [source for source in dict.fromkeys(inputs) if source not in seen]
-            seen.update(fresh)
-            waiting.extend(fresh)
-            yield from fresh
+        """Yield `name` and the tensors whose values it has, through concatenations and what keeps values."""
+
+        def before(name: str) -> Sequence[str]:
+            node = self.producer(name)
+            if node is None or is_own(node):
+                return ()
+            return node.input if node.op_type == "Concat" else node.input[:1] if _keeps_values(node) else ()
+
+        return walk([name], before)
 
     def _layer(self, node: onnx.NodeProto) -> Layer | None:
-        if _is_own(node) or node.op_type not in (*_CONVOLUTIONS, *_PRODUCTS) or len(node.input) < 2:
+        if is_own(node) or node.op_type not in (*_CONVOLUTIONS, *_PRODUCTS) or len(node.input) < 2:
             return None
         activation, weight = node.input[0], node.input[1]
         tensor = self.weights.get(weight)
         if tensor is None or activation in self.weights or tensor.data_type not in _FLOATS:
             return None
         axis = _output_axis(node, len(tensor.dims))
-        group = next((item.i for item in node.attribute if item.name == "group"), 1)
-        channels = (tensor.dims[1] * group, tensor.dims[0])
+        channels = (tensor.dims[1] * attribute(node, "group", 1), tensor.dims[0])
         reason = ""
         if node.op_type in _CONVOLUTIONS and min(channels) < FEWEST_CHANNELS:
             reason = f"fewer than {FEWEST_CHANNELS} channels"
@@ -182,79 +174,60 @@ class Network:
     def _reach(self, tensor: str, layers: Collection[str]) -> set[str]:
         """Outputs of the next `layers` behind a tensor; the empty name stands for the head or the model's end."""
         reached: set[str] = set()
-        seen, waiting = {tensor}, [tensor]
-        while waiting:
-            name = waiting.pop()
+
+        def behind(name: str) -> Iterator[str]:
             if name in self._outputs:
                 reached.add("")
-            for node in self.consumers.get(name, ()):
-                if _is_own(node):
+            for node in self.readers(name):
+                if is_own(node):
                     reached.add("")
                 elif node.output[0] in layers:
                     reached.add(node.output[0])
                 elif node.op_type != "Shape":
-                    fresh = [out for out in node.output if out and out not in seen]
-                    seen.update(fresh)
-                    waiting.extend(fresh)
+                    yield from filter(None, node.output)
+
+        for _ in walk([tensor], behind):
+            pass
         return reached
 
     def _upsamples_prototypes(self, layer: Layer, reached: Mapping[str, set[str]]) -> bool:
         """Whether nothing else joins between this transposed convolution and the head."""
         if layer.operator != "ConvTranspose":
             return False
-        seen, waiting = {layer.output}, [layer.output]
-        while waiting:
-            for node in self.consumers.get(waiting.pop(), ()):
-                if node.op_type in ("Concat", "ConvTranspose") and not _is_own(node):
-                    return False
-                fresh = [] if _is_own(node) else [out for out in node.output if out not in seen]
-                seen.update(fresh)
-                waiting.extend(fresh)
-        return True
+
+        def behind(name: str) -> list[onnx.NodeProto]:
+            return [node for node in self.readers(name) if not is_own(node)]
+
+        names = walk([layer.output], lambda name: (output for node in behind(name) for output in node.output))
+        return all(node.op_type not in ("Concat", "ConvTranspose") for name in names for node in behind(name))
 
     def _convolution_behind(self, name: str) -> str:
         """Output of the only convolution that makes a tensor, activations apart; empty for another origin."""
         origins: set[str] = set()
-        seen, waiting = {name}, [name]
-        while waiting:
-            node = self.producer.get(waiting.pop())
-            if node is not None and node.op_type in _CONVOLUTIONS and not _is_own(node):
+
+        def before(name: str) -> Sequence[str]:
+            node = self.producer(name)
+            if node is None or is_own(node) or node.op_type not in (*_CONVOLUTIONS, *_ACTIVATIONS):
+                origins.add("")
+            elif node.op_type in _CONVOLUTIONS:
                 origins.add(str(node.output[0]))
-            elif node is None or _is_own(node) or node.op_type not in _ACTIVATIONS:
-                return ""
             else:
-                inputs = node.input if node.op_type == "Mul" else node.input[:1]
-                fresh = [source for source in inputs if source not in seen]
-                seen.update(fresh)
-                waiting.extend(fresh)
+                return node.input if node.op_type == "Mul" else node.input[:1]
+            return ()
+
+        for _ in walk([name], before):
+            pass
         return origins.pop() if len(origins) == 1 else ""
 
 
-def lift_constants(model: onnx.ModelProto) -> None:
-    """Turn `Constant` nodes of the graph into initializers, the one form in which weights are looked for."""
-    graph = model.graph
-    left = []
-    for node in graph.node:
-        value = next((item.t for item in node.attribute if item.name == "value"), None)
-        if node.op_type != "Constant" or value is None or _is_own(node):
-            left.append(node)
-            continue
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(value)
-        tensor.name = node.output[0]
-        graph.initializer.append(tensor)
-    del graph.node[:]
-    graph.node.extend(left)
-
-
-def _is_own(node: onnx.NodeProto) -> bool:
+def is_own(node: onnx.NodeProto) -> bool:
+    """Return whether this toolchain wrote the node."""
     return bool(node.name.startswith(OWN_SCOPES))
 
 
 def _keeps_values(node: onnx.NodeProto) -> bool:
     if node.op_type == "Resize":
-        mode = next((item.s for item in node.attribute if item.name == "mode"), b"nearest")
-        return bool(mode == b"nearest")
+        return bool(attribute(node, "mode", b"nearest") == b"nearest")
     return bool(node.op_type in _SAME_VALUES)
 
 
@@ -265,8 +238,7 @@ def _output_axis(node: onnx.NodeProto, rank: int) -> int:
     if node.op_type == "ConvTranspose":
         return 1
     if node.op_type == "Gemm":
-        transposed = {item.name: item.i for item in node.attribute if item.name in ("transA", "transB")}
-        return 0 if transposed.get("transB", 0) else 1
+        return 0 if attribute(node, "transB", 0) else 1
     return 1 if rank == 2 else -1
 
 

@@ -14,15 +14,15 @@ from seg_perception.offboard.evaluation.coco import CocoSet
 from seg_perception.offboard.metrics.average_precision import require_pycocotools
 
 from ..export import contradictions_named, metadata_of, spec_of
+from ..graph import copy_of, lift_constants, name_nodes
 from ..precision.cost import layer_costs
 from ..precision.emulate import emulated
 from ..precision.half import to_half
-from ..precision.view import name_nodes
 from .choose import distortion_by_layer, distortion_by_method, few_frames, returned, scales_of_weights
 from .frames import FEWEST, CalibrationSet, network_input
 from .gate import Budget, Gate, Verdict, Yardstick
 from .insert import Scales, insert, observed_tensors
-from .layers import Layer, Network, lift_constants
+from .layers import Layer, Network, is_own
 from .progress import Progress, silent
 from .ranges import METHODS, calibrate
 from .report import REPORT_KEY, Kept, QuantizationReport, Step
@@ -290,11 +290,10 @@ def _network(model: onnx.ModelProto, origin: str) -> Network:
         )
     if any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node):
         raise ModelError(f"{origin}: quantized already; quantize the float32 model that it was made from")
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_of(model)
     with contradictions_named(origin):
         name_nodes(copy.graph)
-        lift_constants(copy)
+        lift_constants(copy.graph, keep=is_own)
         network = Network(copy)
         network.layers  # noqa: B018  looked for here, where the model is to blame
     if any(network.weights[layer.weight].data_type != onnx.TensorProto.FLOAT for layer in network.layers):

@@ -1,29 +1,20 @@
-"""How large the tensors of a network become on calibration frames, by ONNX Runtime's calibrators."""
+"""How large the tensors of a network become on calibration frames, by the histograms of ONNX Runtime's calibrators."""
 
 from __future__ import annotations
 
 import io
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
-from onnxruntime.quantization.calibrate import (
-    CalibrationDataReader,
-    EntropyCalibrater,
-    MinMaxCalibrater,
-    PercentileCalibrater,
-)
+from onnxruntime.quantization.calibrate import HistogramCollector
 
 from seg_perception.core.contract import INPUT_NAME
 
-from ..canonical import prune
+from ..graph import ending_in
+from .emulation import exact_session
 from .layers import Network
 
 MIN_MAX = "minmax"
@@ -41,7 +32,7 @@ def calibrate(
 ) -> dict[str, dict[str, float]]:
     """Run frames through the network and find the range of tensors by each method.
 
-    One frame's tensors are in memory at a time; the calibrators keep histograms only.
+    One frame's tensors are in memory at a time; what is kept of them is histograms.
 
     Args:
         network: the float32 canonical model.
@@ -52,94 +43,40 @@ def calibrate(
     Returns:
         By method and tensor the largest magnitude that the scale should hold.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "network.onnx")
-        source.write_bytes(_ending_in(network.model, tensors).SerializeToString())
-        calibrators = _calibrators(source, tensors, methods)
+    session = exact_session(ending_in(network.model, tensors))
+    collectors = _collectors(methods)
+    largest = dict.fromkeys(tensors, 0.0)
+    # The collectors print a line at every step.
+    with redirect_stdout(io.StringIO()):
         for image in inputs:
-            # The calibrators print a line at every step.
-            with redirect_stdout(io.StringIO()):
-                for calibrator in calibrators.values():
-                    calibrator.collect_data(_Feed({INPUT_NAME: image}))
-        with redirect_stdout(io.StringIO()):
-            return dict(_limits(calibrators, tensors, methods))
+            arrays = dict(zip(tensors, session.run(list(tensors), {INPUT_NAME: image}), strict=True))
+            for name, array in arrays.items():
+                largest[name] = max(largest[name], float(np.nanmax(np.abs(array), initial=0.0)))
+            for collector in collectors.values():
+                collector.collect(arrays)
+        return {method: largest if method == MIN_MAX else _limits(collectors, method) for method in methods}
 
 
-class _Feed(CalibrationDataReader):  # type: ignore[misc]
-    """One frame, as the calibrators want it."""
-
-    def __init__(self, feed: Mapping[str, NDArray[np.uint8]]) -> None:
-        self._feeds = iter([feed])
-
-    def get_next(self) -> Mapping[str, NDArray[np.uint8]] | None:
-        return next(self._feeds, None)
-
-
-class _LastRun:
-    """A session that hands out its last result again: two calibrators look at the same tensors of the same frame."""
-
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        self._session = session
-        self._feed: Mapping[str, object] | None = None
-        self._result: list[NDArray[Any]] = []
-        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
-
-    def run(self, names: None, feed: Mapping[str, NDArray[np.uint8]]) -> list[NDArray[Any]]:
-        if self._feed is None or self._feed[INPUT_NAME] is not feed[INPUT_NAME]:
-            self._result, self._feed = self._session.run(names, feed), feed
-        return self._result
-
-
-def _calibrators(source: Path, tensors: Sequence[str], methods: Sequence[str]) -> dict[str, Any]:
-    """Those that the methods need, ready to collect; all percentiles come from one."""
-    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-        MIN_MAX: (MinMaxCalibrater, {}),
-        ENTROPY: (EntropyCalibrater, {"num_bins": _ENTROPY_BINS, "num_quantized_bins": _ENTROPY_STEPS}),
-        _PERCENTILE: (PercentileCalibrater, {"num_bins": _PERCENTILE_BINS}),
-    }
+def _collectors(methods: Sequence[str]) -> dict[str, Any]:
+    """The histograms that the methods need; all percentiles come from one."""
+    bins = {ENTROPY: _ENTROPY_BINS, _PERCENTILE: _PERCENTILE_BINS}
     wanted = {_PERCENTILE if method in PERCENTILES else method for method in methods}
-    calibrators: dict[str, Any] = {}
-    shared = None
-    for kind, (calibrater, options) in kinds.items():
-        if kind not in wanted:
-            continue
-        augmented = str(source.with_name(f"{kind}.onnx"))
-        calibrator = calibrater(source, symmetric=True, augmented_model_path=augmented, **options)
-        infos = {value.name: value for value in calibrator.model.graph.output}
-        # Of itself a calibrator takes every tensor of the graph.
-        calibrator.select_tensors_to_calibrate = lambda model, infos=infos: (set(tensors), infos)
-        calibrator.augment_graph()
-        if kind == MIN_MAX:
-            calibrator.create_inference_session()
-        elif shared is None:
-            calibrator.create_inference_session()
-            shared = calibrator.infer_session = _LastRun(calibrator.infer_session)
-        else:
-            calibrator.infer_session = shared
-        calibrators[kind] = calibrator
-    return calibrators
+    return {
+        kind: HistogramCollector(
+            method=kind,
+            symmetric=True,
+            num_bins=count,
+            num_quantized_bins=_ENTROPY_STEPS,
+            percentile=100.0,
+            scenario="same",
+        )
+        for kind, count in bins.items()
+        if kind in wanted
+    }
 
 
-def _limits(
-    calibrators: Mapping[str, Any], tensors: Sequence[str], methods: Sequence[str]
-) -> Iterator[tuple[str, dict[str, float]]]:
-    for method in methods:
-        calibrator = calibrators[_PERCENTILE if method in PERCENTILES else method]
-        if method in PERCENTILES:
-            calibrator.collector.percentile = PERCENTILES[method]
-        yield method, _largest(calibrator.compute_data(), tensors)
-
-
-def _largest(ranges: Any, tensors: Sequence[str]) -> dict[str, float]:
-    found = {name: ranges[name].range_value for name in tensors}
-    return {name: max(abs(float(np.min(low))), abs(float(np.max(high)))) for name, (low, high) in found.items()}
-
-
-def _ending_in(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """The part of a model that makes these tensors, as its outputs."""
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
-    del part.graph.output[:]
-    part.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors)
-    prune(part.graph)
-    return part
+def _limits(collectors: Mapping[str, Any], method: str) -> dict[str, float]:
+    collector = collectors[_PERCENTILE if method in PERCENTILES else method]
+    collector.percentile = PERCENTILES.get(method, 100.0)
+    ranges = collector.compute_collection_result()
+    return {name: max(abs(float(low)), abs(float(high))) for name, (low, high, *_) in ranges.items()}

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from seg_perception.core.contract import OPSET
-from seg_perception.offboard.toolchain.graph import GraphBuilder
+from seg_perception.offboard.toolchain.formulas import GraphBuilder
 from seg_perception.offboard.toolchain.nms import kept_candidates, order_of, ranks
 
 

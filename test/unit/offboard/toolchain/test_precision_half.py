@@ -13,7 +13,7 @@ from small_graphs import elements, floats, model_of, node_called
 
 from seg_perception.core.contract import METADATA_KEY, OPSET
 from seg_perception.core.errors import ConfigurationError, ModelError
-from seg_perception.offboard.toolchain.graph import GraphBuilder
+from seg_perception.offboard.toolchain.formulas import GraphBuilder
 from seg_perception.offboard.toolchain.nms import kept_candidates, order_of, ranks
 from seg_perception.offboard.toolchain.precision.emulate import emulated
 from seg_perception.offboard.toolchain.precision.half import to_half

@@ -17,9 +17,9 @@ from seg_perception.core.classes import ClassTable
 from seg_perception.core.contract import INSTANCE_OUTPUTS, METADATA_KEY, OPSET, ModelSpec
 from seg_perception.core.errors import ClassTableError, ConfigurationError, ModelError, UnknownFamilyError
 from seg_perception.core.geometry import ResizeSpec
-from seg_perception.offboard.toolchain.canonical import prune
 from seg_perception.offboard.toolchain.export import Export, load_export
 from seg_perception.offboard.toolchain.families import PixelSpec, known_families, recognise
+from seg_perception.offboard.toolchain.graph import prune
 from seg_perception.offboard.toolchain.head import HeadOptions
 from seg_perception.offboard.toolchain.prepare import PixelChange, PrepareOptions, prepare
 

@@ -14,7 +14,7 @@ from seg_perception.core.classes import ClassTable
 from seg_perception.core.contract import OPSET
 from seg_perception.offboard.toolchain.export import Export
 from seg_perception.offboard.toolchain.families import recognise
-from seg_perception.offboard.toolchain.graph import GraphBuilder
+from seg_perception.offboard.toolchain.formulas import GraphBuilder
 from seg_perception.offboard.toolchain.head import boxes_of_masks, logits_of
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 

@@ -14,7 +14,7 @@ from seg_perception.core.contract import INSTANCE_OUTPUTS, OPSET
 from seg_perception.offboard.toolchain.canonical import publish
 from seg_perception.offboard.toolchain.export import Export
 from seg_perception.offboard.toolchain.families import recognise
-from seg_perception.offboard.toolchain.graph import GraphBuilder
+from seg_perception.offboard.toolchain.formulas import GraphBuilder
 from seg_perception.offboard.toolchain.head import HeadOptions
 from seg_perception.offboard.toolchain.prepare import prepare
 
