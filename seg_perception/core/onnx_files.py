@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .errors import ConfigurationError, ModelError
@@ -57,13 +57,17 @@ def damaged(path: Path, reason: str) -> str:
     )
 
 
-def model_sha256(path: Path) -> str:
+def model_sha256(path: Path, weights: Sequence[Path] | None = None) -> str:
     """Return the SHA-256 of an ONNX model: of its file, and of the files that hold its weights where there are any.
+
+    Args:
+        path: of the model.
+        weights: what `external_files` returned, where it was asked before.
 
     Raises:
         ModelError: see `external_files`.
     """
-    weights = external_files(path)
+    weights = external_files(path) if weights is None else weights
     try:
         if not weights:
             return file_sha256(path)

@@ -208,7 +208,7 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    external_files(path)
+    weight_files = external_files(path)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -219,7 +219,7 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
     if weights:
         with contradictions_named(str(path)):
             _load_weights(model, path)
-    return model, model_sha256(path)
+    return model, model_sha256(path, weight_files)
 
 
 def metadata_of(model: onnx.ModelProto) -> dict[str, str]:

@@ -180,7 +180,12 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 def read_by(node: onnx.NodeProto) -> dict[str, None]:
     """Return the names that a node and the graphs within it read, each once; names of inner tensors among them."""
-    return {name: None for inner in with_inner(node) for name in inner.input if name}
+    names: dict[str, None] = dict.fromkeys(node.input)
+    for graph in inner_graphs(node):
+        for inner in graph.node:
+            names.update(read_by(inner))
+    names.pop("", None)
+    return names
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
@@ -228,11 +233,9 @@ def name_nodes(graph: onnx.GraphProto) -> None:
 def rename_tensors(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     """Give tensors other names wherever they occur, in graphs within nodes, too."""
     for inner in with_inner_graphs(graph):
-        for node in inner.node:
-            for field in (node.input, node.output):
-                for place, name in enumerate(field):
-                    if name in names:
-                        field[place] = names[name]
+        for field in (field for node in inner.node for field in (node.input, node.output)):
+            if not names.keys().isdisjoint(field):
+                field[:] = [names.get(name, name) for name in field]
         for named in (*inner.input, *inner.output, *inner.initializer, *inner.value_info):
             if named.name in names:
                 named.name = names[named.name]
