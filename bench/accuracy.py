@@ -114,7 +114,8 @@ def compare_models(labels: CocoSet, paths: list[Path]) -> None:
         agreed = Agreement.of([compare(a.instances, b.instances) for a, b in zip(found[0], each, strict=True)])
         counts = (agreed.reference, agreed.missed, agreed.extra, agreed.switched)
         rows.append([path.name, f"{agreed.mean_iou:.4f}", *map(str, counts)])
-    show(f"instances against {paths[0].name}", ["model", "mask IoU", "of", "missed", "extra", "relabelled"], rows)
+    faults = ["false negatives", "false positives", "class confusions"]
+    show(f"instances against {paths[0].name}", ["model", "mask IoU", "of", *faults], rows)
 
 
 _COLUMNS = (("box", "overall"), ("box", "at_50"), ("mask", "overall"), ("mask", "at_50"))

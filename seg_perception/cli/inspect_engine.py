@@ -67,7 +67,7 @@ def _quantization(manifest: EngineManifest) -> Rows:
     rows = [("calibrated", f"on {frames}, method {values['method']}, all frames sha256 {values['calibration_sha256']}")]
     for step in values["steps"]:
         fits = "within the budget" if step["fits"] else "over the budget"
-        cost = f"{step['int8_share']:.1%} INT8, {fits}; {Precision(**step['precision'])}"
+        cost = f"{step['int8_share']:.1%} INT8, {fits}; {Precision.from_dict(step['precision'])}"
         rows.append(("accuracy", f"{step['action']}: {cost}"))
     if manifest.forced:
         rows.append(("FORCED", "this engine loses more than the budget, and was kept with --force"))

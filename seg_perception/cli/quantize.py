@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         required=True,
         metavar="PATH",
-        help="pictures, folders, videos, bags, or a COCO annotation file (its images in `images` beside it), with "
+        help="images, folders, videos, bags, or a COCO annotation file (its images in `images` beside it), with "
         "which the loss is measured as mask AP, too; about 500 frames of what the cameras see are best",
     )
     parser.add_argument(
@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.02,
         metavar="SHARE",
-        help="highest share of missed, extra and relabelled instances, without labels (default: %(default)s)",
+        help="highest share of false negatives, false positives and class confusions, without labels (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--int8-share",

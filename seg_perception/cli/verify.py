@@ -58,8 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-faults",
         type=float,
         metavar="SHARE",
-        help="most missed, extra and relabelled instances, as a share of the reference's (default: 0.02 without "
-        "labels, with labels unjudged)",
+        help="most false negatives, false positives and class confusions, as a share of the reference's (default: "
+        "0.02 without labels, with labels unjudged)",
     )
     parser.add_argument(
         "--max-loss", type=float, metavar="POINTS", help="largest loss of mask AP, with labels (default: 0.5)"

@@ -164,7 +164,8 @@ def _line(subject: str, agreement: Agreement, frames: Sequence[FrameAgreement]) 
     scores = np.concatenate([np.abs(frame.score_difference) for frame in frames])
     return (
         f"{subject}: {agreement.frames} pictures, {agreement.matched} matched of {agreement.reference}, "
-        f"{agreement.missed} missed, {agreement.extra} extra, {agreement.switched} relabelled; "
+        f"{agreement.missed} false negatives, {agreement.extra} false positives, "
+        f"{agreement.switched} class confusions; "
         f"mask IoU min {iou.min(initial=1.0):.4f} mean {agreement.mean_iou:.5f}; "
         f"box difference max {agreement.box_difference_max:.4f} px; score difference max {scores.max(initial=0):.6f}"
     )

@@ -155,8 +155,9 @@ class AgreementBudget:
     """How far a model may be from its reference.
 
     Attributes:
-        min_iou: lowest mean IoU of the masks of counterparts, and lowest share of pixels whose class is the same.
-        max_faults: highest share of missed and extra instances and switched labels.
+        min_iou: lowest mean IoU of the masks of counterparts, and lowest share of pixels whose class is the same; of
+            models without instances, lowest mean IoU of the classes, too.
+        max_faults: highest share of false negatives, false positives and class confusions.
     """
 
     min_iou: float = 0.97
@@ -190,11 +191,21 @@ class AgreementBudget:
             )
         if agreement.fault_share > self.max_faults:
             found.append(
-                f"missed, extra and relabelled instances: expected at most {100 * self.max_faults:g} % of the "
-                f"reference's {agreement.reference}, got {100 * agreement.fault_share:.2f} % ({agreement.missed} "
-                f"missed, {agreement.extra} extra, {agreement.switched} relabelled)"
+                f"faults: expected at most {100 * self.max_faults:g} % of the reference's {agreement.reference} "
+                f"instances, got {100 * agreement.fault_share:.2f} % ({agreement.missed} false negatives, "
+                f"{agreement.extra} false positives, {agreement.switched} class confusions)"
             )
         return (*found, *in_maps)
+
+    def semantic_violations(self, class_maps: ClassMapAgreement) -> tuple[str, ...]:
+        """What is over the budget for models without instances, of which the class maps alone are judged."""
+        if not class_maps.pixels:
+            return ("nothing to compare: neither model's class map has a class in any pixel",)
+        found = self.map_violations(class_maps)
+        if class_maps.mean_iou < self.min_iou:
+            expected = f"expected a mean IoU of the classes of at least {self.min_iou:g}"
+            found += (f"class map: {expected}, got {class_maps.mean_iou:.4f}",)
+        return found
 
     def map_violations(self, class_maps: ClassMapAgreement | None) -> tuple[str, ...]:
         """The same of class maps alone; nothing without any."""

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from seg_perception.core.contract import NO_CLASS
 
 _VALUES = 256
+# Of classes with fewer pixels than this share of all, the border decides about the IoU.
+_FEW_PIXELS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +84,10 @@ class ClassMapAgreement:
         return {
             label: float(equal[label] / union[label]) for label in np.flatnonzero(union).tolist() if label < NO_CLASS
         }
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean of `iou` over the classes that have at least a thousandth of the pixels; NaN where there is none."""
+        seen = self.counts.sum(axis=0) + self.counts.sum(axis=1)
+        values = [value for label, value in self.iou().items() if seen[label] >= 2 * _FEW_PIXELS * self.pixels]
+        return float(np.mean(values)) if values else float("nan")

@@ -10,17 +10,17 @@ def agreement_rows(total: Agreement, differing: int | None = None) -> list[tuple
 
     Args:
         total: over all frames.
-        differing: how many frames have missed, extra or relabelled instances; None: not counted.
+        differing: how many frames have false negatives, false positives or class confusions; None: not counted.
     """
     low, five, ten, half = (f"{value:.4f}" for value in total.iou_percentiles)
     return [
         ("instances of the reference", f"{total.reference}"),
         ("instances of the tested model", f"{total.tested}"),
         ("matched", f"{total.matched}"),
-        ("missed", f"{total.missed}"),
-        ("extra", f"{total.extra}"),
-        ("relabelled", f"{total.switched}"),
-        ("missed, extra and relabelled, of the reference's", f"{100 * total.fault_share:.2f} %"),
+        ("false negatives", f"{total.missed}"),
+        ("false positives", f"{total.extra}"),
+        ("class confusions", f"{total.switched}"),
+        ("all three, of the reference's", f"{100 * total.fault_share:.2f} %"),
         *([] if differing is None else [("frames with any of these", f"{differing} of {total.frames}")]),
         ("mask IoU of matched: mean", f"{total.mean_iou:.4f}"),
         ("mask IoU of matched: 1 %, 5 %, 10 %, 50 %", f"{low}, {five}, {ten}, {half}"),

@@ -1,4 +1,4 @@
-"""Which method finds the scales, and which layers hurt most: measured on a few of the calibration frames."""
+"""Which method finds the scales, and how sensitive the layers are: measured on a few of the calibration frames."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from .frames import CalibrationSet, Picture
-from .gate import Yardstick
+from .frames import CalibrationImage, CalibrationSet
+from .gate import ReferenceMeasurement
 from .insert import Scales, insert
 from .layers import Layer, Network
 from .progress import Progress
@@ -18,7 +18,7 @@ from .scales import weight_scales
 _FEW = 8
 
 
-def few_frames(frames: CalibrationSet) -> tuple[Picture, ...]:
+def few_frames(frames: CalibrationSet) -> tuple[CalibrationImage, ...]:
     """Some of the calibration frames, the same ones each time; their digests are as good as random numbers."""
     return tuple(sorted(frames.calibration, key=lambda each: each.digest)[:_FEW])
 
@@ -30,33 +30,37 @@ def scales_of_weights(network: Network, layers: Sequence[Layer]) -> dict[tuple[s
 
 
 def distortion_by_method(
-    network: Network, layers: Sequence[Layer], scales: Mapping[str, Scales], yardstick: Yardstick, progress: Progress
+    network: Network,
+    layers: Sequence[Layer],
+    scales: Mapping[str, Scales],
+    measurement: ReferenceMeasurement,
+    progress: Progress,
 ) -> dict[str, float]:
     """How far the model with all layers quantized is from the float one, by calibration method."""
     methods = progress(scales.items(), "calibration methods", len(scales))
-    return {method: yardstick.distortion(insert(network, layers, found)) for method, found in methods}
+    return {method: measurement.distortion(insert(network, layers, found)) for method, found in methods}
 
 
 def distortion_by_layer(
-    network: Network, layers: Sequence[Layer], scales: Scales, yardstick: Yardstick, progress: Progress
+    network: Network, layers: Sequence[Layer], scales: Scales, measurement: ReferenceMeasurement, progress: Progress
 ) -> dict[str, float]:
     """How far the model with one layer alone quantized is from the float one, by the layer's name."""
     each = progress(layers, "layers alone", len(layers))
-    return {layer.name: yardstick.distortion(insert(network, [layer], scales)) for layer in each}
+    return {layer.name: measurement.distortion(insert(network, [layer], scales)) for layer in each}
 
 
-def returned(
-    layers: Sequence[Layer], harm: Mapping[str, float], shares: Mapping[str, float], part: float
+def left_in_int8(
+    layers: Sequence[Layer], sensitivity: Mapping[str, float], shares: Mapping[str, float], part: float
 ) -> Iterator[tuple[Layer, ...]]:
-    """The layers that are left in INT8 after returning more and more, those first that hurt most for their work.
+    """Yield the layers that are left in INT8 when more are kept in FP16, the most sensitive for their work first.
 
     Args:
         layers: all that may be quantized.
-        harm: distortion by layer.
+        sensitivity: distortion by layer.
         shares: of the multiply-accumulates, by layer.
-        part: share that each step returns at least.
+        part: share that each step keeps in FP16 at least.
     """
-    order = sorted(layers, key=lambda layer: -harm[layer.name] / max(shares[layer.name], 1e-9))
+    order = sorted(layers, key=lambda layer: -sensitivity[layer.name] / max(shares[layer.name], 1e-9))
     gone: set[str] = set()
     share = 0.0
     for layer in order[:-1]:

@@ -19,11 +19,11 @@ from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 from ..export import spec_of
 from .emulation import ExactRunner
-from .frames import CalibrationSet, Picture
+from .frames import CalibrationImage, CalibrationSet
 from .progress import Progress, silent
 from .report import Precision
 
-# The AP of fewer pictures than this says little: then instances have to agree, too.
+# The AP of fewer images than this says little: then instances have to agree, too.
 _FEWEST_LABELLED = 16
 # COCO's AP counts weak instances, too; agreement only those that a user would see.
 _LOWEST_FOR_AP = 0.01
@@ -40,7 +40,8 @@ class Budget:
 
     Attributes:
         max_loss: points of mask AP (hundredths), where there are labels.
-        agreement: where there are none or few; of class maps always, since labels have instances only.
+        agreement: where there are none or few; of class maps always, since labels have instances only. Of semantic
+            models, which have no instances, the class maps alone are judged.
     """
 
     max_loss: float = 0.5
@@ -56,7 +57,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GateVerdict:
     """What the gate says of a model.
 
     Attributes:
@@ -72,13 +73,13 @@ class Verdict:
     differs: tuple[str, ...]
 
 
-class Yardstick:
+class ReferenceMeasurement:
     """Holds models against a reference on some frames.
 
     Args:
         reference: the float model.
-        frames: the set that `pictures` are of.
-        pictures: the frames.
+        frames: the set that `images` are of.
+        images: the frames.
         lowest_score: weaker instances are not looked at.
         progress: see `Progress`.
     """
@@ -87,20 +88,22 @@ class Yardstick:
         self,
         reference: onnx.ModelProto,
         frames: CalibrationSet,
-        pictures: Sequence[Picture],
+        images: Sequence[CalibrationImage],
         lowest_score: float = _SMOOTH.lowest_score,
         progress: Progress = silent,
     ) -> None:
-        self._frames, self._pictures = frames, pictures
-        self._lowest_score, self._progress = lowest_score, progress
+        self._frames, self._images, self._progress = frames, images, progress
+        # What a semantic model's class map falls apart into are no instances of the model's.
+        self.semantic = not spec_of(reference).max_instances
+        self._lowest_score = math.inf if self.semantic else lowest_score
         self.reference = self.found(reference, "float model")
 
     def found(self, model: onnx.ModelProto, title: str = "") -> list[CollectedFrame]:
         """What a model finds; the frames' names are their digests."""
         segmenter = Segmenter(HostBackend(ExactRunner(model)), _NO_GROUPS)
         try:
-            frames = self._progress(self._frames.frames(self._pictures), title, len(self._pictures))
-            named = ((picture.digest, frame) for picture, frame in frames)
+            frames = self._progress(self._frames.frames(self._images), title, len(self._images))
+            named = ((image.digest, frame) for image, frame in frames)
             return list(collect(segmenter, named, self._lowest_score))
         finally:
             segmenter.close()
@@ -120,8 +123,9 @@ class Yardstick:
     def distortion(self, model: onnx.ModelProto) -> float:
         """How far a model is from the reference; 0 for the same. Smoother than AP, so that layers can be ranked by it.
 
-        Mean over the reference's instances of the part of the masks' union that differs, where a lost, new or
-        relabelled instance counts 1, and of the difference of the scores; and the part of the class maps that differs.
+        Mean over the reference's instances of the part of the masks' union that differs, where a false negative, false
+        positive or class confusion counts 1, and of the difference of the scores; and the part of the class maps that
+        differs.
         """
         found = self.found(model)
         parts, maps = self.compared(found, _SMOOTH), self.compared_maps(found)
@@ -152,37 +156,44 @@ class Gate:
         self._labels = frames.labels and frames.labels.matching(self._class_names)
         self._ids = {each.digest: each.image_id for each in frames.held_back if each.image_id is not None}
         lowest = _LOWEST_FOR_AP if self._ids else _RULE.lowest_score
-        self._yardstick = Yardstick(reference, frames, frames.held_back, lowest, progress)
-        self._truth = self._matched(self._yardstick.reference)
+        self._measurement = ReferenceMeasurement(reference, frames, frames.held_back, lowest, progress)
+        if self._measurement.semantic:
+            self._ids = {}  # The labels are of instances.
+        self._truth = self._matched(self._measurement.reference)
 
-    def measure(self, model: onnx.ModelProto, title: str) -> Verdict:
+    def measure(self, model: onnx.ModelProto, title: str) -> GateVerdict:
         """What a model loses, and whether that is too much."""
-        found = self._yardstick.found(model, title)
-        agreement = Agreement.of(self._yardstick.compared(found))
-        maps = self._yardstick.compared_maps(found)
-        differs = self._budget.agreement.violations(agreement, maps)
+        found = self._measurement.found(model, title)
+        agreement = Agreement.of(self._measurement.compared(found))
+        maps = self._measurement.compared_maps(found)
+        budget = self._budget.agreement
+        if self._measurement.semantic and maps is not None:
+            differs = budget.semantic_violations(maps)
+        else:
+            differs = budget.violations(agreement, maps)
         precision = Precision(
             frames=agreement.frames,
             instances=agreement.reference,
             mask_iou=_number(agreement.mean_iou),
-            missed=agreement.missed,
-            extra=agreement.extra,
-            switched=agreement.switched,
+            false_negatives=agreement.missed,
+            false_positives=agreement.extra,
+            class_confusions=agreement.switched,
             class_map_share=None if maps is None else _number(maps.share),
+            class_map_iou=None if maps is None else _number(maps.mean_iou),
         )
         if not self._truth:
-            return Verdict(precision, over=differs, differs=differs)
+            return GateVerdict(precision, over=differs, differs=differs)
         precision = self._with_labels(precision, self._matched(found))
         loss, most = precision.mask_loss, f"lost mask AP: expected at most {self._budget.max_loss:g} points, got "
         if loss is None:
-            return Verdict(
+            return GateVerdict(
                 precision,
                 (most + "none, for the labelled frames have no object of the classes that has a mask",),
                 differs,
             )
         over = () if loss <= self._budget.max_loss else (f"{most}{loss:.2f}",)
         few = len(self._ids) < _FEWEST_LABELLED
-        return Verdict(precision, (*over, *(differs if few else self._budget.agreement.map_violations(maps))), differs)
+        return GateVerdict(precision, (*over, *(differs if few else budget.map_violations(maps))), differs)
 
     def _matched(self, found: Sequence[CollectedFrame]) -> dict[str, MatchedResults]:
         """Results of the labelled frames, matched with their labels; nothing without labels."""

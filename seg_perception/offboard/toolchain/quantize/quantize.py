@@ -18,16 +18,16 @@ from ..graph import copy_of, lift_constants, name_nodes
 from ..precision.cost import layer_costs
 from ..precision.emulate import emulated
 from ..precision.half import to_half
-from .choose import distortion_by_layer, distortion_by_method, few_frames, returned, scales_of_weights
+from .choose import distortion_by_layer, distortion_by_method, few_frames, left_in_int8, scales_of_weights
 from .frames import FEWEST, CalibrationSet, network_input
-from .gate import Budget, Gate, Verdict, Yardstick
+from .gate import Budget, Gate, GateVerdict, ReferenceMeasurement
 from .insert import Scales, insert, observed_tensors
 from .layers import Layer, Network, is_own
 from .progress import Progress, silent
 from .ranges import METHODS, calibrate
 from .report import REPORT_KEY, Kept, QuantizationReport, Step
 
-# Share of the multiply-accumulates that returns to float16 from one measurement to the next.
+# Share of the multiply-accumulates that more is kept in FP16 from one measurement to the next.
 _STEP = 0.02
 
 
@@ -38,7 +38,7 @@ class QuantizeOptions:
     Attributes:
         budget: what quantization may cost.
         method: of `ranges.METHODS`, or empty to measure which is best.
-        int8_share: with labels, layers return to float16 beyond what the budget asks for until the instances agree,
+        int8_share: with labels, more layers are kept in FP16 than the budget asks for until the instances agree,
             as long as this share of the multiply-accumulates stays in INT8.
         force: whether a model over the budget is written all the same.
     """
@@ -76,7 +76,7 @@ def quantize(
     progress: Progress = silent,
     origin: str = "model",
 ) -> Quantized:
-    """Quantize, measure, and return layers to float16 until the loss is within the budget.
+    """Quantize, measure, and keep more layers in FP16 until the loss is within the budget.
 
     Args:
         model: float32 canonical; stays as it is.
@@ -121,7 +121,7 @@ class _Attempt:
     layers: tuple[Layer, ...]
     model: onnx.ModelProto
     step: Step
-    verdict: Verdict
+    verdict: GateVerdict
 
 
 class _Work:
@@ -147,20 +147,22 @@ class _Work:
     def run(self) -> list[_Attempt]:
         """Everything up to the attempts, in order."""
         self.report(frames_summary(self.frames))
+        if self.frames.labels is not None and not spec_of(self.network.model, self.origin).max_instances:
+            self.report("note: the labels are of instances, and this model has a class map alone: they are not used")
         scales = self._scales()
-        yardstick = Yardstick(self.network.model, self.frames, few_frames(self.frames))
-        self.method = self.options.method or self._best_method(scales, yardstick)
+        measurement = ReferenceMeasurement(self.network.model, self.frames, few_frames(self.frames))
+        self.method = self.options.method or self._best_method(scales, measurement)
         gate = Gate(self.network.model, self.frames, self.options.budget, self.progress)
         attempts = [self._attempt(gate, self.layers, scales, f"all layers that may be, {self.method}")]
         if self._done(attempts):
             return attempts
-        harm = distortion_by_layer(self.network, self.layers, scales[self.method], yardstick, self.progress)
-        self._tell_harm(harm)
-        for left in returned(self.layers, harm, self.shares, _STEP):
+        sensitivity = distortion_by_layer(self.network, self.layers, scales[self.method], measurement, self.progress)
+        self._tell_sensitivity(sensitivity)
+        for left in left_in_int8(self.layers, sensitivity, self.shares, _STEP):
             if any(not each.verdict.over for each in attempts) and self._share(left) < self.options.int8_share:
                 break
             gone = [layer.name for layer in attempts[-1].layers if layer not in left]
-            attempts.append(self._attempt(gate, left, scales, f"to float16: {', '.join(gone)}"))
+            attempts.append(self._attempt(gate, left, scales, f"kept in FP16: {', '.join(gone)}"))
             if self._done(attempts):
                 break
         return attempts
@@ -187,8 +189,8 @@ class _Work:
         limits = calibrate(self.network, tensors, inputs, methods)
         return {method: Scales(each, weights) for method, each in limits.items()}
 
-    def _best_method(self, scales: Mapping[str, Scales], yardstick: Yardstick) -> str:
-        distortion = distortion_by_method(self.network, self.layers, scales, yardstick, self.progress)
+    def _best_method(self, scales: Mapping[str, Scales], measurement: ReferenceMeasurement) -> str:
+        distortion = distortion_by_method(self.network, self.layers, scales, measurement, self.progress)
         self.report("distortion by calibration method: " + ", ".join(f"{k} {v:.4f}" for k, v in distortion.items()))
         return min(distortion, key=lambda method: distortion[method])
 
@@ -204,16 +206,16 @@ class _Work:
     def _share(self, layers: Sequence[Layer]) -> float:
         return sum(self.shares[layer.name] for layer in layers)
 
-    def _tell_harm(self, harm: Mapping[str, float]) -> None:
-        worst = sorted(harm, key=lambda name: -harm[name])[:10]
-        self.report("layers that hurt most when quantized alone: " + ", ".join(f"{k} {harm[k]:.4f}" for k in worst))
+    def _tell_sensitivity(self, sensitivity: Mapping[str, float]) -> None:
+        worst = sorted(sensitivity, key=lambda name: -sensitivity[name])[:10]
+        self.report("most sensitive layers, quantized alone: " + ", ".join(f"{k} {sensitivity[k]:.4f}" for k in worst))
 
 
 def frames_summary(frames: CalibrationSet) -> str:
     """What the frames are, what could not be read, and whether they are enough; lines of text."""
     held = [each for each in frames.held_back if each.image_id is not None]
     lines = [
-        f"{len(frames.pictures)} frames: {len(frames.calibration)} for calibration, {len(frames.held_back)} held back "
+        f"{len(frames.images)} frames: {len(frames.calibration)} for calibration, {len(frames.held_back)} held back "
         f"for the gate ({len(held)} with labels)"
     ]
     if frames.duplicates:
@@ -224,12 +226,12 @@ def frames_summary(frames: CalibrationSet) -> str:
     lines += [f"warning: {line}" for line in frames.warnings]
     if frames.labels is not None and frames.labels.missing:
         absent = frames.labels.missing
-        lines.append(f"{len(absent)} labelled pictures are not there, such as {absent[0]}")
+        lines.append(f"{len(absent)} labelled images are not there, such as {absent[0]}")
     if frames.labels is not None:
         lines += [f"labels: {line}" for line in frames.labels.left_out()]
-    if len(frames.pictures) < FEWEST:
+    if len(frames.images) < FEWEST:
         lines.append(
-            f"warning: only {len(frames.pictures)} frames; give {FEWEST} or more (500 are better) from the cameras "
+            f"warning: only {len(frames.images)} frames; give {FEWEST} or more (500 are better) from the cameras "
             "that the model will see, or the scales may fit nothing else"
         )
     return "\n".join(lines)
@@ -248,9 +250,7 @@ def _finished(work: _Work, attempts: Sequence[_Attempt]) -> Quantized:
     chosen = fitting[-1] if fitting else min(attempts, key=_badness)
     steps = (*(each.step for each in attempts if each is not chosen), chosen.step)
     quantized = {layer.name for layer in chosen.layers}
-    reasons = {
-        layer.name: layer.kept or "hurts accuracy" for layer in work.network.layers if layer.name not in quantized
-    }
+    reasons = {layer.name: layer.kept or "sensitive" for layer in work.network.layers if layer.name not in quantized}
     kept = [
         Kept(layer.name, layer.operator, round(work.shares.get(layer.name, 0.0), 6), reasons[layer.name])
         for layer in work.network.layers

@@ -11,7 +11,9 @@ from seg_perception.core.errors import ModelError
 from seg_perception.core.text import printable
 
 REPORT_KEY = "seg_perception_quantization"
-REPORT_VERSION = 1
+REPORT_VERSION = 2
+# What version 1 called the counts of instances.
+_FIRST_NAMES = {"missed": "false_negatives", "extra": "false_positives", "switched": "class_confusions"}
 # Fewer than these on the gate's side, and its verdict is a matter of chance.
 ENOUGH_FRAMES, ENOUGH_INSTANCES = 16, 100
 # Numbers of a report that was read are below it.
@@ -28,7 +30,9 @@ class Precision:
         mask_iou: mean over matched instances; None without any.
         class_map_share: part of the pixels whose class is the same in both models' class maps, 0 to 1; None for models
             without, or without a pixel of a class.
-        missed, extra, switched: instances that only the float model has, only the quantized one, or that changed label.
+        class_map_iou: mean IoU of the classes in these maps, see `ClassMapAgreement.mean_iou`; None likewise.
+        false_negatives, false_positives, class_confusions: instances that only the float model has, that only the
+            quantized one has, or whose label changed.
         labelled_frames: those with ground truth.
         float_mask_ap, mask_ap, float_box_ap, box_ap: COCO's AP, 0 to 1, of the float and the quantized model on the
             labelled frames; None without any.
@@ -39,9 +43,9 @@ class Precision:
     frames: int
     instances: int
     mask_iou: float | None
-    missed: int
-    extra: int
-    switched: int
+    false_negatives: int
+    false_positives: int
+    class_confusions: int
     labelled_frames: int = 0
     float_mask_ap: float | None = None
     mask_ap: float | None = None
@@ -51,11 +55,17 @@ class Precision:
     mask_loss_low: float | None = None
     mask_loss_high: float | None = None
     class_map_share: float | None = None
+    class_map_iou: float | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Precision:
+        """Read what `dataclasses.asdict` made of one, of reports of version 1, too."""
+        return cls(**{_FIRST_NAMES.get(key, key): value for key, value in values.items()})
 
     @property
     def fault_share(self) -> float:
-        """Missed, extra and relabelled instances per instance of the float model."""
-        return (self.missed + self.extra + self.switched) / max(self.instances, 1)
+        """False negatives, false positives and class confusions per instance of the float model."""
+        return (self.false_negatives + self.false_positives + self.class_confusions) / max(self.instances, 1)
 
     @property
     def caution(self) -> str:
@@ -70,11 +80,13 @@ class Precision:
     def __str__(self) -> str:
         found = (
             f"mask IoU {'-' if self.mask_iou is None else format(self.mask_iou, '.4f')}, "
-            f"{self.missed} missed, {self.extra} extra, {self.switched} relabelled of {self.instances} in "
-            f"{self.frames} frames"
+            f"{self.false_negatives} false negatives, {self.false_positives} false positives, "
+            f"{self.class_confusions} class confusions of {self.instances} in {self.frames} frames"
         )
         if self.class_map_share is not None:
-            found += f", class map {100 * self.class_map_share:.2f} % the same"
+            iou = "" if self.class_map_iou is None else f", mean class IoU {self.class_map_iou:.4f}"
+            maps = f"class map {100 * self.class_map_share:.2f} % the same{iou}"
+            found = f"{found}, {maps}" if self.instances or self.false_positives else f"{maps} in {self.frames} frames"
         if self.mask_loss is None:
             return found
         return (
@@ -166,11 +178,13 @@ class QuantizationReport:
         """
         try:
             values = json.loads(text)
-            if values["version"] != REPORT_VERSION:
-                raise ValueError(f"expected version {REPORT_VERSION}, got {values['version']}")
+            if values["version"] not in (1, REPORT_VERSION):
+                raise ValueError(f"expected version {REPORT_VERSION} or 1, got {values['version']}")
+            values["version"] = REPORT_VERSION
             steps = [
-                Step(**{**step, "precision": _checked(Precision(**step["precision"]))}) for step in values["steps"]
-            ]  # fmt: skip
+                Step(**{**step, "precision": _checked(Precision.from_dict(step["precision"]))})
+                for step in values["steps"]
+            ]
             kept = [Kept(**layer) for layer in values["kept"]]
             known = {field.name: values[field.name] for field in fields(cls)}
             if not steps:

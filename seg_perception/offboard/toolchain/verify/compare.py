@@ -41,7 +41,7 @@ class VerifyOptions:
     Attributes:
         rule: what counts as an instance and as its counterpart.
         budget: for agreement; None leaves it unjudged.
-        max_loss: most points of mask AP that may be lost, for labelled pictures; None leaves it unjudged.
+        max_loss: most points of mask AP that may be lost, for labelled images; None leaves it unjudged.
         pictures: frames to keep for the report, worst first.
         samples: resamples of the bootstrap.
     """
@@ -61,7 +61,7 @@ class VerifyOptions:
 
 @dataclass(frozen=True, slots=True)
 class ComparedFrame:
-    """One frame under both models, with all that a picture of it needs.
+    """One frame under both models, with all that an image of it needs.
 
     Attributes:
         name: of the frame.
@@ -87,7 +87,7 @@ class ComparedFrame:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionPair:
-    """Average precision of both models on the same labelled pictures, and their difference."""
+    """Average precision of both models on the same labelled images, and their difference."""
 
     reference: AveragePrecision
     tested: AveragePrecision
@@ -104,7 +104,7 @@ class Verification:
         options: as given.
         agreement: over all frames.
         worst: the frames that differ most, worst first; only frames that differ.
-        differing: how many frames have a fault (missed, extra or relabelled instances).
+        differing: how many frames have a fault (false negatives, false positives or class confusions).
         class_maps: over all frames, for models with class maps.
         precision: for masks and for boxes; empty without labels.
         violations: what is over the budgets, in words; empty when the model is good enough.
@@ -162,7 +162,12 @@ def verify(
         worst.add(ComparedFrame(shown, to_bgr(frame), ours, theirs, agreements[-1], relabelled))
     total = Agreement.of(agreements)
     pairs = precision.pairs(table, options.samples) if precision is not None else ()
-    disagreement = () if options.budget is None else options.budget.violations(total, class_maps)
+    disagreement: tuple[str, ...] = ()
+    if options.budget is not None:
+        if class_maps is not None and not reference.spec.max_instances:
+            disagreement = options.budget.semantic_violations(class_maps)
+        else:
+            disagreement = options.budget.violations(total, class_maps)
     return Verification(
         reference.identity,
         tested.identity,
@@ -228,7 +233,7 @@ class _Worst:
 
 
 class _Precision:
-    """Collects the results of both models on labelled pictures."""
+    """Collects the results of both models on labelled images."""
 
     def __init__(self, labels: CocoSet, class_names: Sequence[str]) -> None:
         require_pycocotools()
@@ -239,7 +244,7 @@ class _Precision:
         self._results: tuple[list[dict[str, object]], list[dict[str, object]]] = ([], [])
 
     def add(self, image_id: int, ours: FrameInstances, theirs: FrameInstances) -> str:
-        """Add one picture; returns the name of its file."""
+        """Add one image; returns the name of its file."""
         self._image_ids.append(image_id)
         for results, instances in zip(self._results, (ours, theirs), strict=True):
             results += coco_results(instances, image_id, self._categories)
@@ -264,7 +269,7 @@ def _loss(pairs: Sequence[PrecisionPair], most: float | None) -> tuple[str, ...]
         return ()
     masks = next((pair for pair in pairs if pair.reference.kind == "mask"), None)
     if masks is None or np.isnan(masks.difference.value):
-        return ("nothing to compare: the labels have no object of the model's classes on pictures that can be read",)
+        return ("nothing to compare: the labels have no object of the model's classes on images that can be read",)
     loss = -100 * masks.difference.value
     # Equal up to rounding is equal.
     if loss <= most + 1e-9:

@@ -1,4 +1,4 @@
-"""The report of a verification: one HTML file with its pictures inside, readable without a network."""
+"""The report of a verification: one HTML file with its images inside, readable without a network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from seg_perception.offboard.report.page import (
 )
 
 from .compare import ComparedFrame, PrecisionPair, Verification
-from .pictures import layers
+from .overlays import layers
 
 
 def write_report(folder: Path, verification: Verification, data: str, notes: Sequence[str] = ()) -> Path:
@@ -74,7 +74,8 @@ def _settings(found: Verification) -> list[str]:
     if budget is not None:
         lines.append(f"budget: mean mask IoU of at least {budget.min_iou:g}")
         if isfinite(budget.max_faults):
-            lines.append(f"budget: at most {100 * budget.max_faults:g} % missed, extra and relabelled instances")
+            faults = "false negatives, false positives and class confusions"
+            lines.append(f"budget: at most {100 * budget.max_faults:g} % {faults}")
     if found.options.max_loss is not None:
         lines.append(f"budget: a loss of at most {found.options.max_loss:g} points of mask AP")
     return lines
@@ -115,7 +116,7 @@ def _compared(first: float, second: float) -> tuple[str, str, str]:
 
 def _frames(found: Verification) -> list[Html]:
     if not found.worst:
-        return [paragraph("No frame differs." if found.options.pictures else "No pictures were asked for.")]
+        return [paragraph("No frame differs." if found.options.pictures else "No images were asked for.")]
     key = colour_key(
         [
             (ONLY_FIRST, "only in the reference"),
@@ -127,7 +128,7 @@ def _frames(found: Verification) -> list[Html]:
         Shot(frame.name, describe(frame, found.class_names), layers(frame, found.class_names)) for frame in found.worst
     )
     return [
-        paragraph("Counterparts have the same colour in both pictures. In the difference:"),
+        paragraph("Counterparts have the same colour in both images. In the difference:"),
         key,
         gallery(shots, share_of_bytes(3 * len(found.worst))),
     ]
@@ -138,9 +139,9 @@ def describe(frame: ComparedFrame, class_names: Sequence[str]) -> str:
     agreement, ours, theirs = frame.agreement, frame.reference, frame.tested
     parts = []
     if len(agreement.missed):
-        parts.append("missed " + ", ".join(_names(ours, agreement.missed.tolist(), class_names)))
+        parts.append("false negatives " + ", ".join(_names(ours, agreement.missed.tolist(), class_names)))
     if len(agreement.extra):
-        parts.append("extra " + ", ".join(_names(theirs, agreement.extra.tolist(), class_names)))
+        parts.append("false positives " + ", ".join(_names(theirs, agreement.extra.tolist(), class_names)))
     for row, column in agreement.switched.tolist():
         (before,), (after,) = _names(ours, [row], class_names), _names(theirs, [column], class_names)
         parts.append(f"{before} became {after}")

@@ -117,7 +117,7 @@ def test_the_budget_names_what_is_over() -> None:
     box_over, missed = budget.violations(Agreement.of([compare(found(box), found())]))
     assert "nan" in box_over
     assert "at most 2 %" in missed
-    assert "1 missed, 0 extra, 0 relabelled" in missed
+    assert "1 false negatives, 0 false positives, 0 class confusions" in missed
 
 
 def test_two_models_that_find_nothing_prove_nothing() -> None:

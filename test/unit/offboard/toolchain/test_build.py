@@ -282,7 +282,7 @@ def test_a_model_quantized_elsewhere_is_noted(street_model: Path, tmp_path: Path
         ({"timing_cache": "times"}, r"--timing-cache: tensorrt-rtx 1\..* has none"),
         ({"family": "yolov8", "input_size": "64x64"}, r"--family, --input-size: for raw exports; .* is canonical"),
         ({"max_loss": 0.1}, r"--max-loss: for --precision int8, got fp32"),
-        ({"precision": "int8"}, r"--precision int8: needs pictures .* --calibration PATH"),
+        ({"precision": "int8"}, r"--precision int8: needs images .* --calibration PATH"),
     ],
 )
 def test_impossible_settings(model: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -132,7 +132,7 @@ class TestFrames:
         assert all((frame.width, frame.height) == (WIDTH, HEIGHT) for frame in read.values())
 
     def test_more_frames_than_wanted_are_thinned_out_evenly(self, pictures: Path):
-        names = sorted(each.name for each in gather([pictures], limit=10).pictures)
+        names = sorted(each.name for each in gather([pictures], limit=10).images)
         assert len(names) == 10
         assert (names[0], names[-1]) == ("000", "039")
 
@@ -142,7 +142,7 @@ class TestFrames:
         (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
         frames = gather([folder])
         summary = frames_summary(frames)
-        assert (len(frames.pictures), frames.duplicates, len(frames.failures)) == (5, 1, 1)
+        assert (len(frames.images), frames.duplicates, len(frames.failures)) == (5, 1, 1)
         assert "1 could not be read" in summary
         assert "broken.jpg" in summary
         assert "warning: only 5 frames; give 32 or more" in summary
@@ -153,7 +153,7 @@ class TestFrames:
     def test_labelled_pictures_that_are_not_there_are_counted(self, tmp_path: Path):
         path = write_labels(tmp_path / "set", scenes(4))
         (path.parent / "images" / "002.png").unlink()
-        assert "1 labelled pictures are not there, such as 002.png" in frames_summary(gather([path]))
+        assert "1 labelled images are not there, such as 002.png" in frames_summary(gather([path]))
 
     @pytest.mark.parametrize("limit", [1, 0, -3])
     def test_too_few_frames_wanted(self, pictures: Path, limit: int):
@@ -162,7 +162,7 @@ class TestFrames:
 
     def test_frames_that_are_all_the_same(self, tmp_path: Path):
         folder = write_pictures(tmp_path / "same", scenes(1) * 40)
-        with pytest.raises(ConfigurationError, match="all 40 frames are the same picture"):
+        with pytest.raises(ConfigurationError, match="all 40 frames are the same image"):
             gather([folder])
 
     def test_frames_none_of_which_can_be_read(self, tmp_path: Path):
@@ -230,7 +230,7 @@ def test_a_quantized_model_finds_the_same_and_says_what_was_done(
         assert found_rectangles(path, "openvino", scene) == truth
 
 
-def test_with_labels_layers_return_until_the_loss_of_average_precision_fits(model_path: Path, labels: Path):
+def test_with_labels_layers_are_kept_in_fp16_until_the_loss_of_average_precision_fits(model_path: Path, labels: Path):
     done = quantize(onnx.load(model_path), gather([labels]), QuantizeOptions(method=METHOD))
     losses = [step.precision.mask_loss for step in done.report.steps]
     assert losses[0] is not None
@@ -241,15 +241,15 @@ def test_with_labels_layers_return_until_the_loss_of_average_precision_fits(mode
     assert done.report.steps[-1].int8_share < done.report.steps[0].int8_share
 
 
-def test_the_layer_that_hurts_returns_to_float16_and_the_others_do_not(outlier_path: Path, pictures: Path):
+def test_the_sensitive_layer_is_kept_in_fp16_and_the_others_are_not(outlier_path: Path, pictures: Path):
     lines: list[str] = []
     done = quantize(onnx.load(outlier_path), gather([pictures]), QuantizeOptions(method=METHOD), lines.append)
     assert not done.report.steps[0].fits
     assert done.report.steps[-1].fits
-    returned = {layer.name for layer in done.report.kept if layer.reason == "hurts accuracy"}
-    assert "branch" in returned
-    assert len(returned) < len(INT8_LAYERS)
-    assert any("hurt most" in line and "branch" in line for line in lines)
+    kept = {layer.name for layer in done.report.kept if layer.reason == "sensitive"}
+    assert "branch" in kept
+    assert len(kept) < len(INT8_LAYERS)
+    assert any("most sensitive" in line and "branch" in line for line in lines)
 
 
 class TestBudget:
@@ -373,6 +373,6 @@ def test_the_real_model_has_nearly_all_of_its_work_in_int8(tmp_path: Path):
 
 
 def test_a_verdict_on_few_frames_is_called_weak():
-    few = Precision(frames=10, instances=42, mask_iou=0.99, missed=0, extra=0, switched=0)
+    few = Precision(frames=10, instances=42, mask_iou=0.99, false_negatives=0, false_positives=0, class_confusions=0)
     assert "weak proof: 42 instances in 10 held-back frames" in few.caution
     assert not replace(few, frames=40, instances=400).caution

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from panoptic_model import GROUND, save_panoptic_model, save_semantic_model
 
 from seg_perception.offboard.toolchain.quantize.frames import CalibrationSet, gather
-from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate, Yardstick
+from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate, ReferenceMeasurement
 from seg_perception.offboard.toolchain.quantize.report import Precision
 
 WIDTH, HEIGHT = 320, 192
@@ -59,13 +59,13 @@ def test_stuff_that_changes_is_over_the_budget(tmp_path: Path, rectangles: int):
     assert "class map 9" in str(other.precision)
 
 
-def test_layers_are_ranked_by_their_harm_to_class_maps_too(tmp_path: Path):
+def test_layers_are_ranked_by_their_sensitivity_in_class_maps_too(tmp_path: Path):
     frames = write_pictures(tmp_path / "pictures", 4)
     model = onnx.load(save_panoptic_model(tmp_path / "model.onnx"))
-    yardstick = Yardstick(model, frames, frames.pictures)
-    harm = [yardstick.distortion(with_other_stuff(model, columns)) for columns in (0, 4, 40)]
-    assert harm[0] == 0
-    assert 0 < harm[1] < harm[2]
+    measurement = ReferenceMeasurement(model, frames, frames.images)
+    distortions = [measurement.distortion(with_other_stuff(model, columns)) for columns in (0, 4, 40)]
+    assert distortions[0] == 0
+    assert 0 < distortions[1] < distortions[2]
 
 
 def test_a_model_without_instances_is_measured_by_its_class_map(tmp_path: Path):
@@ -76,6 +76,6 @@ def test_a_model_without_instances_is_measured_by_its_class_map(tmp_path: Path):
 
 
 def test_a_model_without_class_map_says_nothing_of_it():
-    precision = Precision(frames=1, instances=1, mask_iou=1.0, missed=0, extra=0, switched=0)
+    precision = Precision(frames=1, instances=1, mask_iou=1.0, false_negatives=0, false_positives=0, class_confusions=0)
     assert precision.class_map_share is None
     assert "class map" not in str(precision)

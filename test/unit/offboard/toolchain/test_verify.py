@@ -172,7 +172,7 @@ def test_a_model_that_overlooks_cars_fails_and_the_frames_are_named(
     assert run(models["blind"], "--reference", models["good"], "--data", pictures, "-o", out) == 1
     printed = capsys.readouterr().out
     assert "over the budget" in printed
-    assert "3 missed, 0 extra, 0 relabelled" in printed
+    assert "3 false negatives, 0 false positives, 0 class confusions" in printed
     page = Page(out / "report.html")
     # The frame with two of them is the worse one.
     assert page.headings == ["bridge", "corner"]
@@ -188,7 +188,7 @@ def test_exchanged_models_have_too_much(
     models: dict[str, Path], pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(models["good"], "--reference", models["blind"], "--data", pictures) == 1
-    assert "0 missed, 3 extra, 0 relabelled" in capsys.readouterr().out
+    assert "0 false negatives, 3 false positives, 0 class confusions" in capsys.readouterr().out
 
 
 def test_shifted_masks_fail_by_their_overlap(
