@@ -15,12 +15,15 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from seg_perception.core.errors import ModelError
+from seg_perception.core.text import printable
 
-from .graph import GraphView, attribute, copy_of, inner_graphs, read_by
+from .graph import GraphView, all_nodes, attribute, copy_of, inner_graphs, read_by
 
 # Numbers that a shape may depend on are few; more elements than this are not followed.
 _FEW = 1024
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+# Inputs that say how long an axis becomes, by place, of operators whose inference takes negative numbers as they are.
+_LENGTHS = {"ConstantOfShape": 0, "Expand": 1, "Pad": 1, "Resize": 2, "TopK": 1, "Upsample": 1}
 Types = dict[str, onnx.TypeProto]
 Shape = tuple[int | None, ...]
 
@@ -79,6 +82,7 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
             # How some exporters write an open axis. ONNX's inference ends the process at a Slice of such a length.
             if axis.dim_value < 0:
                 axis.Clear()
+    _refuse_negative_lengths(model)
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     if all(_is_closed(value.type.tensor_type) for value in model.graph.output):
         return model
@@ -100,6 +104,39 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             model.graph.value_info.append(onnx.ValueInfoProto(name=name, type=shared))
     return model
+
+
+def _refuse_negative_lengths(model: onnx.ModelProto) -> None:
+    """Refuse constants that make an axis of negative length, at which ONNX's inference ends the process.
+
+    Only graphs that have such a constant are gone through node by node, which ONNX's own inference must not see first.
+
+    Raises:
+        ModelError: a node makes an axis of negative length.
+    """
+    view = GraphView(model.graph)
+    if not any(_may_cut(node, view) for node in all_nodes(model.graph)):
+        return
+    walk = _Walk(model, None)
+    for node in model.graph.node:
+        walk.step(node)
+        for name in node.output:
+            shape = sizes(walk.types[name]) if name in walk.types else None
+            if shape is not None and min((size for size in shape if size is not None), default=0) < 0:
+                lengths = ", ".join("?" if size is None else str(size) for size in shape)
+                raise ModelError(
+                    f"node {printable(node.name or node.output[0])} ({printable(node.op_type)}): its constants make a "
+                    f"tensor of [{lengths}], expected lengths of 0 or more; the model is damaged, export it again"
+                )
+
+
+def _may_cut(node: onnx.NodeProto, view: GraphView) -> bool:
+    """Whether a constant of a node is so small that the node's output may have a negative length."""
+    place = _LENGTHS.get(node.op_type)
+    if place is None or len(node.input) <= place:
+        return node.op_type == "Pad" and min(attribute(node, "pads", [0]), default=0) < 0
+    array = view.array(node.input[place])
+    return array is not None and array.size > 0 and bool(array.min() < 0)
 
 
 def inferred_types(model: onnx.ModelProto, batch: int | None = None) -> Types:

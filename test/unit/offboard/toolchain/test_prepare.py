@@ -382,3 +382,34 @@ def test_a_detection_model_is_told_from_a_segmentation_model(tmp_path):
     onnx.save(model, tmp_path / "detection.onnx")
     with pytest.raises(UnknownFamilyError, match="that of a detection model, which has boxes and no masks"):
         prepare(tmp_path / "detection.onnx", tmp_path / "canonical.onnx")
+
+
+def sliced(operator, constants):
+    """A model that changes the lengths of `[1, 3, 64, 64]` and takes ten columns of the result."""
+    arrays = {**constants, "start": [0], "end": [10], "axis": [3]}
+    nodes = [
+        helper.make_node(operator, ["x", *constants], ["long", "indices"][: 1 + (operator == "TopK")], name="hostile"),
+        helper.make_node("Slice", ["long", "start", "end", "axis"], ["y"]),
+    ]
+    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    filled = [numpy_helper.from_array(np.asarray(values), name) for name, values in arrays.items()]
+    graph = helper.make_graph(nodes, "test", infos, outputs, filled)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize(("operator", "constants"), [
+    ("Pad", {"pads": [0, 0, 0, 0, 0, 0, 0, -(1 << 62)]}),
+    ("Pad", {"pads": [0, 0, 0, -60, 0, 0, 0, -60]}),
+    ("Expand", {"shape": [-5, 3, 64, 64]}),
+    ("Resize", {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, 1, -2], np.float32)}),
+    ("TopK", {"k": [-5]}),
+])  # fmt: skip
+def test_a_negative_length_is_refused_before_inference_ends_the_process(operator, constants):
+    with pytest.raises(ModelError, match=r"hostile \(\w+\): its constants make a tensor of \[.*-\d+.*\], expected"):
+        Export.of_model(sliced(operator, constants))
+
+
+def test_a_negative_pad_that_crops_is_taken():
+    export = Export.of_model(sliced("Pad", {"pads": [0, 0, 0, -8, 0, 0, 0, -8]}))
+    assert export.outputs[0].shape == (1, 3, 64, 10)
