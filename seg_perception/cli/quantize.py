@@ -44,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lowest mean mask IoU of matched instances, without labels (default: %(default)s)",
     )
     parser.add_argument(
+        "--min-class-iou",
+        type=float,
+        default=0.9,
+        metavar="IOU",
+        help="lowest mean IoU of the classes, of models with a class map alone (default: %(default)s)",
+    )
+    parser.add_argument(
         "--max-faults",
         type=float,
         default=0.02,
@@ -83,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
     from seg_perception.offboard.toolchain.export import load_model
 
     options = QuantizeOptions(
-        Budget(arguments.max_loss, AgreementBudget(arguments.min_iou, arguments.max_faults)),
+        Budget(arguments.max_loss, AgreementBudget(arguments.min_iou, arguments.max_faults, arguments.min_class_iou)),
         arguments.method,
         arguments.int8_share,
         arguments.force,

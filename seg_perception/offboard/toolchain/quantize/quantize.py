@@ -245,7 +245,8 @@ def _finished(work: _Work, attempts: Sequence[_Attempt]) -> Quantized:
         raise ModelError(
             f"{work.origin}: the quantized model loses too much even with {len(work.layers) - len(last.layers)} of "
             f"{len(work.layers)} layers in float16: {'; '.join(last.verdict.over)}; calibrate with more frames of what "
-            "the cameras see, allow more with --max-loss, --min-iou or --max-faults, use float16, or --force"
+            "the cameras see, allow more with --max-loss, --min-iou, --min-class-iou or --max-faults, use float16, "
+            "or --force"
         )
     chosen = fitting[-1] if fitting else min(attempts, key=_badness)
     steps = (*(each.step for each in attempts if each is not chosen), chosen.step)

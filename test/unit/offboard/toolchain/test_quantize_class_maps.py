@@ -12,6 +12,8 @@ from colour_model import random_scene
 from onnx import numpy_helper
 from panoptic_model import GROUND, save_panoptic_model, save_semantic_model
 
+from seg_perception.offboard.metrics.agreement import AgreementBudget
+from seg_perception.offboard.metrics.class_maps import ClassMapAgreement
 from seg_perception.offboard.toolchain.quantize.frames import CalibrationSet, gather
 from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate, ReferenceMeasurement
 from seg_perception.offboard.toolchain.quantize.report import Precision
@@ -71,8 +73,45 @@ def test_layers_are_ranked_by_their_sensitivity_in_class_maps_too(tmp_path: Path
 def test_a_model_without_instances_is_measured_by_its_class_map(tmp_path: Path):
     frames = write_pictures(tmp_path / "pictures", 4)
     model = onnx.load(save_semantic_model(tmp_path / "model.onnx"))
-    precision = Gate(model, frames, Budget()).measure(model, "same").precision
-    assert precision.class_map_share == 1.0
+    verdict = Gate(model, frames, Budget()).measure(model, "same")
+    assert verdict.over == verdict.differs == ()
+    assert verdict.precision.class_map_share == verdict.precision.class_map_iou == 1.0
+    # What its class map falls apart into are no instances of the model's.
+    assert (verdict.precision.instances, verdict.precision.mask_iou) == (0, None)
+    assert str(verdict.precision) == "class map 100.00 % the same, mean class IoU 1.0000 in 2 frames"
+
+
+def maps(*regions: tuple[int, int, int]) -> ClassMapAgreement:
+    """Of a thousand rows of a thousand pixels of class 0; `regions` are a class and its rows in both maps."""
+    counts = np.zeros((256, 256), np.int64)
+    counts[0, 0] = 1_000_000
+    for label, ours, theirs in regions:
+        counts[label, label] = 1000 * min(ours, theirs)
+        counts[label, 0] += 1000 * max(ours - theirs, 0)
+        counts[0, label] += 1000 * max(theirs - ours, 0)
+    return ClassMapAgreement(counts)
+
+
+@pytest.mark.parametrize(("found", "over"), [
+    (maps(), ""),
+    (maps((1, 10, 10), (2, 10, 9)), ""),
+    # 99 % of the pixels are the same, and half of a class is lost.
+    (maps((1, 20, 10)), "mean IoU of the classes of at least 0.9, got 0.7"),
+    # A class of a thousandth of all pixels counts, one of half of that does not.
+    (maps((1, 3, 0)), "mean IoU of the classes of at least 0.9, got 0.49"),
+    (maps((1, 1, 0)), ""),
+    (maps((1, 50, 0), (2, 50, 50)), "same class in at least 97 % of the pixels"),
+    (ClassMapAgreement(np.zeros((256, 256), np.int64)), "nothing to compare"),
+])  # fmt: skip
+def test_a_semantic_model_is_judged_by_pixels_and_by_classes(found: ClassMapAgreement, over: str):
+    violations = AgreementBudget().semantic_violations(found)
+    assert (over in violations[0]) if over else (violations == ())
+
+
+def test_a_report_with_the_first_names_is_read():
+    old = {"frames": 1, "instances": 9, "mask_iou": 0.5, "missed": 1, "extra": 2, "switched": 3}
+    precision = Precision.from_dict(old)
+    assert (precision.false_negatives, precision.false_positives, precision.class_confusions) == (1, 2, 3)
 
 
 def test_a_model_without_class_map_says_nothing_of_it():

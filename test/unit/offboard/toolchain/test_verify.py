@@ -176,7 +176,7 @@ def test_a_model_that_overlooks_cars_fails_and_the_frames_are_named(
     page = Page(out / "report.html")
     # The frame with two of them is the worse one.
     assert page.headings == ["bridge", "corner"]
-    assert re.findall(r"^differs: (\w+): missed car", printed, re.MULTILINE) == ["bridge", "corner"]
+    assert re.findall(r"^differs: (\w+): false negatives car", printed, re.MULTILINE) == ["bridge", "corner"]
     assert f"differs: {WITHOUT_CARS}" not in printed
     assert "Over the budget." in page.text
     assert len(page.pictures) == 3 * len(WITH_CARS)
@@ -305,7 +305,7 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     assert run(blind, "--reference", good, "--data", folder, "-o", tmp_path / "out") == 1
     page = Page(tmp_path / "out" / "report.html")
     assert page.headings == ["<u>corner'&"]
-    assert "missed car & <script>alert(1)</script>" in page.text
+    assert "false negatives car & <script>alert(1)</script>" in page.text
     assert not {"b", "i", "u"} & set(page.tags)
     assert page.tags.count("script") == 1
 
