@@ -212,7 +212,7 @@ class Network(GraphView):
             elif node.op_type in _CONVOLUTIONS:
                 origins.add(str(node.output[0]))
             else:
-                return node.input if node.op_type == "Mul" else node.input[:1]
+                return tuple(node.input) if node.op_type == "Mul" else tuple(node.input[:1])
             return ()
 
         for _ in walk([name], before):

@@ -315,7 +315,7 @@ def test_fewer_pictures_on_request(models: dict[str, Path], pictures: Path, tmp_
     assert run(*arguments, tmp_path / "one", "--pictures", 1) == 1
     assert Page(tmp_path / "one" / "report.html").headings == ["bridge"]
     assert run(*arguments, tmp_path / "none", "--pictures", 0) == 1
-    assert "No pictures were asked for." in Page(tmp_path / "none" / "report.html").text
+    assert "No images were asked for." in Page(tmp_path / "none" / "report.html").text
 
 
 def test_other_classes_are_refused(
