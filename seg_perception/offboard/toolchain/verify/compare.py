@@ -42,21 +42,21 @@ class VerifyOptions:
         rule: what counts as an instance and as its counterpart.
         budget: for agreement; None leaves it unjudged.
         max_loss: most points of mask AP that may be lost, for labelled images; None leaves it unjudged.
-        pictures: frames to keep for the report, worst first.
+        images: frames to keep for the report, worst first.
         samples: resamples of the bootstrap.
     """
 
     rule: AgreementRule = field(default_factory=AgreementRule)
     budget: AgreementBudget | None = field(default_factory=AgreementBudget)
     max_loss: float | None = None
-    pictures: int = 12
+    images: int = 12
     samples: int = 1000
 
     def __post_init__(self) -> None:
         if self.max_loss is not None and not 0 <= self.max_loss <= 100:
             raise ConfigurationError(f"largest loss: expected 0 to 100 points of mask AP, got {self.max_loss}")
-        if self.pictures < 0:
-            raise ConfigurationError(f"pictures: expected 0 or more, got {self.pictures}")
+        if self.images < 0:
+            raise ConfigurationError(f"images: expected 0 or more, got {self.images}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def verify(
     lowest = options.rule.lowest_score if labels is None else min(options.rule.lowest_score, _LOWEST_SCORE)
     agreements: list[FrameAgreement] = []
     class_maps = ClassMapAgreement.sum([]) if tested.spec.class_map else None
-    worst = _Worst(options.pictures)
+    worst = _Worst(options.images)
     precision = _Precision(labels, reference.spec.class_names) if labels is not None else None
     for name, frame in frames:
         (ours, our_map), (theirs, their_map) = (find(each, name, frame, lowest) for each in (reference, tested))

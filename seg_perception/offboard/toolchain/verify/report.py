@@ -116,7 +116,7 @@ def _compared(first: float, second: float) -> tuple[str, str, str]:
 
 def _frames(found: Verification) -> list[Html]:
     if not found.worst:
-        return [paragraph("No frame differs." if found.options.pictures else "No images were asked for.")]
+        return [paragraph("No frame differs." if found.options.images else "No images were asked for.")]
     key = colour_key(
         [
             (ONLY_FIRST, "only in the reference"),
