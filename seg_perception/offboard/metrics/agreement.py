@@ -175,7 +175,7 @@ class AgreementBudget:
             raise ConfigurationError(f"highest share of missed and extra instances: expected 0 or more, got {self}")
 
     def violations(self, agreement: Agreement, class_maps: ClassMapAgreement | None = None) -> tuple[str, ...]:
-        """What is over the budget, in words; nothing where the models agree well enough.
+        """Return what is over the budget, in words; nothing where the models agree well enough.
 
         Args:
             agreement: of the instances.
@@ -202,7 +202,7 @@ class AgreementBudget:
         return (*found, *in_maps)
 
     def semantic_violations(self, class_maps: ClassMapAgreement) -> tuple[str, ...]:
-        """What is over the budget for models without instances, of which the class maps alone are judged."""
+        """Return what is over the budget for models without instances, of which the class maps alone are judged."""
         if not class_maps.pixels:
             return ("nothing to compare: neither model's class map has a class in any pixel",)
         found = self.map_violations(class_maps)

@@ -24,7 +24,7 @@ from seg_perception.core.contract import INPUT_NAME
 
 Array = NDArray[Any]
 Message = TypeVar("Message", onnx.ModelProto, onnx.NodeProto, onnx.TypeProto)
-# What a Constant node may hold beside a tensor, and the type of it.
+# What a Constant node may hold next to a tensor, and the type of it.
 _PLAIN_CONSTANTS = {
     "value_float": np.float32,
     "value_floats": np.float32,

@@ -145,7 +145,7 @@ def with_open_batch(export: Export) -> Export | None:
 
 
 def _open_length(source: Port | None, batch: int, shape: NDArray[Any]) -> int:
-    """What stands for the batch in a reshape: 0 for the length that the axis has, -1 for what remains."""
+    """Return what stands for the batch in a reshape: 0 for the length that the axis has, -1 for what remains."""
     kept = source is not None and source.shape is not None and source.shape[:1] == (batch,)
     return 0 if kept or -1 in shape else -1
 
@@ -229,7 +229,7 @@ def inferred_again(export: Export) -> Export:
 
 
 def _behind_new_input(export: Export, port: Port) -> str:
-    """Declare an input anew and give the tensor that had its name another one, which is returned."""
+    """Declare an input again and give the tensor that had its name another one, which is returned."""
     graph = export.model.graph
     inner = GraphView(graph).free_name(f"{port.name}/inner")
     rename_tensors(graph, {port.name: inner})

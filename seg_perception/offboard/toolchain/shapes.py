@@ -131,7 +131,7 @@ def _refuse_negative_lengths(model: onnx.ModelProto) -> None:
 
 
 def _may_cut(node: onnx.NodeProto, view: GraphView) -> bool:
-    """Whether a constant of a node is so small that the node's output may have a negative length."""
+    """Return whether a constant of a node is so small that the node's output may have a negative length."""
     place = _LENGTHS.get(node.op_type)
     if place is None or len(node.input) <= place:
         return node.op_type == "Pad" and min(attribute(node, "pads", [0]), default=0) < 0

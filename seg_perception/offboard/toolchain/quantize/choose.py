@@ -36,7 +36,7 @@ def distortion_by_method(
     measurement: ReferenceMeasurement,
     progress: Progress,
 ) -> dict[str, float]:
-    """How far the model with all layers quantized is from the float one, by calibration method."""
+    """Return how far the model with all layers quantized is from the float one, by calibration method."""
     methods = progress(scales.items(), "calibration methods", len(scales))
     return {method: measurement.distortion(insert(network, layers, found)) for method, found in methods}
 
@@ -44,7 +44,7 @@ def distortion_by_method(
 def distortion_by_layer(
     network: Network, layers: Sequence[Layer], scales: Scales, measurement: ReferenceMeasurement, progress: Progress
 ) -> dict[str, float]:
-    """How far the model with one layer alone quantized is from the float one, by the layer's name."""
+    """Return how far the model with one layer alone quantized is from the float one, by the layer's name."""
     each = progress(layers, "layers alone", len(layers))
     return {layer.name: measurement.distortion(insert(network, [layer], scales)) for layer in each}
 

@@ -99,7 +99,7 @@ class ReferenceMeasurement:
         self.reference = self.found(reference, "float model")
 
     def found(self, model: onnx.ModelProto, title: str = "") -> list[CollectedFrame]:
-        """What a model finds; the frames' names are their digests."""
+        """Return what a model finds; the frames' names are their digests."""
         segmenter = Segmenter(HostBackend(ExactRunner(model)), _NO_GROUPS)
         try:
             frames = self._progress(self._frames.frames(self._images), title, len(self._images))
@@ -162,7 +162,7 @@ class Gate:
         self._truth = self._matched(self._measurement.reference)
 
     def measure(self, model: onnx.ModelProto, title: str) -> GateVerdict:
-        """What a model loses, and whether that is too much."""
+        """Return what a model loses, and whether that is too much."""
         found = self._measurement.found(model, title)
         agreement = Agreement.of(self._measurement.compared(found))
         maps = self._measurement.compared_maps(found)
