@@ -85,23 +85,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measured(arguments: argparse.Namespace, pictures: list[Frame]) -> dict[str, Any]:
-    from seg_perception.core.class_tables import resolve_class_table
-    from seg_perception.onboard.backend.base import RunOptions
-    from seg_perception.onboard.backend.host.backend import open_backend
     from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
-    from seg_perception.onboard.pipeline.segmenter import Segmenter
+    from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 
     before = _gpu_memory(arguments.model)
-    options = RunOptions(device=arguments.device, threads=arguments.threads)
-    backend = open_backend(arguments.model, arguments.backend, options)
+    choice = ModelChoice(str(arguments.model), arguments.backend, arguments.device, arguments.threads)
+    segmenter = open_segmenter(choice)
     try:
-        table = resolve_class_table("auto", backend.spec.class_names)
+        backend = segmenter.backend
         batches = _batches(pictures, arguments.batch)
         if isinstance(backend, CudaBackend):
-            details = measure_gpu(backend, table.groups(backend.spec.class_names), batches, arguments.rounds)
+            groups = segmenter.table.groups(backend.spec.class_names)
+            details = measure_gpu(backend, groups, batches, arguments.rounds)
             details["memory"]["gpu_before"] = before
         else:
-            details = measure_cpu(Segmenter(backend, table), batches, arguments.rounds)
+            details = measure_cpu(segmenter, batches, arguments.rounds)
         first = pictures[0]
         shown = {"width": first.width, "height": first.height, "encoding": first.encoding}
         return {
@@ -112,7 +110,7 @@ def _measured(arguments: argparse.Namespace, pictures: list[Frame]) -> dict[str,
             **details,
         }
     finally:
-        backend.close()
+        segmenter.close()
 
 
 def measure_cpu(segmenter: Segmenter, batches: Sequence[Sequence[Frame]], rounds: int) -> dict[str, Any]:
@@ -151,7 +149,7 @@ def measure_gpu(
     """Time a backend on a GPU; the keys are explained by `EPILOG`.
 
     Args:
-        backend: nothing of it is under way.
+        backend: nothing of it is in flight.
         groups: int32 `[C]`, road group of each class.
         batches: frames, one per camera.
         rounds: how often.
@@ -164,16 +162,16 @@ def measure_gpu(
     import numpy as np
 
     from seg_perception.onboard.backend.tensorrt.cuda.profile import profile
-    from seg_perception.onboard.pipeline.accelerated import Choices
     from seg_perception.onboard.pipeline.options import SegmenterOptions
+    from seg_perception.onboard.pipeline.selection import Selection
 
     if len(batches[0]) > backend.largest_batch:
         raise ConfigurationError(
             f"--batch: expected 1 to {backend.largest_batch}, which the engine takes, got {len(batches[0])}; build it "
             "with a larger --max-batch"
         )
-    choices, options = Choices(backend.spec, groups, {}), SegmenterOptions()
-    found = profile(backend, batches, lambda frame: choices.of([frame], [options])[0], rounds, **sizes)
+    selection, options = Selection(backend.spec, groups, {}), SegmenterOptions()
+    found = profile(backend, batches, lambda frame: selection.of(frame, options), rounds, **sizes)
     graph, wall = _percentiles(found.graph), _percentiles(found.wall)
     stages = {}
     for stage in found.stages:
@@ -291,7 +289,7 @@ def _gpu_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("launches", f"one by one: {result['obstacle']}" if result["obstacle"] else "one captured graph"),
         ("host gap", f"{host['gap']['p50']:.3f} ms (frames to results less all on the GPU); CPU, p50 ms: {parts}"),
-        ("throughput", f"{one:.1f} frames/s one batch at a time, {two:.1f} with two batches under way"),
+        ("throughput", f"{one:.1f} frames/s one batch at a time, {two:.1f} with two batches in flight"),
         ("copies", f"{', '.join(copies)} (on the device read and written bytes count)"),
         ("GPU memory", f"{memory['gpu']:.0f} MiB in use by all programs" + _since(before)),
         *_host_facts(result)[1:],

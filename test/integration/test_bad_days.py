@@ -364,12 +364,12 @@ def test_frames_and_parameters_go_on_while_a_model_is_opened(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import pathlib, time\n"
-        "import seg_perception.onboard.backend.registry as registry\n"
-        "open_model = registry.open_model\n"
+        "import seg_perception.onboard.pipeline.opening as opening\n"
+        "open_backend = opening.open_backend\n"
         "def slow(*arguments):\n"
         f"    time.sleep(1.2 if pathlib.Path({str(tmp_path / 'slow')!r}).exists() else 0)\n"
-        "    return open_model(*arguments)\n"
-        "registry.open_model = slow\n"
+        "    return open_backend(*arguments)\n"
+        "opening.open_backend = slow\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")

@@ -276,12 +276,12 @@ def test_a_signal_ends_the_process_while_it_works(
     """Six cameras, a viewer, and a model that takes as long as it likes for a frame."""
     (tmp_path / "sitecustomize.py").write_text(
         "import pathlib, time\n"
-        "import seg_perception.onboard.backend.host.backend as host\n"
-        "detect = host.HostBackend.detect\n"
+        "from seg_perception.onboard.backend.host.openvino import OpenVinoRunner\n"
+        "run = OpenVinoRunner.run\n"
         "def slow(*arguments):\n"
         f"    time.sleep({slow} if pathlib.Path({str(tmp_path / 'slow')!r}).exists() else 0)\n"
-        "    return detect(*arguments)\n"
-        "host.HostBackend.detect = slow\n"
+        "    return run(*arguments)\n"
+        "OpenVinoRunner.run = slow\n"
     )
     name, cameras = f"ends_{number.name.lower()}_{slow}", list("abcdef")
     topics = {f"cameras.{camera}.topic": f"/{name}_{camera}" for camera in cameras}
@@ -337,10 +337,10 @@ def test_a_signal_ends_the_process_while_a_model_takes_long_to_open(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import time\n"
-        "import seg_perception.onboard.backend.registry as registry\n"
+        "import seg_perception.onboard.pipeline.opening as opening\n"
         "def slow(*arguments):\n"
         "    time.sleep(8)\n"
-        "registry.open_model = slow\n"
+        "opening.open_backend = slow\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")

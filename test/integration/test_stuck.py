@@ -28,21 +28,26 @@ folder = pathlib.Path({folder!r})
 def hang(name):
     while (folder / name).exists():
         time.sleep(0.05)
-from seg_perception.onboard.backend import registry
-from seg_perception.onboard.pipeline import host
-detect, open_model = host.HostBackend.detect, registry.open_model
-busy, close = set(), host.HostBackend.close
-def slow(backend, *arguments):
-    hang("detect")
+from seg_perception.onboard.backend.host import openvino
+from seg_perception.onboard.pipeline import opening
+run, close, open_backend = openvino.OpenVinoRunner.run, openvino.OpenVinoRunner.close, opening.open_backend
+from seg_perception.onboard.backend.host.backend import HostBackend
+start, busy, ours = HostBackend.start, set(), set()
+def started(backend, *arguments):
     if threading.current_thread().name == "segmenter_worker":
-        busy.add(id(backend))
+        ours.update(map(id, backend._runners))
+    return start(backend, *arguments)
+def slow(runner, *arguments):
+    hang("detect")
+    if id(runner) in ours:
+        busy.add(id(runner))
         hang("worker")
-        busy.discard(id(backend))
-    return detect(backend, *arguments)
-def closed(backend):
-    if id(backend) in busy:
+        busy.discard(id(runner))
+    return run(runner, *arguments)
+def closed(runner):
+    if id(runner) in busy:
         (folder / "closed_at_work").touch()
-    close(backend)
+    close(runner)
 def opened(path, *arguments):
     if path.stem == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -50,8 +55,9 @@ def opened(path, *arguments):
         (folder / "native_began").touch()
         re.match("(a+)+$", "a" * 60 + "b")  # for ever, and no other thread runs meanwhile
     hang("open")
-    return open_model(path, *arguments)
-host.HostBackend.detect, host.HostBackend.close, host.open_model = slow, closed, opened
+    return open_backend(path, *arguments)
+openvino.OpenVinoRunner.run, openvino.OpenVinoRunner.close = slow, closed
+HostBackend.start, opening.open_backend = started, opened
 from seg_perception.onboard.ros import outputs
 publish_labels = outputs.Outputs.publish_labels
 def labelled(*arguments):
@@ -205,7 +211,7 @@ def test_what_was_given_up_while_it_was_tried_is_not_opened(monkeypatch: pytest.
     opened: list[object] = []
     monkeypatch.setattr(opening, "model_path", Path)
     monkeypatch.setattr(opening, "try_model", hung)
-    monkeypatch.setattr(opening, "open_segmenter", lambda *arguments: opened.append(arguments))
+    monkeypatch.setattr(opening, "open_by_settings", lambda *arguments: opened.append(arguments))
     settings: Any = SimpleNamespace(open_timeout=60.0, model="hangs.onnx", backend="", run=None)
     attempt = opening.Opening(None, settings, trial=True)
     attempt.give_up()
@@ -256,7 +262,7 @@ def test_a_reload_leaves_no_process_behind(patched: Callable[..., NodeProcess], 
 def test_the_watchdog_allows_for_batches_of_several_cameras(cameras: int, seconds: float) -> None:
     stages = StageTimes()
     stages.add({"model": 0.2, "paint": 0.1})
-    segmenter = SimpleNamespace(largest_batch=cameras, warm_up_seconds=0.1)
+    segmenter = SimpleNamespace(backend=SimpleNamespace(largest_batch=cameras), warm_up_seconds=0.1)
     session: Any = SimpleNamespace(stages=stages, _segmenter=segmenter)
     assert Session._stuck_seconds(session) == pytest.approx(seconds)
 

@@ -1,4 +1,4 @@
-"""How the worker gathers frames for an accelerator: which go together, who waits for whom and for how long."""
+"""How the worker gathers frames for the model: which go together, who waits for whom and for how long."""
 
 from __future__ import annotations
 
@@ -79,13 +79,17 @@ class Delivering:
         return None
 
 
-class Accelerator:
-    """A segmenter that takes `largest_batch` frames at once and notes when it got which."""
+class FakeSegmenter:
+    """Takes `largest_batch` frames at once and notes when it got which; a batch takes `seconds` when it is fetched.
 
-    depth = 2
+    Attributes:
+        free: whether the model could begin with a batch at once.
+    """
 
     def __init__(self, largest_batch: int) -> None:
-        self.largest_batch = largest_batch
+        self.free = threading.Event()
+        self.free.set()
+        self.backend = SimpleNamespace(depth=2, largest_batch=largest_batch, wait=self.free.wait)
         self.batches: list[tuple[float, list[Frame]]] = []
         self.seconds = 0.0
 
@@ -102,12 +106,12 @@ class Accelerator:
 
 
 class Bench:
-    """A worker between such cameras and such an accelerator."""
+    """A worker between such cameras and such a segmenter."""
 
     def __init__(self, cameras: str, largest_batch: int, batch_wait: float) -> None:
         doorbell = Doorbell()
         self.cameras = {name: Delivering(name, doorbell) for name in cameras}
-        self.segmenter = Accelerator(largest_batch)
+        self.segmenter = FakeSegmenter(largest_batch)
         self.published: list[tuple[float, str]] = []
         self.failures: list[BaseException] = []
 
@@ -214,7 +218,7 @@ def test_results_do_not_wait_for_the_frames_of_others(bench: Callable[..., Bench
     wait_for(lambda: len(table.published) == 2, "second result")
 
 
-def test_a_frame_that_cannot_be_read_leaves_the_one_under_way_alone(bench: Callable[..., Bench]) -> None:
+def test_a_frame_that_cannot_be_read_leaves_the_one_in_flight_alone(bench: Callable[..., Bench]) -> None:
     table = bench("a", 1)
     camera, begin = table.cameras["a"], table.segmenter.begin
 
@@ -227,6 +231,27 @@ def test_a_frame_that_cannot_be_read_leaves_the_one_under_way_alone(bench: Calla
     camera.deliver()
     wait_for(lambda: camera.statistics.snapshot().processed, f"the result of the first; {table.failures}")
     assert camera.statistics.snapshot().dropped["size"] == 1
+
+
+def test_the_next_frame_is_taken_when_the_model_is_free_and_before_results_are_published(
+    bench: Callable[..., Bench],
+) -> None:
+    table = bench("a", 1)
+    camera, segmenter = table.cameras["a"], table.segmenter
+    segmenter.free.clear()
+    camera.deliver()
+    wait_for(lambda: segmenter.batches, "first batch")
+    for _ in range(3):
+        camera.deliver()
+        time.sleep(0.02)
+    newest = camera._lying
+    assert newest is not None
+    assert len(segmenter.batches) == 1, "the model is busy, so the frame stays where a fresher one takes its place"
+    assert not table.published
+    segmenter.free.set()
+    wait_for(lambda: len(table.published) == 2, "both results")
+    assert segmenter.batches[1][1][0].stamp_ns == int(newest.arrived * 1e9)
+    assert segmenter.batches[1][0] < table.published[0][0], "the model works while results are published"
 
 
 @pytest.mark.parametrize("batch_wait", [0.0, 0.02])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,11 @@ from seg_perception.offboard.evaluation.datasets import open_dataset
 from seg_perception.offboard.evaluation.datasets.labelled import NO_STUFF, LabelledSet, StuffMap
 from seg_perception.offboard.evaluation.evaluate import EvaluateOptions, evaluate
 from seg_perception.offboard.evaluation.results import COCO_STATS, Evaluation
-from seg_perception.offboard.evaluation.scheme import Subject, class_table
+from seg_perception.offboard.evaluation.scheme import Subject
 from seg_perception.offboard.metrics.masks import encode_rle
 from seg_perception.offboard.streetworld.bag import write_bag
 from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
-from seg_perception.onboard.backend.host.backend import open_backend
-from seg_perception.onboard.pipeline.segmenter import Segmenter
+from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 
 ENGINES = Path(__file__).resolve().parents[4] / "engines"
 SIZE = (320, 192)
@@ -312,14 +312,8 @@ def test_odd_entries_of_an_annotation_file_are_named(
 
 
 def evaluated(path: Path, labelled: LabelledSet, folder: Path) -> Evaluation:
-    backend = open_backend(path)
-    table = class_table("auto", backend.spec.class_names)
-    try:
-        return evaluate(
-            [Subject("m", str(path), Segmenter(backend, table), table)], labelled, EvaluateOptions(), folder
-        )
-    finally:
-        backend.close()
+    with closing(open_segmenter(ModelChoice(str(path)), any_classes=True)) as segmenter:
+        return evaluate([Subject("m", str(path), segmenter, segmenter.table)], labelled, EvaluateOptions(), folder)
 
 
 def panoptic_set(folder: Path, names: tuple[str, ...] = NAMES) -> tuple[LabelledSet, list[Scene]]:

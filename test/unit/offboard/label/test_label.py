@@ -27,8 +27,8 @@ from seg_perception.offboard.label.observe import Observation, Observer
 from seg_perception.offboard.label.picks import PickOptions
 from seg_perception.offboard.label.run import Labeller, LabelOptions, LabelSummary
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.select import SelectOptions
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.track import TrackerOptions

@@ -28,8 +28,8 @@ from seg_perception.offboard.toolchain.graph import rename_tensors
 from seg_perception.offboard.toolchain.inputs import with_usual_input
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.select import SelectOptions
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 

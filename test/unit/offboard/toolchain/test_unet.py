@@ -10,6 +10,7 @@ import pytest
 from colour_model import FAULT_COLOUR, NAMES, random_scene
 from layouts.unet import CLASSES, unet
 from numpy.typing import NDArray
+from runners import open_runner
 
 from seg_perception.core.contract import FAULTY_CELL, NO_CLASS, ModelSpec
 from seg_perception.core.errors import NotCanonicalError, UnknownFamilyError
@@ -17,8 +18,6 @@ from seg_perception.core.geometry import ResizeSpec
 from seg_perception.offboard.toolchain.export import Export
 from seg_perception.offboard.toolchain.families.unet import UNet
 from seg_perception.offboard.toolchain.prepare import prepare
-from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.registry import open_model
 
 SCENE = random_scene(np.random.default_rng(1), 320, 192, 6, grid=8)
 
@@ -26,7 +25,7 @@ SCENE = random_scene(np.random.default_rng(1), 320, 192, 6, grid=8)
 def class_map(folder: Path, model: onnx.ModelProto, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ModelSpec]:
     onnx.save(model, folder / "raw.onnx")
     prepare(folder / "raw.onnx", folder / "canonical.onnx")
-    runner = open_model(folder / "canonical.onnx", "onnxruntime", RunOptions(threads=1))
+    runner = open_runner(folder / "canonical.onnx")
     found = runner.run(pictures).class_map.copy()
     runner.close()
     return found, runner.spec

@@ -30,11 +30,11 @@ from seg_perception.core.classes import ClassTable
 from seg_perception.core.frame import Frame
 from seg_perception.core.instances import Segmentation
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.letterbox import letterbox
 from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
 from seg_perception.onboard.backend.host.openvino import OpenVinoRunner
 from seg_perception.onboard.backend.host.select import IgnoreMask, SelectOptions
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.output_size import OutputSize
 from seg_perception.onboard.pipeline.segmenter import Segmenter

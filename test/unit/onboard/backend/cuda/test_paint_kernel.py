@@ -15,11 +15,11 @@ from paint_scenes import Scene, check_painted, random_scene
 
 from seg_perception.core.contract import NO_CLASS
 from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
-from seg_perception.core.instances import InstanceMap, Instances
+from seg_perception.core.instances import InstanceMap
 from seg_perception.onboard.backend.host.cells import at_output
 from seg_perception.onboard.backend.host.paint import paint
+from seg_perception.onboard.backend.host.semantic import semantic_map
 from seg_perception.onboard.backend.tensorrt.cuda.records import Fault
-from seg_perception.onboard.pipeline.semantic import semantic_map
 
 UNTOUCHED = 0xCDCD
 
@@ -250,11 +250,6 @@ def test_semantic_map(seed: int, count: int, with_classes: bool) -> None:
     painted = launch(scenes, labels, class_map, semantic=True)
     for index, scene in enumerate(scenes):
         check_painted(scene, painted.maps[index])
-        rows = np.flatnonzero(scene.numbers).astype(np.int32)
-        nothing = np.zeros(len(rows), np.int32)
-        instances = Instances(
-            rows, scene.numbers[rows], scene.boxes[rows], nothing.astype(np.float32), labels[rows], nothing
-        )
         classes = None if class_map is None else at_output(class_map[index], scene.geometry, scene.output_size)
-        expected = semantic_map(classes, instances, painted.maps[index])
+        expected = semantic_map(classes, scene.numbers, labels, painted.maps[index].pixels)
         np.testing.assert_array_equal(painted.semantic[index], expected)

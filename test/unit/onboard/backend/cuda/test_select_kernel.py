@@ -36,7 +36,7 @@ def random_detections(rng: np.random.Generator, rows: int) -> Detections:
     scores = np.round(rng.uniform(0, 1, rows), int(rng.integers(1, 3))).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     labels = rng.integers(0, len(GROUPS), rows).astype(np.int32)
-    return Detections(boxes[order].astype(np.float32), scores[order], labels, geometry, masks=None)
+    return Detections(boxes[order].astype(np.float32), scores[order], labels, geometry)
 
 
 def random_options(rng: np.random.Generator) -> SelectOptions:
@@ -113,7 +113,7 @@ def row_of_boxes(overlap: float, count: int, labels: Sequence[int]) -> Detection
     boxes = np.stack([left, np.zeros(count), left + 64, np.full(count, 10)], axis=1).astype(np.float32)
     geometry = ResizeGeometry.fit(ResizeSpec(), 4096, 64, 4096, 64)
     scores = np.linspace(0.9, 0.5, count).astype(np.float32)
-    return Detections(boxes, scores, np.array(labels, np.int32), geometry, masks=None)
+    return Detections(boxes, scores, np.array(labels, np.int32), geometry)
 
 
 def test_a_long_chain_of_rivals() -> None:
