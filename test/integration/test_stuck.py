@@ -269,7 +269,7 @@ def test_the_watchdog_allows_for_batches_of_several_cameras(cameras: int, second
 
 def test_a_configure_that_hangs_is_said_and_has_a_limit(patched: Callable[..., NodeProcess], tmp_path: Path) -> None:
     (tmp_path / "open").touch()
-    node = patched("hangs", open_timeout=3.0, autostart=True)
+    node = patched("hangs", open_timeout=8.0, autostart=True)
     wait_for(lambda: "configuring: the model is being opened" in text(node), "what the node is at")
     wait_for(lambda: "open_timeout" in text(node) and level(node) == DiagnosticStatus.ERROR, "that it is given up")
     wait_for(lambda: node.state() == "unconfigured", "the node answers again")

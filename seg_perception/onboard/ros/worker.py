@@ -47,8 +47,8 @@ class _Batch:
 class Worker:
     """Serves cameras in turn, each with its newest frame, as many at once as the segmenter gains from.
 
-    While the model works on a batch, the results of the one before are published. The next frames are taken when the
-    model is free for them and no earlier, so that they are fresh.
+    With a backend of some depth, the results of a batch are published while the model works on the next one. Frames
+    are taken when the model is free for them and no earlier, so that they are fresh.
 
     Attributes:
         batch_wait: seconds for which frames at hand may wait for those of other cameras, where several at once are a

@@ -141,8 +141,12 @@ class HostBackend:
 
     @property
     def depth(self) -> int:
-        """One job for each runner, and one whose results are used meanwhile."""
-        return len(self._runners) + 1
+        """One job for each of several runners, and one whose results are used meanwhile.
+
+        With one runner 1: a node that publishes while the model has all cores publishes older results (p50 of the age
+        by a quarter, bench of 2026-12-01 on two busy cores).
+        """
+        return len(self._runners) + 1 if len(self._runners) > 1 else 1
 
     @property
     def largest_batch(self) -> int:
