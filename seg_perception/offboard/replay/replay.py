@@ -20,9 +20,9 @@ from seg_perception.onboard.pipeline.outputs import ALWAYS, LABELS, LATCHED, ON_
 from seg_perception.onboard.pipeline.segmenter import Begun, Segmenter
 from seg_perception.onboard.pipeline.trackers import Trackers
 
-from .ahead import Ahead, Behind
-from .inputs import BagRecording, Recording, Shot, at_their_pace
+from .inputs import BagRecording, InputFrame, Recording, at_their_pace
 from .record import Record
+from .threads import BackgroundWriter, Prefetcher
 from .writer import LATCHED_QOS, BagWriter
 
 # Shots that are read and results that are kept before they are processed and written.
@@ -110,8 +110,8 @@ class Replay:
         begin = perf_counter()
         ended = Event()
         with (
-            Ahead(at_their_pace(shots, ended.wait) if self._options.realtime else shots, _AHEAD) as ahead,
-            Behind(self._write, _BEHIND) as behind,
+            Prefetcher(at_their_pace(shots, ended.wait) if self._options.realtime else shots, _AHEAD) as ahead,
+            BackgroundWriter(self._write, _BEHIND) as behind,
             ExitStack() as stack,
         ):
             # Nobody waits for a frame of the next hour.
@@ -134,8 +134,8 @@ class Replay:
                 self._writer.describe(topic, recording.qos.get(topic, ""), kind, definition)
 
     def _processed(
-        self, shots: Iterable[Shot], behind: Behind[list[_Message]]
-    ) -> Iterator[tuple[Shot, Segmentation]]:  # fmt: skip
+        self, shots: Iterable[InputFrame], behind: BackgroundWriter[list[_Message]]
+    ) -> Iterator[tuple[InputFrame, Segmentation]]:  # fmt: skip
         """Shots with their results, in order; as many batches in flight as the backend takes."""
         in_flight: deque[_Started] = deque()
         for batch in self._batches(shots, behind):
@@ -148,9 +148,11 @@ class Replay:
         while in_flight:
             yield from self._ended(*in_flight.popleft())
 
-    def _batches(self, shots: Iterable[Shot], behind: Behind[list[_Message]]) -> Iterator[list[Shot]]:
+    def _batches(
+        self, shots: Iterable[InputFrame], behind: BackgroundWriter[list[_Message]]
+    ) -> Iterator[list[InputFrame]]:
         """Shots with a frame, together as long as each is of another camera."""
-        batch: list[Shot] = []
+        batch: list[InputFrame] = []
         for shot in shots:
             if shot.copy is not None and shot.copy.topic not in self._own:
                 behind.give([(shot.copy.topic, shot.copy.kind, shot.copy.time_ns, shot.copy.data)])
@@ -164,7 +166,7 @@ class Replay:
         if batch:
             yield batch
 
-    def _started(self, batch: list[Shot]) -> Iterator[_Started]:
+    def _started(self, batch: list[InputFrame]) -> Iterator[_Started]:
         """Start a batch; where a frame of it cannot be decoded, each frame by itself."""
         try:
             frames = [shot.frame for shot in batch if shot.frame is not None]
@@ -176,18 +178,18 @@ class Replay:
             for shot in batch:
                 yield from self._started([shot])
 
-    def _ended(self, batch: list[Shot], begun: Begun) -> Iterator[tuple[Shot, Segmentation]]:
+    def _ended(self, batch: list[InputFrame], begun: Begun) -> Iterator[tuple[InputFrame, Segmentation]]:
         for shot, result in zip(batch, self._segmenter.end(begun), strict=True):
             if isinstance(result, ModelOutputError):
                 self._lose(shot, result)
             else:
                 yield shot, result
 
-    def _lose(self, shot: Shot, error: Exception) -> None:
+    def _lose(self, shot: InputFrame, error: Exception) -> None:
         camera = shot.frame.camera if shot.frame is not None else ""
         self.record.lose(camera, f"{camera} at {shot.time_ns} ns: {error}")
 
-    def _messages(self, space: str, shot: Shot, result: Segmentation) -> list[_Message]:
+    def _messages(self, space: str, shot: InputFrame, result: Segmentation) -> list[_Message]:
         names = self._segmenter.spec.class_names
         messages: list[_Message] = []
         if space not in self._labelled:
@@ -221,4 +223,4 @@ class Replay:
 
 
 _Message = tuple[str, str, int, bytes]
-_Started = tuple[list[Shot], Begun]
+_Started = tuple[list[InputFrame], Begun]
