@@ -97,7 +97,7 @@ class Observer:
             other.segmenter.options = replace(other.segmenter.options, tracking=None)
 
     def begin(self, tracked: bool) -> None:
-        """A new recording begins: tracks of the one before end; pictures that do not follow one another have none."""
+        """A new recording begins: tracks of the one before end; images that do not follow one another have none."""
         segmenter = self._model.segmenter
         segmenter.trackers = Trackers()
         segmenter.options = self._tracked if tracked else replace(self._tracked, tracking=None)

@@ -40,10 +40,10 @@ def test_nothing_of_a_frame_waits_for_the_cyclic_collector(tmp_path: Path, track
     backend = open_backend(save_canonical_colour_model(tmp_path / "colours.onnx"), "", RunOptions())
     table = resolve_class_table("auto", backend.spec.class_names)
     segmenter = Segmenter(backend, table, SegmenterOptions(tracking=tracking))
-    picture = paint_scene(320, 192, [(16, 40, 56, 136, 0), (80, 64, 176, 128, 1)]).picture
+    image = paint_scene(320, 192, [(16, 40, 56, 136, 0), (80, 64, 176, 128, 1)]).image
     style, alive = OverlayStyle("both", True, True), []
     for number in range(4):
-        frame = Frame.from_bgr(picture[..., ::-1].copy(), stamp_ns=number * 10**8)
+        frame = Frame.from_bgr(image[..., ::-1].copy(), stamp_ns=number * 10**8)
         segmentation = segmenter.segment([frame], semantic=True)[0]
         figures = OverlayStats(frame.camera, 0.1, 10.0, {}, 5.0, frozenset())
         messages = FrameMessages(
@@ -63,10 +63,10 @@ def test_masks_go_with_their_job(tmp_path: Path, name: str) -> None:
     """What the model found stays. The memory of masks is taken once for each job that there is at a time."""
     backend = open_backend(save_canonical_colour_model(tmp_path / "colours.onnx"), name, RunOptions(threads=1))
     assert isinstance(backend, HostBackend)
-    picture = paint_scene(320, 192, [(16, 40, 56, 136, 0), (80, 64, 176, 128, 1)]).picture
+    image = paint_scene(320, 192, [(16, 40, 56, 136, 0), (80, 64, 176, 128, 1)]).image
     found, masks = [], []
     for _ in range(4):
-        job = backend.start([Frame.from_bgr(picture)])
+        job = backend.start([Frame.from_bgr(image)])
         found += job.detections()
         (inner,) = job._found.result()
         assert isinstance(inner, Found)

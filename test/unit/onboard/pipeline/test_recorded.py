@@ -87,13 +87,13 @@ def batches(kind: str) -> list[list[Frame]]:
     single = kind in ("semantic", "panoptic")
     found = []
     for index in range(4):
-        pictures = [
-            random_scene(np.random.default_rng(10 * index + camera), *size, 7, grid=8).picture
+        images = [
+            random_scene(np.random.default_rng(10 * index + camera), *size, 7, grid=8).image
             for camera, size in enumerate(((320, 192), (417, 299)))
         ]
         frames = [
-            Frame.from_bgr(np.ascontiguousarray(picture[..., ::-1]), stamp_ns=index * 10**8, camera=camera)
-            for picture, camera in zip(pictures, ("left", "right"), strict=True)
+            Frame.from_bgr(np.ascontiguousarray(image[..., ::-1]), stamp_ns=index * 10**8, camera=camera)
+            for image, camera in zip(images, ("left", "right"), strict=True)
         ]
         found += [[frame] for frame in frames] if single else [frames]
     return found

@@ -46,16 +46,16 @@ def backend(model: Path, device: HostDevice) -> Iterator[CudaBackend]:
     opened.close()
 
 
-def frame(picture: NDArray[np.uint8], camera: str = "") -> Frame:
-    return Frame.from_bgr(np.ascontiguousarray(picture[..., ::-1]), camera=camera)
+def frame(image: NDArray[np.uint8], camera: str = "") -> Frame:
+    return Frame.from_bgr(np.ascontiguousarray(image[..., ::-1]), camera=camera)
 
 
 def random_frame(seed: int, width: int = 320, height: int = 192, count: int = 6) -> Frame:
-    return frame(random_scene(np.random.default_rng(seed), width, height, count, grid=8).picture)
+    return frame(random_scene(np.random.default_rng(seed), width, height, count, grid=8).image)
 
 
-def found_in(backend: CudaBackend, picture: Frame) -> bool:
-    (found,) = backend.start([picture]).detections()
+def found_in(backend: CudaBackend, image: Frame) -> bool:
+    (found,) = backend.start([image]).detections()
     return isinstance(found, Detections) and bool((found.scores > 0.5).any())
 
 
@@ -85,13 +85,13 @@ def test_all_at_once_equals_both_halves_and_the_host(name: str, backend: CudaBac
     left_out = 0
     for seed in range(4):
         for camera in ("", "left"):
-            picture = replace(random_frame(seed, *((320, 192), (417, 299))[seed % 2]), camera=camera)
-            (expected,) = host.segment([picture])
-            (found,) = ours.segment([picture])
+            image = replace(random_frame(seed, *((320, 192), (417, 299))[seed % 2]), camera=camera)
+            (expected,) = host.segment([image])
+            (found,) = ours.segment([image])
             assert_same(found, expected)
             # As with tracking: the ids are given, here those that the host selects.
-            params = replace(ours._selection.of(picture, OPTIONS[name]), tracked=True)
-            job = backend.start([picture], [params])
+            params = replace(ours._selection.of(image, OPTIONS[name]), tracked=True)
+            job = backend.start([image], [params])
             (detections,) = job.detections()
             assert isinstance(detections, Detections)
             (halves,) = job.painted([select_rows(detections, params)])
@@ -105,10 +105,10 @@ def test_all_at_once_equals_both_halves_and_the_host(name: str, backend: CudaBac
 def test_nothing_is_allocated_and_nothing_captured_after_the_warm_up(backend: CudaBackend, device: HostDevice) -> None:
     segmenter = Segmenter(backend, TABLE)
     segmenter.warm_up()
-    pictures = [random_frame(seed, 640, 480) for seed in range(3)]
+    images = [random_frame(seed, 640, 480) for seed in range(3)]
     for count in (1, 2, 3):
         for _ in range(4):
-            segmenter.segment(pictures[:count])
+            segmenter.segment(images[:count])
     taken, captured, launched = device.allocations, backend.captures.made, len(device.launches)
     for index in range(20):
         segmenter.segment([random_frame(index, 640 - 2 * index, 480 - index)] * (1 + index % 3))
@@ -123,9 +123,9 @@ def test_a_larger_frame_is_captured_again_and_counted(backend: CudaBackend, mode
     before = backend.captures.made
     host = Segmenter(open_backend(model, "onnxruntime"), TABLE)
     for size in ((320, 192), (800, 600), (320, 192), (1280, 720), (200, 900)):
-        picture = random_frame(1, *size)
+        image = random_frame(1, *size)
         for _ in range(3):
-            assert_same(segmenter.segment([picture])[0], host.segment([picture])[0])
+            assert_same(segmenter.segment([image])[0], host.segment([image])[0])
     assert backend.captures.made - before == 4  # two larger sizes in two slots
     assert backend.identity["graphs captured"] == str(backend.captures.made)
 
@@ -136,17 +136,17 @@ def test_two_batches_in_flight_do_not_mix(backend: CudaBackend, model: Path) -> 
     frames = [random_frame(seed) for seed in range(8)]
     ahead = None
     results = []
-    for picture in frames:
-        begun = segmenter.begin([picture])
+    for image in frames:
+        begun = segmenter.begin([image])
         if ahead is not None:
             results += segmenter.end(ahead)
         ahead = begun
         del begun
     assert ahead is not None
     results += segmenter.end(ahead)
-    for picture, result in zip(frames, results, strict=True):
+    for image, result in zip(frames, results, strict=True):
         assert isinstance(result, Segmentation)
-        assert_same(result, host.segment([picture])[0])
+        assert_same(result, host.segment([image])[0])
 
 
 def test_what_was_returned_stays_as_it_is(backend: CudaBackend) -> None:
@@ -188,7 +188,7 @@ def test_masks_of_a_job_do_not_change_what_was_painted_with_it(backend: CudaBack
 
 
 def test_cameras_of_all_encodings_in_one_batch(backend: CudaBackend, model: Path) -> None:
-    scene = paint_scene(320, 192, [(32, 32, 128, 160, 0), (176, 32, 288, 128, 1)]).picture
+    scene = paint_scene(320, 192, [(32, 32, 128, 160, 0), (176, 32, 288, 128, 1)]).image
     bgr = np.ascontiguousarray(scene[..., ::-1])
     wide = np.zeros((192, 1000), np.uint8)
     wide[:, :960] = bgr.reshape(192, 960)
@@ -210,7 +210,7 @@ def test_cameras_of_all_encodings_in_one_batch(backend: CudaBackend, model: Path
 def test_a_fault_in_one_camera_leaves_the_others_alone(model: Path, tmp_path: Path) -> None:
     path = save_canonical_colour_model(tmp_path / "nan.onnx", batch=None, fault="prototypes")
     segmenter = Segmenter(host_backend(path, largest_batch=2), TABLE)
-    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).picture
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).image
     bad = good.copy()
     bad[0:8, 0:8] = FAULT_COLOUR
     first, second = segmenter.end(segmenter.begin([frame(bad), frame(good)]))
@@ -252,8 +252,8 @@ def test_memory_shared_with_the_cpu_is_not_copied(model: Path, monkeypatch: pyte
     segmenter = Segmenter(host_backend(model, device=device), TABLE)
     host = Segmenter(open_backend(model, "onnxruntime"), TABLE)
     for seed in range(3):
-        picture = random_frame(seed, 300 + seed, 200)
-        assert_same(segmenter.segment([picture])[0], host.segment([picture])[0])
+        image = random_frame(seed, 300 + seed, 200)
+        assert_same(segmenter.segment([image])[0], host.segment([image])[0])
     segmenter.close()
 
 
@@ -331,13 +331,13 @@ def test_closing_gives_all_memory_back(backend: CudaBackend, device: HostDevice)
 
 
 def test_the_selection_may_change_from_frame_to_frame(backend: CudaBackend) -> None:
-    picture = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).picture)
+    image = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).image)
     groups = np.array([0, 1, 2, 3], np.int32)
     low, none = np.full(4, 0.25, np.float32), np.array([0.25, np.inf, 0.25, 0.25], np.float32)
     counts = []
     for thresholds, size in ((low, (192, 320)), (none, (96, 160)), (low, (192, 320)), (none, (50, 70)), (low, (9, 9))):
         params = SelectionParams(thresholds, groups, 0.7, 1, size)
-        (result,) = backend.start([picture], [params]).painted()
+        (result,) = backend.start([image], [params]).painted()
         assert not isinstance(result, ModelOutputError)
         assert result.painted.pixels.shape == size
         counts.append(int((result.ids > 0).sum()))
@@ -345,12 +345,12 @@ def test_the_selection_may_change_from_frame_to_frame(backend: CudaBackend) -> N
 
 
 def test_each_camera_of_a_batch_has_its_own_selection(backend: CudaBackend) -> None:
-    picture = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).picture)
+    image = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).image)
     groups = np.array([0, 1, 2, 3], np.int32)
     low, none = np.full(4, 0.25, np.float32), np.array([0.25, np.inf, 0.25, 0.25], np.float32)
     selection = [SelectionParams(low, groups, 0.7, 1, (192, 320)), SelectionParams(none, groups, 0.7, 1, (96, 160))]
     selection.append(SelectionParams(low, groups, 0.7, 2000, (192, 320)))
-    results = backend.start([picture] * 3, selection).painted()
+    results = backend.start([image] * 3, selection).painted()
     kept = [np.flatnonzero(each.ids).size for each in results if not isinstance(each, ModelOutputError)]
     assert kept == [2, 1, 1]
 
@@ -372,9 +372,9 @@ def test_ids_given_for_a_whole_batch(backend: CudaBackend, model: Path) -> None:
         ids = [np.where(each.scores > 0.3, 1000 - np.arange(100), 0).astype(np.uint16) for each in found]
         results = job.painted(ids)
         left_out = 0
-        for picture, params, own, result in zip(frames, selection, ids, results, strict=True):
+        for image, params, own, result in zip(frames, selection, ids, results, strict=True):
             assert isinstance(result, Selected)
-            theirs = host.start([picture], [params])
+            theirs = host.start([image], [params])
             (expected,) = theirs.painted([own])
             assert isinstance(expected, Selected)
             left_out += int((own != expected.ids).sum())
@@ -397,7 +397,7 @@ def test_both_halves_are_captured(backend: CudaBackend) -> None:
 def test_infinite_masks_are_noticed_by_either_way_of_painting(tmp_path: Path) -> None:
     path = save_canonical_colour_model(tmp_path / "nan.onnx", batch=None, fault="prototypes")
     backend = host_backend(path, largest_batch=2)
-    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).picture
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).image
     bad = good.copy()
     bad[0:8, 0:8] = FAULT_COLOUR
     size, groups, low = (192, 320), np.array([0, 1, 2, 3], np.int32), np.full(4, 0.25, np.float32)
