@@ -208,7 +208,7 @@ def _percentiles(seconds: Any) -> dict[str, float]:
 
 
 def _against(percentiles: dict[str, float], moved: int, floor: float) -> dict[str, float | int | None]:
-    """Percentiles with the floor beside them; `floor` in seconds."""
+    """Percentiles with the floor next to them; `floor` in seconds."""
     ratio = percentiles["p50"] / (floor * 1e3) if floor else None
     return {**percentiles, "bytes": moved, "floor_ms": floor * 1e3, "ratio": ratio}
 

@@ -140,7 +140,7 @@ class Segmenter:
         options: SegmenterOptions,
         seconds: Mapping[str, float],
     ) -> Segmentation | ModelOutputError:
-        """What is published for a frame, with the objects that it lacks if the tracker is to fill them in."""
+        """Return what is published for a frame, with the objects that it lacks if the tracker is to fill them in."""
         if isinstance(selected, ModelOutputError):
             return selected
         instances = instances_of(selected.detections, selected.ids, self._groups)

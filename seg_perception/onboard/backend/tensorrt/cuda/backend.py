@@ -127,7 +127,7 @@ class CudaJob:
             yield
 
     def _checked(self, index: int) -> Detections | ModelOutputError:
-        """What was found in a frame, or what is wrong with it."""
+        """Return what was found in a frame, or what is wrong with it."""
         host, classes = self.slot.found.host, len(self.slot.class_names)
         faults = int(host["faults"][index])
         found = Detections(
@@ -271,7 +271,7 @@ class CudaBackend:
         return job
 
     def geometry(self, frame: Frame) -> ResizeGeometry:
-        """Where a camera image lies in the network input."""
+        """Return where a camera image lies in the network input."""
         spec = self.spec
         return ResizeGeometry.fit(spec.resize, frame.width, frame.height, spec.network_width, spec.network_height)
 

@@ -185,7 +185,7 @@ class Slot:
             self._device.free(scratch)
 
     def _resize(self, capacity: Capacity) -> None:
-        """Make the blocks that depend on it anew; what the host had written there is gone."""
+        """Make the blocks that depend on it again; what the host had written there is gone."""
         self.stream.wait()
         self._graphs.clear()
         # What stood in the way may be gone, too.
