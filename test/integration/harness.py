@@ -33,8 +33,9 @@ WIDTH, HEIGHT = 320, 192
 TIMEOUT = 20.0
 # A reload opens the model twice, the first time in a process that gives way to all others.
 RELOAD_SECONDS = 90.0
-# The node ends within this time after a signal.
-END_SECONDS = 2.0
+# The node ends within 2 s after a signal; more for a machine that does other things, and still less than the 8 s of the
+# work that tests give it.
+END_SECONDS = 5.0
 # After which a question is put once more.
 ANSWER_SECONDS = 3.0
 # The same for what changes something: whatever is still at work by then answers first, and what is done and has only

@@ -406,7 +406,7 @@ def test_frames_and_parameters_go_on_while_a_model_is_opened(
     wait_for(lambda: node.log.count("opening model") == 5, "third reload")
     assert node.end(signal.SIGTERM) < END_SECONDS
     assert node.popen.returncode == 0
-    wait_for(lambda: "slowly" not in node.client.node.get_node_names(), "the node gone", timeout=5)
+    wait_for(lambda: "slowly" not in node.client.node.get_node_names(), "the node gone", timeout=10)
 
 
 # Others on the graph

@@ -305,7 +305,7 @@ def assert_ends(node: NodeProcess, number: int) -> None:
     assert node.end(number) < END_SECONDS
     assert node.popen.returncode == 0, node.log
     assert "Traceback" not in node.log
-    wait_for(lambda: node.name[1:] not in node.client.node.get_node_names(), "the node gone", timeout=5)
+    wait_for(lambda: node.name[1:] not in node.client.node.get_node_names(), "the node gone", timeout=10)
 
 
 def test_errors_of_a_callback_under_a_shutdown_are_no_news(

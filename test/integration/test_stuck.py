@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from integration.harness import NodeProcess, image_message, street, wait_for
+from integration.harness import END_SECONDS, NodeProcess, image_message, street, wait_for
 from sensor_msgs.msg import Image
 
 from seg_perception.onboard.ros import opening
@@ -122,7 +122,7 @@ def test_a_worker_that_is_stuck_is_said_and_waited_for_by_nobody(
     assert node.change("activate")
     assert len(results.messages) == before
     node.process(image_message(street().picture, "rgb8"), results)
-    assert node.end(signal.SIGTERM) < 2
+    assert node.end(signal.SIGTERM) < END_SECONDS
 
 
 def test_a_reload_frees_a_node_whose_model_is_stuck(patched: Callable[..., NodeProcess], tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_model_that_is_stuck_is_not_closed_under_its_worker(
     (tmp_path / "worker").unlink()
     assert node.change("activate")
     node.process(image_message(street().picture, "rgb8"), results)
-    assert node.end(signal.SIGTERM) < 2
+    assert node.end(signal.SIGTERM) < END_SECONDS
 
 
 def test_a_stuck_model_that_ends_after_a_failed_reload_goes_on(
@@ -270,7 +270,7 @@ def test_a_configure_that_hangs_is_said_and_has_a_limit(patched: Callable[..., N
     (tmp_path / "open").unlink()
     node.set(open_timeout=60.0)
     assert node.change("configure") or node.state() == "inactive", node.log
-    assert node.end(signal.SIGTERM) < 2
+    assert node.end(signal.SIGTERM) < END_SECONDS
     assert node.popen.returncode == 0
 
 
@@ -278,7 +278,7 @@ def test_a_signal_ends_a_configure_that_hangs(patched: Callable[..., NodeProcess
     (tmp_path / "open").touch()
     node = patched("hanging", autostart=True)
     wait_for(lambda: "configuring" in text(node), "what the node is at")
-    assert node.end(signal.SIGINT) < 2
+    assert node.end(signal.SIGINT) < END_SECONDS
     assert node.popen.returncode == 0
 
 
