@@ -14,6 +14,10 @@ MAKEFLAGS += --no-print-directory
 # collide with the ports that the system hands out.
 DDS = ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(shuf -i 1-100 -n 1)
 
+# One process for each core, up to four; ARGS="-n 0" runs all tests in one. A file's tests stay together, as they share
+# nodes. Long files come first: the folders are in that order. Bytecode is kept, else each process compiles all tests.
+PYTEST = $(DDS) PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -ra -n auto --dist loadfile --no-loadscope-reorder
+
 help: ## Show this text
 	@echo "Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,10 +29,10 @@ setup: ## Make or update the environment in VENV
 	@$(PYTHON) -m tools.set_up --venv $(VENV) --ros $(ROS) --python $(PYTHON)
 
 test: setup ## Run the tests; what is skipped says why
-	@$(DDS) $(PY) -m pytest -ra $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-long: setup ## Run the tests that take minutes: fuzzing, floods, many starts
-	@$(DDS) $(PY) -m pytest -ra -m long $(ARGS)
+	@$(PYTEST) -m long $(ARGS)
 
 test-families: ## Compare with the model families' own exporters and post-processing, in .venv-families (2 GB or more)
 	@$(PYTHON) -m tools.side families --venv .venv-families --python $(PYTHON)
