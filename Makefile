@@ -31,8 +31,8 @@ setup: ## Make or update the environment in VENV
 test: setup ## Run the tests; what is skipped says why
 	@$(PYTEST) $(ARGS)
 
-test-long: setup ## Run the tests that take minutes: fuzzing, floods, many starts
-	@$(PYTEST) -m long $(ARGS)
+test-long: setup ## Run the tests that take minutes: fuzzing, floods, many examples of each property
+	@$(PYTEST) -m "long or hypothesis" --hypothesis-profile long $(ARGS)
 
 test-families: ## Compare with the model families' own exporters and post-processing, in .venv-families (2 GB or more)
 	@$(PYTHON) -m tools.side families --venv .venv-families --python $(PYTHON)

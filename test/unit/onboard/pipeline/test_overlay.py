@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -333,7 +333,6 @@ def test_small_boxes_do_not_get_corners_larger_than_themselves() -> None:
     count=st.integers(0, 6),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=200)
 def test_tiny_images_and_any_boxes(
     height: int, width: int, map_height: int, map_width: int, count: int, seed: int
 ) -> None:

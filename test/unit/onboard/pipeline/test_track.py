@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_perception.core.classes import NO_GROUP
@@ -278,7 +278,6 @@ INSTANCE = st.tuples(BOXES, st.sampled_from([NO_GROUP, 0, 1, 2]), st.integers(0,
 FRAMES = st.lists(st.tuples(st.integers(-300, 3000), st.lists(INSTANCE, max_size=12)), max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
 @given(FRAMES)
 def test_whatever_comes_numbers_are_unique_and_the_same_again(
     frames: list[tuple[int, list[tuple[Box, int, int, bool]]]],

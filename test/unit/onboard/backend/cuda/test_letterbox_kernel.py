@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from cuda_host import HostKernels
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -91,7 +91,6 @@ SPECS = st.builds(
 )
 @example(frames=[noise("bgr8", 64, 48, 5, True)], spec=ResizeSpec(), width=32, height=24)  # OpenCV takes means
 @example(frames=[noise("bgr8", 64, 48)], spec=ResizeSpec(), width=64, height=48)
-@settings(max_examples=300)
 def test_every_pixel_as_on_the_cpu(frames: list[Frame], spec: ResizeSpec, width: int, height: int) -> None:
     check(frames, spec, (height, width))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from host_maps import GuardedArrays, camera_record, map_kernels
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -93,7 +93,6 @@ def check(found: Sequence[Detections], options: Sequence[SelectOptions], ignores
 
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 60), cameras=st.integers(1, 3))
-@settings(max_examples=400)
 def test_chooses_as_the_cpu_does(seed: int, rows: int, cameras: int) -> None:
     rng = np.random.default_rng(seed)
     found = [random_detections(rng, rows) for _ in range(cameras)]
@@ -140,7 +139,6 @@ def test_impossible_labels_and_scores_do_no_harm() -> None:
 
 @pytest.mark.parametrize("renumber", [True, False])
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 600), limit=st.integers(0, 6))
-@settings(max_examples=60)
 def test_prune(renumber: bool, seed: int, rows: int, limit: int) -> None:
     rng = np.random.default_rng(seed)
     numbers = np.zeros((3, rows), np.uint16)
