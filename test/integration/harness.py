@@ -30,7 +30,8 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
 WIDTH, HEIGHT = 320, 192
-TIMEOUT = 20.0
+# Only what fails waits so long: a node opens its model in a process that gives way to all others.
+TIMEOUT = 60.0
 # A reload opens the model twice, the first time in a process that gives way to all others.
 RELOAD_SECONDS = 90.0
 # The node ends within 2 s after a signal; more for a machine that does other things, and still less than the 8 s of the
@@ -60,6 +61,19 @@ def wait_for(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) 
             return result
         time.sleep(0.01)
     raise AssertionError(f"not within {timeout} s: {what}")
+
+
+def ask(service: Any, request: Any, timeout: float = TIMEOUT, patience: float = ANSWER_SECONDS) -> Any:
+    """Ask a service, and once more whenever no answer has come for `patience` seconds."""
+    asked: list[Any] = []
+    begin = time.monotonic()
+
+    def answer() -> Any:
+        if len(asked) * patience <= time.monotonic() - begin:
+            asked.append(service.call_async(request))
+        return next((future for future in asked if future.done()), None)
+
+    return wait_for(answer, f"answer of {service.srv_name}", timeout).result()
 
 
 class Recorder:
@@ -116,17 +130,9 @@ class Client:
 
     def call(self, kind: type, name: str, request: Any, timeout: float = TIMEOUT) -> Any:
         """Ask a service for what may be asked twice: its answer is lost if it does not know a new client yet."""
-        asked: list[Any] = []
         # A reload that is asked for again comes to the same, but takes its time.
         patience = RELOAD_SECONDS / 3 if kind is Trigger else ANSWER_SECONDS
-        service, begin = self.service(kind, name, timeout), time.monotonic()
-
-        def answer() -> Any:
-            if len(asked) * patience <= time.monotonic() - begin:
-                asked.append(service.call_async(request))
-            return next((future for future in asked if future.done()), None)
-
-        return wait_for(answer, f"answer of {name}", timeout).result()
+        return ask(self.service(kind, name, timeout), request, timeout, patience)
 
     def service(self, kind: type, name: str, timeout: float = TIMEOUT) -> Any:
         """The client of a service, which is kept, once the service is there."""
@@ -210,6 +216,16 @@ class NodeProcess:
     def values(self, part: str = "camera camera") -> dict[str, str]:
         status = self.status(part)
         return {pair.key: pair.value for pair in status.values} if status else {}
+
+    def wait_diagnostics(self, count: int = 2) -> None:
+        """Wait for so many messages more: the second one was certainly begun after this call."""
+        prefix, before = f"{self.name[1:]}: ", len(self._diagnostics.messages)
+
+        def new() -> int:
+            messages = self._diagnostics.messages[before:]
+            return sum(any(status.name.startswith(prefix) for status in message.status) for message in messages)
+
+        wait_for(lambda: new() >= count, f"{count} more diagnostics of {self.name}")
 
     def count(self, key: str, part: str = "camera camera") -> int:
         return int(self.values(part).get(key, 0))

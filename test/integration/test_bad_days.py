@@ -20,6 +20,7 @@ from integration.harness import (
     WIDTH,
     Client,
     NodeProcess,
+    ask,
     assert_same_instances,
     image_message,
     pixels_of,
@@ -189,7 +190,8 @@ def test_why_no_frames_come(start_node: Callable[..., NodeProcess], model: Path,
         node.wait_log(told)
         wait_for(lambda name=name, told=told: told in message_of(node, name), f"{told!r} in the diagnostics of {name}")
         assert node.status(f"camera {name}").level == level
-    time.sleep(1.5)
+    # Each of them looks after the cameras.
+    node.wait_diagnostics(6)
     assert node.log.count("no frames:") == len(reasons), "once per change"
 
 
@@ -454,7 +456,8 @@ def test_two_clients_set_parameters_at_once(node: NodeProcess, client: Client) -
     ]
     for service in services:
         assert service.wait_for_service(5)
-    time.sleep(0.2)
+    for service in services:  # so that the node knows them, and no answer is lost
+        ask(service, SetParametersAtomically.Request())
     with Stream(node.publisher(Image, "/days_front"), 0.03):
         threads = [threading.Thread(target=work, args=each) for each in zip(services, (0.1, 0.5), strict=True)]
         for thread in threads:

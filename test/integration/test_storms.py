@@ -22,7 +22,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), pytest.mark.alone]
 SECONDS = 8.0
 ODD = [float("nan"), float("inf"), -1.0, 0.25, 2**31, -1, "", "a" * 5000, "\n[INFO] fake", True, ["a"]]
 NAMES = [
