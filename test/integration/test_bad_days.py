@@ -292,8 +292,7 @@ def test_a_bag_that_starts_again(start_node: Callable[..., NodeProcess], model: 
     node.wait_state("active")
     maps, clock = node.output(Image, "instance_map"), node.publisher(Clock, "/clock")
     frames = node.publisher(topic="/looped_image")
-    processed = []
-    for _ in range(3):
+    for turn in range(3):
         before = len(maps.messages)
         for tick in range(20):
             now = 1000.0 + 0.1 * tick
@@ -301,8 +300,8 @@ def test_a_bag_that_starts_again(start_node: Callable[..., NodeProcess], model: 
             time.sleep(0.02)
             frames.publish(stamped(now - 0.05))
             time.sleep(0.03)
-        processed.append(len(maps.messages) - before)
-    assert min(processed) > 10, f"{processed}; {node.values()}; log:\n{node.log}"
+        # How many a busy machine drops is its own matter; of a turn whose frames all count as too old there would be none.
+        wait_for(lambda before=before: len(maps.messages) - before > 3, f"frames of turn {turn}; log:\n{node.log}", timeout=10)
     node.wait_log("the ROS clock went back by")
 
 
