@@ -14,6 +14,7 @@ from seg_perception.core.classes import ROAD_GROUPS
 from seg_perception.core.encodings.bit_depth import check_bit_depth
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.frame import FULL_DEPTH, MAX_SIDE
+from seg_perception.core.messages.topics import TRANSPORTS
 from seg_perception.core.share import find_model, share_directory
 from seg_perception.onboard.backend.base import RunOptions
 from seg_perception.onboard.backend.host.select import SelectOptions
@@ -28,7 +29,6 @@ CONFIGURE = "read when the node is configured; change it while the node is uncon
 RELOAD = "read when the node is configured, and again on a call of ~/reload"
 LIVE = "may be changed at any time"
 
-TRANSPORTS = ("raw", "compressed")
 _SIZE = re.compile(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}\Z")
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
@@ -165,7 +165,14 @@ CAMERA_SCHEME = (
         CONFIGURE,
         "image topic; camera_info is expected beside it; the default is NAME/image_raw when several cameras are named",
     ),
-    ParameterSpec("transport", "raw", CONFIGURE, "raw (sensor_msgs/Image) or compressed (TOPIC/compressed)"),
+    ParameterSpec(
+        "transport",
+        "raw",
+        CONFIGURE,
+        "raw (sensor_msgs/Image), compressed (still images on TOPIC/compressed), or video, of which every packet is "
+        "decoded: video (sensor_msgs/CompressedImage with H.264, H.265, VP9 or AV1), foxglove "
+        "(foxglove_msgs/CompressedVideo), ffmpeg (ffmpeg_image_transport on TOPIC/ffmpeg)",
+    ),
     ParameterSpec(
         "max_age", 0.0, LIVE, "seconds; older frames are dropped, by stamp and ROS clock; 0 for no limit", 0.0, 3600.0
     ),

@@ -48,12 +48,16 @@ class CameraSnapshot:
     @property
     def faults(self) -> int:
         """Frames that came and could not be used."""
-        return sum(count for cause, count in self.dropped.items() if cause not in (SUPERSEDED, LOST, TOO_OLD))
+        return sum(
+            count for cause, count in self.dropped.items() if cause not in (SUPERSEDED, LOST, TOO_OLD, NO_KEY_FRAME)
+        )
 
 
 # Replaced by a newer frame while the worker was busy; lost on the way while it was waiting.
 SUPERSEDED, LOST = "superseded", "lost"
 TOO_OLD = "too_old"
+# Of video: no key frame came before it; it came faster than packets are decoded.
+NO_KEY_FRAME, OVERRUN = "no_key_frame", "overrun"
 MODEL_OUTPUT = "model_output"
 # Under way when something failed that was no fault of the frame.
 FAILURE = "failure"
@@ -105,6 +109,12 @@ class CameraStatistics:
             self._received += 1 + missed
             self._dropped[cause] += missed
             self._last_frame = monotonic()
+
+    def missed(self, count: int) -> None:
+        """Frames were lost on the way, before a message that is no frame."""
+        with self._lock:
+            self._received += count
+            self._dropped[LOST] += count
 
     def replaced(self) -> None:
         """A frame that had been taken was replaced by a newer one."""
