@@ -165,6 +165,36 @@ def test_a_camera_that_is_switched_off_and_on_joins_again(video: tuple[NodeProce
     wait_for(lambda: maps.of(last), "its map")
 
 
+@pytest.mark.parametrize(("transport", "kind", "topic"), [
+    ("foxglove", "foxglove_msgs CompressedVideo", "/front/video"),
+    ("ffmpeg", "ffmpeg_image_transport_msgs FFMPEGPacket", "/front/image_raw/ffmpeg"),
+])  # fmt: skip
+def test_message_types_of_others(
+    start_node: Callable[..., NodeProcess], model: Path, client: Client, transport: str, kind: str, topic: str
+) -> None:
+    package, name = kind.split()
+    module = pytest.importorskip(f"{package}.msg", reason=f"{package} is not installed")
+    parameters = {"cameras.camera.topic": topic, "cameras.camera.transport": transport}
+    node = start_node(transport, model=str(model), autostart=True, **parameters)
+    node.wait_state("active")
+    maps = node.output(Image, "instance_map")
+    publisher = client.publisher(getattr(module, name), topic, RELIABLE)
+    wait_for(publisher.get_subscription_count, "the node subscribes")
+    images = [np.ascontiguousarray(street().picture[..., ::-1])] * 2 * GROUP
+    for _, data in encode("libx264", images, (WIDTH, HEIGHT)):
+        header = image_message(images[0]).header
+        if transport == "foxglove":
+            message = module.CompressedVideo(timestamp=header.stamp, frame_id="front", data=data, format="h264")
+        else:
+            message = module.FFMPEGPacket(
+                header=header, width=WIDTH, height=HEIGHT, encoding="h264;yuv420p;bgr8;bgr8", data=data
+            )
+        publisher.publish(message)
+        time.sleep(PERIOD)
+    last = (header.stamp.sec, header.stamp.nanosec)
+    assert_same_instances(pixels_of(wait_for(lambda: maps.of(last), "its map")), street(), 0.75)
+
+
 def test_video_on_a_camera_of_still_images_is_named(
     start_node: Callable[..., NodeProcess], model: Path, client: Client
 ) -> None:

@@ -425,6 +425,8 @@ def test_a_camera_that_is_as_it_should_be() -> None:
         (Stream("/speed", "std_msgs/msg/Float32"), "FAIL", "is of type std_msgs/msg/Float32"),
         (replace(STREAM, frames=0), "FAIL", "nothing came within 3 s"),
         (replace(STREAM, fault="image encoding: 'plaid'"), "FAIL", "plaid"),
+        (Stream("/v", "foxglove_msgs/msg/CompressedVideo"), "OK", "packets of video"),
+        (Stream("/v", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"), "OK", "packets of video"),
         (replace(STREAM, missed=40), "WARN", "40 of 100 frames were lost"),
         (replace(STREAM, missed=2), "OK", "20.0 Hz"),
         (replace(STREAM, publishers=STREAM.publishers * 2), "WARN", "several publishers"),
