@@ -227,7 +227,7 @@ class SegmenterNode(GuardedNode):
 
     def _opened(self, settings: Settings) -> Segmenter | None:
         """The opened model; the executor waits here, and diagnostics with it, so they are published from here."""
-        opening = self._opening = Opening(self.get_logger(), settings)
+        opening = self._opening = Opening(self.get_logger(), settings, trial=settings.trial == "always")
         self._openings = [*(earlier for earlier in self._openings if not earlier.ended(0.0)), opening]
         try:
             meanwhile = self.guard.wrap("diagnostics", self._diagnostics.publish_if_due)

@@ -29,6 +29,7 @@ CONFIGURE = "read when the node is configured; change it while the node is uncon
 RELOAD = "read when the node is configured, and again on a call of ~/reload"
 LIVE = "may be changed at any time"
 
+TRIALS = ("reload", "always", "never")
 _SIZE = re.compile(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}\Z")
 _CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
@@ -92,6 +93,13 @@ SCHEME = (
     ),
     ParameterSpec(
         "open_timeout", 600.0, LIVE, "seconds that opening a model may take before it is given up", 0.1, 86400.0
+    ),
+    ParameterSpec(
+        "trial",
+        "reload",
+        LIVE,
+        "when a model is opened and run in a process of its own first, so that a damaged one cannot end the node: "
+        "reload (before ~/reload), always (before configure, too, which takes half as long again), never",
     ),
     ParameterSpec("camera_names", ["camera"], CONFIGURE, "names of the cameras; each has parameters cameras.NAME.*"),
     ParameterSpec(
@@ -252,7 +260,11 @@ class CameraSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All parameters, validated as a set; `batch_wait` is in seconds."""
+    """All parameters, validated as a set; `batch_wait` and `open_timeout` are in seconds.
+
+    Raises:
+        ConfigurationError: `trial` is none of `TRIALS`.
+    """
 
     model: str
     backend: str
@@ -263,6 +275,11 @@ class Settings:
     overlay: OverlayStyle
     batch_wait: float
     open_timeout: float
+    trial: str = "reload"
+
+    def __post_init__(self) -> None:
+        if self.trial not in TRIALS:
+            raise ConfigurationError(f"trial: expected {' or '.join(TRIALS)}, got {self.trial!r}")
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Settings:
@@ -298,6 +315,7 @@ class Settings:
             overlay=OverlayStyle(values["overlay_style"], bool(values["tracking"]), values["overlay_figures"]),
             batch_wait=values["batch_wait"],
             open_timeout=values["open_timeout"],
+            trial=values["trial"],
         )
 
 
