@@ -197,6 +197,14 @@ def _reading(match: Match) -> str:
 
 
 def _remedy(export: Export) -> str:
+    if len(export.inputs) != 1 or export.inputs[0].rank not in (3, 4):
+        return (
+            "a network takes one input of images, and this one does not: it may be what another program runs before or "
+            "after the network (such as suppression or drawing of masks); give the file of the network itself"
+        )
+    shape = export.inputs[0].shape or ()
+    if len(shape) == 4 and None not in (shape[1], shape[3]) and 3 not in (shape[1], shape[3]):
+        return "its images have no three channels (red, green, blue), which are what a camera gives"
     if len(export.outputs) == 1 and export.outputs[0].rank == 3:
         return (
             "a single output of three axes is that of a detection model, which has boxes and no masks: export the "
