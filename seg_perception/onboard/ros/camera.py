@@ -31,8 +31,7 @@ from .convert import through_cv_bridge
 from .graph import count_publishers, topics_of_others
 from .missing_camera import ExpectedTopic, MissingCameraDiagnosis, explain
 from .parameters import CameraSettings
-from .rate import RateEstimator
-from .statistics import LOST, CameraStatistics
+from .statistics import LOST, CameraStatistics, RateEstimator
 from .subscription import CameraSubscription, describe_qos, type_name
 from .topics import camera_topics
 
@@ -109,7 +108,7 @@ class GapCounter:
             self._last.clear()
 
     def missed(self, info: Mapping[str, Any]) -> int:
-        """How many frames came between the last one taken and this one, whose message info is given."""
+        """Return how many frames came between the last one taken and this one, whose message info is given."""
         number = info.get("publication_sequence_number")
         if number is None:
             return 0
@@ -212,7 +211,7 @@ class Camera:
         return newest
 
     def due(self, now: float, until: float) -> bool:
-        """Whether a frame is to be expected before `until`, on the monotonic clock; called by the worker."""
+        """Return whether a frame is to be expected before `until`, on the monotonic clock; called by the worker."""
         return self._images is not None and self._rhythm.due(now, until)
 
     def take_info(self) -> Calibration | None:
@@ -254,7 +253,7 @@ class Camera:
         return nan if self._judge.doubt else (now_ns - frame.stamp_ns) / 1e9
 
     def waiting(self) -> bool:
-        """Whether the executor has handed a frame over; call with the doorbell held."""
+        """Return whether the executor has handed a frame over; call with the doorbell held."""
         return self._slot is not None
 
     def look_after(self) -> bool:
