@@ -41,7 +41,10 @@ def group_names(table: ClassTable, *class_names: str) -> list[str]:
     return ["" if group == NO_GROUP else ROAD_GROUPS[group] for group in table.groups(class_names)]
 
 
-TABLES = {"bdd100k": 10, "cityscapes": 19, "coco": 80, "coco91": 91, "coco_panoptic": 133}
+TABLES = {
+    "ade20k": 150, "bdd100k": 10, "cityscapes": 19, "coco": 80, "coco91": 91, "coco_panoptic": 133, "coco_stuff": 171,
+    "voc": 21,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "count"), list(TABLES.items()))
@@ -49,12 +52,19 @@ def test_the_tables_of_the_package(name, count):
     table = resolve_class_table(name, ())
     assert table.name == name
     assert len(table.class_names) == count
-    assert group_names(table, "car", "bus", "train", "motorcycle", "bicycle") == ["vehicle"] * 5
-    assert group_names(table, "traffic light", "Traffic_Light") == ["traffic_light"] * 2
+    assert group_names(table, "car", "bus", "bicycle") == ["vehicle"] * 3
+    if name not in ("ade20k", "voc"):
+        assert group_names(table, "train", "motorcycle") == ["vehicle"] * 2
+    if name != "voc":
+        assert group_names(table, "traffic light", "Traffic_Light") == ["traffic_light"] * 2
 
 
 def test_groups_that_are_not_obvious():
     assert group_names(resolve_class_table("coco", ()), "stop sign", "airplane") == ["traffic_sign", ""]
+    # What VOC and ADE20K call otherwise, and writing on shops.
+    assert group_names(resolve_class_table("voc", ()), "motorbike", "aeroplane", "background") == ["vehicle", "", ""]
+    assert group_names(resolve_class_table("ade20k", ()), "minibike", "van", "signboard") == ["vehicle"] * 2 + [""]
+    assert group_names(resolve_class_table("coco_stuff", ()), "person", "road") == ["pedestrian", ""]
     assert group_names(resolve_class_table("cityscapes", ()), "rider", "pole") == ["pedestrian", ""]
     assert group_names(resolve_class_table("bdd100k", ()), "rider", "pedestrian") == ["pedestrian"] * 2
 
@@ -71,7 +81,7 @@ def test_a_model_whose_classes_are_the_road_groups():
 
 
 def test_auto_without_any_known_class():
-    with pytest.raises(ClassTableError, match="bdd100k, cityscapes, coco"):
+    with pytest.raises(ClassTableError, match="ade20k, bdd100k, cityscapes, coco"):
         resolve_class_table("auto", ["apfel", "birne"])
 
 
@@ -83,7 +93,7 @@ def test_a_path_is_a_path(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ClassTableError, match=", ".join([*TABLES, "road_groups"]) + "; got 'kitti'"):
+    with pytest.raises(ClassTableError, match=", ".join(sorted([*TABLES, "road_groups"])) + "; got 'kitti'"):
         find_class_table("kitti", ())
 
 
