@@ -15,6 +15,7 @@ from seg_perception.core.class_tables import (
     find_class_table,
     load_class_table,
     resolve_class_table,
+    write_class_table,
 )
 from seg_perception.core.classes import NO_GROUP, ROAD_GROUPS, ClassTable, name_key
 from seg_perception.core.errors import ClassTableError, ConfigurationError
@@ -302,3 +303,33 @@ def test_a_model_of_an_odd_name_is_just_not_there(name: str) -> None:
 def test_a_home_of_nobody() -> None:
     with pytest.raises(ConfigurationError, match="no home folder of that user"):
         share.find_model("~nobody_here/model.onnx")
+
+
+def test_a_table_of_a_models_own_classes_is_written_to_be_edited(tmp_path: Path):
+    path, names = tmp_path / "mine.yaml", ["Car", "no", "road", "Person", "traffic light", "größe"]
+    table = write_class_table(path, names, ["road"])
+    assert (table.name, table.class_names) == ("mine", tuple(names))
+    assert group_names(table, *names) == ["vehicle", "", "", "pedestrian", "traffic_light", ""]
+    assert table.stuff == {"road"}
+    path.write_text(path.read_text().replace("traffic_sign: []", "traffic_sign: ['no']"))
+    assert group_names(load_class_table(path), "no") == ["traffic_sign"]
+
+
+def test_a_table_of_classes_that_nobody_knows_has_empty_groups(tmp_path: Path):
+    table = write_class_table(tmp_path / "fruit.yaml", ["apfel", "birne"])
+    assert (table.class_names, table.group_of) == (("apfel", "birne"), {})
+
+
+@pytest.mark.parametrize(("name", "classes", "message"), [
+    ("mine.yaml", ["car"], "exists and is not overwritten"),
+    ("mine.json", ["car"], "expected a file .yaml"),
+    ("new.yaml", ["car", "CAR"], "more than one of 'car'"),
+    ("new.yaml", ["car", ""], "expected a name, got one that is empty"),
+    ("none/new.yaml", ["car"], "cannot be written"),
+])  # fmt: skip
+def test_tables_that_are_not_written(tmp_path: Path, name: str, classes: list[str], message: str):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    with pytest.raises(ClassTableError, match=message):
+        write_class_table(tmp_path / name, classes)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+    assert (tmp_path / "mine.yaml").read_text() == GOOD
