@@ -74,7 +74,7 @@ def write_class_table(path: Path, class_names: Sequence[str], stuff: Sequence[st
     if fault := fault_of_names([path.stem]) or fault_of_names(class_names):
         _refuse(path, f"`classes`: {fault}")
     _refuse_repeated(path, "classes", class_names)
-    known = np.full(len(class_names), NO_GROUP, np.int32)
+    known: NDArray[np.int32] = np.full(len(class_names), NO_GROUP, np.int32)
     # Where no table knows any of them, all groups begin empty.
     with suppress(ClassTableError):
         known = resolve_class_table(AUTO, class_names).groups(class_names)
