@@ -92,8 +92,8 @@ struct Bayer {
         const int centre = row[x], vertical = above[x] + below[x], horizontal = row[left] + row[right];
         const bool red_row = (y & 1) == red_y;
         if (((x & 1) == red_x) != red_row) {  // at green
-            const int next to = (horizontal + 1) >> 1, over = (vertical + 1) >> 1;
-            return red_row ? Colour{next to, centre, over} : Colour{over, centre, next to};
+            const int beside = (horizontal + 1) >> 1, over = (vertical + 1) >> 1;
+            return red_row ? Colour{beside, centre, over} : Colour{over, centre, beside};
         }
         const int green = (horizontal + vertical + 2) >> 2;
         const int opposite = (above[left] + above[right] + below[left] + below[right] + 2) >> 2;
