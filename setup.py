@@ -67,11 +67,11 @@ setup(
         "bags": ["rosbags", "mcap", "protobuf"],
         # H.264, H.265, VP9 and AV1 in bags.
         "video": ["av"],
-        # Many bags at once: `--engine ray`.
+        # Many bags at once: `--executor ray`.
         "fleet": ["ray"],
         # `seg_perception fetch`.
         "models": ["requests"],
-        # Average precision on labelled pictures.
+        # Average precision on labelled images.
         "evaluation": ["pycocotools"],
         # For use without ROS; elsewhere python3-opencv comes through rosdep.
         # OpenCV 5 changed the constants that cv_bridge's tables are made of.

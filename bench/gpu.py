@@ -49,7 +49,7 @@ STAND_INS: dict[str, Callable[[], Queue | None]] = {
 
 
 def kernel_table(bench: Bench, ruler: Ruler, cases: Sequence[Case], multiprocessors: int, hertz: float) -> list[str]:
-    """Markdown rows: times beside what memory and arithmetic allow."""
+    """Markdown rows: times next to what memory and arithmetic allow."""
     bandwidth = ruler.bandwidth.on_device
     lines = [
         "| kernel | µs | µs, warm | MB | µs by memory | Mop | µs by arithmetic | bound by | goal on an H200, µs | |",
@@ -91,7 +91,7 @@ def whole(device: Device, before: Queue | None, rounds: int) -> list[str]:
         groups = (np.arange(CLASSES) % 4).astype(np.int32)
         result = measure_gpu(backend, groups, [[frame]], rounds)
         result["memory"]["gpu_before"] = None
-        shown = {"width": HD[0], "height": HD[1], "encoding": "bgr8", "pictures": 1, "batch": 1}
+        shown = {"width": HD[0], "height": HD[1], "encoding": "bgr8", "images": 1, "batch": 1}
         return report({"model": backend.identity, "frames": shown, "rounds": rounds, **result})
     finally:
         backend.close()

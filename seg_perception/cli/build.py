@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def settings_of(arguments: argparse.Namespace) -> BuildSettings:
-    """What the arguments ask for."""
+    """Return what the arguments ask for."""
     return BuildSettings(
         precision=arguments.precision,
         target=arguments.target,
@@ -104,7 +104,7 @@ def _add_int8(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="pictures like the cameras' own: images, folders, videos, bags, a COCO file",
+        help="images like the cameras' own: images, folders, videos, bags, a COCO file",
     )
     group.add_argument("--max-loss", type=float, metavar="POINTS", help="budget of the accuracy gate (default: 0.5)")
     group.add_argument("--force", action="store_true", help="keep an engine that fails the gate; its manifest says so")

@@ -100,13 +100,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="with --precision fp16, pictures, folders or videos on which to compute as a GPU would round; if a value "
+        help="with --precision fp16, images, folders or videos on which to compute as a GPU would round; if a value "
         "is beyond float16, no model is written and the layer is named",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare a model and say what became of it."""
+    """Prepare a model and say the result of it."""
     start = time.perf_counter()
     try:
         from seg_perception.offboard.toolchain.head import HeadOptions

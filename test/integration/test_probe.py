@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile
 
 from seg_perception.core.messages.images import COMPRESSED_IMAGE, write_compressed_image
 from seg_perception.onboard.doctor.cameras import check_cameras
-from seg_perception.onboard.doctor.graph import Graph, Stream
+from seg_perception.onboard.doctor.graph import ImageStream, RosGraph
 from seg_perception.onboard.ros import probe_cameras
 from seg_perception.onboard.ros.graph import known_or
 from seg_perception.onboard.ros.probe_diagnostics import MOST_CHARACTERS, MOST_STATUSES, MOST_VALUES, _spin, bounded
@@ -81,8 +81,8 @@ def test_publishers_of_an_odd_qos_are_unknown_and_the_doctor_says_so() -> None:
     odd = node(get_publishers_info_by_topic=raising(ValueError("negative duration")))
     known, refused = probe_cameras.topic_types(odd)
     stream = probe_cameras._stream(odd, "/front/image_raw", known, None, SimpleNamespace(now=None))
-    graph = Graph("rmw_fastrtps_cpp", known, 0, (stream,), 1.0, tuple(refused), ("/more\x1b[2J",))
-    again = Graph.from_json(json.loads(json.dumps(graph.as_json())))
+    graph = RosGraph("rmw_fastrtps_cpp", known, 0, (stream,), 1.0, tuple(refused), ("/more\x1b[2J",))
+    again = RosGraph.from_json(json.loads(json.dumps(graph.as_json())))
     assert again == graph
     told = {finding.check: finding for finding in check_cameras(again, "", ["/front/image_raw"], False)}
     assert "somebody announces a QoS, type or name" in told["/front/image_raw"].found
@@ -132,5 +132,5 @@ def test_a_message_that_cannot_be_read_is_counted_and_the_next_one_is_heard() ->
 def test_a_packet_of_video_is_no_damaged_image() -> None:
     packet = write_compressed_image(5 * 10**9, "front", "h264", b"\0\0\0\x01\x41\x9a")
     meter: Any = SimpleNamespace(compressed=True, latest=packet)
-    stream = probe_cameras._with_image(Stream("/front/video", COMPRESSED_IMAGE), meter, "/front/video")
+    stream = probe_cameras._with_image(ImageStream("/front/video", COMPRESSED_IMAGE), meter, "/front/video")
     assert (stream.encoding, stream.frame_id, stream.stamp, stream.fault) == ("h264", "front", 5.0, "")

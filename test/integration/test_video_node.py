@@ -47,7 +47,7 @@ class Encoder:
 
     def use(self, codec: str, described: str, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
         self.described = described
-        images = [np.ascontiguousarray(street(*size).picture[..., ::-1])] * 2 * GROUP
+        images = [np.ascontiguousarray(street(*size).image[..., ::-1])] * 2 * GROUP
         self._packets = [data for _, data in encode(codec, images, size)]
 
     def send(self, begin: int, end: int, change: Callable[[bytes], bytes] = bytes) -> list[tuple[int, int]]:
@@ -180,7 +180,7 @@ def test_message_types_of_others(
     maps = node.output(Image, "instance_map")
     publisher = client.publisher(getattr(module, name), topic, RELIABLE)
     wait_for(publisher.get_subscription_count, "the node subscribes")
-    images = [np.ascontiguousarray(street().picture[..., ::-1])] * 2 * GROUP
+    images = [np.ascontiguousarray(street().image[..., ::-1])] * 2 * GROUP
     for _, data in encode("libx264", images, (WIDTH, HEIGHT)):
         header = image_message(images[0]).header
         if transport == "foxglove":

@@ -1,4 +1,4 @@
-"""Labelled pictures: a COCO annotation file and the folder of its images."""
+"""Labelled images: a COCO annotation file and the folder of its images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _STATED: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """One picture of a labelled set.
+    """One image of a labelled set.
 
     Attributes:
         image_id: its number in the annotation file.
@@ -61,7 +61,7 @@ class LabelledImage:
 
 @dataclass(frozen=True, slots=True)
 class CocoSet:
-    """Pictures with ground truth.
+    """Images with ground truth.
 
     Attributes:
         path: the annotation file.
@@ -83,7 +83,7 @@ class CocoSet:
 
         Args:
             path: the annotation file (`instances_val2017.json` or the like).
-            folder: of the images; by default `images` beside the file or, if none of them is there, the file's own.
+            folder: of the images; by default `images` next to the file or, if none of them is there, the file's own.
 
         Raises:
             SourceError: the file cannot be read or has another form, or none of its images is there.
@@ -155,7 +155,7 @@ class CocoSet:
         return self.by_group() if {name_key(name) for name in class_names} == groups else self
 
     def by_group(self) -> CocoSet:
-        """The same pictures with the road groups as categories (`CATEGORIES`); what belongs to none is left out.
+        """The same images with the road groups as categories (`CATEGORIES`); what belongs to none is left out.
 
         Raises:
             ClassTableError: no class table of the package knows any of the set's categories.
@@ -185,7 +185,7 @@ class CocoSet:
 
 
 def is_annotation_file(path: Path) -> bool:
-    """Whether a path is meant as a COCO annotation file, by its suffix."""
+    """Return whether a path is meant as a COCO annotation file, by its suffix."""
     return path.suffix.lower() == ".json"
 
 
@@ -386,7 +386,7 @@ def _check_numbers(path: Path, content: Mapping[str, Any], key: str) -> None:
 
 
 def _other_format(content: object) -> str:
-    """What a file of another known format is taken for, for the message."""
+    """Return what a file of another known format is taken for, for the message."""
     if isinstance(content, dict) and "shapes" in content:
         return "; it has `shapes`, as LabelMe's files: review reads a folder of them"
     via = ("_via_img_metadata" in content or "_via_settings" in content) if isinstance(content, dict) else False

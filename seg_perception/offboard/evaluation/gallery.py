@@ -13,7 +13,7 @@ from seg_perception.core.frame import Frame
 from seg_perception.offboard.metrics.agreement import FrameAgreement
 
 from .model_run import Look
-from .results import GALLERY_KINDS, PICTURE_WIDTH, FrameVerdict, GalleryFrame
+from .results import GALLERY_KINDS, IMAGE_WIDTH, FrameVerdict, GalleryFrame
 from .truth import FrameTruth
 
 _QUALITY = 85
@@ -46,7 +46,7 @@ class Gallery:
         """Look at a frame.
 
         Args:
-            frame: the picture.
+            frame: the image.
             truth: its truth.
             looks: of each model.
             changes: the second and further models against the first.
@@ -66,7 +66,7 @@ class Gallery:
             self._kept[kind].append(_Kept(ranks[kind], place, entry))
 
     def frames(self) -> tuple[GalleryFrame, ...]:
-        """What was kept, by kind, the most telling first; of equals the earlier one."""
+        """Return what was kept, by kind, the most telling first; of equals the earlier one."""
         return tuple(
             each.entry
             for kind in GALLERY_KINDS
@@ -74,7 +74,7 @@ class Gallery:
         )
 
     def _makes_room(self, kind: str, rank: float, place: int) -> bool:
-        """Whether a frame is to be kept; what it displaces is dropped."""
+        """Return whether a frame is to be kept; what it displaces is dropped."""
         kept = self._kept[kind]
         near = [each for each in kept if place - each.place < self._apart]
         rivals = near or (kept if len(kept) >= self._most else [])
@@ -99,7 +99,7 @@ class _Kept:
 
 
 def _ranks(truth: FrameTruth, verdict: FrameVerdict, changes: Sequence[FrameAgreement]) -> dict[str, float]:
-    """How well a frame fits each kind; kinds that it does not fit at all are left out."""
+    """Return how well a frame fits each kind; kinds that it does not fit at all are left out."""
     ranks = {}
     faults = len(verdict.missed) + len(verdict.extra)
     if not np.isnan(verdict.score):
@@ -113,7 +113,7 @@ def _ranks(truth: FrameTruth, verdict: FrameVerdict, changes: Sequence[FrameAgre
 
 
 def _changed(changes: Sequence[FrameAgreement], names: Sequence[str]) -> str:
-    """What the model that differs most sees otherwise than the first."""
+    """Return what the model that differs most sees otherwise than the first."""
     place = int(np.argmax([each.disagreement for each in changes]))
     change = changes[place]
     numbers = [
@@ -127,9 +127,9 @@ def _changed(changes: Sequence[FrameAgreement], names: Sequence[str]) -> str:
 
 
 def _jpeg(frame: Frame) -> bytes:
-    picture = to_bgr(frame)
-    if frame.width > PICTURE_WIDTH:
-        height = max(1, round(frame.height * PICTURE_WIDTH / frame.width))
-        picture = cv2.resize(picture, (PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA).view(np.uint8)
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    image = to_bgr(frame)
+    if frame.width > IMAGE_WIDTH:
+        height = max(1, round(frame.height * IMAGE_WIDTH / frame.width))
+        image = cv2.resize(image, (IMAGE_WIDTH, height), interpolation=cv2.INTER_AREA).view(np.uint8)
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return data.tobytes()

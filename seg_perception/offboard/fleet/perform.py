@@ -19,13 +19,13 @@ from .work import Attempt, Failed, Result, Task, Tell, Work, Worker, plain
 
 
 def perform(
-    work: Work, terms: Mapping[str, Any], worker: Worker, number: int, attempt: Attempt, tell: Tell
+    work: Work, settings: Mapping[str, Any], worker: Worker, number: int, attempt: Attempt, tell: Tell
 ) -> Result | Failed:
     """Do a task, and write its manifest.
 
     Args:
         work: of which kind.
-        terms: of the work, as the driver has them.
+        settings: of the work, as the driver has them.
         worker: does it.
         number: of the worker.
         attempt: at which task.
@@ -39,7 +39,7 @@ def perform(
         partial = task.folder / f".{task.name}.{secrets.token_hex(4)}.partial{work.suffix}"
         outcome = worker.do(task, partial, tell)
         output = task.folder / f"{task.name}{work.suffix}"
-        # In this order: no manifest ever stands beside an output that it does not describe.
+        # In this order: no manifest ever stands next to an output that it does not describe.
         (task.folder / f"{task.name}{MANIFEST}").unlink(missing_ok=True)
         if work.precious:
             set_aside(output)
@@ -47,7 +47,7 @@ def perform(
             shutil.rmtree(output)
         partial.replace(output)
         result = Result(
-            task.name, work.command, terms, task.source, output.name, bytes_of(output)[0], plain(outcome),
+            task.name, work.command, settings, task.source, output.name, bytes_of(output)[0], plain(outcome),
             worker.identity, round(perf_counter() - begin, 3), round(process_time() - cpu, 3), number,
             socket.gethostname(), attempt.number, datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )  # fmt: skip
@@ -61,7 +61,7 @@ def perform(
 
 
 def _partials(task: Task) -> list[Path]:
-    """What attempts at the task have left."""
+    """Return what attempts at the task have left."""
     pattern = f".{glob.escape(task.name)}.{'[0-9a-f]' * 8}.partial*"
     return list(task.folder.glob(pattern))
 

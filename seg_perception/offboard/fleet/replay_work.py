@@ -71,7 +71,7 @@ class ReplayWork(Work):
         """See `Work`."""
         return runs_on_gpu(self.model)
 
-    def terms(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """See `Work`."""
         job = self.job
         return {
@@ -139,7 +139,7 @@ class _ReplayWorker(Worker):
 
 
 def _earlier(folder: Path, task: Task) -> Path:
-    """What an earlier run made of the same bag.
+    """Return what an earlier run made of the same bag.
 
     Raises:
         SourceError: it made nothing of it, or calls something else so.

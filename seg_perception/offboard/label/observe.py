@@ -19,9 +19,9 @@ from seg_perception.onboard.backend.host.select import select
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.trackers import Trackers
 
-from .records import Category, Concern, LabelledObject, box_of
+from .records import Category, LabelledObject, QaFlag, box_of
 from .shapes import painted_mask
-from .temporal import Sight
+from .temporal import TrackedObservation
 
 # Scores this far above and below the threshold are doubtful, the nearer the more; below are many more detections.
 _ABOVE, _BELOW = 0.2, 0.1
@@ -31,7 +31,7 @@ _DOUBLE_IOU = 0.5
 _BOX_IOU = 0.6
 # Below, a box's sides are a matter of single pixels.
 _FEWEST_PIXELS = 64
-# Parts of a mask beside the largest one that hold less than this share are specks.
+# Parts of a mask next to the largest one that hold less than this share are specks.
 _ONE_PIECE = 0.9
 
 
@@ -93,7 +93,7 @@ class Observer:
         self._options = model.segmenter.options
 
     def begin(self, tracked: bool) -> None:
-        """A new recording begins: tracks of the one before end; pictures that do not follow one another have none."""
+        """A new recording begins: tracks of the one before end; images that do not follow one another have none."""
         segmenter = self._model.segmenter
         segmenter.trackers = Trackers()
         options = segmenter.options
@@ -126,22 +126,22 @@ class Observer:
             compared = Other(other, compare(by_group(result), other, rule))
         return Observation(result, detections, doubtful, uncertainty, compared)
 
-    def sights(self, seen: Observation) -> list[Sight]:
-        """What the frames around this one will be compared with."""
+    def sights(self, seen: Observation) -> list[TrackedObservation]:
+        """Return what the frames around this one will be compared with."""
         instances = seen.result.instances
         sides = instances.boxes_camera[:, 2:] - instances.boxes_camera[:, :2]
         fill = seen.result.areas / np.maximum(sides.prod(axis=1), 1.0)
         return [
-            Sight(int(number), self._class_names[label], group_name(int(group)), box_of(box), float(share))
+            TrackedObservation(int(number), self._class_names[label], group_name(int(group)), box_of(box), float(share))
             for number, label, group, box, share in zip(
                 instances.numbers, instances.labels, instances.groups, instances.boxes_camera, fill, strict=True
             )
         ]
 
-    def describe(self, seen: Observation) -> tuple[list[LabelledObject], list[Concern]]:
+    def describe(self, seen: Observation) -> tuple[list[LabelledObject], list[QaFlag]]:
         """Labels of a frame, and what is doubtful about them; to be asked for before the next `look`."""
         objects: list[LabelledObject] = []
-        concerns: list[Concern] = []
+        concerns: list[QaFlag] = []
         instances, frame = seen.result.instances, seen.result.frame
         size = (frame.height, frame.width)
         threshold = self._options.select.score_threshold
@@ -163,13 +163,13 @@ class Observer:
             )
         return objects, [*concerns, *self._overlooked(seen, threshold), *_disagreements(seen)]
 
-    def _overlooked(self, seen: Observation, threshold: float) -> list[Concern]:
-        """What is not labelled, but might have been."""
+    def _overlooked(self, seen: Observation, threshold: float) -> list[QaFlag]:
+        """Return what is not labelled, but might have been."""
         found = seen.doubtful
         weights = doubt(found.scores, threshold)
         places = [box_of(each) for each in found.boxes_camera]
         return [
-            Concern(
+            QaFlag(
                 "overlooked", float(weights[row]), f"perhaps a {self._name(found, row)}, at score {score:.2f}", place
             )
             for row, (score, place) in enumerate(zip(found.scores.tolist(), places, strict=True))
@@ -190,13 +190,13 @@ class Observer:
 
 
 def doubt(scores: NDArray[np.float32], threshold: float) -> NDArray[np.float64]:
-    """How doubtful it is whether something is there: 1 at the threshold, 0 far from it; float64 `[N]`."""
+    """Return how doubtful it is whether something is there: 1 at the threshold, 0 far from it; float64 `[N]`."""
     above = scores.astype(np.float64) - threshold
     return np.maximum(0.0, 1.0 - np.where(above < 0, -above / _BELOW, above / _ABOVE))
 
 
 def by_group(result: Segmentation) -> FrameInstances:
-    """What would be labelled in a frame, as far as it belongs to road groups, which are the labels."""
+    """Return what would be labelled in a frame, as far as it belongs to road groups, which are the labels."""
     instances = result.instances.where(result.instances.groups != NO_GROUP)
     masks = [
         painted_mask(result.instance_map.pixels, int(number), box)
@@ -205,35 +205,35 @@ def by_group(result: Segmentation) -> FrameInstances:
     return FrameInstances(instances.boxes_camera, instances.scores, instances.groups, tuple(masks))
 
 
-def doubts_of(name: str, score: float, threshold: float, box: NDArray[np.float32], whole: CompactMask) -> list[Concern]:
-    """What is doubtful about one instance by itself."""
+def doubts_of(name: str, score: float, threshold: float, box: NDArray[np.float32], whole: CompactMask) -> list[QaFlag]:
+    """Return what is doubtful about one instance by itself."""
     found = []
     near = float(doubt(np.array([score], np.float32), threshold)[0])
     place = box_of(box)
     if near > 0:
-        found.append(Concern("unsure", near, f"{name} at score {score:.2f}; the threshold is {threshold:.2f}", place))
+        found.append(QaFlag("unsure", near, f"{name} at score {score:.2f}; the threshold is {threshold:.2f}", place))
     if whole.area < _FEWEST_PIXELS:
         return found
     around = np.array([[whole.left, whole.top, whole.right, whole.bottom]], np.float64)
     iou = float(box_iou(around, box[None])[0, 0])
     if iou < _BOX_IOU:
         words = f"box and mask of a {name} do not fit each other (IoU {iou:.2f})"
-        found.append(Concern("box_mask", 1 - iou / _BOX_IOU, words, place))
+        found.append(QaFlag("box_mask", 1 - iou / _BOX_IOU, words, place))
     pieces, largest = _pieces(whole)
     if largest < _ONE_PIECE:
         words = f"the mask of a {name} is in {pieces} pieces, of which the largest has {100 * largest:.0f} %"
-        found.append(Concern("pieces", 1 - largest, words, place))
+        found.append(QaFlag("pieces", 1 - largest, words, place))
     return found
 
 
 def _pieces(mask: CompactMask) -> tuple[int, float]:
-    """How many parts a mask has, and the share of the largest."""
+    """Return how many parts a mask has, and the share of the largest."""
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask.region().astype(np.uint8), connectivity=8)
     return count - 1, float(stats[1:, cv2.CC_STAT_AREA].max()) / mask.area
 
 
-def _disagreements(seen: Observation) -> list[Concern]:
-    """Where the other model says something else."""
+def _disagreements(seen: Observation) -> list[QaFlag]:
+    """Return where the other model says something else."""
     if seen.other is None:
         return []
     ours, theirs, compared = by_group(seen.result), seen.other.instances, seen.other.agreement
@@ -241,8 +241,8 @@ def _disagreements(seen: Observation) -> list[Concern]:
     def name(instances: FrameInstances, row: int) -> str:
         return group_name(int(instances.labels[row]))
 
-    def concern(words: str, instances: FrameInstances, row: int) -> Concern:
-        return Concern("models", 1.0, f"the other model {words}", box_of(instances.boxes_camera[row]))
+    def concern(words: str, instances: FrameInstances, row: int) -> QaFlag:
+        return QaFlag("models", 1.0, f"the other model {words}", box_of(instances.boxes_camera[row]))
 
     return [
         *(

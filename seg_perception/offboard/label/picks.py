@@ -15,7 +15,7 @@ from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.frame import Frame
 
 EVERY, SCENE_CHANGE, LOWEST_CONFIDENCE, DISAGREE = "every", "scene_change", "lowest_confidence", "disagree"
-# Width and height at which pictures are compared: what is smaller moves without being another scene.
+# Width and height at which images are compared: what is smaller moves without being another scene.
 _GLANCE = (64, 36)
 
 
@@ -25,7 +25,7 @@ class PickOptions:
 
     Attributes:
         every: one frame in so many of each camera; 0 for none.
-        scene_change: lowest mean difference of the grey values of a small picture from the last one chosen by this
+        scene_change: lowest mean difference of the grey values of a small image from the last one chosen by this
             rule, 0-1; 0 switches the rule off.
         lowest_confidence: so many frames with the most doubtful instances.
         disagree: so many frames in which another model says something else most.
@@ -79,7 +79,7 @@ class Ranking:
         self._best: dict[Moment, tuple[float, str]] = {}
 
     def wants(self, moment: Moment, name: str, value: float) -> bool:
-        """Whether a name would be among them now."""
+        """Return whether a name would be among them now."""
         rival = self._rival(moment)
         return self._most > 0 and value > 0 and (rival is None or (-value, name) < self._best[rival])
 
@@ -150,7 +150,7 @@ class Picker:
         return [each for each in dict.fromkeys(gone) if not self._picks[each] and self._picks.pop(each) is not None]
 
     def _change(self, frame: Frame) -> float:
-        """How much a frame differs from the last one that was chosen for it; 1 for the first."""
+        """Return how much a frame differs from the last one that was chosen for it; 1 for the first."""
         grey = cv2.cvtColor(to_bgr(frame), cv2.COLOR_BGR2GRAY)
         glance = cv2.resize(grey, _GLANCE, interpolation=cv2.INTER_AREA).astype(np.int16)
         last = self._glances.get(frame.camera)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .records import Category, Concern, LabelledFrame
+from .records import Category, LabelledFrame, QaFlag
 
 QUALITY, QUALITY_TABLE = "quality.json", "quality.csv"
 KINDS = {
@@ -21,7 +21,7 @@ KINDS = {
     "flicker": "an object is seen in a single frame",
     "gap": "an object is seen before and after, but not here",
     "class_change": "the class differs from that in the frames around",
-    "mask_jump": "the mask's size differs from that in the frames beside it",
+    "mask_jump": "the mask's size differs from that in the frames next to it",
     "track_break": "a track ends where another one begins",
     "models": "another model says something else",
     "rare": "there are few objects of this category",
@@ -35,14 +35,14 @@ class Assessment:
     """One frame as a reviewer's list has it.
 
     Attributes:
-        file_name: of the picture.
+        file_name: of the image.
         number: sum of the weights of its concerns; frames with the highest come first.
         concerns: what is to be looked at, the weightiest first.
     """
 
     file_name: str
     number: float
-    concerns: tuple[Concern, ...]
+    concerns: tuple[QaFlag, ...]
 
 
 def assess(frames: Iterable[LabelledFrame]) -> list[Assessment]:
@@ -80,10 +80,10 @@ def quality_table(assessed: Sequence[Assessment]) -> bytes:
     return text.getvalue().encode()
 
 
-def _rare(names: Sequence[str], counts: Counter[str]) -> list[Concern]:
+def _rare(names: Sequence[str], counts: Counter[str]) -> list[QaFlag]:
     total = counts.total()
     return [
-        Concern(
+        QaFlag(
             "rare", round(1 - counts[name] / (_RARE * total), 4),
             f"{name} is rare: {counts[name]} of {total} objects", None, index,
         )

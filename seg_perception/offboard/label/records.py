@@ -86,7 +86,7 @@ class LabelledObject:
 
 
 @dataclass(frozen=True, slots=True)
-class Concern:
+class QaFlag:
     """Something a person should look at.
 
     Attributes:
@@ -106,18 +106,18 @@ class Concern:
 
 @dataclass(frozen=True, slots=True)
 class LabelledFrame:
-    """One picture with its labels.
+    """One image with its labels.
 
     Attributes:
-        file_name: of the picture.
+        file_name: of the image.
         width, height: in pixels.
         objects: what is labelled.
         source: path of the bag, video or folder it is from.
         index: of the frame among those of its source.
         camera: its name.
-        stamp_ns: acquisition time in nanoseconds; 0 for a picture that has none.
+        stamp_ns: acquisition time in nanoseconds; 0 for an image that has none.
         weather: as the user said.
-        digest: of the pixels, so that no picture comes in twice.
+        digest: of the pixels, so that no image comes in twice.
         picks: why it was chosen, each with the number it was ranked by.
         concerns: what a person should look at.
     """
@@ -133,11 +133,11 @@ class LabelledFrame:
     weather: str = ""
     digest: str = ""
     picks: Mapping[str, float] = field(default_factory=dict)
-    concerns: tuple[Concern, ...] = ()
+    concerns: tuple[QaFlag, ...] = ()
 
     @property
     def name(self) -> str:
-        """The picture's name without its suffix."""
+        """The image's name without its suffix."""
         return self.file_name.rpartition(".")[0]
 
 
@@ -208,7 +208,7 @@ def frame_from_json(content: Mapping[str, Any]) -> LabelledFrame:
         raise ValueError(f"expected `picks` as numbers by rule, got {picks!r:.60}")
     objects = tuple(LabelledObject(**{**each, "mask": _mask_from_json(each["mask"])}) for each in content["objects"])
     concerns = tuple(
-        Concern(**{**each, "box": None if each["box"] is None else box_of(each["box"])}) for each in content["concerns"]
+        QaFlag(**{**each, "box": None if each["box"] is None else box_of(each["box"])}) for each in content["concerns"]
     )
     if any(each.mask.size != (content["height"], content["width"]) for each in objects):
         raise ValueError(f"expected masks of {content['width']} x {content['height']} pixels, got others")

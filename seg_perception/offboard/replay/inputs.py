@@ -1,4 +1,4 @@
-"""What is replayed: the frames of a bag with their calibrations, or those of a video or of pictures."""
+"""What is replayed: the frames of a bag with their calibrations, or those of a video or of images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from seg_perception.offboard.data.bags.video import Decoded, ImageDecoder
 from seg_perception.offboard.data.base import WarningCounts
 from seg_perception.offboard.data.images import open_source
 
-# Pictures have no time; they follow one another as quickly as those of a slow camera.
-_PICTURE_NS = 100_000_000
+# Images have no time; they follow one another as quickly as those of a slow camera.
+_IMAGE_NS = 100_000_000
 _SECOND = 1_000_000_000
 VIDEO_CAMERA = "camera"
 # Recorders pause for meals, not for days; seconds.
@@ -31,7 +31,7 @@ _LONGEST_PAUSE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class InputFrame:
     """Something to be replayed.
 
     Attributes:
@@ -76,7 +76,7 @@ class Recording(ABC):
         self.notes: tuple[str, ...] = ()
 
     @abstractmethod
-    def shots(self) -> Iterator[Shot]:
+    def shots(self) -> Iterator[InputFrame]:
         """All of it, once."""
 
 
@@ -118,7 +118,7 @@ class BagRecording(Recording):
             count = sum(bag.counts[topic] for topic in self._names)
             super().__init__(path, list(self._names.values()), count if whole else None)
             self.notes = tuple(bag.notes)
-            # Raw and rectified images of a camera have one calibration beside them.
+            # Raw and rectified images of a camera have one calibration next to them.
             self._infos: dict[str, list[str]] = {}
             for topic, name in self._names.items():
                 if bag.topics.get(info_beside(topic)) == CAMERA_INFO:
@@ -130,7 +130,7 @@ class BagRecording(Recording):
                     self._calibrate(message)
                     break
 
-    def shots(self) -> Iterator[Shot]:
+    def shots(self) -> Iterator[InputFrame]:
         """The images, and copies of all messages where these are wanted."""
         with Bag(self.path) as bag:
             begin, end = time_range(bag, self._part.start, self._part.duration)
@@ -146,19 +146,19 @@ class BagRecording(Recording):
                 if copy is not None and len(shots) == 1 and shots[0].time_ns == message.time_ns:
                     shots = [replace(shots[0], copy=copy)]
                 elif copy is not None:
-                    yield Shot(message.time_ns, copy=copy)
+                    yield InputFrame(message.time_ns, copy=copy)
                 yield from shots
             yield from self._shots(decoder.finish())
             self.failures += [*bag.faults, *decoder.faults()]
 
-    def _shots(self, decoded: Iterable[Decoded]) -> Iterator[Shot]:
+    def _shots(self, decoded: Iterable[Decoded]) -> Iterator[InputFrame]:
         for _, message, frame in decoded:
             if isinstance(frame, FrameError):
                 self.failures.append(f"{printable(message.topic)} at {message.time_ns} ns: {frame}")
                 continue
             deep = self._depths.apply(frame)
             self.warnings.add(f"{printable(message.topic)} at {message.time_ns} ns", deep)
-            yield Shot(message.time_ns, deep, self._calibrations.get(deep.camera))
+            yield InputFrame(message.time_ns, deep, self._calibrations.get(deep.camera))
 
     def _calibrate(self, message: BagMessage) -> None:
         try:
@@ -194,28 +194,28 @@ class FileRecording(Recording):
             count = None
         super().__init__(path, [VIDEO_CAMERA], None if part is not None and part != Range() else count)
 
-    def shots(self) -> Iterator[Shot]:
+    def shots(self) -> Iterator[InputFrame]:
         """The frames."""
         begin = round(self._part.start * _SECOND)
         end = begin + round(self._part.duration * _SECOND) if self._part.duration else None
-        for index, (_, picture) in enumerate(self._source):
-            time_ns = picture.stamp_ns if self._source.sequence else index * _PICTURE_NS
+        for index, (_, image) in enumerate(self._source):
+            time_ns = image.stamp_ns if self._source.sequence else index * _IMAGE_NS
             if end is not None and time_ns >= end:
                 break
             if time_ns >= begin:
-                frame = replace(picture, stamp_ns=time_ns)
-                yield Shot(time_ns, frame, copy=_message(frame, time_ns) if self._copy else None)
+                frame = replace(image, stamp_ns=time_ns)
+                yield InputFrame(time_ns, frame, copy=_message(frame, time_ns) if self._copy else None)
         self.failures += [str(failure) for failure in self._source.failures]
         self.warnings = self._source.warnings
 
 
 def _message(frame: Frame, time_ns: int) -> BagMessage:
-    """What a camera would have sent."""
+    """Return what a camera would have sent."""
     data = write_image(frame.stamp_ns, frame.frame_id, "bgr8", to_bgr(frame))
     return BagMessage(f"/{VIDEO_CAMERA}/image_raw", IMAGE, time_ns, data)
 
 
-def at_their_pace(shots: Iterable[Shot], wait: Callable[[float], object] = time.sleep) -> Iterator[Shot]:
+def at_their_pace(shots: Iterable[InputFrame], wait: Callable[[float], object] = time.sleep) -> Iterator[InputFrame]:
     """The same shots, each held back until as much time has passed as when they were recorded.
 
     Args:
@@ -235,7 +235,7 @@ def at_their_pace(shots: Iterable[Shot], wait: Callable[[float], object] = time.
 def open_recording(
     path: Path, topics: Sequence[str] = (), part: Range | None = None, copy: bool = False, bit_depth: str = "16"
 ) -> Recording:
-    """Open a bag, a video or pictures; arguments and errors as `BagRecording`."""
+    """Open a bag, a video or images; arguments and errors as `BagRecording`."""
     if path.exists() and is_bag(path):
         return BagRecording(path, topics, part, copy, bit_depth)
     return FileRecording(path, part, copy, bit_depth)

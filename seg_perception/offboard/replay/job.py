@@ -14,7 +14,7 @@ from seg_perception.offboard.report.gallery import Shot
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
-from .changes import Earlier
+from .diff import Baseline
 from .films import Films
 from .inputs import Range, Recording, open_recording
 from .page import ReplayReport, write_replay_report
@@ -34,7 +34,7 @@ class ReplayJob:
         output: the bag to be written.
         topics: image topics of bags; none for all of cameras.
         part: of each recording.
-        copy: whether the messages of bags are copied, and the frames of videos and pictures as messages.
+        copy: whether the messages of bags are copied, and the frames of videos and images as messages.
         options: how.
         against: a bag with what was published before, if there is something to compare with.
         report: file of the report, if there is to be one.
@@ -67,7 +67,7 @@ class Outcome:
     """What came of a replay.
 
     Attributes:
-        record: what became of the frames.
+        record: the result of the frames.
         seconds: that it took.
         size: of the bag that was written, in bytes.
         earlier: what it was compared with, if anything.
@@ -77,7 +77,7 @@ class Outcome:
     record: Record
     seconds: float
     size: int
-    earlier: Earlier | None
+    earlier: Baseline | None
     shots: Mapping[str, Sequence[Shot]]
 
     def as_json(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def run_job(
     cameras = {camera for recording in recordings for camera in recording.cameras}
     earlier = None
     if job.against is not None:
-        earlier = Earlier(job.against, _rule(segmenter.options), cameras, job.options.namespace)
+        earlier = Baseline(job.against, _rule(segmenter.options), cameras, job.options.namespace)
     picks = Picks(segmenter.spec.class_names, earlier=earlier) if job.report or earlier else None
     settings = _settings(job, segmenter.options)
     about = {"version": __version__, **segmenter.identity, **settings}
@@ -142,7 +142,7 @@ def _rule(options: SegmenterOptions) -> AgreementRule:
 
 
 def _settings(job: ReplayJob, options: SegmenterOptions) -> dict[str, str]:
-    """What a reader of the results should know, for people."""
+    """Return what a reader of the results should know, for people."""
     size = options.output_size
     return {
         "score_threshold": f"{options.select.score_threshold:g}",

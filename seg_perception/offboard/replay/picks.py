@@ -19,7 +19,7 @@ from seg_perception.offboard.report.drawing import (
 from seg_perception.offboard.report.gallery import Layer, Shot, narrowed
 from seg_perception.onboard.pipeline.overlay import draw_overlay
 
-from .changes import Change, Earlier, describe
+from .diff import Baseline, FrameDiff, describe
 
 CHANGED, UNSURE, BUSY = "Most changed", "Least sure", "Most instances"
 COLOURS = ((ONLY_FIRST, "gone"), (ONLY_SECOND, "new"), (RELABELLED, "another class"))
@@ -36,7 +36,7 @@ class _Best:
     entries: list[tuple[float, int, str, Shot]] = field(default_factory=list)
 
     def wants(self, value: float, time_ns: int, camera: str) -> bool:
-        """Whether a frame would be among them."""
+        """Return whether a frame would be among them."""
         near = self._near(time_ns, camera)
         if near is not None:
             return value > near[0]
@@ -58,10 +58,10 @@ class _Best:
 class Picks:
     """Chooses frames for a report: what changed most, what the model is least sure of, and where there is most.
 
-    It watches a `Replay`. Pictures are drawn of frames that are chosen, and of no others.
+    It watches a `Replay`. Images are drawn of frames that are chosen, and of no others.
     """
 
-    def __init__(self, class_names: Sequence[str], most: int = 6, earlier: Earlier | None = None) -> None:
+    def __init__(self, class_names: Sequence[str], most: int = 6, earlier: Baseline | None = None) -> None:
         """Prepare.
 
         Args:
@@ -88,7 +88,7 @@ class Picks:
         return {kind: [entry[3] for entry in best.entries] for kind, best in self._best.items() if best.entries}
 
     def _offer(
-        self, kind: str, value: float, time_ns: int, segmentation: Segmentation, change: Change | None = None
+        self, kind: str, value: float, time_ns: int, segmentation: Segmentation, change: FrameDiff | None = None
     ) -> None:
         best, camera = self._best[kind], segmentation.frame.camera
         if not best.wants(value, time_ns, camera):
@@ -105,21 +105,21 @@ class Picks:
         overlay = draw_overlay(image, segmentation, self._names)
         return Shot(title, text, [Layer("camera", narrowed(image).copy()), Layer("overlay", narrowed(overlay))])
 
-    def _changed(self, title: str, segmentation: Segmentation, change: Change) -> Shot:
+    def _changed(self, title: str, segmentation: Segmentation, change: FrameDiff) -> Shot:
         image, agreement = to_bgr(segmentation.frame), change.agreement
         pixels = segmentation.instance_map.pixels
         if pixels.shape != image.shape[:2]:
-            # Masks are compared at the size of the maps, and shown over a picture of that size.
+            # Masks are compared at the size of the maps, and shown over an image of that size.
             image = narrowed(image, pixels.shape[1])
         if pixels.shape != image.shape[:2]:
             return self._plain(title, segmentation)
         pairing = Pairing(agreement.pairs, agreement.missed, agreement.extra, agreement.switched)
         ours, theirs, numbers = change.before, change.now, pairing.numbers(len(change.before))
-        pictures = {
+        views = {
             "before": draw_instances(image, ours, _GROUP_NAMES, pairing.first),
             "now": draw_instances(image, theirs, _GROUP_NAMES, pairing.second, numbers),
             "difference": draw_difference(image, ours, theirs, pairing, _GROUP_NAMES),
             "camera": image.copy(),
         }
-        layers = [Layer(name, narrowed(picture)) for name, picture in pictures.items()]
+        layers = [Layer(name, narrowed(view)) for name, view in views.items()]
         return Shot(title, describe(change), layers)

@@ -1,7 +1,7 @@
 """The street world as a bag: what a camera would record, and the truth as the node would publish it.
 
 The topics and messages of the truth are those of the node: an instance map and detections under the image's header.
-Beside them, `/tf` says at the same stamps where the car and its camera are.
+Next to them, `/tf` says at the same stamps where the car and its camera are.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def write_bag(folder: Path, camera: Camera, shots: Iterable[WorldFrame], storage
 
     Args:
         folder: of the bag; must not exist.
-        camera: that the pictures are of.
+        camera: that the images are of.
         shots: frames with their truth.
         storage: one of `STORAGES`.
 

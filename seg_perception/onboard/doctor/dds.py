@@ -51,7 +51,7 @@ def check_dds(around: Surroundings, distribution: str, rmw: str, image_bytes: in
 
 
 def check_profile(around: Surroundings, distribution: str, image_bytes: int) -> tuple[Finding, Transport | None]:
-    """Whether a profile with room for the images is active in this shell; its shared memory, if it has some."""
+    """Return whether a profile with room for the images is active in this shell; its shared memory, if it has some."""
     old = distribution in OLD_DISTRIBUTIONS
     name = OLD_VARIABLE if old else NEW_VARIABLE
     value = around.environment.get(name, "") or ("" if old else around.environment.get(OLD_VARIABLE, ""))

@@ -18,14 +18,14 @@ class Publisher:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class ImageStream:
     """What came of one image topic.
 
     Attributes:
         topic: full name.
         kind: message type, as `sensor_msgs/msg/Image`; empty if nobody knows the topic.
         publishers: who publishes it.
-        infos: publishers of the camera_info beside it.
+        infos: publishers of the camera_info next to it.
         frames: how many came.
         missed: how many more were published meanwhile and never came, by their sequence numbers.
         hz: rate at which they came; 0 if less than two did.
@@ -61,7 +61,7 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class RosGraph:
     """A running ROS system.
 
     Attributes:
@@ -77,7 +77,7 @@ class Graph:
     rmw: str
     topics: Mapping[str, tuple[str, ...]]
     clocks: int
-    streams: tuple[Stream, ...]
+    streams: tuple[ImageStream, ...]
     seconds: float
     refused: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
@@ -87,12 +87,12 @@ class Graph:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Graph:
-        """What `as_json` made."""
+    def from_json(cls, values: Mapping[str, Any]) -> RosGraph:
+        """Return what `as_json` made."""
         streams = []
         for each in values["streams"]:
             publishers = tuple(Publisher(**publisher) for publisher in each["publishers"])
-            streams.append(Stream(**{**each, "publishers": publishers, "ages": tuple(each["ages"])}))
+            streams.append(ImageStream(**{**each, "publishers": publishers, "ages": tuple(each["ages"])}))
         topics = {name: tuple(kinds) for name, kinds in values["topics"].items()}
         names = (tuple(values["refused"]), tuple(values["unmeasured"]))
         return cls(values["rmw"], topics, values["clocks"], tuple(streams), values["seconds"], *names)

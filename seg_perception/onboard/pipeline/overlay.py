@@ -1,4 +1,4 @@
-"""Pictures for people: the instances over the camera image, and the instance map in colours."""
+"""Images for people: the instances over the camera image, and the instance map in colours."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from seg_perception.core.classes import group_name
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Instances, Segmentation
 
-from .overlay_panel import Figures, draw_figures, draw_legend
-from .plates import Box, Colour, Places, Sizes, Writing, draw_plate, shade
+from .label_layout import Box, Colour, LabelLayout, Sizes, Writing, draw_plate, shade
+from .overlay_panel import OverlayStats, draw_figures, draw_legend
 
 OUTLINE, FILL, BOTH = SHAPES = ("outline", "fill", "both")
 _FILL = 0.42
@@ -75,7 +75,7 @@ def draw_overlay(
     segmentation: Segmentation,
     class_names: Sequence[str],
     style: OverlayStyle = PLAIN,
-    figures: Figures | None = None,
+    figures: OverlayStats | None = None,
 ) -> NDArray[np.uint8]:
     """The camera image with every instance marked and named.
 
@@ -91,7 +91,7 @@ def draw_overlay(
     """
     canvas = np.ascontiguousarray(image_bgr).copy()
     height, width = canvas.shape[:2]
-    instances, sizes, places = segmentation.instances, Sizes.of(width, height), Places(width, height)
+    instances, sizes, places = segmentation.instances, Sizes.of(width, height), LabelLayout(width, height)
     frame = segmentation.frame
     boxes_canvas = instances.boxes_camera * np.array([width / frame.width, height / frame.height] * 2)
     corners = np.concatenate([np.floor(boxes_canvas[:, :2]), np.ceil(boxes_canvas[:, 2:])], axis=1)
@@ -160,7 +160,7 @@ def _draw_corners(canvas: NDArray[np.uint8], box: Box, colour: Colour, sizes: Si
 def _writings(
     instances: Instances, index: int, class_names: Sequence[str], style: OverlayStyle, sizes: Sizes, box: Box
 ) -> list[Writing]:
-    """What an instance's label may say, the fullest first; a label much wider than its box says less."""
+    """Return what an instance's label may say, the fullest first; a label much wider than its box says less."""
     group, score = int(instances.groups[index]), f"{instances.scores[index]:.2f}"
     number = f"#{instances.numbers[index]} " if style.numbers else ""
     name = _legible(class_names[instances.labels[index]]) or group_name(group).replace("_", " ")

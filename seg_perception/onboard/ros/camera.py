@@ -30,14 +30,13 @@ from seg_perception.core.messages.calibration import Calibration
 from seg_perception.core.messages.serialized import frame_from_compressed_image, frame_from_image
 from seg_perception.core.messages.topics import TRANSPORTS, VIDEO_TRANSPORTS
 
-from .absence import Absence, Sought, explain
-from .ages import AgeJudge, Verdict
+from .ages import StampCheck, StampValidator
 from .convert import through_cv_bridge
-from .feed import Feed, describe_qos, type_name
 from .graph import count_publishers, topics_of_others
+from .missing_camera import ExpectedTopic, MissingCameraDiagnosis, explain
 from .parameters import CameraSettings
-from .rhythm import Rhythm
-from .statistics import LOST, CameraStatistics
+from .statistics import LOST, CameraStatistics, RateEstimator
+from .subscription import CameraSubscription, describe_qos, type_name
 from .topics import camera_topics
 from .transports import message_type
 from .video import QUEUE, DecodedImage, VideoStream
@@ -62,7 +61,7 @@ class Taken(NamedTuple):
     image: DecodedImage | None = None
 
 
-class Doorbell:
+class WakeEvent:
     """Between the executor, which hands frames over, and the worker, which waits for them.
 
     Attributes:
@@ -78,7 +77,7 @@ class Doorbell:
 class _OnDemand(CallbackGroup):
     """Lets a subscription into the executor's wait set only while the worker waits for a frame."""
 
-    def __init__(self, doorbell: Doorbell) -> None:
+    def __init__(self, doorbell: WakeEvent) -> None:
         super().__init__()
         self._doorbell = doorbell
 
@@ -126,7 +125,7 @@ class GapCounter:
             self._last.clear()
 
     def missed(self, info: Mapping[str, Any]) -> int:
-        """How many frames came between the last one taken and this one, whose message info is given."""
+        """Return how many frames came between the last one taken and this one, whose message info is given."""
         number = info.get("publication_sequence_number")
         if number is None:
             return 0
@@ -160,7 +159,7 @@ class Camera:
         node: Node,
         settings: CameraSettings,
         statistics: CameraStatistics,
-        doorbell: Doorbell,
+        doorbell: WakeEvent,
         report: Callable[[str, str, str], None] = lambda camera, kind, text: None,
     ) -> None:
         """Subscribe, unless the camera is disabled.
@@ -178,13 +177,13 @@ class Camera:
         self.settings = settings
         self.statistics = statistics
         self.info: Calibration | None = None
-        self.absence: Absence | None = None
+        self.absence: MissingCameraDiagnosis | None = None
         self.since = monotonic()
         self._node = node
         self._doorbell = doorbell
-        self._judge = AgeJudge(settings.max_age)
+        self._judge = StampValidator(settings.max_age)
         self._bit_depth = BitDepth(settings.bit_depth)
-        self._rhythm = Rhythm()
+        self._rhythm = RateEstimator()
         self._slot: Taken | None = None
         self.looked = self.since
         self._report = report
@@ -193,8 +192,8 @@ class Camera:
         self._topics = camera_topics(node, settings)
         self.resolved_topic = str(node.resolve_topic_name(self._topics.image))
         self.resolved_info_topic = str(node.resolve_topic_name(self._topics.info))
-        self._images: Feed | None = None
-        self._infos: Feed | None = None
+        self._images: CameraSubscription | None = None
+        self._infos: CameraSubscription | None = None
         self._gaps = GapCounter(lambda: count_publishers(node, self.resolved_topic))
         self.apply(settings)
 
@@ -221,7 +220,7 @@ class Camera:
             self._bit_depth = BitDepth(settings.bit_depth)
         self.settings = settings
         if settings.enabled and self._images is None:
-            self._judge = AgeJudge(settings.max_age)
+            self._judge = StampValidator(settings.max_age)
             self._subscribe()
         self._judge.max_age = settings.max_age
         if self._stream is not None:
@@ -253,7 +252,7 @@ class Camera:
         return newest
 
     def due(self, now: float, until: float) -> bool:
-        """Whether a frame is to be expected before `until`, on the monotonic clock; called by the worker."""
+        """Return whether a frame is to be expected before `until`, on the monotonic clock; called by the worker."""
         return self._images is not None and self._rhythm.due(now, until)
 
     def take_info(self) -> Calibration | None:
@@ -288,7 +287,7 @@ class Camera:
             raise FrameError(error.kind, f"{error}; {limit}") from error
         return self._bit_depth.apply(frame)
 
-    def judge(self, frame: Frame, taken: Taken, now_ns: int) -> Verdict:
+    def judge(self, frame: Frame, taken: Taken, now_ns: int) -> StampCheck:
         """Judge the age of a frame that was taken; `now_ns` is the ROS clock."""
         return self._judge.judge(frame.stamp_ns, now_ns=now_ns, waited=monotonic() - taken.arrived)
 
@@ -297,7 +296,7 @@ class Camera:
         return nan if self._judge.doubt else (now_ns - frame.stamp_ns) / 1e9
 
     def waiting(self) -> bool:
-        """Whether the executor has handed a frame over; call with the doorbell held."""
+        """Return whether the executor has handed a frame over; call with the doorbell held."""
         return self._slot is not None
 
     def look_after(self) -> bool:
@@ -338,10 +337,14 @@ class Camera:
         group = _Always(self._doorbell) if self._stream else _OnDemand(self._doorbell)
         receive = self._receive_with_info if tells_more else self._receive
         depth = QUEUE if self._stream else 1
-        images: Feed | None = None
+        images: CameraSubscription | None = None
         try:
-            images = Feed(self._node, self._kind, self._topics.image, receive, group, raw=True, depth=depth)
-            infos = Feed(self._node, CameraInfo, self._topics.info, lambda _: None, _Never(self._doorbell), raw=True)
+            images = CameraSubscription(
+                self._node, self._kind, self._topics.image, receive, group, raw=True, depth=depth
+            )
+            infos = CameraSubscription(
+                self._node, CameraInfo, self._topics.info, lambda _: None, _Never(self._doorbell), raw=True
+            )
         except BaseException:
             if images is not None:
                 images.destroy()
@@ -398,7 +401,7 @@ class Camera:
         if stream is not None:
             stream.close()
 
-    def _explain(self, images: Feed) -> Absence:
+    def _explain(self, images: CameraSubscription) -> MissingCameraDiagnosis:
         """Read off the graph why no images come."""
         publishers = images.publishers()
         kinds = tuple(dict.fromkeys(TRANSPORTS.values()))
@@ -406,10 +409,10 @@ class Camera:
         if publishers is None or others is None:
             missing = f"no publisher on {images.topic}; a topic"
             what = f"a publisher of {images.topic}" if publishers is None else missing
-            return Absence(
+            return MissingCameraDiagnosis(
                 UNKNOWN,
                 f"{what} has a name, type or QoS that rclpy cannot read, so why nothing comes is unknown; `ros2 topic "
                 "list` and `ros2 topic info -v` fail alike: look for a DDS participant that is no ROS node",
             )
-        sought = Sought(self.settings.name, images.topic, images.type_name, images.qos, self.settings.transport)
+        sought = ExpectedTopic(self.settings.name, images.topic, images.type_name, images.qos, self.settings.transport)
         return explain(sought, publishers, lambda: others)

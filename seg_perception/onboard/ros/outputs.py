@@ -17,7 +17,7 @@ from seg_perception.core.messages.detections import DETECTIONS, LABEL_INFO, writ
 from seg_perception.core.messages.images import COMPRESSED_IMAGE, IMAGE
 from seg_perception.onboard.pipeline.outputs import ALWAYS, LABELS, LATCHED, ON_DEMAND, SEMANTIC_MAP, FrameMessages
 from seg_perception.onboard.pipeline.overlay import OverlayStyle
-from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.pipeline.overlay_panel import OverlayStats
 
 
 def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
@@ -32,13 +32,13 @@ def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATI
     )
 
 
-# Pictures are megabytes each, so few are kept; the small messages may wait longer.
-PICTURE_QOS = _reliable(2)
+# Images are megabytes each, so few are kept; the small messages may wait longer.
+IMAGE_QOS = _reliable(2)
 MESSAGE_QOS = _reliable(10)
 LATCHED_QOS = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)
 _KINDS = {
-    IMAGE: (Image, PICTURE_QOS),
-    COMPRESSED_IMAGE: (CompressedImage, PICTURE_QOS),
+    IMAGE: (Image, IMAGE_QOS),
+    COMPRESSED_IMAGE: (CompressedImage, IMAGE_QOS),
     DETECTIONS: (Detection2DArray, MESSAGE_QOS),
     CAMERA_INFO: (CameraInfo, MESSAGE_QOS),
     LABEL_INFO: (LabelInfo, LATCHED_QOS),
@@ -59,7 +59,7 @@ class Outputs:
         namespace: str,
         class_names: Sequence[str],
         style: OverlayStyle,
-        figures: Callable[[Frame], Figures],
+        figures: Callable[[Frame], OverlayStats],
     ) -> None:
         """Create the publishers.
 
@@ -85,7 +85,7 @@ class Outputs:
         self._publishers[LABELS].publish(write_label_info(now_ns, self.class_names, threshold))
 
     def wants_semantic_map(self) -> bool:
-        """Whether anybody listens to the semantic map."""
+        """Return whether anybody listens to the semantic map."""
         return self._watched(SEMANTIC_MAP)
 
     def publish(self, segmentation: Segmentation, calibration: Calibration | None) -> bool:
@@ -99,7 +99,7 @@ class Outputs:
             Whether the calibration, if any, is one for images of this size; it is not published otherwise.
 
         Raises:
-            FrameError: a picture for people cannot be drawn; the rest went out before.
+            FrameError: an image for people cannot be drawn; the rest went out before.
         """
         messages = FrameMessages(
             segmentation,

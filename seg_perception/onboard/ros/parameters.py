@@ -171,7 +171,7 @@ CAMERA_SCHEME = (
         "topic",
         "image_raw",
         CONFIGURE,
-        "image topic; camera_info is expected beside it; the default is NAME/image_raw when several cameras are named",
+        "image topic; camera_info is expected next to it; the default is NAME/image_raw when several cameras are named",
     ),
     ParameterSpec(
         "transport",

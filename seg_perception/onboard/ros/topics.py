@@ -24,7 +24,7 @@ class CameraTopics:
 
 
 def camera_topics(node: Node, settings: CameraSettings) -> CameraTopics:
-    """Where a camera's messages come from.
+    """Return where a camera's messages come from.
 
     The images of transports `compressed` and `ffmpeg` lie below the image topic and the calibration next to it, after
     remapping: whoever remaps `image_raw` takes the other two along. Each can be remapped by its own name all the same.

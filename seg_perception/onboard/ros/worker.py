@@ -13,7 +13,7 @@ from seg_perception.core.frame import Frame
 from seg_perception.core.instances import Segmentation
 from seg_perception.onboard.pipeline.segmenter import Begun, Segmenter
 
-from .camera import Camera, Doorbell, Taken
+from .camera import Camera, Taken, WakeEvent
 from .outputs import Outputs
 from .statistics import FAILURE, MODEL_OUTPUT, TOO_OLD, StageTimes
 
@@ -30,7 +30,7 @@ class Activity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The newest frames of some cameras, under way.
+    """The newest frames of some cameras, in flight.
 
     Attributes:
         cameras: where each frame came from, and where its results go.
@@ -59,7 +59,7 @@ class Worker:
         self,
         cameras: Sequence[tuple[Camera, Outputs]],
         segmenter: Segmenter,
-        doorbell: Doorbell,
+        doorbell: WakeEvent,
         *,
         now_ns: Callable[[], int],
         wake_executor: Callable[[], None],
@@ -91,7 +91,7 @@ class Worker:
         self._report = report
         self._fail = fail
         self._stages = stages
-        # Cameras whose frames are under way, one entry for each frame.
+        # Cameras whose frames are in flight, one entry for each frame.
         self._in_hand: list[Camera] = []
         # Frames that were taken and have not begun.
         self._held: dict[Camera, Taken] = {}
@@ -293,7 +293,7 @@ class Worker:
         try:
             return outputs.publish(segmentation, calibration)
         except FrameError as error:
-            # A picture for people that cannot be made; the results went out before it.
+            # An image for people that cannot be made; the results went out before it.
             self._report(camera.settings.name, f"publish {error.kind}", str(error))
             return True
 
@@ -315,11 +315,11 @@ class Worker:
         self._report(camera.settings.name, "camera_info", text)
 
     def _lose(self, camera: Camera, kind: str, text: str) -> None:
-        """Give up a frame that is under way."""
+        """Give up a frame that is in flight."""
         self._in_hand.remove(camera)
         self._drop(camera, kind, text)
 
     def _drop(self, camera: Camera, kind: str, text: str) -> None:
-        """Give up a frame; another one of the camera may be under way."""
+        """Give up a frame; another one of the camera may be in flight."""
         camera.statistics.dropped(kind, text)
         self._report(camera.settings.name, kind, text)

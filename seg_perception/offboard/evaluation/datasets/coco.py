@@ -12,7 +12,7 @@ _INSTANCES = "instances.json"
 
 
 def recognises(path: Path) -> bool:
-    """Whether a path is an annotation file, or a folder that has one under the usual name."""
+    """Return whether a path is an annotation file, or a folder that has one under the usual name."""
     return is_annotation_file(path) or (path / _INSTANCES).is_file()
 
 
@@ -20,7 +20,7 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
     """Read an annotation file.
 
     Raises:
-        SourceError: it cannot be read or has another form, or none of its pictures is there.
+        SourceError: it cannot be read or has another form, or none of its images is there.
     """
     labels = CocoSet.load(path / _INSTANCES if path.is_dir() else path, images)
     return LabelledSet(KIND, labels, labels.source())

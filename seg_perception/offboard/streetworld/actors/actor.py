@@ -27,14 +27,14 @@ class PoleDesign:
 
 @dataclass(frozen=True, slots=True)
 class TreeDesign:
-    """A tree or bush, drawn as a picture that always faces the camera.
+    """A tree or bush, drawn as an image that always faces the camera.
 
     Attributes:
-        picture: number of the picture.
+        image: number of the image.
         height: in metres.
     """
 
-    picture: int
+    image: int
     height: float
 
 
@@ -70,7 +70,7 @@ class Actor:
     seat: float = 0.0
 
     def at(self, second: float) -> Placement:
-        """Where it is: straight on, then along an arc, then straight on again."""
+        """Return where it is: straight on, then along an arc, then straight on again."""
         place = self.start
         if not self.speed:
             return place

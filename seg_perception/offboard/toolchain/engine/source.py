@@ -36,7 +36,7 @@ class Source:
         path: of the file.
         model: with its weights.
         sha256: of the file.
-        content: SHA-256 of the model with weights that lie in files beside it.
+        content: SHA-256 of the model with weights that lie in files next to it.
     """
 
     path: Path
@@ -108,7 +108,7 @@ def in_precision(
     """A canonical model in the precision of the settings; one that has it already stays as it is.
 
     Raises:
-        ConfigurationError: the model is in a lower precision already, or INT8 lacks pictures to calibrate with.
+        ConfigurationError: the model is in a lower precision already, or INT8 lacks images to calibrate with.
         ModelError: it cannot be converted.
     """
     summary = precision_summary(model)
@@ -163,6 +163,6 @@ def _with_report(network: Network, settings: BuildSettings, origin: Path, report
     if done.forced and not settings.force:
         raise ConfigurationError(
             f"{origin}: lost more accuracy than its budget when it was quantized ({done.precision}); quantize it again "
-            "with more or better pictures, or build it all the same with --force"
+            "with more or better images, or build it all the same with --force"
         )
     return replace(network, quantization=done.to_dict(), forced=done.forced)

@@ -292,7 +292,7 @@ class _Origin:
         self._half = GraphView(half)
 
     def place(self, rounding: Rounding) -> _Place:
-        """What is rounded, by names of the float32 graph."""
+        """Return what is rounded, by names of the float32 graph."""
         made = self._half.nodes[rounding.node]
         source = self._nodes.get(rounding.node)
         if source is not None:
@@ -321,7 +321,7 @@ def check_range(model: onnx.ModelProto, source: onnx.ModelProto, frames: Iterabl
     Args:
         model: canonical.
         source: the float32 model that it was made from.
-        frames: names and pictures of any size.
+        frames: names and images of any size.
 
     Returns:
         How many frames there were.

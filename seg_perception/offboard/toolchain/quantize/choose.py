@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from .frames import CalibrationSet, Picture
+from .frames import CalibrationSet, Image
 from .gate import Yardstick
 from .insert import Scales, insert
 from .layers import Layer, Network
@@ -18,7 +18,7 @@ from .scales import weight_scales
 _FEW = 8
 
 
-def few_frames(frames: CalibrationSet) -> tuple[Picture, ...]:
+def few_frames(frames: CalibrationSet) -> tuple[Image, ...]:
     """Some of the calibration frames, the same ones each time; their digests are as good as random numbers."""
     return tuple(sorted(frames.calibration, key=lambda each: each.digest)[:_FEW])
 
@@ -32,7 +32,7 @@ def scales_of_weights(network: Network, layers: Sequence[Layer]) -> dict[tuple[s
 def distortion_by_method(
     network: Network, layers: Sequence[Layer], scales: Mapping[str, Scales], yardstick: Yardstick, progress: Progress
 ) -> dict[str, float]:
-    """How far the model with all layers quantized is from the float one, by calibration method."""
+    """Return how far the model with all layers quantized is from the float one, by calibration method."""
     methods = progress(scales.items(), "calibration methods", len(scales))
     return {method: yardstick.distortion(insert(network, layers, found)) for method, found in methods}
 
@@ -40,7 +40,7 @@ def distortion_by_method(
 def distortion_by_layer(
     network: Network, layers: Sequence[Layer], scales: Scales, yardstick: Yardstick, progress: Progress
 ) -> dict[str, float]:
-    """How far the model with one layer alone quantized is from the float one, by the layer's name."""
+    """Return how far the model with one layer alone quantized is from the float one, by the layer's name."""
     each = progress(layers, "layers alone", len(layers))
     return {layer.name: yardstick.distortion(insert(network, [layer], scales)) for layer in each}
 

@@ -1,7 +1,7 @@
 """How boxes move: a Kalman filter that knows the place and the speed of each side of a box.
 
 The sides are filtered each by itself, under one variance, because a side that is hidden by another object, or by the
-edge of the picture, moves otherwise than the opposite one. Noise grows with the box: a near car jumps by more pixels
+edge of the image, moves otherwise than the opposite one. Noise grows with the box: a near car jumps by more pixels
 than a far one. Time is that of the stamps, so frames may be missing.
 """
 
@@ -22,7 +22,7 @@ _SMALLEST_SIDE = 2.0  # px; keeps a box that shrinks from turning inside out
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Boxes under way.
+    """Boxes in flight.
 
     Attributes:
         boxes: float64 `[T, 4]`, x1 y1 x2 y2 in camera pixels.
@@ -42,8 +42,8 @@ class Motion:
         variances = np.stack([(_PLACE_NOISE * sizes) ** 2, zero, (_FIRST_SPEED * sizes) ** 2], axis=1)
         return cls(boxes, np.zeros_like(boxes), variances)
 
-    def after(self, seconds: float, unseen: NDArray[np.bool_]) -> Motion:
-        """Where the boxes are some time later.
+    def predict(self, seconds: float, unseen: NDArray[np.bool_]) -> Motion:
+        """Return where the boxes are some time later.
 
         Args:
             seconds: 0 or more.
@@ -68,7 +68,7 @@ class Motion:
         """All boxes elsewhere by one shift in x and y, float64 `[2]`; their speeds stay."""
         return Motion(self.boxes + np.tile(shift, 2), self.speeds, self.variances)
 
-    def corrected(self, rows: NDArray[np.int64], boxes: NDArray[np.float64]) -> Motion:
+    def update(self, rows: NDArray[np.int64], boxes: NDArray[np.float64]) -> Motion:
         """The same after some boxes were seen: `boxes` float64 `[P, 4]` of `rows` int64 `[P]`, each at most once."""
         place, both, speed = self.variances[rows].T
         total = place + (_PLACE_NOISE * box_sizes(boxes)) ** 2

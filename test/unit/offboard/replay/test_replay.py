@@ -25,10 +25,10 @@ from seg_perception.core.messages.images import IMAGE
 from seg_perception.offboard.data.bags.reader import Bag
 from seg_perception.offboard.data.bags.types import message_store
 from seg_perception.offboard.data.published import read_published
-from seg_perception.offboard.replay.ahead import Ahead, Behind
 from seg_perception.offboard.replay.inputs import BagRecording
 from seg_perception.offboard.replay.record import Samples
 from seg_perception.offboard.replay.replay import Replay, ReplayOptions
+from seg_perception.offboard.replay.threads import BackgroundWriter, Prefetcher
 from seg_perception.offboard.replay.writer import BagWriter
 from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 
@@ -42,10 +42,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_canonical_colour_model(tmp_path_factory.mktemp("model") / "colours.onnx", fault="predictions")
 
 
-def picture(index: int, fault: bool = False) -> np.ndarray:
+def photo(index: int, fault: bool = False) -> np.ndarray:
     """A car and a person that drive apart; uint8 `[192, 320, 3]`, bgr."""
     scene = paint_scene(320, 192, [(100 + 4 * index, 40, 180 + 4 * index, 100, 1), (40 - 2 * index, 40, 72, 120, 0)])
-    image = scene.picture[..., ::-1].copy()
+    image = scene.image[..., ::-1].copy()
     if fault:
         image[0, 0] = FAULT_COLOUR
     return image
@@ -57,12 +57,12 @@ def header(index: int) -> Any:
 
 
 def raw(index: int, encoding: str = "bgr8", **options: bool) -> Any:
-    data = picture(index, **options).reshape(-1)
+    data = photo(index, **options).reshape(-1)
     return TYPES["sensor_msgs/msg/Image"](header(index), 192, 320, encoding, 0, 960, data)
 
 
 def jpeg(index: int) -> Any:
-    data = cv2.imencode(".jpg", picture(index))[1].reshape(-1)
+    data = cv2.imencode(".jpg", photo(index))[1].reshape(-1)
     return TYPES["sensor_msgs/msg/CompressedImage"](header(index), "jpeg", data)
 
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(
 def test_a_part_of_a_video_is_replayed(tmp_path: Path, model: Path):
     video = cv2.VideoWriter(str(tmp_path / "drive.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 192))
     for index in range(12):
-        video.write(picture(index))
+        video.write(photo(index))
     video.release()
     out = tmp_path / "out.mcap"
     arguments = ("--start", 0.5, "--duration", 0.4, "--tracking")
@@ -240,7 +240,7 @@ def test_each_camera_gets_a_video_of_its_overlays(tmp_path: Path, model: Path):
         # The background stays as it was, the car does not.
         car = frames[0][60:80, 120:160].astype(int)
         assert abs(frames[0][150:180, 250:300].astype(int) - 114).max() < 12
-        assert abs(car - picture(0)[60:80, 120:160]).mean() > 12
+        assert abs(car - photo(0)[60:80, 120:160]).mean() > 12
 
 
 def test_a_replay_is_held_against_an_earlier_one(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]):
@@ -360,7 +360,7 @@ def test_threads_hand_their_errors_on():
         raise ValueError("no more")
 
     seen = []
-    with pytest.raises(ValueError, match="no more"), Ahead(broken(), 2) as ahead:
+    with pytest.raises(ValueError, match="no more"), Prefetcher(broken(), 2) as ahead:
         seen.extend(ahead)
     done: list[int] = []
 
@@ -370,14 +370,14 @@ def test_threads_hand_their_errors_on():
         done.append(item)
 
     def give_many() -> None:
-        with Behind(work, 1) as behind:
+        with BackgroundWriter(work, 1) as behind:
             for item in range(1000):
                 behind.give(item)
 
     with pytest.raises(OSError, match="full"):
         give_many()
     assert done == [0, 1, 2]
-    with Ahead(iter(range(10**9)), 2) as endless:
+    with Prefetcher(iter(range(10**9)), 2) as endless:
         assert next(iter(endless)) == 0
 
 

@@ -99,6 +99,23 @@ def test_inspect_without_a_fitting_table_still_shows_the_classes(tmp_path, capsy
     assert "road groups unknown: no class table knows any of the model's classes" in printed
 
 
+def test_inspect_writes_a_class_table_to_edit(tmp_path, capsys):
+    model = save_canonical_colour_model(tmp_path / "model.onnx", names=("car", "zag"))
+    table = tmp_path / "mine.yaml"
+    assert call(inspect_command, model, "--write-classes", table) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 classes belong to none and are not published" in printed
+    assert f"{table}: 2 classes, 1 in road groups; edit `groups`, then --classes {table}" in printed
+    assert call(inspect_command, model, "--classes", table) == 0
+    assert "road groups after class table 'mine'" in capsys.readouterr().out
+
+
+def test_inspect_writes_no_table_without_names(tmp_path):
+    source = save_colour_model(tmp_path / "raw.onnx", names=None)
+    with pytest.raises(ConfigurationError, match="expected a model with class names"):
+        call(inspect_command, source, "--write-classes", tmp_path / "mine.yaml")
+
+
 def test_inspect_of_a_raw_export_says_what_is_missing(tmp_path, capsys):
     source = save_colour_model(tmp_path / "raw.onnx", names=None)
     assert call(inspect_command, source) == 0
@@ -113,7 +130,7 @@ def test_inspect_of_no_model(tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         call(inspect_command, tmp_path / "nothing.onnx")
     (tmp_path / "model.engine").write_bytes(b"engine")
-    with pytest.raises(ModelError, match=r"expected its manifest model\.engine\.json beside it"):
+    with pytest.raises(ModelError, match=r"expected its manifest model\.engine\.json next to it"):
         call(inspect_command, tmp_path / "model.engine")
     (tmp_path / "model").write_bytes(b"neither")
     with pytest.raises(ModelError, match=r"not an ONNX model"):
@@ -156,16 +173,16 @@ def test_inspect_says_which_layers_it_could_not_count(tmp_path, capsys):
     [
         ("quantize", "@folder", "--calibration", "@folder", "-o", "@folder/int8.onnx"),
         ("prepare", "@folder", "-o", "@folder/canonical.onnx"),
-        ("verify", "@folder", "--reference", "@folder", "--data", "@pictures"),
-        ("image", "--model", "@folder", "@pictures", "-o", "@folder/out"),
+        ("verify", "@folder", "--reference", "@folder", "--data", "@images"),
+        ("image", "--model", "@folder", "@images", "-o", "@folder/out"),
     ],
 )
 def test_a_folder_as_the_model_is_said_to_be_one(words, tmp_path, capsys):
-    folder, pictures = tmp_path / "models", tmp_path / "pictures"
-    for each in (folder, pictures):
+    folder, images = tmp_path / "models", tmp_path / "images"
+    for each in (folder, images):
         each.mkdir()
-    (pictures / "picture.png").write_bytes(b"never read")
-    words = [word.replace("@folder", str(folder)).replace("@pictures", str(pictures)) for word in words]
+    (images / "image.png").write_bytes(b"never read")
+    words = [word.replace("@folder", str(folder)).replace("@images", str(images)) for word in words]
     assert main(words) == 1
     assert f"{folder}: is a folder; expected " in capsys.readouterr().err
 
@@ -197,9 +214,9 @@ def test_ctrl_c_during_imports_ends_with_130(module, error, tmp_path):
         "onnx": ["prepare", str(model), "-o", str(tmp_path / "out.onnx")],
         "onnxruntime": ["quantize", str(model), "--calibration", str(tmp_path), "-o", str(tmp_path / "out.onnx")],
         # Another backend would open the model, too.
-        "openvino": ["image", "--model", str(model), "-o", str(tmp_path / "out"), str(tmp_path / "picture.png")],
+        "openvino": ["image", "--model", str(model), "-o", str(tmp_path / "out"), str(tmp_path / "image.png")],
     }[module]
-    (tmp_path / "picture.png").write_bytes(b"never read")
+    (tmp_path / "image.png").write_bytes(b"never read")
     code = INTERRUPTED.format(module=module, error=error)
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "")

@@ -1,4 +1,4 @@
-"""Writing on pictures: sizes that suit them, and plates with a pictogram and text."""
+"""Writing on images: sizes that suit them, and plates with a pictogram and text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 BLACK, WHITE = (16, 16, 16), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 22.0  # pixels of a capital of `_FONT` at scale 1
-# Places are kept free in steps of this many pixels.
+# LabelLayout are kept free in steps of this many pixels.
 _CELL = 4
 
 
@@ -89,7 +89,7 @@ class Writing:
     group: int | None = None
 
 
-class Places:
+class LabelLayout:
     """Which parts of an image are taken by plates."""
 
     def __init__(self, width: int, height: int) -> None:
@@ -177,7 +177,7 @@ def shade(region: NDArray[np.uint8], colour: Colour, share: float) -> NDArray[np
 
 @lru_cache(maxsize=256)
 def _shades(colour: Colour, share: float) -> NDArray[np.uint8]:
-    """What each value of each channel becomes: uint8 `[1, 256, 3]`."""
+    """Return what each value of each channel becomes: uint8 `[1, 256, 3]`."""
     values = np.arange(256.0)[:, None] * (1 - share) + np.array(colour) * share
     return np.round(values).astype(np.uint8)[None]
 

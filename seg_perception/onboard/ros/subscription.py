@@ -41,7 +41,7 @@ class Fitting(NamedTuple):
     latched: bool
 
 
-class Feed:
+class CameraSubscription:
     """Hands over the newest message of a topic."""
 
     def __init__(
@@ -135,7 +135,7 @@ class Feed:
         return Fitting(latched or (self._depth > 1 and all_reliable(publishers, self.type_name)), latched)
 
     def _overridden(self) -> bool:
-        """Whether the user has said what to ask for."""
+        """Return whether the user has said what to ask for."""
         # Not public in rclpy, the same from Humble on.
         given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
         prefix = f"qos_overrides.{self.topic}.subscription"
@@ -157,7 +157,7 @@ class Feed:
 
 
 def request_qos(reliable: bool, latched: bool = False, depth: int = 1) -> QoSProfile:
-    """What is asked of publishers; a new profile each time, as rclpy writes overrides into it."""
+    """Return what is asked of publishers; a new profile each time, as rclpy writes overrides into it."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
@@ -167,7 +167,7 @@ def request_qos(reliable: bool, latched: bool = False, depth: int = 1) -> QoSPro
 
 
 def all_latched(publishers: Sequence[TopicEndpointInfo], wanted_type: str) -> bool:
-    """Whether there are publishers of a type and all keep their last message for those who come later."""
+    """Return whether there are publishers of a type and all keep their last message for those who come later."""
     profiles = [publisher.qos_profile for publisher in publishers if publisher.topic_type == wanted_type]
     latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)
     return latched and all_reliable(publishers, wanted_type)
@@ -185,7 +185,7 @@ def type_name(kind: type) -> str:
 
 
 def describe_qos(qos: QoSProfile) -> str:
-    """What people compare first, such as `best effort, volatile`."""
+    """Return what people compare first, such as `best effort, volatile`."""
     return ", ".join(policy.name.lower().replace("_", " ") for policy in (qos.reliability, qos.durability))
 
 
