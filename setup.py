@@ -44,6 +44,7 @@ setup(
     version=package_version(),
     description="Per-instance masks of road users and traffic control from camera images",
     license="Apache-2.0",
+    url="https://github.com/seg-perception/seg_perception",
     maintainer="seg_perception developers",
     maintainer_email="seg-perception@users.noreply.github.com",
     python_requires=">=3.10",
