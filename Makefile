@@ -7,7 +7,7 @@ OUT ?= out
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-long test-families test-training test-cuda test-fleet gpu-check lint bench bench-node bench-toolchain demo train clean
+.PHONY: help setup test test-long test-families test-training test-cuda test-fleet gpu-check lint bench bench-node bench-toolchain demo train release-check clean
 
 # Each process that speaks DDS stays on this machine and, with a domain of its
 # own, out of the way of others that run at the same time. Domains above 100 can
@@ -71,6 +71,9 @@ train: ## Train the default model, or fine-tune it: DATA=instances.json IMAGES=f
 	@$(PYTHON) -m tools.side training --venv .venv-training --python $(PYTHON)
 	@.venv-training/bin/python -m training $(if $(DATA),--data "$(DATA)") $(if $(IMAGES),--images "$(IMAGES)") \
 		$(if $(VALIDATION),--validation "$(VALIDATION)") $(if $(INIT),--init "$(INIT)") $(ARGS)
+
+release-check: ## Build sdist and wheel, install in an empty environment without ROS, and segment an image there
+	@$(PYTHON) -m tools.release
 
 clean: ## Remove caches, builds and results; the environments stay
 	rm -rf build install log out seg_perception.egg-info
