@@ -1,8 +1,8 @@
 """Checks that a release is whole: `make release-check`, or `python -m tools.release` in an environment of `make setup`.
 
-The version has to be the same everywhere. A source distribution is built from the checkout, a wheel from that, and the wheel is
-installed in an empty environment without ROS, where `seg_perception image` has to find something on an image made here. pip needs
-a package index for that.
+The version has to be the same everywhere. A source distribution is built from the checkout, and a wheel from that. The
+wheel is installed in an empty environment without ROS, and `seg_perception image` has to find something.
+A package index has to be in reach.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def check_content(archive: Path, names: Iterable[str], wanted: Iterable[str]) ->
     present = list(names)
     missing = [path for path in wanted if not any(f"/{name}".endswith(f"/{path}") for name in present)]
     if missing:
-        raise ReleaseError(f"{archive.name}: expected {', '.join(missing)} in it, found none; setup.py names what goes in")
+        raise ReleaseError(
+            f"{archive.name}: expected {', '.join(missing)} in it, found none; setup.py names what goes in"
+        )
 
 
 def run(command: Sequence[str | Path], cwd: Path = Path("/")) -> str:

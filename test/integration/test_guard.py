@@ -99,7 +99,7 @@ def state(client: Client) -> str:
 
 
 def test_every_callback_of_the_node_is_guarded(node: SegmenterNode, bombs: Bombs) -> None:
-    entities = [*node.services, *node.subscriptions, *node.timers]
+    entities: list[Any] = [*node.services, *node.subscriptions, *node.timers]
     unguarded = [entity for entity in entities if not hasattr(entity.callback, "__wrapped__")]
     assert not unguarded
     assert len(list(node.services)) >= 12

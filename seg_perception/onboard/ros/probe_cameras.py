@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
-from rosgraph_msgs.msg import Clock  # type: ignore[import-untyped]
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from seg_perception.core.errors import FrameError
