@@ -7,14 +7,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
 
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from seg_perception.core.text import printable
 
 from .feed import describe_qos
 from .graph import known_or
+
+if TYPE_CHECKING:
+    # Not when it runs: Lyrical has it in rclpy.endpoint_info, and no longer here.
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 NO_PUBLISHER, WRONG_TYPE, INCOMPATIBLE, SILENT = "no_publisher", "wrong_type", "incompatible_qos", "silent"
 _RAW, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
