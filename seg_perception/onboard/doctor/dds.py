@@ -161,7 +161,8 @@ def _zenoh(around: Surroundings, rmw: str, image_bytes: int) -> Finding:
     if _ZENOH_SHARED in override.split(";") and pool.isdecimal() and int(pool) >= needed:
         return Finding(GROUP, "profile", Level.OK, f"{rmw}: shared memory of {_mib(int(pool))}")
     text = f"{rmw} without shared memory for {SEGMENT_IMAGES} images: they go through TCP, also on this machine"
-    advice = f"export ZENOH_CONFIG_OVERRIDE={_ZENOH_SHARED} ZENOH_SHM_ALLOC_SIZE={max(needed, _ZENOH_POOL)}, here and for the cameras"
+    pool = f"ZENOH_SHM_ALLOC_SIZE={max(needed, _ZENOH_POOL)}"
+    advice = f"export ZENOH_CONFIG_OVERRIDE={_ZENOH_SHARED} {pool}, here and for the cameras"
     return Finding(GROUP, "profile", Level.WARN, text, advice)
 
 
