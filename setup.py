@@ -58,7 +58,7 @@ setup(
     zip_safe=False,
     # On a ROS distribution rosdep supplies these from package.xml; pip leaves
     # them alone when they are present.
-    install_requires=["setuptools", "numpy", "PyYAML", "jsonschema", "tqdm"],
+    install_requires=["setuptools", "numpy", "PyYAML", "jsonschema", "psutil", "tqdm"],
     extras_require={
         # What rosdep has no key for. One of the first two runs a model on a CPU.
         "openvino": ["openvino"],
