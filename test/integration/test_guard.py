@@ -112,7 +112,8 @@ def test_each_callback_may_raise_and_the_node_goes_on(node: SegmenterNode, bombs
     wait_for(lambda: clock.get_subscription_count() and images.get_subscription_count(), "the node's subscriptions")
     bombs.armed = True
     for service in list(node.services):
-        kind, name = service.srv_type, service.srv_name
+        kind: Any = service.srv_type
+        name = service.srv_name
         client.call(kind, node.resolve_service_name(name), kind.Request())
         assert any(name in where for where in bombs.burst), f"{name} did not raise"
 

@@ -96,13 +96,8 @@ class _Meter:
         self.ages: list[float] = []
         self.latest = b""
         self._gaps = GapCounter(lambda: count_publishers(node, topic))
-        node.create_subscription(
-            CompressedImage if self.compressed else Image,
-            topic,
-            self._receive_with_info if hasattr(Subscription, "CallbackType") else self._receive,
-            _QOS,
-            raw=True,
-        )
+        receive: Any = self._receive_with_info if hasattr(Subscription, "CallbackType") else self._receive
+        node.create_subscription(CompressedImage if self.compressed else Image, topic, receive, _QOS, raw=True)
 
     def measured(self, seconds: float) -> bool:
         return bool(self.arrivals) and time.monotonic() - self.arrivals[0] >= seconds
