@@ -1,6 +1,6 @@
 # The distribution that the shell has sourced, if there is one.
-ROS ?= $(or $(ROS_DISTRO),kilted)
-VENV ?= $(if $(filter kilted,$(ROS)),.venv,.venv-$(ROS))
+ROS ?= $(or $(ROS_DISTRO),jazzy)
+VENV ?= $(if $(filter jazzy,$(ROS)),.venv,.venv-$(ROS))
 PYTHON ?= python3
 PY := $(VENV)/bin/python
 OUT ?= out
@@ -17,7 +17,7 @@ DDS = ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST ROS_DOMAIN_ID=$$(shuf -i 1-100 -n 
 help: ## Show this text
 	@echo "Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo "Variables: ROS=kilted|jazzy ($(ROS)), VENV=folder ($(VENV)), PYTHON=interpreter for setup ($(PYTHON)),"
+	@echo "Variables: ROS=jazzy|kilted ($(ROS)), VENV=folder ($(VENV)), PYTHON=interpreter for setup ($(PYTHON)),"
 	@echo "           ARGS=more arguments for test, bench and demo; demo: MODEL=file (engines/street-nano.onnx),"
 	@echo "           INPUT=pictures, videos or a street world's bag in place of the drive, OUT=folder ($(OUT))"
 
