@@ -68,7 +68,7 @@ setup(
         "bags": ["rosbags", "mcap", "protobuf"],
         # H.264, H.265, VP9 and AV1 in bags.
         "video": ["av"],
-        # Many bags at once: `--engine ray`.
+        # Many bags at once: `--executor ray`.
         "fleet": ["ray"],
         # `seg_perception fetch`.
         "models": ["requests"],

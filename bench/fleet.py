@@ -25,10 +25,10 @@ from time import perf_counter, process_time
 from typing import Any, ClassVar
 
 from bench.table import show
-from seg_perception.offboard.fleet.driver import Engine
+from seg_perception.offboard.fleet.driver import Executor
 from seg_perception.offboard.fleet.fleet import plan, run_fleet
-from seg_perception.offboard.fleet.local_engine import LocalEngine
-from seg_perception.offboard.fleet.ray_engine import RayEngine
+from seg_perception.offboard.fleet.local_executor import LocalExecutor
+from seg_perception.offboard.fleet.ray_executor import RayExecutor
 from seg_perception.offboard.fleet.results import SUMMARY
 from seg_perception.offboard.fleet.work import Result, Task, Tell, Work, Worker
 
@@ -63,9 +63,10 @@ def _scaling(folder: Path, values: argparse.Namespace, has_ray: bool) -> None:
     out = folder / "out"
     replay = ["replay", *map(str, bags), "--model", values.model, "--threads", "1", "-o"]
     plain = "plain, one bag of all"
-    ways = {plain: [*replay, f"{out}.mcap"], "--engine local": [*replay, str(out)]}
+    ways = {plain: [*replay, f"{out}.mcap"], "--executor local": [*replay, str(out)]}
     for workers in (1, 2) if has_ray else ():
-        ways[f"--engine ray --workers {workers}"] = [*replay, str(out), "--engine", "ray", "--workers", str(workers)]
+        ways[f"--executor ray --workers {workers}"] = [*replay, str(out), "--executor", "ray"]
+        ways[f"--executor ray --workers {workers}"] += ["--workers", str(workers)]
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     at_work: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     for _ in range(values.rounds):
@@ -107,16 +108,16 @@ def _driver(folder: Path, count: int, has_ray: bool) -> None:
     for number in range(count):
         (bags / f"{number:06}.bag").write_bytes(b"")
     paths = sorted(bags.iterdir())
-    engines: dict[str, Engine] = {"--engine local (driver and worker)": LocalEngine()}
+    executors: dict[str, Executor] = {"--executor local (driver and worker)": LocalExecutor()}
     if has_ray:
-        engines["--engine ray, 2 workers (driver alone)"] = RayEngine(workers=2)
+        executors["--executor ray, 2 workers (driver alone)"] = RayExecutor(workers=2)
     rows = []
-    for name, engine in engines.items():
+    for name, executor in executors.items():
         out = folder / "tasks"
         begin, cpu = perf_counter(), process_time()
         planned = plan(paths, out, Nothing())
         planning = perf_counter() - begin
-        outcome = run_fleet(planned, out, Nothing(), engine)
+        outcome = run_fleet(planned, out, Nothing(), executor)
         wall, cpu = perf_counter() - begin, process_time() - cpu
         start = min(each.outcome["begun"] for each in outcome.results) - begin - planning
         begin = perf_counter()
@@ -145,7 +146,7 @@ class Nothing(Work):
         """See `Work`."""
         return False
 
-    def terms(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """See `Work`."""
         return {}
 

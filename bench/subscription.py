@@ -165,11 +165,11 @@ class NodeReceiver(Receiver):
 
     def __init__(self, node: Any) -> None:
         super().__init__(node)
-        from seg_perception.onboard.ros.camera import Camera, Doorbell
+        from seg_perception.onboard.ros.camera import Camera, WakeEvent
         from seg_perception.onboard.ros.parameters import CameraSettings
         from seg_perception.onboard.ros.statistics import CameraStatistics
 
-        self.doorbell = Doorbell()
+        self.doorbell = WakeEvent()
         settings = CameraSettings("bench", "bench_image", "raw", max_age=0.0, ignore_mask="")
         self.camera = Camera(node, settings, CameraStatistics(), self.doorbell)
 

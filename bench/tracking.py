@@ -40,7 +40,7 @@ from seg_perception.onboard.pipeline import track
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.track import Tracker, TrackerOptions
-from seg_perception.onboard.pipeline.tracking import likeness, motion
+from seg_perception.onboard.pipeline.tracking import motion, similarity
 
 RATE = 10
 THRESHOLDS = (0.25, 0.4)
@@ -113,7 +113,7 @@ def jump(self: motion.Motion, rows: NDArray[np.int64], boxes: NDArray[np.float64
 PARTS: dict[str, list[tuple[Any, str, Any]]] = {
     "best pairs (greedy)": [(track, "best_pairs", greedy_pairs)],
     "speed": [(motion.Motion, "after", stay), (motion.Motion, "corrected", jump)],
-    "nearness of sides": [(likeness, "_HALF_AT", 1e-9)],
+    "nearness of sides": [(similarity, "_HALF_AT", 1e-9)],
     "second look": [(track, "_MARGIN", 0.0)],
     "camera's motion": [(track, "camera_shift", lambda expected, boxes: np.zeros(2))],
 }

@@ -41,7 +41,7 @@ class StandIn(Work):
     def on_gpu(self) -> bool:
         return False
 
-    def terms(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         return {"option": self.option}
 
     def open(self) -> Worker:

@@ -15,7 +15,7 @@ from shutil import get_terminal_size
 
 from seg_perception.core.text import MESSAGE_LIMIT, printable
 from seg_perception.onboard.doctor.finding import Finding, Level, failed
-from seg_perception.onboard.doctor.graph import Graph
+from seg_perception.onboard.doctor.graph import RosGraph
 from seg_perception.onboard.monitor.probe import ask, seconds_between
 
 HELP = "check this machine before driving: packages, ROS, DDS, GPU, model, cameras, clocks; says what to do"
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine and print; returns 1 if something failed."""
-    from seg_perception.onboard.doctor.examine import Patient, examine
+    from seg_perception.onboard.doctor.examine import Target, examine
     from seg_perception.onboard.doctor.settings import full_name, read_settings
     from seg_perception.onboard.doctor.surroundings import Surroundings
 
@@ -70,11 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
         topics=tuple(map(full_name, arguments.camera)) or settings.topics,
     )
 
-    def look(topics: Sequence[str]) -> Graph:
+    def look(topics: Sequence[str]) -> RosGraph:
         command = ["--seconds", str(arguments.seconds), "cameras", *topics]
-        return Graph.from_json(ask(command, arguments.seconds))
+        return RosGraph.from_json(ask(command, arguments.seconds))
 
-    findings = examine(Patient(settings, Surroundings(), look), _tell)
+    findings = examine(Target(settings, Surroundings(), look), _tell)
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     print(json.dumps(_as_json(findings), indent=1) if arguments.json else "\n".join(_report(findings)))

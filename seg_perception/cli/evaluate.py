@@ -104,7 +104,7 @@ def _each_by_itself(arguments: argparse.Namespace) -> int:
     from seg_perception.offboard.fleet.evaluate_work import EvaluateWork
 
     if arguments.dataset is not None:
-        raise ConfigurationError("--dataset: expected --bag with several bags, --list or --engine ray")
+        raise ConfigurationError("--dataset: expected --bag with several bags, --list or --executor ray")
     threads = worker_threads(arguments)
     models = [replace(model_choice(str(each), arguments), threads=threads) for each in arguments.model]
     work = EvaluateWork.of(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from seg_perception.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from seg_perception.offboard.fleet.driver import Engine
+    from seg_perception.offboard.fleet.driver import Executor
     from seg_perception.offboard.fleet.fleet import FleetOutcome, Plan
     from seg_perception.offboard.fleet.work import Work
 
@@ -23,7 +23,7 @@ def add_fleet_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare how many bags are worked on."""
     fleet = parser.add_argument_group("many bags, each with a result of its own in a folder (docs/fleet.md)")
     fleet.add_argument(
-        "--engine", choices=(_LOCAL, _RAY), default=_LOCAL,
+        "--executor", choices=(_LOCAL, _RAY), default=_LOCAL,
         help="one after the other in this process, or at once on Ray (default: %(default)s)",
     )  # fmt: skip
     fleet.add_argument(
@@ -66,17 +66,17 @@ def on_fleet(arguments: argparse.Namespace) -> bool:
     Raises:
         ConfigurationError: the arguments do not go together.
     """
-    if arguments.engine == _RAY:
+    if arguments.executor == _RAY:
         return True
     for name in ("address", "workers"):
         if getattr(arguments, name):
-            raise ConfigurationError(f"--{name}: expected only with --engine {_RAY}")
+            raise ConfigurationError(f"--{name}: expected only with --executor {_RAY}")
     return False
 
 
 def worker_threads(arguments: argparse.Namespace) -> int:
     """Threads of each worker: on Ray there are as many workers as cores, unless told otherwise."""
-    return int(arguments.threads or (arguments.engine == _RAY))
+    return int(arguments.threads or (arguments.executor == _RAY))
 
 
 def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: argparse.Namespace) -> int:
@@ -97,7 +97,7 @@ def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: arg
     _print_plan(planned)
     progress = Progress()
     try:
-        outcome = run_fleet(planned, folder, work, _engine(arguments), arguments.retries, progress)
+        outcome = run_fleet(planned, folder, work, _executor(arguments), arguments.retries, progress)
     except KeyboardInterrupt:
         progress.close()
         print(f"stopped; finished bags are in {folder}, the same command goes on with the others")
@@ -108,11 +108,13 @@ def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: arg
     return 1 if outcome.failures or outcome.totals.get("faults") else 0
 
 
-def _engine(arguments: argparse.Namespace) -> Engine:
-    from seg_perception.offboard.fleet.local_engine import LocalEngine
-    from seg_perception.offboard.fleet.ray_engine import RayEngine
+def _executor(arguments: argparse.Namespace) -> Executor:
+    from seg_perception.offboard.fleet.local_executor import LocalExecutor
+    from seg_perception.offboard.fleet.ray_executor import RayExecutor
 
-    return RayEngine(arguments.address, arguments.workers, arguments.per_gpu) if on_fleet(arguments) else LocalEngine()
+    if not on_fleet(arguments):
+        return LocalExecutor()
+    return RayExecutor(arguments.address, arguments.workers, arguments.per_gpu)
 
 
 def _print_plan(planned: Plan) -> None:

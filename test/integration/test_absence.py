@@ -10,17 +10,17 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from seg_perception.core.text import is_printable
-from seg_perception.onboard.ros.absence import (
+from seg_perception.onboard.ros.missing_camera import (
     INCOMPATIBLE,
     NO_PUBLISHER,
     SILENT,
     WRONG_TYPE,
-    Absence,
-    Sought,
+    ExpectedTopic,
+    MissingCameraDiagnosis,
     explain,
     near_matches,
 )
-from seg_perception.onboard.ros.feed import all_latched, request_qos
+from seg_perception.onboard.ros.subscription import all_latched, request_qos
 
 IMAGE, COMPRESSED, CLOUD = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/PointCloud2"
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -37,8 +37,8 @@ def why(
     kind: str = IMAGE,
     qos: QoSProfile | None = None,
     others: dict[str, str] | None = None,
-) -> Absence:
-    return explain(Sought("front", topic, kind, qos or request_qos(False)), publishers, lambda: others or {})
+) -> MissingCameraDiagnosis:
+    return explain(ExpectedTopic("front", topic, kind, qos or request_qos(False)), publishers, lambda: others or {})
 
 
 @pytest.mark.parametrize(

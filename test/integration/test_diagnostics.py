@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from seg_perception.onboard.ros.absence import INCOMPATIBLE, NO_PUBLISHER, SILENT, WRONG_TYPE, Absence
 from seg_perception.onboard.ros.camera import GapCounter
 from seg_perception.onboard.ros.diagnostics import CameraState, NodeState, camera_status, model_status
+from seg_perception.onboard.ros.missing_camera import (
+    INCOMPATIBLE,
+    NO_PUBLISHER,
+    SILENT,
+    WRONG_TYPE,
+    MissingCameraDiagnosis,
+)
 from seg_perception.onboard.ros.statistics import CameraSnapshot, CameraStatistics, FaultLog, StageTimes, percentile
 
 NEW = CameraSnapshot()
@@ -179,7 +185,8 @@ def test_the_model_s_status() -> None:
 def test_a_camera_that_is_silent_says_why() -> None:
     def silent(kind: str, last_frame: float = -1.0, since: float = 50.0) -> Any:
         counted = CameraSnapshot(last_frame=last_frame)
-        state = CameraState("/front/image_raw", 1, counted, since=since, absence=Absence(kind, "the reason"))
+        absence = MissingCameraDiagnosis(kind, "the reason")
+        state = CameraState("/front/image_raw", 1, counted, since=since, absence=absence)
         return camera_status("active", state, NEW, elapsed=1.0, now=100.0)
 
     for kind, never, no_longer in (

@@ -23,7 +23,7 @@ from seg_perception.core.messages.detections import write_detections, write_labe
 from seg_perception.core.messages.images import write_compressed_image, write_image
 from seg_perception.onboard.pipeline.outputs import FrameMessages
 from seg_perception.onboard.pipeline.overlay import OverlayStyle
-from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.pipeline.overlay_panel import OverlayStats
 from seg_perception.onboard.ros.outputs import Outputs
 
 
@@ -198,7 +198,7 @@ class FakeNode:
 
 
 def made_outputs(node: FakeNode) -> Outputs:
-    return Outputs(node, "~", ["person", "dog", "car"], OverlayStyle(), lambda _: Figures("front"))
+    return Outputs(node, "~", ["person", "dog", "car"], OverlayStyle(), lambda _: OverlayStats("front"))
 
 
 ALWAYS = {"instance_map", "detections"}

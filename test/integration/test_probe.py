@@ -13,7 +13,7 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.qos import QoSProfile
 
 from seg_perception.onboard.doctor.cameras import check_cameras
-from seg_perception.onboard.doctor.graph import Graph
+from seg_perception.onboard.doctor.graph import RosGraph
 from seg_perception.onboard.ros import probe_cameras
 from seg_perception.onboard.ros.graph import known_or
 from seg_perception.onboard.ros.probe_diagnostics import MOST_CHARACTERS, MOST_STATUSES, MOST_VALUES, _spin, bounded
@@ -80,8 +80,8 @@ def test_publishers_of_an_odd_qos_are_unknown_and_the_doctor_says_so() -> None:
     odd = node(get_publishers_info_by_topic=raising(ValueError("negative duration")))
     known, refused = probe_cameras.topic_types(odd)
     stream = probe_cameras._stream(odd, "/front/image_raw", known, None, SimpleNamespace(now=None))
-    graph = Graph("rmw_fastrtps_cpp", known, 0, (stream,), 1.0, tuple(refused), ("/more\x1b[2J",))
-    again = Graph.from_json(json.loads(json.dumps(graph.as_json())))
+    graph = RosGraph("rmw_fastrtps_cpp", known, 0, (stream,), 1.0, tuple(refused), ("/more\x1b[2J",))
+    again = RosGraph.from_json(json.loads(json.dumps(graph.as_json())))
     assert again == graph
     told = {finding.check: finding for finding in check_cameras(again, "", ["/front/image_raw"], False)}
     assert "somebody announces a QoS, type or name" in told["/front/image_raw"].found

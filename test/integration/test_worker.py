@@ -15,9 +15,9 @@ from integration.harness import wait_for
 
 from seg_perception.core.errors import FrameError
 from seg_perception.core.frame import Frame
-from seg_perception.onboard.ros.ages import Verdict
-from seg_perception.onboard.ros.camera import Doorbell, Taken
-from seg_perception.onboard.ros.rhythm import Rhythm
+from seg_perception.onboard.ros.ages import StampCheck
+from seg_perception.onboard.ros.camera import Taken, WakeEvent
+from seg_perception.onboard.ros.rate import RateEstimator
 from seg_perception.onboard.ros.statistics import CameraStatistics, StageTimes
 from seg_perception.onboard.ros.worker import Worker
 
@@ -28,10 +28,10 @@ WAIT = 0.3
 class Delivering:
     """A camera without ROS: what is put into it lies there until it is taken."""
 
-    def __init__(self, name: str, doorbell: Doorbell) -> None:
+    def __init__(self, name: str, doorbell: WakeEvent) -> None:
         self.settings = SimpleNamespace(name=name)
         self.statistics = CameraStatistics()
-        self.rhythm = Rhythm()
+        self.rhythm = RateEstimator()
         self.broken = False
         self._doorbell = doorbell
         self._lying: Taken | None = None
@@ -69,8 +69,8 @@ class Delivering:
         stamp = int(taken.arrived * 1e9)
         return Frame.from_bgr(np.zeros((1, 1, 3), np.uint8), stamp_ns=stamp, camera=self.settings.name)
 
-    def judge(self, frame: Frame, taken: Taken, now_ns: int) -> Verdict:
-        return Verdict(0.0, False)
+    def judge(self, frame: Frame, taken: Taken, now_ns: int) -> StampCheck:
+        return StampCheck(0.0, False)
 
     def latency(self, frame: Frame, now_ns: int) -> float:
         return 0.0
@@ -105,7 +105,7 @@ class Bench:
     """A worker between such cameras and such an accelerator."""
 
     def __init__(self, cameras: str, largest_batch: int, batch_wait: float) -> None:
-        doorbell = Doorbell()
+        doorbell = WakeEvent()
         self.cameras = {name: Delivering(name, doorbell) for name in cameras}
         self.segmenter = Accelerator(largest_batch)
         self.published: list[tuple[float, str]] = []

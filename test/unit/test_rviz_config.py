@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import Image
 
 from seg_perception.onboard.pipeline.overlay import OverlayStyle
-from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.pipeline.overlay_panel import OverlayStats
 from seg_perception.onboard.ros.outputs import Outputs
 from seg_perception.onboard.ros.scheme import CAMERA_SCHEME
 
@@ -51,7 +51,7 @@ class FakeNode:
 @pytest.fixture(scope="module")
 def published() -> dict[str, Published]:
     node = FakeNode()
-    Outputs(node, "~", (), OverlayStyle(), lambda _: Figures("camera"))  # type: ignore[arg-type]
+    Outputs(node, "~", (), OverlayStyle(), lambda _: OverlayStats("camera"))  # type: ignore[arg-type]
     # The camera's picture comes from elsewhere; the subscription that any camera serves asks for no more than this.
     topic = next(spec.default for spec in CAMERA_SCHEME if spec.name == "topic")
     modest = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)

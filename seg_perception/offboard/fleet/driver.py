@@ -1,4 +1,4 @@
-"""The driver: hands the next task to whoever is free, tries again what failed, and keeps count."""
+"""The driver: handles the next task to whoever is free, tries again what failed, and keeps count."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Failure:
     errors: Sequence[str]
 
 
-class Board:
-    """What is to be done, what is under way and what came of it; engines take from it and tell it.
+class TaskQueue:
+    """What is to be done, what is under way and what came of it; executors take from it and tell it.
 
     Attributes:
         tasks: all of them.
@@ -32,7 +32,7 @@ class Board:
         frames: processed ones of finished tasks.
     """
 
-    def __init__(self, tasks: Sequence[Task], retries: int, show: Callable[[Board], None] | None = None) -> None:
+    def __init__(self, tasks: Sequence[Task], retries: int, show: Callable[[TaskQueue], None] | None = None) -> None:
         """Begin.
 
         Args:
@@ -140,17 +140,17 @@ class Board:
             self.failures.append(Failure(task, tuple(errors)))
 
 
-class Engine(ABC):
+class Executor(ABC):
     """Where workers are."""
 
     @abstractmethod
-    def run(self, work: Work, terms: Mapping[str, Any], board: Board) -> None:
-        """Do what is on the board until nothing is left; everything that was started is ended, also after an error.
+    def run(self, work: Work, settings: Mapping[str, Any], queue: TaskQueue) -> None:
+        """Do what is on the queue until nothing is left; everything that was started is ended, also after an error.
 
         Args:
             work: of which kind.
-            terms: of the work, found here.
-            board: what is to be done.
+            settings: of the work, found here.
+            queue: what is to be done.
 
         Raises:
             SegPerceptionError: nobody can do the work.

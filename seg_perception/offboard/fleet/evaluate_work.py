@@ -70,7 +70,7 @@ class EvaluateWork(Work):
         """See `Work`."""
         return any(map(runs_on_gpu, self.models))
 
-    def terms(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """See `Work`."""
         names = ("truth", "topic", "score", "pictures")
         return {

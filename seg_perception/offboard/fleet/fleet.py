@@ -15,13 +15,13 @@ from seg_perception import __version__
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.files import writable_folder, write_atomically
 
-from .driver import Board, Engine, Failure
+from .driver import Executor, Failure, TaskQueue
 from .page import write_fleet_page
 from .results import LOCK, SUMMARY, Results, tasks_of
 from .work import Result, Task, Work, plain
 
 PAGE = "fleet.html"
-Show = Callable[[Board], None]
+Show = Callable[[TaskQueue], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Plan:
         tasks: to be done, the largest first.
         done: results of an earlier run that still hold.
         again: tasks whose result does not hold any more, and why.
-        terms: of the work.
+        settings: of the work.
     """
 
     tasks: Sequence[Task]
     done: Sequence[Result]
     again: Mapping[str, str]
-    terms: Mapping[str, Any]
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class FleetOutcome:
     """What came of a run.
 
     Attributes:
-        command, terms: of the work.
+        command, settings: of the work.
         done: results of earlier runs.
         results: of this one.
         failures: bags that were given up.
@@ -57,7 +57,7 @@ class FleetOutcome:
     """
 
     command: str
-    terms: Mapping[str, Any]
+    settings: Mapping[str, Any]
     done: Sequence[Result]
     results: Sequence[Result]
     failures: Sequence[Failure]
@@ -72,7 +72,7 @@ class FleetOutcome:
         return {
             "version": __version__,
             "command": self.command,
-            "terms": plain(self.terms),
+            "settings": plain(self.settings),
             "bags": {
                 "done": len(self.results) + len(self.done), "of an earlier run": len(self.done),
                 "failed": len(self.failures), "left": len(self.left),
@@ -103,25 +103,25 @@ def plan(paths: Sequence[Path], folder: Path, work: Work) -> Plan:
     """
     writable_folder(folder)
     results = Results(folder)
-    folder, terms = folder.resolve(), plain(work.terms())
+    folder, settings = folder.resolve(), plain(work.settings())
     tasks: list[Task] = []
     done: list[Result] = []
     again: dict[str, str] = {}
     for task in tasks_of(paths, results):
-        reason = results.to_do(task, work.command, terms)
+        reason = results.to_do(task, work.command, settings)
         finished = results.get(task.name)
         if reason is None and finished is not None:
             # The same for all of them: kept once.
-            done.append(replace(finished, terms=terms))
+            done.append(replace(finished, settings=settings))
             continue
         tasks.append(task)
         if reason:
             again[task.name] = reason
-    return Plan(tasks, done, again, terms)
+    return Plan(tasks, done, again, settings)
 
 
 def run_fleet(
-    planned: Plan, folder: Path, work: Work, engine: Engine, retries: int = 2, show: Show | None = None
+    planned: Plan, folder: Path, work: Work, executor: Executor, retries: int = 2, show: Show | None = None
 ) -> FleetOutcome:
     """Do what is planned, and write `fleet.json` and `fleet.html`, also when it is stopped.
 
@@ -129,7 +129,7 @@ def run_fleet(
         planned: of the same folder and work.
         folder: of the results.
         work: what is done with every bag.
-        engine: where.
+        executor: where.
         retries: how often a failed bag is tried again.
         show: is called whenever something may have changed.
 
@@ -137,26 +137,26 @@ def run_fleet(
         SegPerceptionError: nobody can do the work, or the summary cannot be written; finished bags stay finished.
     """
     begin = perf_counter()
-    board = Board(planned.tasks, retries, show)
+    queue = TaskQueue(planned.tasks, retries, show)
     with _alone(folder):
         try:
             if planned.tasks:
-                engine.run(work, planned.terms, board)
-            all_results = (*planned.done, *board.results)
-            board.notes += work.merge(all_results, folder, bool(board.results)) if all_results else []
+                executor.run(work, planned.settings, queue)
+            all_results = (*planned.done, *queue.results)
+            queue.notes += work.merge(all_results, folder, bool(queue.results)) if all_results else []
         finally:
-            outcome = _outcome(planned, work, board, perf_counter() - begin)
+            outcome = _outcome(planned, work, queue, perf_counter() - begin)
             data = json.dumps(outcome.as_json(), indent=1, allow_nan=False)
             write_atomically(folder / SUMMARY, f"{data}\n".encode())
             write_fleet_page(folder / PAGE, outcome.as_json())
     return outcome
 
 
-def _outcome(planned: Plan, work: Work, board: Board, seconds: float) -> FleetOutcome:
-    totals = work.totals([*planned.done, *board.results])
+def _outcome(planned: Plan, work: Work, queue: TaskQueue, seconds: float) -> FleetOutcome:
+    totals = work.totals([*planned.done, *queue.results])
     return FleetOutcome(
-        work.command, planned.terms, planned.done, board.results, board.failures, board.left, totals, seconds,
-        board.notes,
+        work.command, planned.settings, planned.done, queue.results, queue.failures, queue.left, totals, seconds,
+        queue.notes,
     )  # fmt: skip
 
 

@@ -50,7 +50,7 @@ class LabelWork(Work):
         """See `Work`."""
         return any(map(runs_on_gpu, _choices(self.options)))
 
-    def terms(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """See `Work`."""
         first, *others = (model_terms(each) for each in _choices(self.options))
         own = plain(asdict(self.options))

@@ -56,7 +56,7 @@ def _sections(summary: Mapping[str, Any]) -> Iterator[Section]:
     yield Section("Speed", _speed(results))
     yield Section("Bags", _bags(results))
     yield Section("Notes", bullets(summary["notes"]))
-    yield Section("What was asked for", comparison({"value": dict(_lines(summary["terms"]))}))
+    yield Section("What was asked for", comparison({"value": dict(_lines(summary["settings"]))}))
 
 
 def _speed(results: Sequence[Mapping[str, Any]]) -> Content:

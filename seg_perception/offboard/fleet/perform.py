@@ -19,13 +19,13 @@ from .work import Attempt, Failed, Result, Task, Tell, Work, Worker, plain
 
 
 def perform(
-    work: Work, terms: Mapping[str, Any], worker: Worker, number: int, attempt: Attempt, tell: Tell
+    work: Work, settings: Mapping[str, Any], worker: Worker, number: int, attempt: Attempt, tell: Tell
 ) -> Result | Failed:
     """Do a task, and write its manifest.
 
     Args:
         work: of which kind.
-        terms: of the work, as the driver has them.
+        settings: of the work, as the driver has them.
         worker: does it.
         number: of the worker.
         attempt: at which task.
@@ -47,7 +47,7 @@ def perform(
             shutil.rmtree(output)
         partial.replace(output)
         result = Result(
-            task.name, work.command, terms, task.source, output.name, bytes_of(output)[0], plain(outcome),
+            task.name, work.command, settings, task.source, output.name, bytes_of(output)[0], plain(outcome),
             worker.identity, round(perf_counter() - begin, 3), round(process_time() - cpu, 3), number,
             socket.gethostname(), attempt.number, datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )  # fmt: skip

@@ -7,7 +7,7 @@ from collections import deque
 from time import monotonic
 from typing import TextIO
 
-from .driver import Board
+from .driver import TaskQueue
 
 # Seconds between two lines: on a terminal, where each replaces the one before, and elsewhere.
 _TERMINAL, _PLAIN = 0.5, 10.0
@@ -25,13 +25,13 @@ class Progress:
         self._frames: deque[tuple[float, int]] = deque([(self._begin, 0)])
         self._width = 0
 
-    def __call__(self, board: Board) -> None:
+    def __call__(self, queue: TaskQueue) -> None:
         """Show how far it is, if the last time is long enough ago."""
         now = monotonic()
         if now - self._shown < (_TERMINAL if self._terminal else _PLAIN):
             return
         self._shown = now
-        self._write(self.line(board, now))
+        self._write(self.line(queue, now))
 
     def close(self) -> None:
         """Leave the terminal to others."""
@@ -39,21 +39,21 @@ class Progress:
             self._stream.write("\n")
             self._width = 0
 
-    def line(self, board: Board, now: float) -> str:
+    def line(self, queue: TaskQueue, now: float) -> str:
         """What there is to say at a time of `monotonic`."""
-        frames = board.frames_so_far()
+        frames = queue.frames_so_far()
         self._frames.append((now, frames))
         while len(self._frames) > 2 and now - self._frames[0][0] > _RECENT:
             self._frames.popleft()
         then, before = self._frames[0]
         # Frames of an attempt that failed are taken back.
         rate = max(0, frames - before) / max(now - then, 1e-9)
-        share, running = board.share(), board.running
-        left = (now - board.begin) * (1 - share) / share if share else float("nan")
+        share, running = queue.share(), queue.running
+        left = (now - queue.begin) * (1 - share) / share if share else float("nan")
         return (
-            f"bags: {len(board.results)} done, {len(board.failures)} failed, {running} under way, "
-            f"{len(board.tasks) - len(board.results) - len(board.failures) - running} to come; "
-            f"workers: {board.workers}; {frames} frames, {rate:.1f} a second; left: {_clock(left)}"
+            f"bags: {len(queue.results)} done, {len(queue.failures)} failed, {running} under way, "
+            f"{len(queue.tasks) - len(queue.results) - len(queue.failures) - running} to come; "
+            f"workers: {queue.workers}; {frames} frames, {rate:.1f} a second; left: {_clock(left)}"
         )
 
     def _write(self, line: str) -> None:

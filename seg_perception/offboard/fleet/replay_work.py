@@ -71,7 +71,7 @@ class ReplayWork(Work):
         """See `Work`."""
         return runs_on_gpu(self.model)
 
-    def terms(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """See `Work`."""
         job = self.job
         return {

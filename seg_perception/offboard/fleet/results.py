@@ -63,7 +63,7 @@ class Results:
             self._read[name] = read_manifest(self.folder / f"{name}{MANIFEST}")
         return self._read[name]
 
-    def to_do(self, task: Task, command: str, terms: Mapping[str, Any]) -> str | None:
+    def to_do(self, task: Task, command: str, settings: Mapping[str, Any]) -> str | None:
         """Why a task has to be done, in words; empty if it never was; None if it is done."""
         if task.name not in self._names:
             return ""
@@ -74,7 +74,7 @@ class Results:
             return f"it was made by `{done.command}`"
         if done.source != task.source:
             return "the bag has changed since"
-        if changed := [name for name in {**done.terms, **terms} if done.terms.get(name) != terms.get(name)]:
+        if changed := [name for name in {**done.settings, **settings} if done.settings.get(name) != settings.get(name)]:
             return f"done with other {', '.join(changed)}"
         output = self.folder / done.output
         # What is in a folder people may have worked on since.
@@ -93,7 +93,7 @@ def read_manifest(path: Path) -> Result | None:
         result = Result(**{**content, "source": Source(**content["source"])})
         plain_output = PurePosixPath(result.output).name == result.output and not result.output.startswith(".")
         counts = [result.outcome.get(name, 0) for name in ("frames", "faults")]
-        mappings = (result.terms, result.outcome, result.identity)
+        mappings = (result.settings, result.outcome, result.identity)
         if not plain_output or not all(isinstance(each, dict) for each in mappings):
             return None
         if not all(type(each) is int for each in (*counts, result.output_bytes)):

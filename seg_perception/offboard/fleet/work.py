@@ -60,7 +60,7 @@ class Result:
     Attributes:
         name: of the task.
         command: that made it.
-        terms: what the result depends on beside the bag: model and options.
+        settings: what the result depends on beside the bag: model and options.
         source: the bag.
         output: name of the result in the folder.
         output_bytes: of it.
@@ -77,7 +77,7 @@ class Result:
 
     name: str
     command: str
-    terms: Mapping[str, Any]
+    settings: Mapping[str, Any]
     source: Source
     output: str
     output_bytes: int
@@ -162,7 +162,7 @@ class Work(ABC):
         """Whether each worker needs a GPU."""
 
     @abstractmethod
-    def terms(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What a result depends on beside the bag, as plain values."""
 
     @abstractmethod

@@ -19,9 +19,9 @@ from seg_perception.onboard.backend.host.select import select
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.trackers import Trackers
 
-from .records import Category, Concern, LabelledObject, box_of
+from .records import Category, LabelledObject, QaFlag, box_of
 from .shapes import painted_mask
-from .temporal import Sight
+from .temporal import TrackedObservation
 
 # Scores this far above and below the threshold are doubtful, the nearer the more; below are many more detections.
 _ABOVE, _BELOW = 0.2, 0.1
@@ -126,22 +126,22 @@ class Observer:
             compared = Other(other, compare(by_group(result), other, rule))
         return Observation(result, detections, doubtful, uncertainty, compared)
 
-    def sights(self, seen: Observation) -> list[Sight]:
+    def sights(self, seen: Observation) -> list[TrackedObservation]:
         """What the frames around this one will be compared with."""
         instances = seen.result.instances
         sides = instances.boxes_camera[:, 2:] - instances.boxes_camera[:, :2]
         fill = seen.result.areas / np.maximum(sides.prod(axis=1), 1.0)
         return [
-            Sight(int(number), self._class_names[label], group_name(int(group)), box_of(box), float(share))
+            TrackedObservation(int(number), self._class_names[label], group_name(int(group)), box_of(box), float(share))
             for number, label, group, box, share in zip(
                 instances.numbers, instances.labels, instances.groups, instances.boxes_camera, fill, strict=True
             )
         ]
 
-    def describe(self, seen: Observation) -> tuple[list[LabelledObject], list[Concern]]:
+    def describe(self, seen: Observation) -> tuple[list[LabelledObject], list[QaFlag]]:
         """Labels of a frame, and what is doubtful about them; to be asked for before the next `look`."""
         objects: list[LabelledObject] = []
-        concerns: list[Concern] = []
+        concerns: list[QaFlag] = []
         instances, frame = seen.result.instances, seen.result.frame
         size = (frame.height, frame.width)
         threshold = self._options.select.score_threshold
@@ -163,13 +163,13 @@ class Observer:
             )
         return objects, [*concerns, *self._overlooked(seen, threshold), *_disagreements(seen)]
 
-    def _overlooked(self, seen: Observation, threshold: float) -> list[Concern]:
+    def _overlooked(self, seen: Observation, threshold: float) -> list[QaFlag]:
         """What is not labelled, but might have been."""
         found = seen.doubtful
         weights = doubt(found.scores, threshold)
         places = [box_of(each) for each in found.boxes_camera]
         return [
-            Concern(
+            QaFlag(
                 "overlooked", float(weights[row]), f"perhaps a {self._name(found, row)}, at score {score:.2f}", place
             )
             for row, (score, place) in enumerate(zip(found.scores.tolist(), places, strict=True))
@@ -205,24 +205,24 @@ def by_group(result: Segmentation) -> FrameInstances:
     return FrameInstances(instances.boxes_camera, instances.scores, instances.groups, tuple(masks))
 
 
-def doubts_of(name: str, score: float, threshold: float, box: NDArray[np.float32], whole: CompactMask) -> list[Concern]:
+def doubts_of(name: str, score: float, threshold: float, box: NDArray[np.float32], whole: CompactMask) -> list[QaFlag]:
     """What is doubtful about one instance by itself."""
     found = []
     near = float(doubt(np.array([score], np.float32), threshold)[0])
     place = box_of(box)
     if near > 0:
-        found.append(Concern("unsure", near, f"{name} at score {score:.2f}; the threshold is {threshold:.2f}", place))
+        found.append(QaFlag("unsure", near, f"{name} at score {score:.2f}; the threshold is {threshold:.2f}", place))
     if whole.area < _FEWEST_PIXELS:
         return found
     around = np.array([[whole.left, whole.top, whole.right, whole.bottom]], np.float64)
     iou = float(box_iou(around, box[None])[0, 0])
     if iou < _BOX_IOU:
         words = f"box and mask of a {name} do not fit each other (IoU {iou:.2f})"
-        found.append(Concern("box_mask", 1 - iou / _BOX_IOU, words, place))
+        found.append(QaFlag("box_mask", 1 - iou / _BOX_IOU, words, place))
     pieces, largest = _pieces(whole)
     if largest < _ONE_PIECE:
         words = f"the mask of a {name} is in {pieces} pieces, of which the largest has {100 * largest:.0f} %"
-        found.append(Concern("pieces", 1 - largest, words, place))
+        found.append(QaFlag("pieces", 1 - largest, words, place))
     return found
 
 
@@ -232,7 +232,7 @@ def _pieces(mask: CompactMask) -> tuple[int, float]:
     return count - 1, float(stats[1:, cv2.CC_STAT_AREA].max()) / mask.area
 
 
-def _disagreements(seen: Observation) -> list[Concern]:
+def _disagreements(seen: Observation) -> list[QaFlag]:
     """Where the other model says something else."""
     if seen.other is None:
         return []
@@ -241,8 +241,8 @@ def _disagreements(seen: Observation) -> list[Concern]:
     def name(instances: FrameInstances, row: int) -> str:
         return group_name(int(instances.labels[row]))
 
-    def concern(words: str, instances: FrameInstances, row: int) -> Concern:
-        return Concern("models", 1.0, f"the other model {words}", box_of(instances.boxes_camera[row]))
+    def concern(words: str, instances: FrameInstances, row: int) -> QaFlag:
+        return QaFlag("models", 1.0, f"the other model {words}", box_of(instances.boxes_camera[row]))
 
     return [
         *(

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .records import Category, Concern, LabelledFrame
+from .records import Category, LabelledFrame, QaFlag
 
 QUALITY, QUALITY_TABLE = "quality.json", "quality.csv"
 KINDS = {
@@ -42,7 +42,7 @@ class Assessment:
 
     file_name: str
     number: float
-    concerns: tuple[Concern, ...]
+    concerns: tuple[QaFlag, ...]
 
 
 def assess(frames: Iterable[LabelledFrame]) -> list[Assessment]:
@@ -80,10 +80,10 @@ def quality_table(assessed: Sequence[Assessment]) -> bytes:
     return text.getvalue().encode()
 
 
-def _rare(names: Sequence[str], counts: Counter[str]) -> list[Concern]:
+def _rare(names: Sequence[str], counts: Counter[str]) -> list[QaFlag]:
     total = counts.total()
     return [
-        Concern(
+        QaFlag(
             "rare", round(1 - counts[name] / (_RARE * total), 4),
             f"{name} is rare: {counts[name]} of {total} objects", None, index,
         )

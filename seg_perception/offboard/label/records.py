@@ -86,7 +86,7 @@ class LabelledObject:
 
 
 @dataclass(frozen=True, slots=True)
-class Concern:
+class QaFlag:
     """Something a person should look at.
 
     Attributes:
@@ -133,7 +133,7 @@ class LabelledFrame:
     weather: str = ""
     digest: str = ""
     picks: Mapping[str, float] = field(default_factory=dict)
-    concerns: tuple[Concern, ...] = ()
+    concerns: tuple[QaFlag, ...] = ()
 
     @property
     def name(self) -> str:
@@ -208,7 +208,7 @@ def frame_from_json(content: Mapping[str, Any]) -> LabelledFrame:
         raise ValueError(f"expected `picks` as numbers by rule, got {picks!r:.60}")
     objects = tuple(LabelledObject(**{**each, "mask": _mask_from_json(each["mask"])}) for each in content["objects"])
     concerns = tuple(
-        Concern(**{**each, "box": None if each["box"] is None else box_of(each["box"])}) for each in content["concerns"]
+        QaFlag(**{**each, "box": None if each["box"] is None else box_of(each["box"])}) for each in content["concerns"]
     )
     if any(each.mask.size != (content["height"], content["width"]) for each in objects):
         raise ValueError(f"expected masks of {content['width']} x {content['height']} pixels, got others")

@@ -28,7 +28,7 @@ from seg_perception.onboard.pipeline.track import TrackerOptions
 from .dataset import Dataset
 from .observe import Model, Observation, Observer
 from .picks import Moment, Picker, PickOptions
-from .records import CLASSES, GROUPS, Concern, LabelledFrame, MaskStyle, categories_of
+from .records import CLASSES, GROUPS, LabelledFrame, MaskStyle, QaFlag, categories_of
 from .temporal import Window
 
 _MODEL = ("family", "sha256", "precision")
@@ -311,7 +311,7 @@ class _Labelling:
         )  # fmt: skip
         self._pending[index] = _Pending(labelled, data.tobytes())
 
-    def _commit(self, index: int, concerns: Sequence[Concern]) -> None:
+    def _commit(self, index: int, concerns: Sequence[QaFlag]) -> None:
         """Write a chosen frame, now that its neighbours are known, and take back those that have to go for it."""
         pending = self._pending.pop(index, None)
         if pending is None:

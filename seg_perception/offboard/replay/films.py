@@ -15,7 +15,7 @@ from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Segmentation
 from seg_perception.onboard.pipeline.overlay import draw_overlay
 
-from .ahead import Behind
+from .threads import BackgroundWriter
 
 SUFFIX = ".mp4"
 # A video has one rate; odd first stamps must not make it a slide show.
@@ -51,7 +51,7 @@ class Films:
         self._sizes: dict[str, tuple[int, int]] = {}
         # The first frame of each camera waits for the second, which tells the rate.
         self._first: dict[str, tuple[int, Segmentation]] = {}
-        self._behind: Behind[tuple[int, Segmentation]] = Behind(self._take, 4)
+        self._behind: BackgroundWriter[tuple[int, Segmentation]] = BackgroundWriter(self._take, 4)
 
     def __enter__(self) -> Films:
         return self

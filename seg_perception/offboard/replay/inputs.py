@@ -31,7 +31,7 @@ _LONGEST_PAUSE = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class InputFrame:
     """Something to be replayed.
 
     Attributes:
@@ -76,7 +76,7 @@ class Recording(ABC):
         self.notes: tuple[str, ...] = ()
 
     @abstractmethod
-    def shots(self) -> Iterator[Shot]:
+    def shots(self) -> Iterator[InputFrame]:
         """All of it, once."""
 
 
@@ -130,7 +130,7 @@ class BagRecording(Recording):
                     self._calibrate(message)
                     break
 
-    def shots(self) -> Iterator[Shot]:
+    def shots(self) -> Iterator[InputFrame]:
         """The images, and copies of all messages where these are wanted."""
         with Bag(self.path) as bag:
             begin, end = time_range(bag, self._part.start, self._part.duration)
@@ -146,19 +146,19 @@ class BagRecording(Recording):
                 if copy is not None and len(shots) == 1 and shots[0].time_ns == message.time_ns:
                     shots = [replace(shots[0], copy=copy)]
                 elif copy is not None:
-                    yield Shot(message.time_ns, copy=copy)
+                    yield InputFrame(message.time_ns, copy=copy)
                 yield from shots
             yield from self._shots(decoder.finish())
             self.failures += [*bag.faults, *decoder.faults()]
 
-    def _shots(self, decoded: Iterable[Decoded]) -> Iterator[Shot]:
+    def _shots(self, decoded: Iterable[Decoded]) -> Iterator[InputFrame]:
         for _, message, frame in decoded:
             if isinstance(frame, FrameError):
                 self.failures.append(f"{printable(message.topic)} at {message.time_ns} ns: {frame}")
                 continue
             deep = self._depths.apply(frame)
             self.warnings.add(f"{printable(message.topic)} at {message.time_ns} ns", deep)
-            yield Shot(message.time_ns, deep, self._calibrations.get(deep.camera))
+            yield InputFrame(message.time_ns, deep, self._calibrations.get(deep.camera))
 
     def _calibrate(self, message: BagMessage) -> None:
         try:
@@ -194,7 +194,7 @@ class FileRecording(Recording):
             count = None
         super().__init__(path, [VIDEO_CAMERA], None if part is not None and part != Range() else count)
 
-    def shots(self) -> Iterator[Shot]:
+    def shots(self) -> Iterator[InputFrame]:
         """The frames."""
         begin = round(self._part.start * _SECOND)
         end = begin + round(self._part.duration * _SECOND) if self._part.duration else None
@@ -204,7 +204,7 @@ class FileRecording(Recording):
                 break
             if time_ns >= begin:
                 frame = replace(picture, stamp_ns=time_ns)
-                yield Shot(time_ns, frame, copy=_message(frame, time_ns) if self._copy else None)
+                yield InputFrame(time_ns, frame, copy=_message(frame, time_ns) if self._copy else None)
         self.failures += [str(failure) for failure in self._source.failures]
         self.warnings = self._source.warnings
 
@@ -215,7 +215,7 @@ def _message(frame: Frame, time_ns: int) -> BagMessage:
     return BagMessage(f"/{VIDEO_CAMERA}/image_raw", IMAGE, time_ns, data)
 
 
-def at_their_pace(shots: Iterable[Shot], wait: Callable[[float], object] = time.sleep) -> Iterator[Shot]:
+def at_their_pace(shots: Iterable[InputFrame], wait: Callable[[float], object] = time.sleep) -> Iterator[InputFrame]:
     """The same shots, each held back until as much time has passed as when they were recorded.
 
     Args:

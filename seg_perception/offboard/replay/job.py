@@ -14,7 +14,7 @@ from seg_perception.offboard.report.gallery import Shot
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
-from .changes import Earlier
+from .diff import Baseline
 from .films import Films
 from .inputs import Range, Recording, open_recording
 from .page import ReplayReport, write_replay_report
@@ -77,7 +77,7 @@ class Outcome:
     record: Record
     seconds: float
     size: int
-    earlier: Earlier | None
+    earlier: Baseline | None
     shots: Mapping[str, Sequence[Shot]]
 
     def as_json(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def run_job(
     cameras = {camera for recording in recordings for camera in recording.cameras}
     earlier = None
     if job.against is not None:
-        earlier = Earlier(job.against, _rule(segmenter.options), cameras, job.options.namespace)
+        earlier = Baseline(job.against, _rule(segmenter.options), cameras, job.options.namespace)
     picks = Picks(segmenter.spec.class_names, earlier=earlier) if job.report or earlier else None
     settings = _settings(job, segmenter.options)
     about = {"version": __version__, **segmenter.identity, **settings}

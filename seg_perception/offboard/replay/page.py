@@ -25,7 +25,7 @@ from seg_perception.offboard.report.page import (
 )
 from seg_perception.offboard.report.plots import Series, histogram, plots, time_line
 
-from .changes import Earlier
+from .diff import Baseline
 from .picks import CHANGED, COLOURS
 from .record import Record
 
@@ -54,7 +54,7 @@ class ReplayReport:
     identity: Mapping[str, str]
     settings: Mapping[str, str]
     shots: Mapping[str, Sequence[Shot]]
-    earlier: tuple[Path, Earlier] | None = None
+    earlier: tuple[Path, Baseline] | None = None
 
 
 def write_replay_report(path: Path, report: ReplayReport) -> Path:
@@ -146,7 +146,7 @@ def _speed(record: Record) -> Content:
     ]  # fmt: skip
 
 
-def _changes(path: Path, earlier: Earlier) -> Content:
+def _changes(path: Path, earlier: Baseline) -> Content:
     total = earlier.total()
     rows = agreement_rows(total, earlier.differing)
     lines = [

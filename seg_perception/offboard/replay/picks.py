@@ -19,7 +19,7 @@ from seg_perception.offboard.report.drawing import (
 from seg_perception.offboard.report.gallery import Layer, Shot, narrowed
 from seg_perception.onboard.pipeline.overlay import draw_overlay
 
-from .changes import Change, Earlier, describe
+from .diff import Baseline, FrameDiff, describe
 
 CHANGED, UNSURE, BUSY = "Most changed", "Least sure", "Most instances"
 COLOURS = ((ONLY_FIRST, "gone"), (ONLY_SECOND, "new"), (RELABELLED, "another class"))
@@ -61,7 +61,7 @@ class Picks:
     It watches a `Replay`. Pictures are drawn of frames that are chosen, and of no others.
     """
 
-    def __init__(self, class_names: Sequence[str], most: int = 6, earlier: Earlier | None = None) -> None:
+    def __init__(self, class_names: Sequence[str], most: int = 6, earlier: Baseline | None = None) -> None:
         """Prepare.
 
         Args:
@@ -88,7 +88,7 @@ class Picks:
         return {kind: [entry[3] for entry in best.entries] for kind, best in self._best.items() if best.entries}
 
     def _offer(
-        self, kind: str, value: float, time_ns: int, segmentation: Segmentation, change: Change | None = None
+        self, kind: str, value: float, time_ns: int, segmentation: Segmentation, change: FrameDiff | None = None
     ) -> None:
         best, camera = self._best[kind], segmentation.frame.camera
         if not best.wants(value, time_ns, camera):
@@ -105,7 +105,7 @@ class Picks:
         overlay = draw_overlay(image, segmentation, self._names)
         return Shot(title, text, [Layer("camera", narrowed(image).copy()), Layer("overlay", narrowed(overlay))])
 
-    def _changed(self, title: str, segmentation: Segmentation, change: Change) -> Shot:
+    def _changed(self, title: str, segmentation: Segmentation, change: FrameDiff) -> Shot:
         image, agreement = to_bgr(segmentation.frame), change.agreement
         pixels = segmentation.instance_map.pixels
         if pixels.shape != image.shape[:2]:

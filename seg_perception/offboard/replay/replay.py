@@ -21,10 +21,10 @@ from seg_perception.onboard.pipeline.outputs import ALWAYS, LABELS, LATCHED, ON_
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.trackers import Trackers
 
-from .ahead import Ahead, Behind
-from .inputs import BagRecording, Recording, Shot, at_their_pace
+from .inputs import BagRecording, InputFrame, Recording, at_their_pace
 from .record import Record
 from .side_by_side import SideBySide
+from .threads import BackgroundWriter, Prefetcher
 from .writer import LATCHED_QOS, BagWriter
 
 # Shots that are read and results that are kept before they are processed and written.
@@ -112,8 +112,8 @@ class Replay:
         begin = perf_counter()
         ended = Event()
         with (
-            Ahead(at_their_pace(shots, ended.wait) if self._options.realtime else shots, _AHEAD) as ahead,
-            Behind(self._write, _BEHIND) as behind,
+            Prefetcher(at_their_pace(shots, ended.wait) if self._options.realtime else shots, _AHEAD) as ahead,
+            BackgroundWriter(self._write, _BEHIND) as behind,
             ExitStack() as stack,
         ):
             # Nobody waits for a frame of the next hour.
@@ -136,10 +136,10 @@ class Replay:
                 self._writer.describe(topic, recording.qos.get(topic, ""), kind, definition)
 
     def _processed(
-        self, shots: Iterable[Shot], behind: Behind[list[_Message]]
-    ) -> Iterator[tuple[Shot, Segmentation]]:  # fmt: skip
+        self, shots: Iterable[InputFrame], behind: BackgroundWriter[list[_Message]]
+    ) -> Iterator[tuple[InputFrame, Segmentation]]:  # fmt: skip
         """Shots with their results, in order; as many batches under way as the segmenter takes."""
-        under_way: deque[tuple[list[Shot], _Begun]] = deque()
+        under_way: deque[tuple[list[InputFrame], _Begun]] = deque()
         for batch in self._batches(shots, behind):
             begun = self._begun(batch)
             if isinstance(begun, FrameError):
@@ -151,9 +151,11 @@ class Replay:
                 yield from self._ended(*under_way.popleft())
         yield from self._drained(under_way)
 
-    def _batches(self, shots: Iterable[Shot], behind: Behind[list[_Message]]) -> Iterator[list[Shot]]:
+    def _batches(
+        self, shots: Iterable[InputFrame], behind: BackgroundWriter[list[_Message]]
+    ) -> Iterator[list[InputFrame]]:
         """Shots with a frame, together as long as each is of another camera."""
-        batch: list[Shot] = []
+        batch: list[InputFrame] = []
         for shot in shots:
             if shot.copy is not None and shot.copy.topic not in self._own:
                 behind.give([(shot.copy.topic, shot.copy.kind, shot.copy.time_ns, shot.copy.data)])
@@ -167,18 +169,18 @@ class Replay:
         if batch:
             yield batch
 
-    def _begun(self, batch: Sequence[Shot]) -> _Begun | FrameError:
+    def _begun(self, batch: Sequence[InputFrame]) -> _Begun | FrameError:
         """The first half of the work; the error when a frame cannot be decoded."""
         try:
             return self._segmenter.begin([shot.frame for shot in batch if shot.frame is not None], self._semantic)
         except FrameError as error:
             return error
 
-    def _drained(self, under_way: deque[tuple[list[Shot], _Begun]]) -> Iterator[tuple[Shot, Segmentation]]:
+    def _drained(self, under_way: deque[tuple[list[InputFrame], _Begun]]) -> Iterator[tuple[InputFrame, Segmentation]]:
         while under_way:
             yield from self._ended(*under_way.popleft())
 
-    def _ended(self, batch: list[Shot], begun: _Begun) -> Iterator[tuple[Shot, Segmentation]]:
+    def _ended(self, batch: list[InputFrame], begun: _Begun) -> Iterator[tuple[InputFrame, Segmentation]]:
         try:
             results = self._segmenter.end(begun)
         except FrameError as error:
@@ -190,7 +192,7 @@ class Replay:
             else:
                 yield shot, result
 
-    def _one_by_one(self, batch: list[Shot], error: FrameError) -> Iterator[tuple[Shot, Segmentation]]:
+    def _one_by_one(self, batch: list[InputFrame], error: FrameError) -> Iterator[tuple[InputFrame, Segmentation]]:
         """The frames of a batch in which one could not be decoded."""
         if len(batch) == 1:
             self._lose(batch[0], error)
@@ -202,11 +204,11 @@ class Replay:
             else:
                 yield from self._ended([shot], begun)
 
-    def _lose(self, shot: Shot, error: Exception) -> None:
+    def _lose(self, shot: InputFrame, error: Exception) -> None:
         camera = shot.frame.camera if shot.frame is not None else ""
         self.record.lose(camera, f"{camera} at {shot.time_ns} ns: {error}")
 
-    def _messages(self, space: str, shot: Shot, result: Segmentation) -> list[_Message]:
+    def _messages(self, space: str, shot: InputFrame, result: Segmentation) -> list[_Message]:
         names = self._segmenter.spec.class_names
         messages: list[_Message] = []
         if space not in self._labelled:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from seg_perception.core.text import printable
 
 from .finding import Finding, Level
-from .graph import Graph, Publisher, Stream
+from .graph import ImageStream, Publisher, RosGraph
 
 GROUP = "cameras"
 IMAGE_KINDS = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -26,7 +26,7 @@ _LOSS_ADVICE = (
 )
 
 
-def check_cameras(graph: Graph | None, problem: str, named: Sequence[str], simulated: bool) -> list[Finding]:
+def check_cameras(graph: RosGraph | None, problem: str, named: Sequence[str], simulated: bool) -> list[Finding]:
     """Judge what came of the image topics.
 
     Args:
@@ -58,7 +58,7 @@ def near_names(topic: str, known: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*related, *ending, *alike]))[:_SUGGESTIONS]
 
 
-def _left_out(graph: Graph) -> list[Finding]:
+def _left_out(graph: RosGraph) -> list[Finding]:
     """What nothing is found of: topics that cannot be asked about, and more image topics than are measured."""
     findings = []
     if graph.refused:
@@ -79,7 +79,7 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(printable, names[:_MOST_NAMED])) + more
 
 
-def _clock(graph: Graph, simulated: bool) -> Finding:
+def _clock(graph: RosGraph, simulated: bool) -> Finding:
     if simulated and not graph.clocks:
         advice = "play the bag with `ros2 bag play --clock`, or set use_sim_time to false"
         found = "use_sim_time is true, but nobody publishes /clock: the node's time stands still"
@@ -93,7 +93,7 @@ def _clock(graph: Graph, simulated: bool) -> Finding:
     return Finding(GROUP, "/clock", Level.OK, "simulated time, published" if simulated else "system time")
 
 
-def _images(graph: Graph, stream: Stream, named: bool) -> Finding:
+def _images(graph: RosGraph, stream: ImageStream, named: bool) -> Finding:
     """Whether images come that can be used."""
     worst = Level.FAIL if named else Level.WARN
     if not stream.kind:
@@ -132,7 +132,7 @@ def _images(graph: Graph, stream: Stream, named: bool) -> Finding:
     return Finding(GROUP, stream.topic, Level.OK, found, facts=facts)
 
 
-def _absent(graph: Graph, topic: str) -> Finding:
+def _absent(graph: RosGraph, topic: str) -> Finding:
     images = [name for name, kinds in graph.topics.items() if set(kinds) & set(IMAGE_KINDS)]
     near = near_names(topic, images) or near_names(topic, list(graph.topics))
     if near:
@@ -144,7 +144,7 @@ def _absent(graph: Graph, topic: str) -> Finding:
     return Finding(GROUP, topic, Level.FAIL, "nobody publishes this topic", advice)
 
 
-def _stamps(stream: Stream, simulated: bool) -> Finding:
+def _stamps(stream: ImageStream, simulated: bool) -> Finding:
     """Whether the camera's clock is the node's."""
     check = f"{stream.topic} stamps"
     least, median, most = stream.ages

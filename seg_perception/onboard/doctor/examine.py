@@ -12,7 +12,7 @@ from .cameras import check_cameras
 from .dds import check_dds
 from .finding import Finding, Level
 from .gpu import ask_gpu_packages, check_gpu
-from .graph import Graph
+from .graph import RosGraph
 from .machine import check_machine
 from .model import ask_model, flavour_of
 from .packages import ask_packages, check_packages, is_absent
@@ -21,11 +21,11 @@ from .settings import NodeSettings
 from .surroundings import Surroundings
 
 # Looks at topics; without any, at all that carry images. Raises `SegPerceptionError` where it cannot.
-Look = Callable[[Sequence[str]], Graph]
+Look = Callable[[Sequence[str]], RosGraph]
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class Target:
     """What is to be examined.
 
     Attributes:
@@ -39,7 +39,7 @@ class Patient:
     look: Look
 
 
-def examine(patient: Patient, progress: Callable[[str], None]) -> list[Finding]:
+def examine(patient: Target, progress: Callable[[str], None]) -> list[Finding]:
     """Do all checks.
 
     Args:
@@ -85,7 +85,7 @@ def _model_path(model: str) -> tuple[Path, str]:
         return Path(model), str(error)
 
 
-def _looked(patient: Patient) -> tuple[Graph | None, str]:
+def _looked(patient: Target) -> tuple[RosGraph | None, str]:
     try:
         return patient.look(patient.settings.topics), ""
     except SegPerceptionError as error:

@@ -18,7 +18,7 @@ class Publisher:
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class ImageStream:
     """What came of one image topic.
 
     Attributes:
@@ -61,7 +61,7 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class RosGraph:
     """A running ROS system.
 
     Attributes:
@@ -77,7 +77,7 @@ class Graph:
     rmw: str
     topics: Mapping[str, tuple[str, ...]]
     clocks: int
-    streams: tuple[Stream, ...]
+    streams: tuple[ImageStream, ...]
     seconds: float
     refused: tuple[str, ...] = ()
     unmeasured: tuple[str, ...] = ()
@@ -87,12 +87,12 @@ class Graph:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Graph:
+    def from_json(cls, values: Mapping[str, Any]) -> RosGraph:
         """What `as_json` made."""
         streams = []
         for each in values["streams"]:
             publishers = tuple(Publisher(**publisher) for publisher in each["publishers"])
-            streams.append(Stream(**{**each, "publishers": publishers, "ages": tuple(each["ages"])}))
+            streams.append(ImageStream(**{**each, "publishers": publishers, "ages": tuple(each["ages"])}))
         topics = {name: tuple(kinds) for name, kinds in values["topics"].items()}
         names = (tuple(values["refused"]), tuple(values["unmeasured"]))
         return cls(values["rmw"], topics, values["clocks"], tuple(streams), values["seconds"], *names)

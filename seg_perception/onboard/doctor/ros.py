@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .finding import Finding, Level
-from .graph import Graph
+from .graph import RosGraph
 from .surroundings import Surroundings
 
 GROUP = "ros"
@@ -24,7 +24,7 @@ def distribution_of(around: Surroundings, rclpy_version: str) -> str:
     return named or next((name for name, major in DISTRIBUTIONS.items() if major == _major(rclpy_version)), "")
 
 
-def check_ros(around: Surroundings, rclpy_version: str, graph: Graph | None, problem: str) -> list[Finding]:
+def check_ros(around: Surroundings, rclpy_version: str, graph: RosGraph | None, problem: str) -> list[Finding]:
     """Look at distribution, middleware and discovery.
 
     Args:
@@ -53,7 +53,7 @@ def _distribution(around: Surroundings, rclpy_version: str) -> Finding:
     return Finding(GROUP, "distribution", Level.OK, text)
 
 
-def _middleware(around: Surroundings, graph: Graph | None, problem: str) -> Finding:
+def _middleware(around: Surroundings, graph: RosGraph | None, problem: str) -> Finding:
     named = around.environment.get("RMW_IMPLEMENTATION", "")
     if graph is None:
         advice = (

@@ -17,7 +17,7 @@ _HEAD = ("camera", "status", "in Hz", "out Hz", "p50 ms", "p95 ms", "p99 ms", "r
 _TEXT_COLUMNS = (0, 1, len(_HEAD) - 1)
 # Characters of a message, of a model's identity and of the causes of drops.
 _LONGEST = 1000
-# Figures from here on are of no use in full.
+# OverlayStats from here on are of no use in full.
 _LARGE = 1e12
 
 

@@ -17,7 +17,7 @@ from seg_perception.core.messages.detections import DETECTIONS, LABEL_INFO, writ
 from seg_perception.core.messages.images import COMPRESSED_IMAGE, IMAGE, write_compressed_image, write_image
 
 from .overlay import PLAIN, OverlayStyle, colour_map, draw_overlay
-from .overlay_panel import Figures
+from .overlay_panel import OverlayStats
 
 LABELS, SEMANTIC_MAP = "label_info", "semantic_map"
 # Type of each topic, below the camera's namespace.
@@ -48,7 +48,7 @@ class FrameMessages:
         calibration: Calibration | None = None,
         *,
         style: OverlayStyle = PLAIN,
-        figures: Callable[[], Figures] | None = None,
+        figures: Callable[[], OverlayStats] | None = None,
     ) -> None:
         """Take what they are made of.
 

@@ -15,8 +15,8 @@ from seg_perception.core.classes import group_name
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Instances, Segmentation
 
-from .overlay_panel import Figures, draw_figures, draw_legend
-from .plates import Box, Colour, Places, Sizes, Writing, draw_plate, shade
+from .label_layout import Box, Colour, LabelLayout, Sizes, Writing, draw_plate, shade
+from .overlay_panel import OverlayStats, draw_figures, draw_legend
 
 OUTLINE, FILL, BOTH = SHAPES = ("outline", "fill", "both")
 _FILL = 0.42
@@ -75,7 +75,7 @@ def draw_overlay(
     segmentation: Segmentation,
     class_names: Sequence[str],
     style: OverlayStyle = PLAIN,
-    figures: Figures | None = None,
+    figures: OverlayStats | None = None,
 ) -> NDArray[np.uint8]:
     """The camera image with every instance marked and named.
 
@@ -91,7 +91,7 @@ def draw_overlay(
     """
     canvas = np.ascontiguousarray(image_bgr).copy()
     height, width = canvas.shape[:2]
-    instances, sizes, places = segmentation.instances, Sizes.of(width, height), Places(width, height)
+    instances, sizes, places = segmentation.instances, Sizes.of(width, height), LabelLayout(width, height)
     frame = segmentation.frame
     boxes_canvas = instances.boxes_camera * np.array([width / frame.width, height / frame.height] * 2)
     corners = np.concatenate([np.floor(boxes_canvas[:, :2]), np.ceil(boxes_canvas[:, 2:])], axis=1)

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from seg_perception.core.classes import NO_GROUP, ROAD_GROUPS, group_name
 
-from .plates import BLACK, WHITE, Box, Colour, Places, Sizes, Writing, draw_writing, shade
+from .label_layout import BLACK, WHITE, Box, Colour, LabelLayout, Sizes, Writing, draw_writing, shade
 
 _DARK = 0.62
 _AMBER = (64, 190, 255)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class OverlayStats:
     """What is told about a camera beside its picture.
 
     Attributes:
@@ -51,7 +51,7 @@ class Figures:
         return lines
 
 
-def draw_figures(canvas: NDArray[np.uint8], figures: Figures, sizes: Sizes, places: Places) -> None:
+def draw_figures(canvas: NDArray[np.uint8], figures: OverlayStats, sizes: Sizes, places: LabelLayout) -> None:
     """Write figures into the upper left corner of a canvas uint8 `[H, W, 3]`, bgr."""
     lines = figures.lines()
     high, widest = sizes.plate_height, canvas.shape[1]
@@ -61,7 +61,7 @@ def draw_figures(canvas: NDArray[np.uint8], figures: Figures, sizes: Sizes, plac
         draw_writing(canvas, (0, number * high, wide, number * high + high), Writing(text), colour, sizes)
 
 
-def draw_legend(canvas: NDArray[np.uint8], groups: NDArray[np.int32], sizes: Sizes, places: Places) -> None:
+def draw_legend(canvas: NDArray[np.uint8], groups: NDArray[np.int32], sizes: Sizes, places: LabelLayout) -> None:
     """Explain the pictograms in the lower left corner, with how many there are of each.
 
     Args:
@@ -99,7 +99,7 @@ def _rows(writings: Sequence[Writing], sizes: Sizes, width: int) -> list[list[Wr
     return rows
 
 
-def _darken(canvas: NDArray[np.uint8], place: Box, places: Places) -> None:
+def _darken(canvas: NDArray[np.uint8], place: Box, places: LabelLayout) -> None:
     places.take(place)
     region = canvas[place[1] : place[3], place[0] : place[2]]
     if region.size:

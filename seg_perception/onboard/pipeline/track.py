@@ -12,9 +12,9 @@ from seg_perception.core.classes import NO_GROUP
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Instances
 
-from .tracking.likeness import camera_shift, likeness
 from .tracking.motion import Motion
 from .tracking.numbers import Numbers
+from .tracking.similarity import camera_shift, similarity
 
 # IoU from which a detection may be that of a track; predictions are uncertain and small boxes overlap little.
 _LOWEST_OVERLAP = 0.05
@@ -226,12 +226,12 @@ class Tracker:
         boxes = instances.boxes_camera.astype(np.float64)
         kin = _kinds(self._tracks.groups, self._tracks.labels)[:, None] == _kinds(instances.groups, instances.labels)
         motion = self._tracks.motion
-        rows, columns = best_pairs(likeness(motion, boxes, kin & strong, _LOWEST_OVERLAP)).T
+        rows, columns = best_pairs(similarity(motion, boxes, kin & strong, _LOWEST_OVERLAP)).T
         shift = camera_shift(motion.boxes[rows], boxes[columns])
         if shift.any():
             motion = motion.moved(shift)
             self._tracks = replace(self._tracks, motion=motion)
-            rows, columns = best_pairs(likeness(motion, boxes, kin & strong, _LOWEST_OVERLAP)).T
+            rows, columns = best_pairs(similarity(motion, boxes, kin & strong, _LOWEST_OVERLAP)).T
         track[columns] = rows
         free = np.ones(len(self._tracks), bool)
         sure = in_view & (self._tracks.times_seen >= _ESTABLISHED)
@@ -242,7 +242,7 @@ class Tracker:
             free[track[track >= 0]] = False
             open_pairs = kin & allowed & free[:, None] & (track < 0)
             if open_pairs.any():
-                rows, columns = best_pairs(likeness(motion, boxes, open_pairs, lowest, margin)).T
+                rows, columns = best_pairs(similarity(motion, boxes, open_pairs, lowest, margin)).T
                 track[columns] = rows
         return track
 

@@ -17,7 +17,7 @@ _REMEDY = "check that the camera stamps its frames, and that use_sim_time and /c
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StampCheck:
     """What is to become of a frame.
 
     Attributes:
@@ -35,7 +35,7 @@ class Verdict:
     kind: str = ""
 
 
-class AgeJudge:
+class StampValidator:
     """Judges the frames of one camera, in the order in which they come.
 
     A stamp is not believed when there is none, when it lies in the future, or when it is so far in the past that it
@@ -56,7 +56,7 @@ class AgeJudge:
         self._back = 0.0
         self._suspects = 0
 
-    def judge(self, stamp_ns: int, *, now_ns: int, waited: float) -> Verdict:
+    def judge(self, stamp_ns: int, *, now_ns: int, waited: float) -> StampCheck:
         """Judge the next frame.
 
         Args:
@@ -75,7 +75,7 @@ class AgeJudge:
         by_arrival = bool(kind)
         if by_arrival:
             age = max(0.0, waited)
-        return Verdict(age, self._exceeded(age), by_arrival, "; ".join(told.values()), " ".join(told))
+        return StampCheck(age, self._exceeded(age), by_arrival, "; ".join(told.values()), " ".join(told))
 
     def _exceeded(self, age: float) -> bool:
         return 0 < self.max_age < age

@@ -26,14 +26,14 @@ from seg_perception.core.frame import Frame
 from seg_perception.core.messages.calibration import Calibration
 from seg_perception.core.messages.serialized import frame_from_compressed_image, frame_from_image
 
-from .absence import Absence, Sought, explain
-from .ages import AgeJudge, Verdict
+from .ages import StampCheck, StampValidator
 from .convert import through_cv_bridge
-from .feed import Feed, describe_qos, type_name
 from .graph import count_publishers, topics_of_others
+from .missing_camera import ExpectedTopic, MissingCameraDiagnosis, explain
 from .parameters import CameraSettings
-from .rhythm import Rhythm
+from .rate import RateEstimator
 from .statistics import LOST, CameraStatistics
+from .subscription import CameraSubscription, describe_qos, type_name
 from .topics import camera_topics
 
 # Why no frames come when the graph cannot be read.
@@ -52,7 +52,7 @@ class Taken(NamedTuple):
     missed: int = 0
 
 
-class Doorbell:
+class WakeEvent:
     """Between the executor, which hands frames over, and the worker, which waits for them.
 
     Attributes:
@@ -68,7 +68,7 @@ class Doorbell:
 class _OnDemand(CallbackGroup):
     """Lets a subscription into the executor's wait set only while the worker waits for a frame."""
 
-    def __init__(self, doorbell: Doorbell) -> None:
+    def __init__(self, doorbell: WakeEvent) -> None:
         super().__init__()
         self._doorbell = doorbell
 
@@ -138,7 +138,7 @@ class Camera:
         resolved_topic, resolved_info_topic: full names, after namespace and remapping.
     """
 
-    def __init__(self, node: Node, settings: CameraSettings, statistics: CameraStatistics, doorbell: Doorbell) -> None:
+    def __init__(self, node: Node, settings: CameraSettings, statistics: CameraStatistics, doorbell: WakeEvent) -> None:
         """Subscribe, unless the camera is disabled.
 
         Raises:
@@ -147,21 +147,21 @@ class Camera:
         self.settings = settings
         self.statistics = statistics
         self.info: Calibration | None = None
-        self.absence: Absence | None = None
+        self.absence: MissingCameraDiagnosis | None = None
         self.since = monotonic()
         self._node = node
         self._doorbell = doorbell
-        self._judge = AgeJudge(settings.max_age)
+        self._judge = StampValidator(settings.max_age)
         self._bit_depth = BitDepth(settings.bit_depth)
-        self._rhythm = Rhythm()
+        self._rhythm = RateEstimator()
         self._slot: Taken | None = None
         self.looked = self.since
         self._compressed = settings.transport == "compressed"
         self._topics = camera_topics(node, settings)
         self.resolved_topic = str(node.resolve_topic_name(self._topics.image))
         self.resolved_info_topic = str(node.resolve_topic_name(self._topics.info))
-        self._images: Feed | None = None
-        self._infos: Feed | None = None
+        self._images: CameraSubscription | None = None
+        self._infos: CameraSubscription | None = None
         self._gaps = GapCounter(lambda: count_publishers(node, self.resolved_topic))
         self.apply(settings)
 
@@ -182,7 +182,7 @@ class Camera:
             self._bit_depth = BitDepth(settings.bit_depth)
         self.settings = settings
         if settings.enabled and self._images is None:
-            self._judge = AgeJudge(settings.max_age)
+            self._judge = StampValidator(settings.max_age)
             self._subscribe()
         self._judge.max_age = settings.max_age
         if not settings.enabled:
@@ -245,7 +245,7 @@ class Camera:
             raise FrameError(error.kind, f"{error}; {limit}") from error
         return self._bit_depth.apply(frame)
 
-    def judge(self, frame: Frame, taken: Taken, now_ns: int) -> Verdict:
+    def judge(self, frame: Frame, taken: Taken, now_ns: int) -> StampCheck:
         """Judge the age of a frame that was taken; `now_ns` is the ROS clock."""
         return self._judge.judge(frame.stamp_ns, now_ns=now_ns, waited=monotonic() - taken.arrived)
 
@@ -281,9 +281,10 @@ class Camera:
         tells_more = hasattr(Subscription, "CallbackType")  # up to Humble, callbacks take nothing but the message
         receive = self._receive_with_info if tells_more else self._receive
         kind = CompressedImage if self._compressed else Image
-        images = Feed(self._node, kind, self._topics.image, receive, _OnDemand(self._doorbell), raw=True)
+        images = CameraSubscription(self._node, kind, self._topics.image, receive, _OnDemand(self._doorbell), raw=True)
         try:
-            infos = Feed(self._node, CameraInfo, self._topics.info, lambda _: None, _Never(self._doorbell), raw=True)
+            never = _Never(self._doorbell)
+            infos = CameraSubscription(self._node, CameraInfo, self._topics.info, lambda _: None, never, raw=True)
         except BaseException:
             images.destroy()
             raise
@@ -317,17 +318,17 @@ class Camera:
             self._doorbell.open = False
             self._doorbell.rung.notify()
 
-    def _explain(self, images: Feed) -> Absence:
+    def _explain(self, images: CameraSubscription) -> MissingCameraDiagnosis:
         """Read off the graph why no images come."""
         publishers = images.publishers()
         others = topics_of_others(self._node, (type_name(Image), type_name(CompressedImage))) if not publishers else {}
         if publishers is None or others is None:
             missing = f"no publisher on {images.topic}; a topic"
             what = f"a publisher of {images.topic}" if publishers is None else missing
-            return Absence(
+            return MissingCameraDiagnosis(
                 UNKNOWN,
                 f"{what} has a name, type or QoS that rclpy cannot read, so why nothing comes is unknown; `ros2 topic "
                 "list` and `ros2 topic info -v` fail alike: look for a DDS participant that is no ROS node",
             )
-        sought = Sought(self.settings.name, images.topic, images.type_name, images.qos)
+        sought = ExpectedTopic(self.settings.name, images.topic, images.type_name, images.qos)
         return explain(sought, publishers, lambda: others)

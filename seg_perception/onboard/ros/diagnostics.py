@@ -15,8 +15,8 @@ from rclpy.node import Node
 
 from seg_perception.core.text import message_text
 
-from .absence import INCOMPATIBLE, PROFILE, WRONG_TYPE, Absence
 from .clocks import steady_clock
+from .missing_camera import INCOMPATIBLE, PROFILE, WRONG_TYPE, MissingCameraDiagnosis
 from .statistics import LOST, TOO_OLD, CameraSnapshot, percentile
 
 ACTIVE = "active"
@@ -55,7 +55,7 @@ class CameraState:
     enabled: bool = True
     since: float = -1.0
     qos: str = ""
-    absence: Absence | None = None
+    absence: MissingCameraDiagnosis | None = None
     doubt: str = ""
     looked: float = inf
 

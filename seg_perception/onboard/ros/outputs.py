@@ -17,7 +17,7 @@ from seg_perception.core.messages.detections import DETECTIONS, LABEL_INFO, writ
 from seg_perception.core.messages.images import COMPRESSED_IMAGE, IMAGE
 from seg_perception.onboard.pipeline.outputs import ALWAYS, LABELS, LATCHED, ON_DEMAND, SEMANTIC_MAP, FrameMessages
 from seg_perception.onboard.pipeline.overlay import OverlayStyle
-from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.pipeline.overlay_panel import OverlayStats
 
 
 def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATILE) -> QoSProfile:
@@ -59,7 +59,7 @@ class Outputs:
         namespace: str,
         class_names: Sequence[str],
         style: OverlayStyle,
-        figures: Callable[[Frame], Figures],
+        figures: Callable[[Frame], OverlayStats],
     ) -> None:
         """Create the publishers.
 

@@ -24,7 +24,7 @@ from seg_perception.core.messages.images import read_compressed_image, read_imag
 from seg_perception.core.messages.serialized import frame_from_compressed_image, frame_from_image
 from seg_perception.core.messages.topics import info_beside
 from seg_perception.onboard.doctor.cameras import IMAGE_KINDS
-from seg_perception.onboard.doctor.graph import Graph, Publisher, Stream
+from seg_perception.onboard.doctor.graph import ImageStream, Publisher, RosGraph
 
 from .camera import GapCounter
 from .convert import through_cv_bridge
@@ -47,7 +47,7 @@ _QOS = QoSProfile(
 )
 
 
-def look(topics: Sequence[str], seconds: float) -> Graph:
+def look(topics: Sequence[str], seconds: float) -> RosGraph:
     """Measure topics.
 
     Args:
@@ -71,7 +71,7 @@ def look(topics: Sequence[str], seconds: float) -> Graph:
     streams = [_stream(node, topic, known, meters.get(topic), clock) for topic in wanted]
     clocks = count_publishers(node, "/clock") or 0
     unmeasured = () if topics else tuple(images[_MOST_TOPICS:])
-    return Graph(
+    return RosGraph(
         get_rmw_implementation_identifier(), known, clocks, tuple(streams), seconds, tuple(sorted(refused)), unmeasured
     )
 
@@ -176,11 +176,11 @@ def _image_kind(known: Mapping[str, Sequence[str]], topic: str) -> str:
 
 def _stream(
     node: Node, topic: str, known: Mapping[str, Sequence[str]], meter: _Meter | None, clock: _SimulatedTime
-) -> Stream:
+) -> ImageStream:
     kind = _image_kind(known, topic) or next(iter(known.get(topic, ())), "")
     infos = publishers(node, topic)
     beside = count_publishers(node, info_beside(topic)) or 0
-    stream = Stream(topic, kind, tuple(map(_publisher, infos or ())), beside, unknown=infos is None)
+    stream = ImageStream(topic, kind, tuple(map(_publisher, infos or ())), beside, unknown=infos is None)
     if meter is None or not meter.arrivals:
         return stream
     stream = replace(stream, frames=len(meter.arrivals), missed=meter.missed, hz=meter.hz, size=len(meter.latest))

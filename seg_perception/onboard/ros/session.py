@@ -11,10 +11,10 @@ from rclpy.timer import Timer
 
 from seg_perception.core.errors import ConfigurationError, SegPerceptionError
 from seg_perception.core.frame import Frame
-from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.pipeline.overlay_panel import OverlayStats
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
-from .camera import Camera, Doorbell
+from .camera import Camera, WakeEvent
 from .clocks import steady_clock
 from .outputs import Outputs
 from .parameters import Settings
@@ -67,7 +67,7 @@ class Session:
         self._worker: Worker | None = None
         # Stopped, but still at work on the model that is open.
         self._stuck_worker: Worker | None = None
-        self._doorbell = Doorbell()
+        self._doorbell = WakeEvent()
         self._timer: Timer | None = None
         self._segmenter = segmenter
         self._outputs: dict[str, Outputs] = {}
@@ -97,7 +97,7 @@ class Session:
                 f"activate: expected an idle model, got one that is still at it: {self.stuck(0.0)}; clean up and "
                 "configure, which opens the model again"
             )
-        self._doorbell = Doorbell()
+        self._doorbell = WakeEvent()
         try:
             for settings in self._settings.cameras:
                 statistics = self._statistics[settings.name]
@@ -200,12 +200,12 @@ class Session:
         # At once for all cameras.
         self._segmenter.camera_options = {camera.name: camera.options for camera in self._settings.cameras}
 
-    def _figures(self, frame: Frame) -> Figures:
+    def _figures(self, frame: Frame) -> OverlayStats:
         """What is told on the overlay of a frame."""
         recent = self._statistics[frame.camera].recent()
         age = (self._now_ns() - frame.time_ns) / 1e9
         known = 0 <= age < LONGEST_LATENCY
-        return Figures(
+        return OverlayStats(
             frame.camera, age if known else nan, recent.rate, recent.dropped, recent.seconds, frozenset({SUPERSEDED})
         )
 

@@ -13,7 +13,7 @@ from seg_perception.core.frame import Frame
 from seg_perception.core.instances import Segmentation
 from seg_perception.onboard.pipeline.segmenter import Begun, Segmenter
 
-from .camera import Camera, Doorbell, Taken
+from .camera import Camera, Taken, WakeEvent
 from .outputs import Outputs
 from .statistics import FAILURE, MODEL_OUTPUT, TOO_OLD, StageTimes
 
@@ -59,7 +59,7 @@ class Worker:
         self,
         cameras: Sequence[tuple[Camera, Outputs]],
         segmenter: Segmenter,
-        doorbell: Doorbell,
+        doorbell: WakeEvent,
         *,
         now_ns: Callable[[], int],
         wake_executor: Callable[[], None],

@@ -27,12 +27,12 @@ from seg_perception.cli.main import main
 from seg_perception.core.errors import ConfigurationError, ModelError, SourceError
 from seg_perception.offboard.data.bags.reader import Bag
 from seg_perception.offboard.data.bags.types import message_store
-from seg_perception.offboard.fleet.driver import Board
+from seg_perception.offboard.fleet.driver import TaskQueue
 from seg_perception.offboard.fleet.fleet import FleetOutcome, plan, run_fleet
 from seg_perception.offboard.fleet.label_work import LabelWork
-from seg_perception.offboard.fleet.local_engine import LocalEngine
+from seg_perception.offboard.fleet.local_executor import LocalExecutor
 from seg_perception.offboard.fleet.progress import Progress
-from seg_perception.offboard.fleet.ray_engine import room
+from seg_perception.offboard.fleet.ray_executor import room
 from seg_perception.offboard.fleet.replay_work import ReplayWork
 from seg_perception.offboard.fleet.results import Results, tasks_of
 from seg_perception.offboard.fleet.work import Attempt, Failed, Result, Source, Task
@@ -162,7 +162,7 @@ def test_labels_of_bags_become_one_data_set(tmp_path: Path, model: Path):
     options = options_of(label_arguments([*command, ""]))
     work, out = LabelWork.of(options), tmp_path / "out"
     for _ in range(2):
-        outcome = run_fleet(plan(bags, out, work), out, work, LocalEngine())
+        outcome = run_fleet(plan(bags, out, work), out, work, LocalExecutor())
         assert not outcome.failures
         assert outcome.totals["frames"] == 12
         name = "instances.json"
@@ -172,7 +172,7 @@ def test_labels_of_bags_become_one_data_set(tmp_path: Path, model: Path):
     (out / "one" / "reviewed.json").touch()
     (out / "dataset" / "reviewed.json").touch()
     work = LabelWork.of(options_of(label_arguments([*command, "", "--score", "0.5"])))
-    assert len(run_fleet(plan(bags, out, work), out, work, LocalEngine()).results) == 2
+    assert len(run_fleet(plan(bags, out, work), out, work, LocalExecutor()).results) == 2
     assert (out / "one.1" / "reviewed.json").exists()
     assert (out / "dataset.1" / "reviewed.json").exists()
     assert not (out / "dataset" / "reviewed.json").exists()
@@ -195,7 +195,7 @@ def test_wrong_use_is_told_before_the_work(tmp_path: Path, model: Path, capsys: 
         return capsys.readouterr().err
 
     assert "expected bags, or --list" in told()
-    assert "--workers: expected only with --engine ray" in told(str(bag), "--workers", "2")
+    assert "--workers: expected only with --executor ray" in told(str(bag), "--workers", "2")
     assert "expected the folder of an earlier run" in told(str(bag), "--against", str(bag))
     assert "missing: cannot be read" in told(str(bag), str(tmp_path / "missing"))
     assert "--retries" in told(str(bag), "--retries", "-1")
@@ -212,7 +212,7 @@ def test_without_ray_the_error_names_it(
 ):
     monkeypatch.setitem(sys.modules, "ray", None)
     bag = write_bag(tmp_path / "bag", 1)
-    assert main(["replay", str(bag), "--model", str(model), "-o", str(tmp_path / "out"), "--engine", "ray"]) == 1
+    assert main(["replay", str(bag), "--model", str(model), "-o", str(tmp_path / "out"), "--executor", "ray"]) == 1
     assert "pip install ray" in capsys.readouterr().err
 
 
@@ -232,7 +232,7 @@ class Fleet:
 
     def run(self, bags: Sequence[Path], retries: int = 2, work: StandIn | None = None) -> FleetOutcome:
         work = work or self.work
-        return run_fleet(plan(bags, self.out, work), self.out, work, LocalEngine(), retries)
+        return run_fleet(plan(bags, self.out, work), self.out, work, LocalExecutor(), retries)
 
 
 @pytest.fixture
@@ -303,9 +303,9 @@ def test_two_runs_do_not_share_a_folder(fleet: Fleet):
     code = (
         "import sys\nfrom pathlib import Path\nfrom fleet_stand_in import StandIn\n"
         "from seg_perception.offboard.fleet.fleet import plan, run_fleet\n"
-        "from seg_perception.offboard.fleet.local_engine import LocalEngine\n"
+        "from seg_perception.offboard.fleet.local_executor import LocalExecutor\n"
         "bag, out, log = map(Path, sys.argv[1:])\nwork = StandIn(log)\n"
-        "run_fleet(plan([bag], out, work), out, work, LocalEngine())\n"
+        "run_fleet(plan([bag], out, work), out, work, LocalExecutor())\n"
     )
     with process(code, bag, fleet.out, fleet.work.log) as other:
         wait_for(lambda: fleet.work.said("bag"))
@@ -389,27 +389,27 @@ def done(attempt: Attempt, frames: int = 10) -> Result:
     )
 
 
-def drain(board: Board, host: str = "") -> Iterator[Attempt]:
-    while (attempt := board.take(host)) is not None:
+def drain(queue: TaskQueue, host: str = "") -> Iterator[Attempt]:
+    while (attempt := queue.take(host)) is not None:
         yield attempt
 
 
 def test_large_bags_come_first_and_failed_ones_go_to_another_host():
-    board = Board(tasks(1, 3, 2), retries=1)
-    first, second, third = drain(board)
+    queue = TaskQueue(tasks(1, 3, 2), retries=1)
+    first, second, third = drain(queue)
     assert [each.task.name for each in (first, second, third)] == ["bag1", "bag2", "bag0"]
-    board.settle(Failed(first, "broken", "here"))
-    board.settle(done(second))
-    assert board.take("here") is None
-    again = board.take("there")
+    queue.settle(Failed(first, "broken", "here"))
+    queue.settle(done(second))
+    assert queue.take("here") is None
+    again = queue.take("there")
     assert again is not None
     assert (again.task.name, again.number) == ("bag1", 2)
-    board.settle(Failed(again, "still", "there"))
-    assert [list(each.errors) for each in board.failures] == [["broken", "still"]]
-    assert not board.settled
-    assert [task.name for task in board.left] == ["bag0"]
-    board.settle(done(third))
-    assert board.settled
+    queue.settle(Failed(again, "still", "there"))
+    assert [list(each.errors) for each in queue.failures] == [["broken", "still"]]
+    assert not queue.settled
+    assert [task.name for task in queue.left] == ["bag0"]
+    queue.settle(done(third))
+    assert queue.settled
 
 
 def test_workers_are_as_many_as_there_is_room_for():
@@ -428,16 +428,16 @@ def test_workers_are_as_many_as_there_is_room_for():
 
 
 def test_the_line_of_progress_tells_what_is_left():
-    board = Board(tasks(600, 200, 200), retries=0)
-    large, small, _ = drain(board)
-    board.workers = 3
-    board.tell(large.task, 30, 60)
-    board.settle(done(small, frames=20))
-    board.begin = 100.0
+    queue = TaskQueue(tasks(600, 200, 200), retries=0)
+    large, small, _ = drain(queue)
+    queue.workers = 3
+    queue.tell(large.task, 30, 60)
+    queue.settle(done(small, frames=20))
+    queue.begin = 100.0
     progress = Progress(sys.stderr)
     then, _ = progress._frames[0]
-    board.begin = then
-    line = progress.line(board, then + 10)
+    queue.begin = then
+    line = progress.line(queue, then + 10)
     # Half of the 600 and one of the 200: as much is left as is done.
     assert line == (
         "bags: 1 done, 0 failed, 2 under way, 0 to come; workers: 3; 50 frames, 5.0 a second; left: 0:00:10"

@@ -19,7 +19,7 @@ pytest.importorskip("ray", reason="Ray is not installed here: `make test-fleet` 
 
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.offboard.fleet.fleet import FleetOutcome, plan, run_fleet
-from seg_perception.offboard.fleet.ray_engine import RayEngine
+from seg_perception.offboard.fleet.ray_executor import RayExecutor
 
 ROOT = Path(__file__).parents[4]
 PATHS = os.pathsep.join(map(str, (ROOT, ROOT / "test")))
@@ -35,7 +35,7 @@ def run(folder: Path, texts: Mapping[str, str], work: StandIn, workers: int = 2,
         (folder / f"{name}.bag").write_text(text)
     work.log.touch()
     planned = plan(sorted(folder.glob("*.bag")), folder / "out", work)
-    return run_fleet(planned, folder / "out", work, RayEngine(workers=workers), retries)
+    return run_fleet(planned, folder / "out", work, RayExecutor(workers=workers), retries)
 
 
 def test_bags_survive_workers_and_one_slow_bag_holds_nobody(tmp_path: Path):
@@ -82,7 +82,7 @@ def test_a_stopped_replay_leaves_no_worker_and_goes_on(tmp_path: Path, number: s
     model = save_canonical_colour_model(tmp_path / "colours.onnx")
     bags = [pictures(tmp_path / f"bag{each}", 24 + each) for each in range(3)]
     out = tmp_path / "out"
-    command = ["replay", *map(str, bags), "--model", str(model), "-o", str(out), "--engine", "ray", "--workers", "2"]
+    command = ["replay", *map(str, bags), "--model", str(model), "-o", str(out), "--executor", "ray", "--workers", "2"]
     program = [sys.executable, "-m", "seg_perception.cli", *command, "--speed", "realtime"]
     running = subprocess.Popen(program, start_new_session=True, cwd=ROOT)
     wait_for(lambda: len(list(out.glob("bag*.json"))) == 2)

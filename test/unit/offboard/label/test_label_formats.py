@@ -23,10 +23,10 @@ from seg_perception.offboard.label.records import (
     POLYGONS,
     RLE,
     Category,
-    Concern,
     LabelledFrame,
     LabelledObject,
     MaskStyle,
+    QaFlag,
     ReadLabels,
     frame_from_json,
     frame_to_json,
@@ -63,7 +63,7 @@ def frame(*masks: NDArray[np.bool_]) -> LabelledFrame:
         for number, mask in enumerate(masks)
     )
     return LabelledFrame("drive_000003.jpg", SIZE[1], SIZE[0], objects, "bags/drive", 3, "left", 12, "rain", "ab",
-                         {"every": 3.0}, (Concern("gap", 1.0, "not here", (1.0, 2.0, 3.0, 4.0)),))  # fmt: skip
+                         {"every": 3.0}, (QaFlag("gap", 1.0, "not here", (1.0, 2.0, 3.0, 4.0)),))  # fmt: skip
 
 
 def through_coco(style: MaskStyle, given: LabelledFrame, folder: Path) -> LabelledFrame:

@@ -23,20 +23,20 @@ from seg_perception.offboard.label.picks import (
     PickOptions,
 )
 from seg_perception.offboard.label.quality import KINDS, assess, quality_bytes, quality_table
-from seg_perception.offboard.label.records import Category, Concern, LabelledFrame, LabelledObject
-from seg_perception.offboard.label.temporal import REACH, Sight, Window
+from seg_perception.offboard.label.records import Category, LabelledFrame, LabelledObject, QaFlag
+from seg_perception.offboard.label.temporal import REACH, TrackedObservation, Window
 from seg_perception.offboard.metrics.compact import CompactMask
 
 LENGTH = 3 * REACH
 
 
-def sight(track: int, time: int, kind: str = "car", fill: float = 0.7, x: float = 0.0) -> Sight:
+def sight(track: int, time: int, kind: str = "car", fill: float = 0.7, x: float = 0.0) -> TrackedObservation:
     """An object that moves to the right."""
     left = x + 10.0 * time
-    return Sight(track, kind, "vehicle", (left, 20.0, left + 30.0, 40.0), fill)
+    return TrackedObservation(track, kind, "vehicle", (left, 20.0, left + 30.0, 40.0), fill)
 
 
-def watched(drive: list[list[Sight]]) -> dict[int, list[Concern]]:
+def watched(drive: list[list[TrackedObservation]]) -> dict[int, list[QaFlag]]:
     """Concerns by frame, each frame once and in order."""
     window = Window()
     found = [each for time, sights in enumerate(drive) for each in window.push(time, sights)]
@@ -45,7 +45,7 @@ def watched(drive: list[list[Sight]]) -> dict[int, list[Concern]]:
     return {key: concerns for key, concerns in found if concerns}
 
 
-def steady() -> list[list[Sight]]:
+def steady() -> list[list[TrackedObservation]]:
     return [[sight(1, time)] for time in range(LENGTH)]
 
 
@@ -131,13 +131,13 @@ def test_scores_near_the_threshold_are_doubtful():
     assert doubt(scores, 0.4) == pytest.approx([0, 0.5, 1, 0.5, 0], abs=1e-6)
 
 
-def labelled(name: str, *categories: str, concerns: tuple[Concern, ...] = ()) -> LabelledFrame:
+def labelled(name: str, *categories: str, concerns: tuple[QaFlag, ...] = ()) -> LabelledFrame:
     mask = CompactMask.of(np.ones((4, 4), bool))
     return LabelledFrame(name, 4, 4, tuple(LabelledObject(each, mask) for each in categories), concerns=concerns)
 
 
 def test_frames_are_ranked_by_how_much_they_need_a_person():
-    slight, grave = Concern("unsure", 0.2, "a bit"), Concern("gap", 1.0, "very")
+    slight, grave = QaFlag("unsure", 0.2, "a bit"), QaFlag("gap", 1.0, "very")
     frames = [
         labelled("a.jpg", *["vehicle"] * 50),
         labelled("b.jpg", "vehicle", concerns=(slight,)),

@@ -25,10 +25,10 @@ from seg_perception.core.messages.images import IMAGE
 from seg_perception.offboard.data.bags.reader import Bag
 from seg_perception.offboard.data.bags.types import message_store
 from seg_perception.offboard.data.published import read_published
-from seg_perception.offboard.replay.ahead import Ahead, Behind
 from seg_perception.offboard.replay.inputs import BagRecording
 from seg_perception.offboard.replay.record import Samples
 from seg_perception.offboard.replay.replay import Replay, ReplayOptions
+from seg_perception.offboard.replay.threads import BackgroundWriter, Prefetcher
 from seg_perception.offboard.replay.writer import BagWriter
 from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 
@@ -360,7 +360,7 @@ def test_threads_hand_their_errors_on():
         raise ValueError("no more")
 
     seen = []
-    with pytest.raises(ValueError, match="no more"), Ahead(broken(), 2) as ahead:
+    with pytest.raises(ValueError, match="no more"), Prefetcher(broken(), 2) as ahead:
         seen.extend(ahead)
     done: list[int] = []
 
@@ -370,14 +370,14 @@ def test_threads_hand_their_errors_on():
         done.append(item)
 
     def give_many() -> None:
-        with Behind(work, 1) as behind:
+        with BackgroundWriter(work, 1) as behind:
             for item in range(1000):
                 behind.give(item)
 
     with pytest.raises(OSError, match="full"):
         give_many()
     assert done == [0, 1, 2]
-    with Ahead(iter(range(10**9)), 2) as endless:
+    with Prefetcher(iter(range(10**9)), 2) as endless:
         assert next(iter(endless)) == 0
 
 

@@ -16,9 +16,9 @@ from seg_perception.core.share import find_model
 from seg_perception.core.text import is_printable
 from seg_perception.onboard.doctor import dds, gpu, machine, packages, ros
 from seg_perception.onboard.doctor.cameras import check_cameras, near_names
-from seg_perception.onboard.doctor.examine import Patient, examine
+from seg_perception.onboard.doctor.examine import Target, examine
 from seg_perception.onboard.doctor.finding import Finding, Level, failed
-from seg_perception.onboard.doctor.graph import Graph, Publisher, Stream
+from seg_perception.onboard.doctor.graph import ImageStream, Publisher, RosGraph
 from seg_perception.onboard.doctor.model import ask_model, check_classes, check_model
 from seg_perception.onboard.doctor.settings import NodeSettings, full_name, read_settings
 from seg_perception.onboard.doctor.surroundings import Ran, Surroundings, run_program
@@ -108,7 +108,7 @@ def test_programs_that_fail_hang_or_are_absent_have_a_reason() -> None:
 # ROS
 
 
-GRAPH = Graph("rmw_fastrtps_cpp", {}, 0, (), 3.0)
+GRAPH = RosGraph("rmw_fastrtps_cpp", {}, 0, (), 3.0)
 SHARED = "transport/shared_memory/enabled=true"
 
 
@@ -406,7 +406,7 @@ def test_settings_of_a_parameter_file(tmp_path: Path) -> None:
 # Cameras
 
 
-STREAM = Stream(
+STREAM = ImageStream(
     "/front/image_raw",
     IMAGE,
     (Publisher("/driver", "RELIABLE", "VOLATILE", 5),),
@@ -424,11 +424,11 @@ STREAM = Stream(
 )
 
 
-def judge(stream: Stream, simulated: bool = False, clocks: int = 0, named: bool = True) -> list[Finding]:
+def judge(stream: ImageStream, simulated: bool = False, clocks: int = 0, named: bool = True) -> list[Finding]:
     known = {"/front/image_raw": (IMAGE,), "/rear/image_raw": (IMAGE,), "/speed": ("std_msgs/msg/Float32",)}
-    graph = Graph("rmw_fastrtps_cpp", known, clocks, (stream,), 3.0)
+    graph = RosGraph("rmw_fastrtps_cpp", known, clocks, (stream,), 3.0)
     # As it comes from the other process.
-    graph = Graph.from_json(json.loads(json.dumps(graph.as_json())))
+    graph = RosGraph.from_json(json.loads(json.dumps(graph.as_json())))
     return check_cameras(graph, "", (stream.topic,) if named else (), simulated)
 
 
@@ -447,9 +447,9 @@ def test_a_camera_that_is_as_it_should_be() -> None:
 @pytest.mark.parametrize(
     ("stream", "expected", "words"),
     [
-        (Stream("/fromt/image_raw"), "FAIL", "did you mean /front/image_raw"),
-        (Stream("/front"), "FAIL", "did you mean /front/image_raw"),
-        (Stream("/speed", "std_msgs/msg/Float32"), "FAIL", "is of type std_msgs/msg/Float32"),
+        (ImageStream("/fromt/image_raw"), "FAIL", "did you mean /front/image_raw"),
+        (ImageStream("/front"), "FAIL", "did you mean /front/image_raw"),
+        (ImageStream("/speed", "std_msgs/msg/Float32"), "FAIL", "is of type std_msgs/msg/Float32"),
         (replace(STREAM, frames=0), "FAIL", "nothing came within 3 s"),
         (replace(STREAM, fault="image encoding: 'plaid'"), "FAIL", "plaid"),
         (replace(STREAM, missed=40), "WARN", "40 of 100 frames were lost"),
@@ -457,7 +457,7 @@ def test_a_camera_that_is_as_it_should_be() -> None:
         (replace(STREAM, publishers=STREAM.publishers * 2), "WARN", "several publishers"),
     ],
 )
-def test_cameras_whose_images_do_not_come(stream: Stream, expected: str, words: str) -> None:
+def test_cameras_whose_images_do_not_come(stream: ImageStream, expected: str, words: str) -> None:
     finding = judge(stream)[1]
     assert finding.level.value == expected
     assert words in f"{finding.found} {finding.advice}"
@@ -513,11 +513,11 @@ def test_near_names() -> None:
 def test_nothing_at_all_is_a_report_and_not_a_crash(tmp_path: Path) -> None:
     """A machine where no program runs: no packages, no ROS, no GPU."""
 
-    def look(topics: Sequence[str]) -> Graph:
+    def look(topics: Sequence[str]) -> RosGraph:
         raise AssertionError("nobody asks without rclpy")
 
     bare = Surroundings(tmp_path, {"PATH": ""}, lambda command: ABSENT)
-    findings = examine(Patient(NodeSettings(model=str(tmp_path / "absent.onnx")), bare, look), lambda step: None)
+    findings = examine(Target(NodeSettings(model=str(tmp_path / "absent.onnx")), bare, look), lambda step: None)
     assert failed(findings)
     assert {finding.group for finding in findings} == {"python", "ros", "dds", "machine", "gpu", "model", "cameras"}
     for finding in findings:
@@ -528,7 +528,7 @@ def test_nothing_at_all_is_a_report_and_not_a_crash(tmp_path: Path) -> None:
 def test_a_model_by_name_that_was_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEG_PERCEPTION_HOME", str(tmp_path))
     bare = Surroundings(tmp_path, {"PATH": ""}, lambda command: ABSENT)
-    patient = Patient(NodeSettings(model="rfdetr-seg-nano"), bare, lambda topics: pytest.fail("nobody asks"))
+    patient = Target(NodeSettings(model="rfdetr-seg-nano"), bare, lambda topics: pytest.fail("nobody asks"))
     told = [finding for finding in examine(patient, lambda step: None) if finding.group == "model"]
     assert [finding.level for finding in told] == [Level.FAIL]
     assert "seg_perception fetch rfdetr-seg-nano" in told[0].found
@@ -547,8 +547,9 @@ def test_what_strangers_chose_is_printed_escaped_and_bounded(
 ) -> None:
     evil = "/image_raw\n[FATAL] brakes \x1b[2J\x1b]0;owned\x07"
     publisher = Publisher(evil, evil, evil)
-    stream = Stream(evil, IMAGE, (publisher,) * 1000, 1, 10, 0, 5.0, 4, 4, 12, evil, 48, evil, 1.0, (0.0, 0.0, 0.0))
-    graph = Graph(evil, {evil: (IMAGE,)}, 0, (stream, replace(stream, kind=evil), Stream("/absent")), 3.0)
+    ages = (0.0, 0.0, 0.0)
+    stream = ImageStream(evil, IMAGE, (publisher,) * 1000, 1, 10, 0, 5.0, 4, 4, 12, evil, 48, evil, 1.0, ages)
+    graph = RosGraph(evil, {evil: (IMAGE,)}, 0, (stream, replace(stream, kind=evil), ImageStream("/absent")), 3.0)
     findings = check_cameras(graph, "", [evil], False)
     monkeypatch.setattr("seg_perception.onboard.doctor.examine.examine", lambda *_: findings)
     main(["doctor"])

@@ -17,7 +17,7 @@ from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.outputs import ALWAYS, ON_DEMAND, FrameMessages
 from seg_perception.onboard.pipeline.overlay import OverlayStyle
-from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.pipeline.overlay_panel import OverlayStats
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.track import TrackerOptions
 
@@ -41,7 +41,7 @@ def test_nothing_of_a_frame_waits_for_the_cyclic_collector(tmp_path: Path, track
     for number in range(4):
         frame = Frame.from_bgr(picture[..., ::-1].copy(), stamp_ns=number * 10**8)
         segmentation = segmenter.segment([frame], semantic=True)[0]
-        figures = Figures(frame.camera, 0.1, 10.0, {}, 5.0, frozenset())
+        figures = OverlayStats(frame.camera, 0.1, 10.0, {}, 5.0, frozenset())
         messages = FrameMessages(
             segmentation, backend.spec.class_names, style=style, figures=lambda figures=figures: figures
         )

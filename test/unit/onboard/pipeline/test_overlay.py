@@ -16,7 +16,7 @@ from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.frame import Frame
 from seg_perception.core.instances import InstanceMap, Instances, Segmentation
 from seg_perception.onboard.pipeline.overlay import BOTH, FILL, OUTLINE, SHAPES, OverlayStyle, colour_map, draw_overlay
-from seg_perception.onboard.pipeline.overlay_panel import Figures
+from seg_perception.onboard.pipeline.overlay_panel import OverlayStats
 from seg_perception.onboard.pipeline.pictograms import pictogram
 
 NAMES = ("person", "car", "traffic light")
@@ -171,7 +171,7 @@ FIGURED = OverlayStyle(figures=True)
 def test_figures_and_legend_keep_to_their_corners() -> None:
     image = np.full((720, 1280, 3), 200, np.uint8)
     nothing = segmentation(image, np.zeros((720, 1280), np.uint16), [], [])
-    overlay = draw_overlay(image, nothing, NAMES, FIGURED, Figures("front", 0.062, 9.8, {"superseded": 48}, 5.0))
+    overlay = draw_overlay(image, nothing, NAMES, FIGURED, OverlayStats("front", 0.062, 9.8, {"superseded": 48}, 5.0))
     changed = (overlay != 200).any(axis=-1)
     assert changed[2, 2]
     assert changed[-2, 2]
@@ -181,7 +181,7 @@ def test_figures_and_legend_keep_to_their_corners() -> None:
 
 def test_figures_say_what_they_know() -> None:
     expected = frozenset({"superseded"})
-    calm = Figures("front", 0.0624, 9.84, {"superseded": 48, "too_old": 0}, 5.0, expected)
+    calm = OverlayStats("front", 0.0624, 9.84, {"superseded": 48, "too_old": 0}, 5.0, expected)
     assert [text for text, _ in calm.lines()] == [
         "front   9.8 results/s   age 62 ms",
         "dropped in 5 s: 48 superseded",
@@ -189,7 +189,7 @@ def test_figures_say_what_they_know() -> None:
     alarmed = replace(calm, dropped={"superseded": 48, "too_old": 2})
     assert alarmed.lines()[1][0] == "dropped in 5 s: 48 superseded, 2 too old"
     assert alarmed.lines()[1][1] != calm.lines()[1][1], "what should not be is in another colour"
-    assert [text for text, _ in Figures("left", seconds=5.0).lines()] == [
+    assert [text for text, _ in OverlayStats("left", seconds=5.0).lines()] == [
         "left   - results/s   age -",
         "dropped in 5 s: none",
     ]
@@ -199,7 +199,7 @@ def test_labels_keep_clear_of_figures_and_legend() -> None:
     image = np.zeros((360, 640, 3), np.uint8)
     box = (0.0, 0.0, 640.0, 360.0)
     found = segmentation(image, np.zeros((360, 640), np.uint16), [box], [1])
-    figures = Figures("front", 0.062, 9.8, {"superseded": 48}, 5.0)
+    figures = OverlayStats("front", 0.062, 9.8, {"superseded": 48}, 5.0)
     plain = draw_overlay(image, found, NAMES, OverlayStyle(), figures)
     figured = draw_overlay(image, found, NAMES, FIGURED, figures)
     label = (plain == colour_of(1)).all(axis=-1)[:20, 10:150]
@@ -212,9 +212,8 @@ def test_the_writing_grows_with_the_picture(size: tuple[int, int]) -> None:
     width, height = size
     image = np.zeros((height, width, 3), np.uint8)
     nothing = segmentation(image, np.zeros((height, width), np.uint16), [], [])
-    lines = (
-        draw_overlay(image, nothing, NAMES, FIGURED, Figures("H"))[: height // 4, : width // 50].max(axis=(1, 2)) > 128
-    )
+    overlay = draw_overlay(image, nothing, NAMES, FIGURED, OverlayStats("H"))
+    lines = overlay[: height // 4, : width // 50].max(axis=(1, 2)) > 128
     # Of the strokes of a capital letter.
     assert max(7, 0.012 * height) <= np.count_nonzero(lines) <= 0.03 * height
 
@@ -348,7 +347,7 @@ def test_tiny_images_and_any_boxes(
     boxes = [tuple(box) for box in corners.reshape(-1, 4).tolist()]
     style = OverlayStyle(SHAPES[seed % 3], numbers=bool(seed & 4), figures=bool(seed & 8))
     found = segmentation(image, pixels, boxes, numbers.tolist())
-    overlay = draw_overlay(image, found, NAMES, style, Figures("front", 0.1, 9.0, {"lost": 3}, 5.0))
+    overlay = draw_overlay(image, found, NAMES, style, OverlayStats("front", 0.1, 9.0, {"lost": 3}, 5.0))
     assert overlay.shape == image.shape
     assert overlay.dtype == np.uint8
 

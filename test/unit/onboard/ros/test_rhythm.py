@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from seg_perception.onboard.ros.rhythm import Rhythm
+from seg_perception.onboard.ros.rate import RateEstimator
 
 
-def delivering(interval: float, frames: int = 20, jitter: float = 0.0, missed: int = 0) -> Rhythm:
+def delivering(interval: float, frames: int = 20, jitter: float = 0.0, missed: int = 0) -> RateEstimator:
     """A camera whose last frame came at 100 s."""
-    rhythm = Rhythm()
+    rhythm = RateEstimator()
     dice = random.Random(1)
     for step in range(frames - 1, 0, -1):
         rhythm.arrived(100.0 - step * interval + dice.uniform(-jitter, jitter), missed)
@@ -26,7 +26,7 @@ def test_a_camera_is_due_when_its_interval_is_nearly_over() -> None:
 
 
 def test_nobody_expects_what_never_came_or_came_once() -> None:
-    assert not Rhythm().due(100.0, 200.0)
+    assert not RateEstimator().due(100.0, 200.0)
     assert not delivering(0.1, frames=1).due(100.1, 200.0)
 
 

@@ -15,7 +15,7 @@ _HALF_AT = 0.2
 _FEWEST_PAIRS = 4
 
 
-def likeness(
+def similarity(
     expected: Motion,
     boxes: NDArray[np.float64],
     allowed: NDArray[np.bool_],

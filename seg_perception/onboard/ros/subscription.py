@@ -35,7 +35,7 @@ _ADAPTED = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 _OVERRIDABLE = (QoSPolicyKind.DEADLINE, QoSPolicyKind.LIVELINESS, QoSPolicyKind.LIVELINESS_LEASE_DURATION)
 
 
-class Feed:
+class CameraSubscription:
     """Hands over the newest message of a topic."""
 
     def __init__(

@@ -12,7 +12,7 @@ T = TypeVar("T")
 _LOOK_SECONDS = 0.2
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """Iterates over something in a thread, a few items ahead; to be used with `with`, so that the thread ends."""
 
     def __init__(self, items: Iterable[T], depth: int) -> None:
@@ -22,7 +22,7 @@ class Ahead(Generic[T]):
         self._thread = Thread(target=self._run, args=(items,), name="ahead", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Ahead[T]:
+    def __enter__(self) -> Prefetcher[T]:
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -60,7 +60,7 @@ class Ahead(Generic[T]):
         return False
 
 
-class Behind(Generic[T]):
+class BackgroundWriter(Generic[T]):
     """Does something with each item in a thread; to be used with `with`, which ends when all is done."""
 
     def __init__(self, work: Callable[[T], None], depth: int) -> None:
@@ -71,7 +71,7 @@ class Behind(Generic[T]):
         self._thread = Thread(target=self._run, name="behind", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> Behind[T]:
+    def __enter__(self) -> BackgroundWriter[T]:
         return self
 
     def __exit__(self, kind: object, *details: object) -> None:

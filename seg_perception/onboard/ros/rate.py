@@ -12,7 +12,7 @@ _EARLY = 0.3
 _PATIENCE = 3.0
 
 
-class Rhythm:
+class RateEstimator:
     """Of one camera; all times are in seconds on the monotonic clock."""
 
     def __init__(self) -> None:

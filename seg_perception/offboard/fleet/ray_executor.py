@@ -1,4 +1,4 @@
-"""The engine on Ray: a worker is an actor in a process of its own, with a core or a GPU, here or in a cluster.
+"""The executor on Ray: a worker is an actor in a process of its own, with a core or a GPU, here or in a cluster.
 
 Through Ray travel options once, then tasks and what came of them: names and counts. Models, frames and bags never do:
 workers read and write files.
@@ -18,7 +18,7 @@ from typing import Any
 from seg_perception.core.errors import BackendUnavailable, ConfigurationError, SegPerceptionError
 from seg_perception.core.interpreter import ROOT, python_environment
 
-from .driver import Board, Engine
+from .driver import Executor, TaskQueue
 from .perform import perform
 from .work import Attempt, Failed, Result, Task, Work, Worker, plain
 
@@ -30,7 +30,7 @@ _MOST_DEATHS = 3
 _STATUS_GROUP = "status"
 
 
-class RayEngine(Engine):
+class RayExecutor(Executor):
     """Does tasks on Ray."""
 
     def __init__(self, address: str = "", workers: int = 0, per_gpu: int = 1) -> None:
@@ -43,8 +43,8 @@ class RayEngine(Engine):
         """
         self._address, self._workers, self._per_gpu = address, workers, per_gpu
 
-    def run(self, work: Work, terms: Mapping[str, Any], board: Board) -> None:
-        """See `Engine`.
+    def run(self, work: Work, settings: Mapping[str, Any], queue: TaskQueue) -> None:
+        """See `Executor`.
 
         Raises:
             BackendUnavailable: Ray is not installed.
@@ -55,11 +55,11 @@ class RayEngine(Engine):
         try:
             count = self._workers or room(ray.cluster_resources(), work, self._per_gpu)
             needs = {"num_cpus": _cores(work), "num_gpus": 1 / self._per_gpu if work.on_gpu else 0}
-            crew = _Crew(ray, (work, terms), board, needs, min(count, len(board.tasks)))
+            pool = _WorkerPool(ray, (work, settings), queue, needs, min(count, len(queue.tasks)))
             try:
-                crew.go()
+                pool.run()
             finally:
-                crew.dismiss()
+                pool.stop()
         finally:
             ray.shutdown()
 
@@ -73,7 +73,7 @@ def _import_ray(local: bool) -> Any:
         import ray
     except ImportError as error:
         raise BackendUnavailable(
-            f"--engine ray needs the Python package ray ({error}): pip install ray, or leave --engine out"
+            f"--executor ray needs the Python package ray ({error}): pip install ray, or leave --executor out"
         ) from error
     return ray
 
@@ -93,7 +93,7 @@ def _connect(ray: Any, address: str, cores: int) -> None:
     # Ray raises whatever comes: ConnectionError, RuntimeError, ValueError, ...
     except Exception as error:
         place = f"at {address!r}; expected `auto` or HOST:PORT of a running one (`ray start --head`)" if address else ""
-        raise ConfigurationError(f"--engine ray: no Ray {place or 'could be started here'}: {error}") from error
+        raise ConfigurationError(f"--executor ray: no Ray {place or 'could be started here'}: {error}") from error
 
 
 @contextmanager
@@ -126,7 +126,7 @@ class Actor:
     """What runs in a worker's process; its methods raise nothing that the driver should know of."""
 
     def __init__(self, work: tuple[Work, Mapping[str, Any]], number: int) -> None:
-        (self._work, self._terms), self._number = work, number
+        (self._work, self._settings), self._number = work, number
         self._worker: Worker | None = None
         self._status: tuple[int, int | None] = (0, None)
 
@@ -136,8 +136,8 @@ class Actor:
 
         cv2.setNumThreads(_cores(self._work))
         try:
-            mine = plain(self._work.terms())
-            if other := [name for name in mine if mine[name] != self._terms.get(name)]:
+            mine = plain(self._work.settings())
+            if other := [name for name in mine if mine[name] != self._settings.get(name)]:
                 return socket.gethostname(), f"{', '.join(other)}: what is here is not what the driver has"
             self._worker = self._work.open()
         except SegPerceptionError as error:
@@ -151,7 +151,7 @@ class Actor:
         if self._worker is None:
             return Failed(attempt, "the worker has no model", broken=True)
         self._status = (0, None)
-        return perform(self._work, self._terms, self._worker, self._number, attempt, self._tell)
+        return perform(self._work, self._settings, self._worker, self._number, attempt, self._tell)
 
     def status(self) -> tuple[int, int | None]:
         """Frames that are done, and of how many; answered while `do` is at work."""
@@ -162,7 +162,7 @@ class Actor:
 
 
 @dataclass
-class _Hand:
+class _WorkerHandle:
     """A worker as the driver sees it.
 
     Attributes:
@@ -188,123 +188,124 @@ class _Hand:
     ready: bool = False
 
 
-class _Crew:
+class _WorkerPool:
     """The workers of a run."""
 
     def __init__(
-        self, ray: Any, asked: tuple[Work, Mapping[str, Any]], board: Board, needs: Mapping[str, float], count: int
+        self, ray: Any, asked: tuple[Work, Mapping[str, Any]], queue: TaskQueue, needs: Mapping[str, float], count: int
     ) -> None:
-        self._ray, self._board, self._terms = ray, board, asked[1]
+        self._ray, self._queue, self._settings = ray, queue, asked[1]
         # A thread for the work, always the same one, because CUDA cares; and one that tells how far it is.
         actor = ray.remote(concurrency_groups={_STATUS_GROUP: 1})(Actor)
         self._class = actor.options(**needs, max_restarts=0)
         self._shared = ray.put(asked)
-        self._hands: list[_Hand] = []
+        self._handles: list[_WorkerHandle] = []
         self._refusal = ""
         for number in range(count):
-            self._hands.append(self._hire(number))
+            self._handles.append(self._start_worker(number))
 
-    def go(self) -> None:
+    def run(self) -> None:
         """Hand out tasks until nothing is left."""
         while True:
             self._hand_out()
-            if self._board.settled:
+            if self._queue.settled:
                 return
-            if not self._hands:
+            if not self._handles:
                 raise ConfigurationError(f"no worker can do the work, the last reason: {self._refusal}")
-            waiting = {hand.waits: hand for hand in self._hands if hand.waits is not None}
+            waiting = {handle.waits: handle for handle in self._handles if handle.waits is not None}
             ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_WAIT)
             for reference in ready:
                 self._settle(waiting[reference], reference)
             self._look_around()
-            self._board.workers = sum(hand.ready for hand in self._hands)
-            self._board.changed()
+            self._queue.workers = sum(handle.ready for handle in self._handles)
+            self._queue.changed()
 
     def _hand_out(self) -> None:
-        several = len({hand.host for hand in self._hands if hand.ready}) > 1
-        for hand in self._hands:
-            if not hand.ready or hand.waits is not None:
+        several = len({handle.host for handle in self._handles if handle.ready}) > 1
+        for handle in self._handles:
+            if not handle.ready or handle.waits is not None:
                 continue
-            attempt = self._board.take(hand.host if several else "")
+            attempt = self._queue.take(handle.host if several else "")
             if attempt is not None:
-                hand.attempt, hand.waits, hand.asked = attempt, hand.actor.do.remote(attempt), monotonic()
+                handle.attempt, handle.waits, handle.asked = attempt, handle.actor.do.remote(attempt), monotonic()
 
-    def dismiss(self) -> None:
+    def stop(self) -> None:
         """End the workers."""
-        for hand in self._hands:
-            self._ray.kill(hand.actor)
-        self._hands = []
+        for handle in self._handles:
+            self._ray.kill(handle.actor)
+        self._handles = []
 
-    def _hire(self, number: int, deaths: int = 0) -> _Hand:
+    def _start_worker(self, number: int, deaths: int = 0) -> _WorkerHandle:
         actor = self._class.remote(self._shared, number)
-        return _Hand(number, actor, actor.open.remote(), deaths=deaths)
+        return _WorkerHandle(number, actor, actor.open.remote(), deaths=deaths)
 
-    def _settle(self, hand: _Hand, reference: Any) -> None:
+    def _settle(self, handle: _WorkerHandle, reference: Any) -> None:
         """Take what came of something."""
         try:
             came = self._ray.get(reference)
         # The process ended, its node is gone, it ran out of memory, or the package cannot be imported there.
         except self._ray.exceptions.RayError as error:
-            self._lost(hand, error)
+            self._lost(handle, error)
             return
-        hand.waits = None
-        if hand.attempt is None:
-            hand.host, refusal = came
-            hand.ready = not refusal
+        handle.waits = None
+        if handle.attempt is None:
+            handle.host, refusal = came
+            handle.ready = not refusal
             if refusal:
-                self._give_up(hand, refusal)
+                self._give_up(handle, refusal)
             return
-        hand.attempt, hand.status = None, None
+        handle.attempt, handle.status = None, None
         # Terms are the same for all of them: kept once.
-        self._board.settle(replace(came, terms=self._terms) if isinstance(came, Result) else came)
+        self._queue.settle(replace(came, settings=self._settings) if isinstance(came, Result) else came)
         if isinstance(came, Failed) and came.broken:
-            self._replace(hand)
+            self._replace(handle)
 
-    def _lost(self, hand: _Hand, error: Exception) -> None:
+    def _lost(self, handle: _WorkerHandle, error: Exception) -> None:
         reason = _reason(error)
-        if hand.attempt is not None:
-            self._board.settle(Failed(hand.attempt, f"the worker's process ended: {reason}", hand.host))
-            self._board.notes.append(f"worker {hand.number} on {hand.host} ended while it did {hand.attempt.task.name}")
-            self._replace(hand)
-        elif hand.deaths + 1 >= _MOST_DEATHS:
-            self._give_up(hand, f"its process ended {_MOST_DEATHS} times before it was ready: {reason}")
+        if handle.attempt is not None:
+            self._queue.settle(Failed(handle.attempt, f"the worker's process ended: {reason}", handle.host))
+            task = handle.attempt.task.name
+            self._queue.notes.append(f"worker {handle.number} on {handle.host} ended while it did {task}")
+            self._replace(handle)
+        elif handle.deaths + 1 >= _MOST_DEATHS:
+            self._give_up(handle, f"its process ended {_MOST_DEATHS} times before it was ready: {reason}")
         else:
-            self._replace(hand, hand.deaths + 1)
+            self._replace(handle, handle.deaths + 1)
 
-    def _replace(self, hand: _Hand, deaths: int = 0) -> None:
-        self._ray.kill(hand.actor)
-        self._hands[self._hands.index(hand)] = self._hire(hand.number, deaths)
+    def _replace(self, handle: _WorkerHandle, deaths: int = 0) -> None:
+        self._ray.kill(handle.actor)
+        self._handles[self._handles.index(handle)] = self._start_worker(handle.number, deaths)
 
-    def _give_up(self, hand: _Hand, reason: str) -> None:
-        self._refusal = f"worker {hand.number} on {hand.host or 'an unknown host'}: {reason}"
-        self._board.notes.append(f"given up: {self._refusal}")
-        self._ray.kill(hand.actor)
-        self._hands.remove(hand)
+    def _give_up(self, handle: _WorkerHandle, reason: str) -> None:
+        self._refusal = f"worker {handle.number} on {handle.host or 'an unknown host'}: {reason}"
+        self._queue.notes.append(f"given up: {self._refusal}")
+        self._ray.kill(handle.actor)
+        self._handles.remove(handle)
 
     def _look_around(self) -> None:
         """Ask the busy ones how far they are, and take their answers; never wait for one."""
         now = monotonic()
-        busy = [hand for hand in self._hands if hand.attempt is not None and hand.waits is not None]
-        answers = [hand.status for hand in busy if hand.status is not None]
+        busy = [handle for handle in self._handles if handle.attempt is not None and handle.waits is not None]
+        answers = [handle.status for handle in busy if handle.status is not None]
         answered = set(self._ray.wait(answers, num_returns=len(answers), timeout=0)[0]) if answers else set()
         # So that a thousand workers do not keep the driver busy with telling how far they are.
         pause = max(_STATUS, len(busy) / 50)
-        for hand in busy:
-            if hand.status in answered:
-                self._told(hand, hand.attempt.task if hand.attempt else None)
-            elif hand.status is None and now - hand.asked >= pause:
-                hand.asked = now
-                hand.status = hand.actor.status.options(concurrency_group=_STATUS_GROUP).remote()
+        for handle in busy:
+            if handle.status in answered:
+                self._told(handle, handle.attempt.task if handle.attempt else None)
+            elif handle.status is None and now - handle.asked >= pause:
+                handle.asked = now
+                handle.status = handle.actor.status.options(concurrency_group=_STATUS_GROUP).remote()
 
-    def _told(self, hand: _Hand, task: Task | None) -> None:
+    def _told(self, handle: _WorkerHandle, task: Task | None) -> None:
         try:
-            frames, of = self._ray.get(hand.status)
+            frames, of = self._ray.get(handle.status)
         except self._ray.exceptions.RayError:
             return  # What became of the work itself is told by its own reference.
         finally:
-            hand.status = None
+            handle.status = None
         if task is not None:
-            self._board.tell(task, frames, of)
+            self._queue.tell(task, frames, of)
 
 
 def _reason(error: Exception) -> str:

@@ -13,8 +13,8 @@ from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
 
 from seg_perception.core.text import printable
 
-from .feed import describe_qos
 from .graph import known_or
+from .subscription import describe_qos
 
 if TYPE_CHECKING:
     # Not when it runs: Lyrical has it in rclpy.endpoint_info, and no longer here.
@@ -34,7 +34,7 @@ PROFILE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class ExpectedTopic:
     """What a camera subscribes to.
 
     Attributes:
@@ -51,7 +51,7 @@ class Sought:
 
 
 @dataclass(frozen=True, slots=True)
-class Absence:
+class MissingCameraDiagnosis:
     """Why no frames come.
 
     Attributes:
@@ -64,8 +64,8 @@ class Absence:
 
 
 def explain(
-    sought: Sought, publishers: Sequence[TopicEndpointInfo], image_topics: Callable[[], Mapping[str, str]]
-) -> Absence:
+    sought: ExpectedTopic, publishers: Sequence[TopicEndpointInfo], image_topics: Callable[[], Mapping[str, str]]
+) -> MissingCameraDiagnosis:
     """Say why nothing comes.
 
     Args:
@@ -74,17 +74,18 @@ def explain(
         image_topics: names and types of the images that others publish; asked only when it matters.
     """
     if not publishers:
-        return Absence(NO_PUBLISHER, f"no publisher on {sought.topic}; {_suggestion(sought, image_topics())}")
+        reason = f"no publisher on {sought.topic}; {_suggestion(sought, image_topics())}"
+        return MissingCameraDiagnosis(NO_PUBLISHER, reason)
     fitting = [publisher for publisher in publishers if publisher.topic_type == sought.type_name]
     if not fitting:
-        return Absence(WRONG_TYPE, _wrong_type(sought, publishers[0]))
+        return MissingCameraDiagnosis(WRONG_TYPE, _wrong_type(sought, publishers[0]))
     reasons = [_incompatibility(publisher.qos_profile, sought.qos) for publisher in fitting]
     if all(reasons):
-        return Absence(INCOMPATIBLE, _incompatible(sought, fitting[0], reasons[0]))
+        return MissingCameraDiagnosis(INCOMPATIBLE, _incompatible(sought, fitting[0], reasons[0]))
     names = ", ".join(f"{_name(each)} ({_qos(each.qos_profile)})" for each in fitting[:_MOST_NAMED])
     if len(fitting) > _MOST_NAMED:
         names += f" and {len(fitting) - _MOST_NAMED} more"
-    return Absence(
+    return MissingCameraDiagnosis(
         SILENT, f"{names} publishes on {sought.topic} and nothing comes; see that the camera runs; {PROFILE}"
     )
 
@@ -102,7 +103,7 @@ def near_matches(topic: str, image_topics: Mapping[str, str]) -> list[str]:
     return sorted(compared[:_MOST_COMPARED], key=lambda name: (-likeness(name), name))[:_MOST_SUGGESTIONS]
 
 
-def _suggestion(sought: Sought, image_topics: Mapping[str, str]) -> str:
+def _suggestion(sought: ExpectedTopic, image_topics: Mapping[str, str]) -> str:
     # Whoever speaks DDS may announce a topic by any name; one that ROS forbids cannot be subscribed to.
     usable = {name: kind for name, kind in image_topics.items() if _TOPIC_NAME.fullmatch(name)}
     near = near_matches(sought.topic, usable)
@@ -120,7 +121,7 @@ def _suggestion(sought: Sought, image_topics: Mapping[str, str]) -> str:
     return f"the nearest image topic is {best}: {_settings(sought, best, image_topics[best])}{others}"
 
 
-def _settings(sought: Sought, topic: str, type_of_topic: str) -> str:
+def _settings(sought: ExpectedTopic, topic: str, type_of_topic: str) -> str:
     """Parameters, or the remapping, that lead to a topic."""
     name = f"cameras.{sought.camera}"
     if type_of_topic == sought.type_name:
@@ -131,7 +132,7 @@ def _settings(sought: Sought, topic: str, type_of_topic: str) -> str:
     return transport if given == sought.topic.removesuffix(_SUFFIX) else f"{transport} and {name}.topic: {given}"
 
 
-def _wrong_type(sought: Sought, publisher: TopicEndpointInfo) -> str:
+def _wrong_type(sought: ExpectedTopic, publisher: TopicEndpointInfo) -> str:
     found = f"{printable(publisher.topic_type)} (of {_name(publisher)})"
     text = f"{sought.topic} has {found}, expected {sought.type_name}; "
     name = f"cameras.{sought.camera}"
@@ -154,7 +155,7 @@ def _incompatibility(offered: QoSProfile, requested: QoSProfile) -> str:
     return printable(str(reason).strip(" ;")) if compatibility == QoSCompatibility.ERROR else ""
 
 
-def _incompatible(sought: Sought, publisher: TopicEndpointInfo, reason: str) -> str:
+def _incompatible(sought: ExpectedTopic, publisher: TopicEndpointInfo, reason: str) -> str:
     offered, asked = _qos(publisher.qos_profile), _qos(sought.qos)
     return (
         f"QoS: {_name(publisher)} offers {offered} on {sought.topic} and this node asks for {asked} ({reason}); take "

@@ -26,7 +26,7 @@ _KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FrameDiff:
     """One frame now and before; labels are road groups.
 
     Attributes:
@@ -39,7 +39,7 @@ class Change:
     agreement: FrameAgreement
 
 
-class Earlier:
+class Baseline:
     """What an earlier run published, read along with a replay of the same frames.
 
     Attributes:
@@ -82,7 +82,7 @@ class Earlier:
             for camera in cameras
         }
 
-    def compare(self, segmentation: Segmentation) -> Change | None:
+    def compare(self, segmentation: Segmentation) -> FrameDiff | None:
         """Compare a frame; None when nothing was published for it before. Frames come in their recorded order."""
         frame = segmentation.frame
         before = self._readers[frame.camera].of(frame.stamp_ns)
@@ -98,7 +98,7 @@ class Earlier:
         ours, now = instances_of(before), instances_of(found)
         agreement = compare(ours, now, self._rule)
         self._frames.append(agreement)
-        return Change(ours, now, agreement)
+        return FrameDiff(ours, now, agreement)
 
     def total(self) -> Agreement:
         """Over all frames that were compared."""
@@ -153,7 +153,7 @@ def _space(path: Path, spaces: Sequence[str], camera: str, cameras: int, namespa
     return spaces[0]
 
 
-def describe(change: Change) -> str:
+def describe(change: FrameDiff) -> str:
     """What is different now, in words."""
     agreement = change.agreement
     parts = [

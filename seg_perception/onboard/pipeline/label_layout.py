@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 BLACK, WHITE = (16, 16, 16), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 22.0  # pixels of a capital of `_FONT` at scale 1
-# Places are kept free in steps of this many pixels.
+# LabelLayout are kept free in steps of this many pixels.
 _CELL = 4
 
 
@@ -89,7 +89,7 @@ class Writing:
     group: int | None = None
 
 
-class Places:
+class LabelLayout:
     """Which parts of an image are taken by plates."""
 
     def __init__(self, width: int, height: int) -> None:
