@@ -19,7 +19,7 @@ help: ## Show this text
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo "Variables: ROS=jazzy|kilted ($(ROS)), VENV=folder ($(VENV)), PYTHON=interpreter for setup ($(PYTHON)),"
 	@echo "           ARGS=more arguments for test, bench and demo; demo: MODEL=file (engines/street-nano.onnx),"
-	@echo "           INPUT=pictures, videos or a street world's bag in place of the drive, OUT=folder ($(OUT))"
+	@echo "           INPUT=images, videos or a street world's bag in place of the drive, OUT=folder ($(OUT))"
 
 setup: ## Make or update the environment in VENV
 	@$(PYTHON) -m tools.set_up --venv $(VENV) --ros $(ROS) --python $(PYTHON)

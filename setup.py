@@ -72,7 +72,7 @@ setup(
         "fleet": ["ray"],
         # `seg_perception fetch`.
         "models": ["requests"],
-        # Average precision on labelled pictures.
+        # Average precision on labelled images.
         "evaluation": ["pycocotools"],
         # For use without ROS; elsewhere python3-opencv comes through rosdep.
         # OpenCV 5 changed the constants that cv_bridge's tables are made of.

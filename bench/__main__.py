@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
     parser.add_argument("--model", help="canonical model or raw export (head, toolchain: raw export)")
-    parser.add_argument("--input", nargs="+", help="pictures, folders or videos")
+    parser.add_argument("--input", nargs="+", help="images, folders or videos")
     parser.add_argument("--minutes", help="vehicle: how long the node is measured")
     parser.add_argument("--write", metavar="FILE.md", help="gpu: the page to put its section into")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Accuracy of models on labelled pictures, and the two halves of a labelled set.
+"""Accuracy of models on labelled images, and the two halves of a labelled set.
 
     python -m bench.accuracy split LABELS.json -o FOLDER
     python -m bench.accuracy compare LABELS.json REFERENCE.onnx MODEL.onnx ...

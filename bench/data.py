@@ -1,4 +1,4 @@
-"""What the benchmarks run on: a canonical model and street pictures, made from `../shared/data` where it is there."""
+"""What the benchmarks run on: a canonical model and street images, made from `../shared/data` where it is there."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from demo.images import spread
 from demo.model import canonical
-from demo.pictures import spread
 from seg_perception.core.errors import SegPerceptionError
 
 THREADS = 2
@@ -21,7 +21,7 @@ INPUTS = (SHARED / "video" / "highway_720p.mp4", SHARED / "images" / "street")
 
 
 class DefaultsMissing(SegPerceptionError):
-    """There is no model or no picture to run on."""
+    """There is no model or no image to run on."""
 
 
 def default_model() -> Path:
@@ -43,7 +43,7 @@ def default_inputs() -> list[Path]:
     """
     found = [path for path in INPUTS if path.exists()]
     if not found:
-        raise DefaultsMissing(f"no pictures: {SHARED} is not there; give some: --input /path/to/video-or-pictures")
+        raise DefaultsMissing(f"no images: {SHARED} is not there; give some: --input /path/to/video-or-images")
     return found
 
 
@@ -51,7 +51,7 @@ def arguments(description: str | None) -> argparse.Namespace:
     """`--model` and `--input`, with defaults; ends the program with code 2 where there are none."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", type=Path, help="canonical model or raw export")
-    parser.add_argument("--input", type=Path, nargs="+", help="pictures, folders or videos")
+    parser.add_argument("--input", type=Path, nargs="+", help="images, folders or videos")
     values, _ = parser.parse_known_args()
     try:
         values.input = values.input or default_inputs()
@@ -62,6 +62,6 @@ def arguments(description: str | None) -> argparse.Namespace:
     return values
 
 
-def street_pictures(inputs: list[Path], width: int, height: int, each: int = 12) -> list[NDArray[np.uint8]]:
-    """bgr8 pictures `[height, width, 3]`: up to `each` of every source, evenly spread."""
-    return [picture for path in inputs for picture in spread(path, each, (width, height))]
+def street_images(inputs: list[Path], width: int, height: int, each: int = 12) -> list[NDArray[np.uint8]]:
+    """bgr8 images `[height, width, 3]`: up to `each` of every source, evenly spread."""
+    return [image for path in inputs for image in spread(path, each, (width, height))]

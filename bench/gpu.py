@@ -91,7 +91,7 @@ def whole(device: Device, before: Queue | None, rounds: int) -> list[str]:
         groups = (np.arange(CLASSES) % 4).astype(np.int32)
         result = measure_gpu(backend, groups, [[frame]], rounds)
         result["memory"]["gpu_before"] = None
-        shown = {"width": HD[0], "height": HD[1], "encoding": "bgr8", "pictures": 1, "batch": 1}
+        shown = {"width": HD[0], "height": HD[1], "encoding": "bgr8", "images": 1, "batch": 1}
         return report({"model": backend.identity, "frames": shown, "rounds": rounds, **result})
     finally:
         backend.close()

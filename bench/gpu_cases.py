@@ -166,7 +166,7 @@ def model_spec() -> ModelSpec:
 
 
 def outputs_of(count: int, width: int, height: int, dtype: type) -> tuple[dict[str, NDArray[Any]], ResizeGeometry]:
-    """What a model would have found: `count` instances anywhere in the picture, and rows that are not used."""
+    """What a model would have found: `count` instances anywhere in the image, and rows that are not used."""
     masks, boxes, geometry = blobs(count, width, height)
     outputs = {
         "boxes": np.zeros((1, ROWS, 4), np.float32),
@@ -180,7 +180,7 @@ def outputs_of(count: int, width: int, height: int, dtype: type) -> tuple[dict[s
 
 
 def paint_cases(bench: Bench, count: int, size: tuple[int, int], dtype: type, goal: float) -> list[Case]:
-    """The kernels from the engine's outputs to the map, for so many instances of a fiftieth of the picture each."""
+    """The kernels from the engine's outputs to the map, for so many instances of a fiftieth of the image each."""
     width, height = size
     outputs, geometry = outputs_of(count, width, height, dtype)
     spec, stream, pixels = model_spec(), bench.stream, width * height

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.data import THREADS, arguments, street_pictures
+from bench.data import THREADS, arguments, street_images
 from bench.table import interleaved, show
 from seg_perception.core.class_tables import resolve_class_table
 from seg_perception.core.frame import Frame
@@ -35,15 +35,15 @@ def runner(model: Path, backend: str) -> Runner:
     return opened
 
 
-def typical(segmenter: Segmenter, pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The picture with most instances, but no more than ten."""
-    found = [len(segmenter.segment([Frame.from_bgr(picture)])[0].instances) for picture in pictures]
-    return pictures[max(range(len(found)), key=lambda index: found[index] if found[index] <= MOST_INSTANCES else -1)]
+def typical(segmenter: Segmenter, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """The image with most instances, but no more than ten."""
+    found = [len(segmenter.segment([Frame.from_bgr(image)])[0].instances) for image in images]
+    return images[max(range(len(found)), key=lambda index: found[index] if found[index] <= MOST_INSTANCES else -1)]
 
 
-def message_path(picture: NDArray[np.uint8], names: tuple[str, ...]) -> Callable[[Segmentation], None]:
+def message_path(image: NDArray[np.uint8], names: tuple[str, ...]) -> Callable[[Segmentation], None]:
     """What the node does per frame besides segmenting: read the serialised image, serialise the results."""
-    received = write_image(0, "camera", "bgr8", picture)
+    received = write_image(0, "camera", "bgr8", image)
 
     def path(segmentation: Segmentation) -> None:
         frame_from_image(received, "camera")
@@ -71,11 +71,11 @@ def main(values: argparse.Namespace | None = None) -> None:
 def around(model: Runner, inputs: list[Path]) -> None:
     """Everything around the model at 720p, relative to the model alone under OpenVINO."""
     segmenter = Segmenter(HostBackend(model), resolve_class_table("auto", model.spec.class_names))
-    picture = typical(segmenter, street_pictures(inputs, 1280, 720))
-    frame = Frame.from_bgr(picture)
+    image = typical(segmenter, street_images(inputs, 1280, 720))
+    frame = Frame.from_bgr(image)
     images = np.empty((1, model.spec.network_height, model.spec.network_width, 3), np.uint8)
     results = segmenter.segment([frame])
-    publish = message_path(picture, model.spec.class_names)
+    publish = message_path(image, model.spec.class_names)
     timings: list[dict[str, float]] = []
 
     def segment() -> None:

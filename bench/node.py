@@ -1,6 +1,6 @@
 """The node across processes: latency from camera stamp to instance map, alone and under more frames than it can take.
 
-The unit is the canonical model alone under OpenVINO, measured on the same pictures right before and after.
+The unit is the canonical model alone under OpenVINO, measured on the same images right before and after.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from time import perf_counter
 
 import numpy as np
 
-from bench.data import THREADS, arguments, street_pictures
+from bench.data import THREADS, arguments, street_images
 from bench.model import runner
 from bench.table import show
 from demo.session import Report, run
@@ -27,10 +27,10 @@ def model_alone(model: Path, inputs: list[Path]) -> float:
     """Median seconds of the model alone, no other process of ours running."""
     opened = runner(model, "openvino")
     spec = opened.spec
-    pictures = street_pictures(inputs, spec.network_width, spec.network_height)
+    images = street_images(inputs, spec.network_width, spec.network_height)
     seconds = []
     for index in range(45):
-        image = pictures[index % len(pictures)][None]
+        image = images[index % len(images)][None]
         begin = perf_counter()
         opened.run(np.ascontiguousarray(image))
         seconds.append(perf_counter() - begin)

@@ -11,12 +11,12 @@ from seg_perception.onboard.backend.host.paint import paint
 
 SIZES = {"480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080), "4K": (3840, 2160)}
 COUNTS = (1, 10, 50, 100)
-# Share of the picture that the box of one instance covers: a car at middle distance.
+# Share of the image that the box of one instance covers: a car at middle distance.
 BOX_SHARE = 0.02
 
 
 def blobs(count: int, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32], ResizeGeometry]:
-    """Elliptic masks `[K, 160, 160]` with ragged edges and their boxes, anywhere in the picture."""
+    """Elliptic masks `[K, 160, 160]` with ragged edges and their boxes, anywhere in the image."""
     rng = np.random.default_rng(0)
     geometry = ResizeGeometry.fit(ResizeSpec(), width, height, 640, 640)
     half = np.sqrt(BOX_SHARE * geometry.content_width * geometry.content_height) / 2

@@ -2,7 +2,7 @@
 
     python -m bench.replay [--model MODEL.onnx] [--rounds 7]
 
-Frames are those of the street world at 1280 x 720, recorded raw and as JPEG. "Bare" is the model alone on pictures that
+Frames are those of the street world at 1280 x 720, recorded raw and as JPEG. "Bare" is the model alone on images that
 are letterboxed already; the two take turns in one process. Memory is that of the command in a process of its own.
 """
 
@@ -137,12 +137,12 @@ def _bag(folder: Path, frames: list[Frame], compressed: bool, count: int = FRAME
 
 def _serialized(frames: list[Frame], compressed: bool) -> Iterator[bytes]:
     for index, frame in enumerate(frames):
-        picture = to_bgr(frame)
+        image = to_bgr(frame)
         if compressed:
-            _, jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])
             yield write_compressed_image(index * STEP_NS, "front", "bgr8; jpeg compressed bgr8", jpeg.tobytes())
         else:
-            yield write_image(index * STEP_NS, "front", "bgr8", picture)
+            yield write_image(index * STEP_NS, "front", "bgr8", image)
 
 
 if __name__ == "__main__":

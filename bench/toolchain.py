@@ -1,6 +1,6 @@
 """Time and peak memory of the toolchain's commands, each in a process of its own.
 
-    python -m bench toolchain --model EXPORT.onnx --input PICTURES
+    python -m bench toolchain --model EXPORT.onnx --input IMAGES
 
 What cannot run on this machine says why instead of a number.
 """
@@ -54,18 +54,18 @@ def measure(arguments: Sequence[str], log: Path) -> Measured:
     return Measured(perf_counter() - begin, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, failure)
 
 
-def write_pictures(inputs: Sequence[Path], folder: Path) -> None:
-    """Write `FRAMES` pictures of one size, evenly spread over the inputs; fewer where there are not as many."""
+def write_images(inputs: Sequence[Path], folder: Path) -> None:
+    """Write `FRAMES` images of one size, evenly spread over the inputs; fewer where there are not as many."""
     import cv2
 
-    from demo.pictures import spread
+    from demo.images import spread
 
     left = FRAMES
     for number, path in enumerate(inputs):
-        pictures = spread(path, left // (len(inputs) - number), SIZE)
-        left -= len(pictures)
-        for index, picture in enumerate(pictures):
-            cv2.imwrite(str(folder / f"{number}_{index:03d}.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        images = spread(path, left // (len(inputs) - number), SIZE)
+        left -= len(images)
+        for index, image in enumerate(images):
+            cv2.imwrite(str(folder / f"{number}_{index:03d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
 def run(model: Path, inputs: Sequence[Path], folder: Path) -> dict[str, Measured]:
@@ -73,21 +73,21 @@ def run(model: Path, inputs: Sequence[Path], folder: Path) -> dict[str, Measured
 
     Args:
         model: a raw export.
-        inputs: pictures, folders or videos to calibrate on.
+        inputs: images, folders or videos to calibrate on.
         folder: for everything that is written.
 
     Returns:
         By command.
     """
-    pictures = folder / "pictures"
-    pictures.mkdir()
+    images = folder / "images"
+    images.mkdir()
     # In a process of its own: a child is charged with the memory of the process it was forked from.
-    writer = multiprocessing.get_context("spawn").Process(target=write_pictures, args=(inputs, pictures))
+    writer = multiprocessing.get_context("spawn").Process(target=write_images, args=(inputs, images))
     writer.start()
     writer.join()
     if writer.exitcode:
-        raise SystemExit("no calibration pictures could be written")
-    count = len(list(pictures.iterdir()))
+        raise SystemExit("no calibration images could be written")
+    count = len(list(images.iterdir()))
     canonical, half, quantized = (str(folder / f"{name}.onnx") for name in ("fp32", "fp16", "int8"))
     build = ["-o", str(folder / "engines"), "--target", "tensorrt-rtx", "--gpu", GPU]
     commands = {
@@ -97,7 +97,7 @@ def run(model: Path, inputs: Sequence[Path], folder: Path) -> dict[str, Measured
             "quantize",
             canonical,
             "--calibration",
-            str(pictures),
+            str(images),
             "-o",
             quantized,
         ],
@@ -106,7 +106,7 @@ def run(model: Path, inputs: Sequence[Path], folder: Path) -> dict[str, Measured
         "build int8 of the quantized model": ["build", quantized, *build, "--precision", "int8"],
         # Here it is about time: whether the model is good enough is another question.
         "verify, quantized model": [
-            *("verify", quantized, "--reference", canonical, "--data", str(pictures)),
+            *("verify", quantized, "--reference", canonical, "--data", str(images)),
             *("--min-iou", "0", "--max-faults", "1"),
         ],
     }
@@ -127,7 +127,7 @@ def main() -> int:
     """Print the table; exit code 2 when there is nothing to measure with."""
     parser = argparse.ArgumentParser(prog="python -m bench toolchain", description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="raw export (ONNX)")
-    parser.add_argument("--input", type=Path, nargs="+", help="pictures, folders or videos to calibrate on")
+    parser.add_argument("--input", type=Path, nargs="+", help="images, folders or videos to calibrate on")
     arguments = parser.parse_args()
     try:
         model = arguments.model or default_model()

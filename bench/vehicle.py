@@ -1,4 +1,4 @@
-"""Six cameras through the node for minutes, and the same pictures through a node as it is usually written.
+"""Six cameras through the node for minutes, and the same images through a node as it is usually written.
 
 The cameras are one process, which publishes serialised messages at evenly spaced moments; whoever receives the results
 is another. The first seconds are left out. The age of a result is from the camera's stamp to the arrival of the
@@ -35,10 +35,10 @@ from demo.session import ROOT, environment
 
 CAMERAS = ("front", "front_left", "front_right", "rear", "rear_left", "rear_right")
 SIZE = (1280, 720)
-SEED, PICTURES, SCENE = 8102, 24, 4
+SEED, IMAGES, SCENE = 8102, 24, 4
 WARM_UP_SECONDS = 10.0
 START_SECONDS = 60.0
-# What goes into and out of messages; all else is the picture's own work.
+# What goes into and out of messages; all else is the image's own work.
 MESSAGE_STAGES = ("take", "read", "decode", "publish")
 NODE, USUAL = "segmenter", "usual_segmenter"
 
@@ -74,7 +74,7 @@ class Measured:
         cpu_ms, viewer_cpu_ms: CPU time of the node, and of the process that received, per result.
         others: cores that programs which are no part of this took.
         memory: rows of seconds, megabytes of its own, and resident ones with what it shares: libraries, and the
-            pictures in shared memory.
+            images in shared memory.
         diagnostics: key-values of the last status of each name.
     """
 
@@ -112,7 +112,7 @@ def cameras(bag: Path, names: Sequence[str], rate_hz: float, seconds: float, rep
 
     from demo.camera import from_bag
 
-    shots = from_bag(bag, PICTURES)
+    shots = from_bag(bag, IMAGES)
     rclpy.init()
     node = rclpy.create_node("cameras")
     qos = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
@@ -388,12 +388,12 @@ def main() -> int:
 
 
 def _drive(folder: Path) -> Path:
-    """Pictures that the default model was made for, of scenes it was not trained on."""
+    """Images that the default model was made for, of scenes it was not trained on."""
     from demo.street import DESIGNS as ACTORS
     from demo.street import make_bag
     from seg_perception.offboard.streetworld.world import WorldOptions
 
-    return make_bag(folder, WorldOptions(PICTURES, SEED, *SIZE, scene_frames=SCENE, designs=ACTORS))
+    return make_bag(folder, WorldOptions(IMAGES, SEED, *SIZE, scene_frames=SCENE, designs=ACTORS))
 
 
 if __name__ == "__main__":

@@ -26,18 +26,18 @@ def main() -> int:
     parser.add_argument(
         "--model", type=Path, default=MODEL, help="canonical model, or an export with class names (%(default)s)"
     )
-    parser.add_argument("--input", type=Path, nargs="+", help="pictures, folders, videos; or a bag of the street world")
+    parser.add_argument("--input", type=Path, nargs="+", help="images, folders, videos; or a bag of the street world")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results (%(default)s)")
     parser.add_argument(
         "--rate", type=float, default=8.0, help="camera frames per second (%(default)s; a bag has its own)"
     )
     parser.add_argument("--frames", type=int, default=120, help="frames to publish (%(default)s)")
-    parser.add_argument("--size", help="camera resolution, WIDTHxHEIGHT (street world: 640x384, pictures: 1280x720)")
+    parser.add_argument("--size", help="camera resolution, WIDTHxHEIGHT (street world: 640x384, images: 1280x720)")
     parser.add_argument("--seed", type=int, default=SEED, help="of the street world (%(default)s)")
     arguments = parser.parse_args()
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        report = _street(arguments) if _is_street(arguments.input) else _pictures(arguments)
+        report = _street(arguments) if _is_street(arguments.input) else _images(arguments)
     except (SegPerceptionError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -75,7 +75,7 @@ def _street(arguments: argparse.Namespace) -> Report:
     return driven.report
 
 
-def _pictures(arguments: argparse.Namespace) -> Report:
+def _images(arguments: argparse.Namespace) -> Report:
     for path in arguments.input:
         open_source(path)
     model = canonical(arguments.model, arguments.out)

@@ -1,4 +1,4 @@
-"""A camera: publishes pictures, or what a bag of the street world has recorded, stamped at the moment they leave.
+"""A camera: publishes images, or what a bag of the street world has recorded, stamped at the moment they leave.
 
 Messages are serialised before they are due; only the stamp is written anew, so that the camera takes little of the
 machine it shares with what is measured.
@@ -24,7 +24,7 @@ from rclpy.qos import QoSProfile, QoSReliabilityPolicy
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 
-from demo.pictures import schedule
+from demo.images import schedule
 from seg_perception.core.errors import SegPerceptionError
 from seg_perception.offboard.data.bags.reader import Bag
 from seg_perception.offboard.streetworld import bag
@@ -35,7 +35,7 @@ _STAMP_AT = 4
 
 
 class Shot(NamedTuple):
-    """One picture and its camera info, both serialised."""
+    """One image and its camera info, both serialised."""
 
     image: bytearray
     info: bytearray
@@ -61,7 +61,7 @@ class Camera(Node):
         return True
 
     def publish(self, shot: Shot) -> int:
-        """Send a picture and its camera info, stamped now; returns the stamp in nanoseconds."""
+        """Send an image and its camera info, stamped now; returns the stamp in nanoseconds."""
         now = time.time_ns()
         for message in shot:
             struct.pack_into("<iI", message, _STAMP_AT, *divmod(now, 1_000_000_000))
@@ -80,18 +80,18 @@ def from_bag(path: Path, frames: int) -> list[Shot]:
     return [Shot(*both) for both in zip(images, infos, strict=True)]
 
 
-def from_pictures(paths: Sequence[Path], frames: int, size: tuple[int, int]) -> list[Shot]:
-    """Pictures of any size, scaled to `size` (width, height) and spread over the frames."""
-    pictures, order = schedule(paths, frames, size)
-    images = [bytearray(serialize_message(_image(picture))) for picture in pictures]
-    info = bytearray(serialize_message(_camera_info(*pictures[0].shape[:2])))
+def from_images(paths: Sequence[Path], frames: int, size: tuple[int, int]) -> list[Shot]:
+    """Images of any size, scaled to `size` (width, height) and spread over the frames."""
+    scaled, order = schedule(paths, frames, size)
+    images = [bytearray(serialize_message(_image(pixels))) for pixels in scaled]
+    info = bytearray(serialize_message(_camera_info(*scaled[0].shape[:2])))
     return [Shot(images[index], info) for index in order]
 
 
-def _image(picture: NDArray[np.uint8]) -> Image:
-    message = Image(encoding="bgr8", height=picture.shape[0], width=picture.shape[1], step=picture.shape[1] * 3)
+def _image(image: NDArray[np.uint8]) -> Image:
+    message = Image(encoding="bgr8", height=image.shape[0], width=image.shape[1], step=image.shape[1] * 3)
     message.header.frame_id = FRAME_ID
-    message.data.frombytes(np.ascontiguousarray(picture).data.cast("B"))
+    message.data.frombytes(np.ascontiguousarray(image).data.cast("B"))
     return message
 
 
@@ -121,7 +121,7 @@ def main() -> int:
         if arguments.bag:
             shots = from_bag(arguments.bag, arguments.frames)
         else:
-            shots = from_pictures(arguments.input, arguments.frames, (width, height))
+            shots = from_images(arguments.input, arguments.frames, (width, height))
     except SegPerceptionError as error:
         print(f"camera: {error}", file=sys.stderr)
         return 1

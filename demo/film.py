@@ -1,4 +1,4 @@
-"""What the demo shows in pictures: overlays on one sheet; a drive beside its truth, as a video and on a sheet."""
+"""What the demo shows in images: overlays on one sheet; a drive beside its truth, as a video and on a sheet."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def write_film(drive: Drive, video: Path, sheet: Path) -> int:
     chosen: list[NDArray[np.uint8]] = []
     writer: cv2.VideoWriter | None = None
     count = 0
-    for count, picture in enumerate(_pictures(drive), 1):
+    for count, image in enumerate(_images(drive), 1):
         if writer is None:
-            size = (picture.shape[1], picture.shape[0])
+            size = (image.shape[1], image.shape[0])
             writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"mp4v"), drive.rate, size)
-        writer.write(picture)
+        writer.write(image)
         if count - 1 in wanted:
-            chosen.append(picture)
+            chosen.append(image)
     if writer is None or not writer.isOpened():
         raise OSError(f"{video}: OpenCV cannot write this video")
     writer.release()
     width = 960
     cell = (width, round(width * chosen[0].shape[0] / chosen[0].shape[1]))
     if not cv2.imwrite(str(sheet), _grid(chosen, 2, cell), _JPEG):
-        raise OSError(f"{sheet}: OpenCV cannot write this picture")
+        raise OSError(f"{sheet}: OpenCV cannot write this image")
     return count
 
 
-def _pictures(drive: Drive) -> Iterator[NDArray[np.uint8]]:
+def _images(drive: Drive) -> Iterator[NDArray[np.uint8]]:
     """Both sides of each frame."""
     received = {each.stamp_ns: each for each in drive.received}
     truth = {each.stamp_ns: each for each in drive.truth}
@@ -76,7 +76,7 @@ def _panel(frame: Frame, published: PublishedFrame | None, title: str) -> NDArra
 
 
 def _painted(image: NDArray[np.uint8], published: PublishedFrame) -> NDArray[np.uint8]:
-    """The picture with each instance that reaches the score in the colour of its road group, and outlined."""
+    """The image with each instance that reaches the score in the colour of its road group, and outlined."""
     shown = (published.scores >= RULE.score) & (published.groups != NO_GROUP)
     colours = np.zeros((1 << 16, 3), np.uint8)
     colours[published.numbers[shown]] = np.array(_COLOURS, np.uint8)[published.groups[shown]]
@@ -90,29 +90,29 @@ def _painted(image: NDArray[np.uint8], published: PublishedFrame) -> NDArray[np.
     return np.where((edge & inside)[..., None], tint, np.where(inside[..., None], mixed, image)).astype(np.uint8)
 
 
-def _write(picture: NDArray[np.uint8], left: int, text: str, colour: tuple[int, int, int]) -> int:
+def _write(image: NDArray[np.uint8], left: int, text: str, colour: tuple[int, int, int]) -> int:
     """Write on black at the bottom; returns where the text ends."""
     (width, height), below = cv2.getTextSize(text, _FONT, 0.5, 1)
-    bottom = picture.shape[0]
-    cv2.rectangle(picture, (left, bottom - height - below - 8), (left + width + 8, bottom), (0, 0, 0), cv2.FILLED)
-    cv2.putText(picture, text, (left + 4, bottom - below - 3), _FONT, 0.5, colour, 1, cv2.LINE_AA)
+    bottom = image.shape[0]
+    cv2.rectangle(image, (left, bottom - height - below - 8), (left + width + 8, bottom), (0, 0, 0), cv2.FILLED)
+    cv2.putText(image, text, (left + 4, bottom - below - 3), _FONT, 0.5, colour, 1, cv2.LINE_AA)
     return left + width + 8
 
 
 def contact_sheet(overlays: list[Path], target: Path) -> Path | None:
-    """Up to twelve overlays, evenly spread, on one picture; None when there are none."""
+    """Up to twelve overlays, evenly spread, on one image; None when there are none."""
     if not overlays:
         return None
     chosen = np.linspace(0, len(overlays) - 1, min(len(overlays), 12)).round().astype(int)
     read = (cv2.imread(str(overlays[index])) for index in chosen)
-    pictures = [image.astype(np.uint8, copy=False) for image in read if image is not None]
-    cv2.imwrite(str(target), _grid(pictures, 3, (480, 270)), _JPEG)
+    images = [image.astype(np.uint8, copy=False) for image in read if image is not None]
+    cv2.imwrite(str(target), _grid(images, 3, (480, 270)), _JPEG)
     return target
 
 
-def _grid(pictures: Sequence[NDArray[np.uint8]], columns: int, cell: tuple[int, int]) -> NDArray[np.uint8]:
-    """Pictures row by row, each scaled to the width and height of `cell`."""
-    cells = [cv2.resize(picture, cell, interpolation=cv2.INTER_AREA) for picture in pictures]
+def _grid(images: Sequence[NDArray[np.uint8]], columns: int, cell: tuple[int, int]) -> NDArray[np.uint8]:
+    """Images row by row, each scaled to the width and height of `cell`."""
+    cells = [cv2.resize(image, cell, interpolation=cv2.INTER_AREA) for image in images]
     while len(cells) % columns:
         cells.append(np.zeros_like(cells[0]))
     rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]

@@ -42,7 +42,7 @@ class Report:
         diagnostics: key-values of the last status of each name.
         memory_mb: resident memory of the node, once a second while the camera published.
         cpu_seconds: CPU time of the node while the camera published.
-        overlays: overlay pictures received.
+        overlays: overlay images received.
         log: what the node logged.
     """
 
@@ -104,7 +104,7 @@ def run(
 
     Args:
         model: a canonical model.
-        inputs: pictures, folders or videos for the camera.
+        inputs: images, folders or videos for the camera.
         folder: where overlays and the node's log go.
         rate, frames, size: what the camera publishes.
         bag: of the street world, to be played in place of `inputs`, at its own size.

@@ -83,7 +83,7 @@ def _watched(world: StreetWorld) -> Iterator[WorldFrame]:
 
 
 def has_truth(path: Path) -> bool:
-    """Whether a path is a bag with pictures and ground truth, as the street world writes it."""
+    """Whether a path is a bag with images and ground truth, as the street world writes it."""
     if not is_bag(path):
         return False
     with Bag(path) as bag:

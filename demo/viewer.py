@@ -39,7 +39,7 @@ class Viewer(Node):
         super().__init__("viewer")
         self.latencies_ms: list[float] = []
         self.arrivals: list[float] = []
-        self.pictures = 0
+        self.images = 0
         self.diagnostics: dict[str, dict[str, str]] = {}
         self.recorded: list[tuple[str, int, bytes]] = []
         self._overlays, self._keep_maps = overlays, keep_maps
@@ -72,8 +72,8 @@ class Viewer(Node):
 
     def _on_overlay(self, message: CompressedImage) -> None:
         if self._overlays is not None:
-            (self._overlays / f"{self.pictures:04d}.jpg").write_bytes(bytes(message.data))
-            self.pictures += 1
+            (self._overlays / f"{self.images:04d}.jpg").write_bytes(bytes(message.data))
+            self.images += 1
 
 
 def detections(viewer: Viewer) -> list[Detection2DArray]:
@@ -119,7 +119,7 @@ def main() -> int:
         "arrivals": viewer.arrivals,
         "detections": len(arrays),
         "instances": dict(instances),
-        "overlays": viewer.pictures,
+        "overlays": viewer.images,
         "diagnostics": viewer.diagnostics,
     }
     if arguments.record:

@@ -66,7 +66,7 @@ class Browser:
                 return dict(answer["result"])
 
     def open(self, path: Path, width: int = 1200, height: int = 900, dark: bool = False) -> None:
-        """Show a file and wait until it has loaded with all of its pictures."""
+        """Show a file and wait until it has loaded with all of its images."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.media("screen", dark)
         self._events.clear()
@@ -98,8 +98,8 @@ class Browser:
         for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
 
-    def picture(self, path: Path, whole: bool = True) -> None:
-        """Write a picture of the page, PNG."""
+    def image(self, path: Path, whole: bool = True) -> None:
+        """Write an image of the page, PNG."""
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 

@@ -1,7 +1,7 @@
 """A small model that really finds things: rectangles of known colours on grey.
 
 `colour_model` is a raw export in the layout of YOLOv8-seg, written by hand, that needs no training and no download.
-`paint_scene` draws pictures for it together with the right answer. So the toolchain, the backends, the command line
+`paint_scene` draws images for it together with the right answer. So the toolchain, the backends, the command line
 and the node can be tested end to end anywhere.
 
 What the model sees: class c has the colour `COLOURS[c]`. A pixel belongs to the class if its colour is nearer to the
@@ -48,16 +48,16 @@ _CHANNEL_SUM = 300 / 255
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and what is on it.
+    """An image and what is on it.
 
     Attributes:
-        picture: uint8 `[height, width, 3]`, RGB.
+        image: uint8 `[height, width, 3]`, RGB.
         boxes: float32 `[N, 4]`, x1 y1 x2 y2 in pixels.
         labels: int32 `[N]`, index into `NAMES`.
         instance_map: uint16 `[height, width]`, 1 + the index of the rectangle that is visible there, 0 elsewhere.
     """
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     boxes: NDArray[np.float32]
     labels: NDArray[np.int32]
     instance_map: NDArray[np.uint16]
@@ -65,13 +65,13 @@ class Scene:
 
 def paint_scene(width: int, height: int, rectangles: Sequence[tuple[int, int, int, int, int]]) -> Scene:
     """Draw rectangles `(x1, y1, x2, y2, label)` in whole pixels, later ones over earlier ones."""
-    picture = np.full((height, width, 3), BACKGROUND, np.uint8)
+    image = np.full((height, width, 3), BACKGROUND, np.uint8)
     instance_map = np.zeros((height, width), np.uint16)
     for index, (left, top, right, bottom, label) in enumerate(rectangles):
-        picture[top:bottom, left:right] = COLOURS[label]
+        image[top:bottom, left:right] = COLOURS[label]
         instance_map[top:bottom, left:right] = index + 1
     table = np.array(rectangles, np.float32).reshape(-1, 5)
-    return Scene(picture, table[:, :4], table[:, 4].astype(np.int32), instance_map)
+    return Scene(image, table[:, :4], table[:, 4].astype(np.int32), instance_map)
 
 
 def random_scene(
@@ -81,7 +81,7 @@ def random_scene(
 
     Args:
         rng: decides everything.
-        width, height: of the picture.
+        width, height: of the image.
         count: how many.
         sides: shortest and longest side.
         grid: all coordinates are multiples of this.
@@ -120,7 +120,7 @@ def colour_model(
         width, height: of the network input, multiples of 8.
         batch: fixed, or None for a dynamic batch axis.
         names: the metadata's class names, at most as many as there are `COLOURS`; None for four classes and no names.
-        fault: where NaN appears for a picture with a pixel of `FAULT_COLOUR`: "predictions", "prototypes", or "".
+        fault: where NaN appears for an image with a pixel of `FAULT_COLOUR`: "predictions", "prototypes", or "".
         opset: 13 or later.
         float16: whether input and outputs are float16.
 
@@ -304,7 +304,7 @@ def _shifted(nodes: _Nodes, value: str, axis: int, distance: int) -> str:
 
 
 def _fault(nodes: _Nodes, image: str, rank: int) -> str:
-    """NaN `[B, 1, ...]` of this rank for each picture with a pixel of `FAULT_COLOUR`, otherwise 0."""
+    """NaN `[B, 1, ...]` of this rank for each image with a pixel of `FAULT_COLOUR`, otherwise 0."""
     missing = nodes("ReduceSum", nodes("Sub", nodes.floats(1), image), nodes.integers([1]))
     white = nodes("Cast", nodes("Less", missing, nodes.floats(0.5 / 255)), to=TensorProto.FLOAT)
     count = nodes(

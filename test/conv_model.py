@@ -1,7 +1,7 @@
 """The colour model behind a small convolutional network, for whatever needs layers to quantize.
 
 The network has what real ones have: a stem, a residual block, a concatenation of branches, a transposed convolution and
-a last layer of few channels. Its weights are made so that picture comes out as picture went in, in float, so the
+a last layer of few channels. Its weights are made so that image comes out as image went in, in float, so the
 colour model behind it finds the same rectangles. With `outlier`, one layer of it takes a tensor with a channel so large
 that INT8 steps are coarser than the colours are apart.
 """
@@ -58,7 +58,7 @@ def save_canonical_conv_model(path: Path, **options: Any) -> Path:
 
 
 class _Convolutions:
-    """Writes the network and keeps the linear map from the picture's three colours to where it is.
+    """Writes the network and keeps the linear map from the image's three colours to where it is.
 
     Where Relu stands, all values are positive, so that it changes nothing.
     """
@@ -70,7 +70,7 @@ class _Convolutions:
         self._rng = np.random.default_rng(5)
 
     def write(self) -> str:
-        """Returns the name of the restored picture."""
+        """Returns the name of the restored image."""
         mixed = self._mix(CHANNELS, 3)
         value = self._conv("stem", self._image, mixed)
         first = self._mix(CHANNELS, CHANNELS)

@@ -1,4 +1,4 @@
-"""Networks that give the same outputs for every picture: what is behind them can be tested with any numbers."""
+"""Networks that give the same outputs for every image: what is behind them can be tested with any numbers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class FrozenNetwork:
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [self.first, 3, height, width])
         self._proto = helper.make_graph([], "frozen", [image], [])
         self.graph = GraphBuilder(self._proto, "frozen")
-        # 0 for each picture, but not for those who fold constants.
+        # 0 for each image, but not for those who fold constants.
         self._nothing = self.graph.value("image").sum(1, 2, 3) * 0.0
 
     def tensor(self, array: NDArray[np.float32]) -> Value:
-        """An array `[N, ...]` as the network's result for every picture: `[B, N, ...]`."""
+        """An array `[N, ...]` as the network's result for every image: `[B, N, ...]`."""
         return self.graph.constant(array[None]) + self._nothing.reshape(-1, *[1] * array.ndim)
 
     def model(self, outputs: Mapping[str, Value], dtypes: Mapping[str, Any] | None = None) -> onnx.ModelProto:

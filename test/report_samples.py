@@ -45,7 +45,7 @@ def sample_evaluation(models: int = 3, frames: int = 200, width: int = 480, heig
         models=tuple(_model(name) for name in names),
         data=DataDescription(
             "/data/<set>.json", "COCO", frames, 2, {"pedestrian": 5, "vehicle": 12}, ("person", "car"), ("absent.png",),
-            ("broken\udcff.png: no picture",),
+            ("broken\udcff.png: no image",),
         ),
         score=0.25,
         by_categories=True,
@@ -56,7 +56,7 @@ def sample_evaluation(models: int = 3, frames: int = 200, width: int = 480, heig
         curves=tuple(_curve(place, group, models) for group in _GROUPS[:3] for place in range(models)),
         comparisons=tuple(_comparison(place) for place in range(1, models)),
         gallery=tuple(_frame(kind, models, width, height, random) for kind in FRAME_NAMES),
-        notes=("1 picture was skipped: <i>absent.png</i>",),
+        notes=("1 image was skipped: <i>absent.png</i>",),
         seconds={"reading": 1.5, "inference": 20.0},
         created="2024-05-06T07:08:09Z",
         package_version="1.2.3",
@@ -110,12 +110,12 @@ def _comparison(model: int) -> Comparison:
 
 
 def _frame(kind: str, models: int, width: int, height: int, random: np.random.Generator) -> GalleryFrame:
-    picture = cv2.resize(random.integers(60, 200, (5, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(random.integers(60, 200, (5, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     boxes = np.array([[0.1, 0.2, 0.4, 0.8], [0.5, 0.3, 0.9, 0.7]]) * [width, height, width, height]
     truth = _instances(boxes, width, height)
     found = tuple(_instances(boxes + 4.0 * (place + 1), width, height) for place in range(models))
     verdict = FrameVerdict(np.array([[0, 0]]), np.array([1]), np.array([1]), 0.5, "missed vehicle; extra vehicle")
-    _, jpeg = cv2.imencode(".jpg", picture)
+    _, jpeg = cv2.imencode(".jpg", image)
     return GalleryFrame(
         kind, FRAME_NAMES[kind], jpeg.tobytes(), width, height, truth, found, (verdict,) * models, f"{kind} of all"
     )

@@ -65,11 +65,11 @@ def picture(width: int = 46) -> str:
     return "".join(f"    {line}\n" for line in lines)
 
 
-def with_picture(text: str) -> str:
+def with_layers(text: str) -> str:
     """Return the text of CONTRIBUTING.md with the picture of the layers between its marks."""
     before, rest = text.split(_BEGIN)
     return f"{before}{_BEGIN}\n{picture()}\n{_END}{rest.split(_END)[1]}"
 
 
 if __name__ == "__main__":
-    CONTRIBUTING.write_text(with_picture(CONTRIBUTING.read_text(encoding="utf-8")), encoding="utf-8")
+    CONTRIBUTING.write_text(with_layers(CONTRIBUTING.read_text(encoding="utf-8")), encoding="utf-8")

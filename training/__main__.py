@@ -23,12 +23,12 @@ from seg_perception.core.classes import group_name
 from seg_perception.core.errors import ConfigurationError, SegPerceptionError
 from seg_perception.offboard.evaluation.coco import CocoSet
 
-from .data import fingerprint, load_pictures
+from .data import fingerprint, load_images
 from .train import Training, TrainOptions
 from .worlds import make, splits
 
 RUNS = Path(__file__).parent / "runs"
-# What is learnt first holds for any street, and a few pictures would only spoil it.
+# What is learnt first holds for any street, and a few images would only spoil it.
 FROZEN = ("stage4", "stage8")
 # A small set is passed through several times in one epoch, so that measuring it does not cost most of the time.
 _STEPS_PER_EPOCH = 100
@@ -65,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--out", type=Path, help="folder of this training (default: training/runs/street-nano or .../fine-tuned)")
-    add("--pictures", type=_count, default=7600, help="of the street world, to train with (default: %(default)s)")
+    add("--images", type=_count, default=7600, help="of the street world, to train with (default: %(default)s)")
     add("--epochs", type=_count, help=f"in all (default: {_DEFAULTS.epochs}, fine-tuning {_FINE_TUNING.epochs})")
-    add("--window-epochs", type=int, help="the first ones, which see parts of pictures only and so cost less")
+    add("--window-epochs", type=int, help="the first ones, which see parts of images only and so cost less")
     add("--batch", type=_count, default=_DEFAULTS.batch, help="samples of a step (default: %(default)s)")
     add("--rate", type=_rate, help=f"learning rate (default: {_DEFAULTS.rate}, with --init {_FINE_TUNING.rate})")
     add("--seed", type=int, default=_DEFAULTS.seed)
@@ -77,13 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=1, help="processes that make samples (default: %(default)s)")
     add("--init", type=Path, metavar="FILE.safetensors", help="weights to begin with, such as those in engines/")
     add("--data", type=Path, metavar="INSTANCES.json", help="labels in COCO's format to train on, not the street world")
-    add("--images", type=Path, metavar="DIR", help="folder of their pictures (default: `images` beside them)")
+    add("--images", type=Path, metavar="DIR", help="folder of their images (default: `images` beside them)")
     add(
         "--validation", type=Path, metavar="INSTANCES.json",
-        help="labels to measure with (default: a fifth of --data, drawn by chance, which is too kind where pictures "
+        help="labels to measure with (default: a fifth of --data, drawn by chance, which is too kind where images "
         "are frames of the same drives)",
     )  # fmt: skip
-    add("--validation-images", type=Path, metavar="DIR", help="folder of their pictures (default: as --images)")
+    add("--validation-images", type=Path, metavar="DIR", help="folder of their images (default: as --images)")
     add("--freeze", metavar="PART,...", help=f"parts that stay as in --init, or `none` (default: {','.join(FROZEN)})")
     return parser
 
@@ -118,7 +118,7 @@ def _rate(text: str) -> float:
 
 def _on_worlds(options: argparse.Namespace) -> Training:
     worlds = RUNS / "worlds"
-    parts = splits(options.pictures)
+    parts = splits(options.images)
     paths = {name: make(worlds / name, parts[name], options.threads) for name in ("train", "validation")}
     learnt = [CocoSet.load(path) for path in paths["train"]]
     return _training(options, _DEFAULTS, learnt, CocoSet.load(paths["validation"][0]))
@@ -133,7 +133,7 @@ def _on_labels(options: argparse.Namespace) -> Training:
     shared = {image.path.resolve() for image in learnt.images} & {image.path.resolve() for image in validation.images}
     if shared:
         raise ConfigurationError(
-            f"--validation: expected other pictures than in --data, {len(shared)} are in both, such as {min(shared)}; "
+            f"--validation: expected other images than in --data, {len(shared)} are in both, such as {min(shared)}; "
             "name their folder with --validation-images"
         )
     for name, each in (("to learn from", learnt), ("to measure with", validation)):
@@ -143,19 +143,19 @@ def _on_labels(options: argparse.Namespace) -> Training:
 
 
 def fifths(data: CocoSet, seed: int) -> tuple[CocoSet, CocoSet]:
-    """Four fifths of the pictures to learn from, one to measure with, drawn by chance.
+    """Four fifths of the images to learn from, one to measure with, drawn by chance.
 
     Raises:
         ConfigurationError: there are too few.
     """
     ids = np.random.default_rng(seed).permutation(list(data.image_ids)).tolist()
     if len(ids) < 5:
-        raise ConfigurationError(f"--data {data.path}: expected at least 5 pictures, got {len(ids)}; or --validation")
+        raise ConfigurationError(f"--data {data.path}: expected at least 5 images, got {len(ids)}; or --validation")
     return data.only(ids[len(ids) // 5 :]), data.only(ids[: len(ids) // 5])
 
 
 def describe(data: CocoSet) -> str:
-    """How many pictures, and which categories count as which road group.
+    """How many images, and which categories count as which road group.
 
     Raises:
         ConfigurationError: nothing in them is of a road group.
@@ -167,28 +167,28 @@ def describe(data: CocoSet) -> str:
     known = [f"{names[key]} -> {group_name(group_of[key])} ({n})" for key, n in counts.items() if group_of[key] >= 0]
     if not known:
         raise ConfigurationError(
-            f"{data.path}: expected objects of the road groups in its {len(chosen)} pictures, found none among "
+            f"{data.path}: expected objects of the road groups in its {len(chosen)} images, found none among "
             f"{', '.join(names[key] for key in counts) or 'no objects'}"
         )
     absent = f", {len(data.missing)} more are not there" if data.missing else ""
-    return f"{len(chosen)} pictures{absent}; {', '.join(known)}; everything else is background"
+    return f"{len(chosen)} images{absent}; {', '.join(known)}; everything else is background"
 
 
 def _training(
     options: argparse.Namespace, defaults: TrainOptions, learnt: list[CocoSet], validation: CocoSet
 ) -> Training:
-    pictures = load_pictures(learnt, RUNS / "maps", options.threads)
+    images = load_images(learnt, RUNS / "maps", options.threads)
     if options.data:
-        pictures *= max(1, math.ceil(_STEPS_PER_EPOCH * options.batch / len(pictures)))
+        images *= max(1, math.ceil(_STEPS_PER_EPOCH * options.batch / len(images)))
     names = ("epochs", "window_epochs", "rate", "batch", "seed")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     train = replace(defaults, **given)
-    # The last epoch sees whole pictures in any case.
+    # The last epoch sees whole images in any case.
     train = replace(train, window_epochs=min(train.window_epochs, train.epochs - 1), frozen=_frozen(options))
     prints = [fingerprint(each) for each in (*learnt, validation)]
     begun = hashlib.sha256(options.init.read_bytes()).hexdigest() if options.init else ""
     return Training(
-        options.out, train, pictures, validation, options.init, options.workers, options.device,
+        options.out, train, images, validation, options.init, options.workers, options.device,
         {"data": prints, "init": begun},
     )  # fmt: skip
 

@@ -21,12 +21,12 @@ class Assignment:
     """Who answers for what; P positions of the whole batch answer.
 
     Attributes:
-        picture, position: int64 `[P]`, where the answering positions are.
-        object: int64 `[P]`, row of the object in its picture.
+        image, position: int64 `[P]`, where the answering positions are.
+        object: int64 `[P]`, row of the object in its image.
         target: float `[P]`, the score the position should have: the better its box, the higher.
     """
 
-    picture: Tensor
+    image: Tensor
     position: Tensor
     object: Tensor
     target: Tensor
@@ -54,15 +54,15 @@ def assign(scores: Tensor, corners: Tensor, centres: Tensor, boxes: Tensor, labe
     chosen = torch.zeros_like(alignment).scatter_(2, places, (best > 0).float())
     # A position that several objects want belongs to the one it fits best.
     winner = torch.where(chosen > 0, overlap + 1e-6, torch.zeros_like(overlap)).max(1)
-    picture, position = torch.nonzero(winner.values > 0, as_tuple=True)
-    row = winner.indices[picture, position]
-    mine = alignment[picture, row, position]
-    return Assignment(picture, position, row, _targets(mine, overlap[picture, row, position], picture, row, labels))
+    image, position = torch.nonzero(winner.values > 0, as_tuple=True)
+    row = winner.indices[image, position]
+    mine = alignment[image, row, position]
+    return Assignment(image, position, row, _targets(mine, overlap[image, row, position], image, row, labels))
 
 
-def _targets(alignment: Tensor, overlap: Tensor, picture: Tensor, row: Tensor, labels: Tensor) -> Tensor:
+def _targets(alignment: Tensor, overlap: Tensor, image: Tensor, row: Tensor, labels: Tensor) -> Tensor:
     """Alignment, scaled so that the best position of an object is told the best IoU of its positions."""
-    flat = picture * labels.shape[1] + row
+    flat = image * labels.shape[1] + row
     nothing = torch.zeros(labels.numel(), device=labels.device)
     best = nothing.scatter_reduce(0, flat, alignment, "amax")
     nearest = nothing.scatter_reduce(0, flat, overlap, "amax")

@@ -1,4 +1,4 @@
-"""Changes of pictures that leave their labels true: another place, size and light."""
+"""Changes of images that leave their labels true: another place, size and light."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _PAD = 114
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """How much pictures are changed.
+    """How much images are changed.
 
     Attributes:
         height, width: of the samples, multiples of 32.
-        smallest, largest: size of the picture relative to one that just fits into `full`.
+        smallest, largest: size of the image relative to one that just fits into `full`.
         full: width and height to which sizes refer: the finished network's input.
         light: strength of changes of light and colour, 0 for none.
         rotation: in degrees, to either side.
@@ -37,7 +37,7 @@ class Augmentation:
 def augmented(
     random: np.random.Generator, image: NDArray[np.uint8], map_: NDArray[np.uint8], options: Augmentation
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A sample of a picture.
+    """A sample of an image.
 
     Args:
         random: decides.
@@ -59,14 +59,14 @@ def augmented(
 
 
 def _placement(random: np.random.Generator, width: int, height: int, options: Augmentation) -> NDArray[np.float64]:
-    """The affine map `[2, 3]` from a picture to a sample: size, rotation, mirror and place."""
+    """The affine map `[2, 3]` from an image to a sample: size, rotation, mirror and place."""
     fill = min(options.full[0] / width, options.full[1] / height)
     scale = fill * float(np.exp(random.uniform(np.log(options.smallest), np.log(options.largest))))
     angle = np.deg2rad(random.uniform(-options.rotation, options.rotation))
     mirror = -1.0 if options.flip and random.random() < 0.5 else 1.0
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     turn = turn @ np.diag([mirror, 1.0])
-    # Anywhere where the picture covers the sample, or where the sample covers the picture.
+    # Anywhere where the image covers the sample, or where the sample covers the image.
     room = np.array([width * scale - options.width, height * scale - options.height])
     middle = np.array([options.width, options.height]) / 2 + random.uniform(-0.5, 0.5, 2) * room
     shift = middle - turn @ (np.array([width, height]) / 2)
@@ -85,7 +85,7 @@ def _warp(
 
 
 def _shrunk_warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Without the jagged edges of pictures that are made much smaller at once."""
+    """Without the jagged edges of images that are made much smaller at once."""
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     width, height = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     small: NDArray[np.uint8] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The course of a training as a picture."""
+"""The course of a training as an image."""
 
 from __future__ import annotations
 

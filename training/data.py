@@ -1,4 +1,4 @@
-"""Labelled pictures as training samples: any COCO-format set, one instance map for each picture."""
+"""Labelled images as training samples: any COCO-format set, one instance map for each entry."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ IGNORED = 255
 _MOST = 254
 # An object with fewer visible pixels at the network's size is nothing to learn from.
 _FEWEST_PIXELS = 12
-# Objects of one picture that a batch has room for.
+# Objects of one image that a batch has room for.
 ROOM = 96
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One labelled picture.
+class TrainingImage:
+    """One labelled entry.
 
     Attributes:
         path: of the image file.
@@ -49,8 +49,8 @@ class Picture:
     labels: tuple[int, ...]
 
 
-def load_pictures(sets: Sequence[CocoSet], cache: Path, processes: int = 2) -> list[Picture]:
-    """The pictures of several sets; instance maps are drawn once and kept in `cache`.
+def load_images(sets: Sequence[CocoSet], cache: Path, processes: int = 2) -> list[TrainingImage]:
+    """The images of several sets; instance maps are drawn once and kept in `cache`.
 
     Args:
         sets: their categories are brought to road groups by the class table that knows most of them; others are
@@ -65,18 +65,18 @@ def load_pictures(sets: Sequence[CocoSet], cache: Path, processes: int = 2) -> l
             drawn = pool.map(_draw_set, *zip(*missing, strict=True))
             for _ in tqdm(drawn, "instance maps", len(missing), unit="set", disable=None):
                 pass
-    pictures = []
+    images = []
     for each, folder in jobs:
         labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-        pictures += [
-            Picture(image.path, folder / f"{image.image_id}.png", tuple(labels[str(image.image_id)]))
+        images += [
+            TrainingImage(image.path, folder / f"{image.image_id}.png", tuple(labels[str(image.image_id)]))
             for image in each.images
         ]
-    return pictures
+    return images
 
 
 def fingerprint(data: CocoSet) -> str:
-    """Of the annotation file as it is now, and of the pictures in use."""
+    """Of the annotation file as it is now, and of the images in use."""
     state = data.path.stat()
     text = f"{data.path.resolve()} {state.st_size} {state.st_mtime_ns} {data.image_ids}"
     return hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -92,34 +92,34 @@ def _draw_set(data: CocoSet, folder: Path) -> None:
             objects.setdefault(int(annotation["image_id"]), []).append(annotation)
     labels = {}
     for image in data.images:
-        _check_picture(image, data.path)
+        _check_image(image, data.path)
         map_, order = draw_map(objects.get(image.image_id, []), image.height, image.width)
         labels[image.image_id] = [group_of[int(each["category_id"])] for each in order]
         cv2.imwrite(str(folder / f"{image.image_id}.png"), map_, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     (folder / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
 
 
-def _check_picture(image: LabelledImage, labels: Path) -> None:
-    """See that it can be read and is the picture that was labelled.
+def _check_image(image: LabelledImage, labels: Path) -> None:
+    """See that it can be read and is the image that was labelled.
 
     Raises:
         SourceError: it is not.
     """
     pixels = cv2.imread(str(image.path))
     if pixels is None:
-        raise SourceError(f"{image.path}: expected a picture, cannot be read; repair it or take it out of {labels}")
+        raise SourceError(f"{image.path}: expected an image, cannot be read; repair it or take it out of {labels}")
     height, width = pixels.shape[:2]
     if (width, height) != (image.width, image.height):
         raise SourceError(
             f"{image.path}: {labels.name} says {image.width} x {image.height} pixels, the file has {width} x {height}; "
-            "give the pictures that were labelled"
+            "give the images that were labelled"
         )
 
 
 def draw_map(
     objects: Sequence[Mapping[str, Any]], height: int, width: int
 ) -> tuple[NDArray[np.uint8], list[Mapping[str, Any]]]:
-    """The instance map of one picture, and its objects in the order of their numbers.
+    """The instance map of one image, and its objects in the order of their numbers.
 
     What is to be ignored comes first: crowds, boxes without a shape, and what a map has no numbers for. Then come large
     objects, so that a small one in front of a large one stays whole.
@@ -167,26 +167,26 @@ class Batch:
 
 
 class Samples(Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]]):
-    """Augmented pictures; the same sample number of the same epoch is always the same sample."""
+    """Augmented images; the same sample number of the same epoch is always the same sample."""
 
-    def __init__(self, pictures: Sequence[Picture], augmentation: Augmentation, seed: int, epoch: int) -> None:
-        self._pictures, self._augmentation, self._seed, self._epoch = pictures, augmentation, seed, epoch
+    def __init__(self, images: Sequence[TrainingImage], augmentation: Augmentation, seed: int, epoch: int) -> None:
+        self._images, self._augmentation, self._seed, self._epoch = images, augmentation, seed, epoch
 
     def __len__(self) -> int:
-        """How many pictures."""
-        return len(self._pictures)
+        """How many images."""
+        return len(self._images)
 
     def __getitem__(
         self, index: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
         """Image, map, boxes and labels of one sample, as in `Batch` without its first axis."""
-        picture = self._pictures[index]
-        read, drawn = cv2.imread(str(picture.path)), cv2.imread(str(picture.map_path), cv2.IMREAD_GRAYSCALE)
+        entry = self._images[index]
+        read, drawn = cv2.imread(str(entry.path)), cv2.imread(str(entry.map_path), cv2.IMREAD_GRAYSCALE)
         if read is None or drawn is None or read.shape[:2] != drawn.shape:
-            raise SourceError(f"{picture.path}: is not the picture any more that {picture.map_path} was drawn for")
+            raise SourceError(f"{entry.path}: is not the image any more that {entry.map_path} was drawn for")
         random = np.random.default_rng((self._seed, self._epoch, index))
         image, map_ = augmented(random, read.astype(np.uint8), drawn.astype(np.uint8), self._augmentation)
-        map_, boxes, labels = targets(map_, picture.labels)
+        map_, boxes, labels = targets(map_, entry.labels)
         return np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)), map_, boxes, labels
 
 
@@ -216,6 +216,6 @@ def collate(
 ) -> Batch:
     """One batch of samples."""
     images, maps, boxes, labels = (torch.from_numpy(np.stack(parts)) for parts in zip(*samples, strict=True))
-    # Used rows come first; what no picture uses costs time only.
+    # Used rows come first; what no image uses costs time only.
     most = max(1, int((labels >= 0).sum(1).max()))
     return Batch(images, maps, boxes[:, :most], labels[:, :most])

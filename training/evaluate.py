@@ -49,13 +49,13 @@ def benchmark(
     for found in collect(segmenter, data.source() if frames is None else frames, _LOWEST_SCORE):
         results += coco_results(found.instances, int(found.name), categories)
     annotations = data.by_group().annotations
-    pictures: dict[str, list[int]] = {}
+    images: dict[str, list[int]] = {}
     chosen = set(data.image_ids)
     for image in data.annotations["images"]:
         if "weather" in image and image["id"] in chosen:
-            pictures.setdefault(str(image["weather"]), []).append(int(image["id"]))
+            images.setdefault(str(image["weather"]), []).append(int(image["id"]))
     parts = [(size, list(data.image_ids), counts) for size, counts in sizes.items()]
-    parts += [(weather, ids, every) for weather, ids in sorted(pictures.items())]
+    parts += [(weather, ids, every) for weather, ids in sorted(images.items())]
     return [
         group_precision(name, kind, annotations, results, ids, counts)
         for name, ids, counts in parts
@@ -69,7 +69,7 @@ def evaluate_model(
     """Average precision of a canonical model by road group: of objects of some sizes, and of all in each weather.
 
     Raises:
-        SourceError: a picture cannot be read, or is of another size than the set says.
+        SourceError: an image cannot be read, or is of another size than the set says.
     """
     with closing(open_backend(model, "onnxruntime", RunOptions(threads=threads))) as opened:
         classes = resolve_class_table("auto", opened.spec.class_names)

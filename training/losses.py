@@ -13,7 +13,7 @@ from .data import IGNORED, Batch
 from .network import PROTOTYPE_STRIDE, RawOutputs
 
 CLASS_WEIGHT, BOX_WEIGHT, MASK_WEIGHT = 1.0, 4.0, 3.0
-# Masks cost most of the time: of each picture so many positions, drawn by chance, are told about theirs.
+# Masks cost most of the time: of each image so many positions, drawn by chance, are told about theirs.
 _MASKS = 20
 # Masks are told at so many points a side of the object's box.
 _GRID = 28
@@ -41,8 +41,8 @@ def losses(raw: RawOutputs, batch: Batch) -> Losses:
     corners, logits = raw.corners(), raw.classes.float()
     found = assign(logits.detach().sigmoid(), corners.detach(), raw.centres, batch.boxes, batch.labels)
     weight = found.target.sum().clamp(min=1.0)
-    boxes = batch.boxes[found.picture, found.object]
-    mine = corners[found.picture, :, found.position]
+    boxes = batch.boxes[found.image, found.object]
+    mine = corners[found.image, :, found.position]
     return Losses(
         _class_loss(raw, logits, batch, found) / weight,
         ((1 - generalised_iou(mine, boxes)) * found.target).sum() / weight,
@@ -53,10 +53,10 @@ def losses(raw: RawOutputs, batch: Batch) -> Losses:
 def _class_loss(raw: RawOutputs, logits: Tensor, batch: Batch, found: Assignment) -> Tensor:
     """Binary cross entropy of every position but those in ignored regions that answer for nothing."""
     wanted = torch.zeros_like(logits)
-    wanted[found.picture, batch.labels[found.picture, found.object], found.position] = found.target
+    wanted[found.image, batch.labels[found.image, found.object], found.position] = found.target
     column, row = raw.centres.long()
     counted = (batch.maps[:, row, column] != IGNORED).float()
-    counted[found.picture, found.position] = 1.0
+    counted[found.image, found.position] = 1.0
     # Quality focal loss: what is nearly right already says little.
     distance = (logits.detach().sigmoid() - wanted).abs().square()
     entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
@@ -78,18 +78,18 @@ def generalised_iou(first: Tensor, second: Tensor) -> Tensor:
 def _mask_loss(raw: RawOutputs, batch: Batch, found: Assignment) -> Tensor:
     """Cross entropy and overlap (Dice) at points in the object's box, each object alike whatever its size."""
     parts = []
-    for picture in range(len(batch.images)):
-        mine = torch.nonzero(found.picture == picture)[:, 0]
+    for image in range(len(batch.images)):
+        mine = torch.nonzero(found.image == image)[:, 0]
         if not len(mine):
             continue
         mine = mine[torch.randperm(len(mine), device=mine.device)[:_MASKS]]
         row = found.object[mine]
-        points = points_in(batch.boxes[picture, row])
-        coefficients = raw.coefficients[picture, :, found.position[mine]].T.float()
-        logits = logits_at(coefficients, raw.prototypes[picture].float(), points)
+        points = points_in(batch.boxes[image, row])
+        coefficients = raw.coefficients[image, :, found.position[mine]].T.float()
+        logits = logits_at(coefficients, raw.prototypes[image].float(), points)
         x, y = points.long().unbind(2)
         height, width = batch.maps.shape[1:]
-        inside = batch.maps[picture, y.clamp(0, height - 1), x.clamp(0, width - 1)] == (row + 1)[:, None]
+        inside = batch.maps[image, y.clamp(0, height - 1), x.clamp(0, width - 1)] == (row + 1)[:, None]
         parts.append(_of_points(logits, inside.float()))
     return torch.cat(parts).mean() if parts else raw.prototypes.sum() * 0
 

@@ -101,7 +101,7 @@ class Stage(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Maxima over ever larger surroundings, so that the coarsest positions see most of the picture."""
+    """Maxima over ever larger surroundings, so that the coarsest positions see most of the image."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """`python -m training.report MODEL.onnx [LABELS.json ...]`: the tables of docs/default-model.md.
 
 Average precision of a canonical model on the street worlds that are kept from training, by road group, size and
-weather, and on labelled pictures in COCO's format, if some are named.
+weather, and on labelled images in COCO's format, if some are named.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .evaluate import evaluate_model
 from .worlds import make, splits
 
 WORLDS = Path(__file__).parent / "runs" / "worlds"
-# Side of a square as large as the box, in pixels of the picture.
+# Side of a square as large as the box, in pixels of the image.
 EDGES = (16, 32, 64, 1 << 16)
 
 
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def merged(sets: Sequence[CocoSet]) -> CocoSet:
-    """Several sets of the same categories as one; pictures and annotations are numbered anew."""
+    """Several sets of the same categories as one; images and annotations are numbered anew."""
     images: list[LabelledImage] = []
     content: dict[str, Any] = {**sets[0].annotations, "images": [], "annotations": []}
     for each in sets:

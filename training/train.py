@@ -23,7 +23,7 @@ from seg_perception.offboard.evaluation.coco import CocoSet
 
 from .augment import Augmentation
 from .curves import draw_curves
-from .data import Batch, Picture, Samples, collate
+from .data import Batch, Image, Samples, collate
 from .evaluate import evaluate_model, mean_at_50
 from .export import export_canonical
 from .losses import losses
@@ -75,7 +75,7 @@ class Training:
     """One training in its folder: `last.pt`, `best.safetensors`, `street-nano.onnx`, `history.json`, `curves.png`."""
 
     def __init__(
-        self, folder: Path, options: TrainOptions, pictures: Sequence[Picture], validation: CocoSet,
+        self, folder: Path, options: TrainOptions, images: Sequence[Image], validation: CocoSet,
         start: Path | None = None, workers: int = 1, device: str = "cpu", origin: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Begin, or go on where `last.pt` in the folder was written.
@@ -83,7 +83,7 @@ class Training:
         Args:
             folder: for the results.
             options: how.
-            pictures: to learn from.
+            images: to learn from.
             validation: to measure each epoch with.
             start: weights to begin with; None for random ones.
             workers: processes that make samples.
@@ -92,7 +92,7 @@ class Training:
         """
         torch.manual_seed(options.seed)
         self._device = torch.device(device)
-        self._folder, self._options, self._pictures = folder, options, pictures
+        self._folder, self._options, self._images = folder, options, images
         self._validation, self._workers, self._started = validation, workers, start is not None
         self.network = StreetNano()
         if start is not None:
@@ -119,7 +119,7 @@ class Training:
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches only, at least one."""
-        return max(1, len(self._pictures) // self._options.batch)
+        return max(1, len(self._images) // self._options.batch)
 
     def run(self, minutes: float = math.inf) -> bool:
         """Train to the end, or for so many minutes; returns whether it is finished."""
@@ -165,11 +165,11 @@ class Training:
     def _batches(self) -> Iterator[Batch]:
         """The rest of the epoch, in an order of its own."""
         options, progress = self._options, self.progress
-        order = np.random.default_rng((options.seed, progress.epoch)).permutation(len(self._pictures))
+        order = np.random.default_rng((options.seed, progress.epoch)).permutation(len(self._images))
         if len(order) < options.batch:
             order = np.resize(order, options.batch)
         left = order[progress.step * options.batch : self.steps_per_epoch * options.batch]
-        samples = Samples(self._pictures, options.augmentation(progress.epoch), options.seed, progress.epoch)
+        samples = Samples(self._images, options.augmentation(progress.epoch), options.seed, progress.epoch)
         yield from DataLoader(
             Subset(samples, left.tolist()), options.batch, num_workers=self._workers, collate_fn=collate,
             prefetch_factor=4 if self._workers else None,

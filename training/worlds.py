@@ -17,8 +17,8 @@ from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 SIZE = (640, 384)
 # How a world was made, in its folder.
 _RECIPE = "world.txt"
-# Pictures of one world.
-PICTURES = 200
+# Images of one world.
+IMAGES = 200
 # What training never sees; `designs.is_unseen` says which actors.
 UNSEEN_WEATHERS = ("rain",)
 SEEN_WEATHERS = tuple(name for name in WEATHERS if name not in UNSEEN_WEATHERS)
@@ -30,40 +30,40 @@ class Split:
 
     Attributes:
         first_seed: of its worlds, one after another.
-        pictures: in all.
+        images: in all.
         weathers: of its scenes.
         designs: which actors.
-        per_scene: pictures of one scene. Scenes cost more time than pictures.
-        step: frames from one picture of a scene to the next, at 10 frames a second.
+        per_scene: images of one scene. Scenes cost more time than images.
+        step: frames from one image of a scene to the next, at 10 frames a second.
     """
 
     first_seed: int
-    pictures: int
+    images: int
     weathers: tuple[str, ...]
     designs: str
     per_scene: int = 1
     step: int = 1
 
     def worlds(self) -> list[WorldOptions]:
-        """Worlds of at most `PICTURES` pictures, every `step`-th of their frames."""
-        left = range(self.pictures, 0, -PICTURES)
+        """Worlds of at most `IMAGES` images, every `step`-th of their frames."""
+        left = range(self.images, 0, -IMAGES)
         return [
             WorldOptions(
-                min(PICTURES, pictures) * self.step, self.first_seed + number, *SIZE, weathers=self.weathers,
+                min(IMAGES, images) * self.step, self.first_seed + number, *SIZE, weathers=self.weathers,
                 scene_frames=self.per_scene * self.step, designs=self.designs,
             )
-            for number, pictures in enumerate(left)
+            for number, images in enumerate(left)
         ]  # fmt: skip
 
 
-def splits(pictures: int) -> dict[str, Split]:
-    """Training worlds with `pictures` pictures in all, and those that show what became of it.
+def splits(images: int) -> dict[str, Split]:
+    """Training worlds with `images` images in all, and those that show what became of it.
 
     `validation` chooses the best checkpoint. `familiar` and `unseen` have new streets in all weathers; `familiar` has
     designs like those of training, `unseen` only such as training never saw. Neither is looked at before the end.
     """
     return {
-        "train": Split(1000, pictures, SEEN_WEATHERS, "seen", 5, 8),
+        "train": Split(1000, images, SEEN_WEATHERS, "seen", 5, 8),
         "validation": Split(5000, 180, SEEN_WEATHERS, "seen"),
         "familiar": Split(6000, 350, WEATHERS, "seen"),
         "unseen": Split(7000, 350, WEATHERS, "unseen"),

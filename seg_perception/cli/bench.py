@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HELP = "measure what a frame costs, stage by stage, and on a GPU how near that is to what its memory allows"
 EPILOG = """\
-JSON: one object. `model` (what runs here), `frames` (width, height, encoding, pictures, batch), `instances` (fewest,
+JSON: one object. `model` (what runs here), `frames` (width, height, encoding, images, batch), `instances` (fewest,
 most, mean on a map), `rounds`; `stages` and `total`: milliseconds per batch as p50, p95, p99; `frames_per_second`;
 `memory`: MiB. With the frames on a GPU also, for each stage and in total, `bytes` (the least that it must move),
 `floor_ms` (those over `bandwidth`, or the engine alone) and `ratio` (p50 over that floor); `graph` (the whole as it
@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         default=[],
-        metavar="PICTURES",
-        help="pictures, folders, videos or bags, scaled to --size (default: a made-up street)",
+        metavar="IMAGES",
+        help="images, folders, videos or bags, scaled to --size (default: a made-up street)",
     )
     parser.add_argument("--rounds", type=_positive, default=100, metavar="N", help="batches (default: %(default)s)")
     parser.add_argument("--json", default="", metavar="FILE", help="write the result there, too; - for stdout alone")
@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     from .bench_frames import frames
 
     arguments.model = find_model(str(arguments.model))
-    pictures = frames(arguments.input, width, height, arguments.encoding)
-    result = _measured(arguments, pictures)
+    images = frames(arguments.input, width, height, arguments.encoding)
+    result = _measured(arguments, images)
     if arguments.json == "-":
         print(json.dumps(result, indent=1))
         return 0
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _measured(arguments: argparse.Namespace, pictures: list[Frame]) -> dict[str, Any]:
+def _measured(arguments: argparse.Namespace, images: list[Frame]) -> dict[str, Any]:
     from seg_perception.core.class_tables import resolve_class_table
     from seg_perception.onboard.backend.base import RunOptions
     from seg_perception.onboard.backend.host.backend import open_backend
@@ -95,18 +95,18 @@ def _measured(arguments: argparse.Namespace, pictures: list[Frame]) -> dict[str,
     backend = open_backend(arguments.model, arguments.backend, options)
     try:
         table = resolve_class_table("auto", backend.spec.class_names)
-        batches = _batches(pictures, arguments.batch)
+        batches = _batches(images, arguments.batch)
         if isinstance(backend, CudaBackend):
             details = measure_gpu(backend, table.groups(backend.spec.class_names), batches, arguments.rounds)
             details["memory"]["gpu_before"] = before
         else:
             details = measure_cpu(Segmenter(backend, table), batches, arguments.rounds)
-        first = pictures[0]
+        first = images[0]
         shown = {"width": first.width, "height": first.height, "encoding": first.encoding}
         return {
             "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "model": backend.identity,
-            "frames": {**shown, "pictures": len(pictures), "batch": arguments.batch},
+            "frames": {**shown, "images": len(images), "batch": arguments.batch},
             "rounds": arguments.rounds,
             **details,
         }
@@ -195,9 +195,9 @@ def measure_gpu(
     }
 
 
-def _batches(pictures: list[Frame], batch: int) -> list[list[Frame]]:
-    """One batch for each picture, so that each camera sees each of them."""
-    return [[pictures[(first + camera) % len(pictures)] for camera in range(batch)] for first in range(len(pictures))]
+def _batches(images: list[Frame], batch: int) -> list[list[Frame]]:
+    """One batch for each image, so that each camera sees each of them."""
+    return [[images[(first + camera) % len(images)] for camera in range(batch)] for first in range(len(images))]
 
 
 def _percentiles(seconds: Any) -> dict[str, float]:
@@ -252,7 +252,7 @@ def report(result: Mapping[str, Any]) -> list[str]:
         f"{instances['fewest']} to {instances['most']} instances painted on each, {instances['mean']:.1f} on average"
     )
     facts = [(name, str(model[name])) for name in ("model", "backend", "device", "precision") if model.get(name)]
-    facts.append(("pictures", f"{frames['pictures']} of {size}; {counts}"))
+    facts.append(("images", f"{frames['images']} of {size}; {counts}"))
     facts.append(("batches", f"{result['rounds']} of {frames['batch']}, after a warm-up; times are of a whole batch"))
     on_gpu = "graph" in result
     rows = [("stage", *(f"p{name} ms" for name in PERCENTILES), *(("MB", "floor ms", "ratio") if on_gpu else ()))]

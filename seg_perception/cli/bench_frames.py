@@ -1,4 +1,4 @@
-"""Pictures in the size and encoding of a camera, for `seg_perception bench`."""
+"""Images in the size and encoding of a camera, for `seg_perception bench`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from seg_perception.core.errors import ConfigurationError, SourceError
 from seg_perception.core.frame import ENCODINGS, Frame, check_size
 from seg_perception.offboard.data.images import open_source
 
-MOST_PICTURES = 8
+MOST_IMAGES = 8
 # A street world takes a second or so for each.
-GENERATED_PICTURES = 4
+GENERATED_IMAGES = 4
 
 _INTERLEAVED = {
     "rgb": cv2.COLOR_BGR2RGB,
@@ -31,15 +31,15 @@ _MOSAICS = {"rggb": (2, 1, 1, 0), "bggr": (0, 1, 1, 2), "gbrg": (1, 0, 2, 1), "g
 
 
 def frames(paths: Sequence[Path], width: int, height: int, encoding: str) -> list[Frame]:
-    """Pictures of files, or of a street world where there are none, as a camera would deliver them.
+    """Images of files, or of a street world where there are none, as a camera would deliver them.
 
     Args:
-        paths: pictures, folders, videos or bags; `MOST_PICTURES` in all are taken, as many of each as of the others.
-        width, height: to which pictures are scaled.
+        paths: images, folders, videos or bags; `MOST_IMAGES` in all are taken, as many of each as of the others.
+        width, height: to which images are scaled.
         encoding: a key of `frame.ENCODINGS`.
 
     Raises:
-        ConfigurationError: the encoding is unknown, or has no pictures of this size.
+        ConfigurationError: the encoding is unknown, or has no images of this size.
         FrameError: no camera has this size.
         SourceError: a file cannot be read.
     """
@@ -52,16 +52,16 @@ def frames(paths: Sequence[Path], width: int, height: int, encoding: str) -> lis
             f"--size: {encoding} needs a width that is a multiple of {layout.width_multiple} and a height that is a "
             f"multiple of {layout.height_multiple}, got {width}x{height}"
         )
-    pictures = _read(paths, width, height) if paths else _generated(width, height)
-    return [encoded(picture, encoding) for picture in pictures]
+    images = _read(paths, width, height) if paths else _generated(width, height)
+    return [encoded(image, encoding) for image in images]
 
 
 def encoded(bgr: NDArray[np.uint8], encoding: str) -> Frame:
-    """A picture in an encoding.
+    """An image in an encoding.
 
     Args:
         bgr: uint8 `[height, width, 3]`.
-        encoding: a key of `frame.ENCODINGS`; the picture has a size that it allows.
+        encoding: a key of `frame.ENCODINGS`; the image has a size that it allows.
     """
     height, width, _ = bgr.shape
     name = _ALIASES.get(encoding, encoding)
@@ -84,10 +84,10 @@ def _read(paths: Sequence[Path], width: int, height: int) -> list[NDArray[np.uin
     found: list[NDArray[np.uint8]] = []
     for path in paths:
         source = open_source(path)
-        pictures = [frame for _, frame in islice(source, max(1, MOST_PICTURES // len(paths)))]
-        if not pictures:
-            raise SourceError(f"{path}: not one picture could be read: {'; '.join(map(str, source.failures))}")
-        found += _scaled((to_bgr(picture) for picture in pictures), width, height)
+        images = [frame for _, frame in islice(source, max(1, MOST_IMAGES // len(paths)))]
+        if not images:
+            raise SourceError(f"{path}: not one image could be read: {'; '.join(map(str, source.failures))}")
+        found += _scaled((to_bgr(image) for image in images), width, height)
     return found
 
 
@@ -95,14 +95,14 @@ def _generated(width: int, height: int) -> list[NDArray[np.uint8]]:
     from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 
     if min(width, height) < 64:
-        raise ConfigurationError(f"--size: expected at least 64x64 for generated pictures, got {width}x{height}")
+        raise ConfigurationError(f"--size: expected at least 64x64 for generated images, got {width}x{height}")
     # Four drives of one frame each, so that they show different streets.
-    world = StreetWorld(WorldOptions(GENERATED_PICTURES, 0, width, height, scene_frames=1))
+    world = StreetWorld(WorldOptions(GENERATED_IMAGES, 0, width, height, scene_frames=1))
     return [to_bgr(frame) for _, frame in world]
 
 
-def _scaled(pictures: Iterable[NDArray[np.uint8]], width: int, height: int) -> list[NDArray[np.uint8]]:
-    return [cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).view(np.uint8) for picture in pictures]
+def _scaled(images: Iterable[NDArray[np.uint8]], width: int, height: int) -> list[NDArray[np.uint8]]:
+    return [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).view(np.uint8) for image in images]
 
 
 def _mosaic(bgr: NDArray[np.uint8], order: str) -> NDArray[np.uint8]:

@@ -104,7 +104,7 @@ def _add_int8(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="pictures like the cameras' own: images, folders, videos, bags, a COCO file",
+        help="images like the cameras' own: images, folders, videos, bags, a COCO file",
     )
     group.add_argument("--max-loss", type=float, metavar="POINTS", help="budget of the accuracy gate (default: 0.5)")
     group.add_argument("--force", action="store_true", help="keep an engine that fails the gate; its manifest says so")

@@ -1,4 +1,4 @@
-"""`seg_perception evaluate`: how good models are, on pictures whose truth is known."""
+"""`seg_perception evaluate`: how good models are, on images whose truth is known."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from seg_perception.offboard.evaluation.scheme import Subject
     from seg_perception.onboard.pipeline.opening import ModelChoice
 
-HELP = "measure models on labelled pictures or a bag with its truth, compare them, and write a report"
+HELP = "measure models on labelled images or a bag with its truth, compare them, and write a report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,13 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     data = parser.add_mutually_exclusive_group(required=True)
     data.add_argument(
-        "--dataset", type=Path, metavar="PATH", help="labelled pictures: COCO file, or folder or file of another format"
+        "--dataset", type=Path, metavar="PATH", help="labelled images: COCO file, or folder or file of another format"
     )
     data.add_argument(
         "--bag", type=Path, nargs="+", metavar="BAG",
         help="bag with its truth, as `streetworld --bag` writes; several: each by itself, and all together",
     )  # fmt: skip
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures of --dataset")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of --dataset")
     parser.add_argument(
         "--format", default="auto", metavar="F",
         help="of --dataset: auto, coco, cityscapes, bdd100k or mots (default: %(default)s)",
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an instance is published from this score on; average precision looks at all (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--pictures", type=int, default=8, metavar="N",
+        "--report-frames", type=int, default=8, metavar="N",
         help="frames in the report: so many of the best, worst and most changed each (default: %(default)s)",
     )  # fmt: skip
     add_model_arguments(parser)
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate; pictures that cannot be read are named and left out. 1 when a bag gave fewer than it holds."""
+    """Evaluate; images that cannot be read are named and left out. 1 when a bag gave fewer than it holds."""
     from seg_perception.core.files import writable_folder
     from seg_perception.offboard.evaluation.evaluate import EvaluateOptions, evaluate
     from seg_perception.offboard.evaluation.page import write_evaluation_report
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_pycocotools()
     if on_fleet(arguments) or len(arguments.bag or ()) > 1 or arguments.list is not None:
         return _each_by_itself(arguments)
-    options = EvaluateOptions(arguments.score, arguments.pictures, _watch)
+    options = EvaluateOptions(arguments.score, arguments.report_frames, _watch)
     writable_folder(arguments.output)
     with ExitStack() as opened:
         own = RunOptions(arguments.device, arguments.threads)
@@ -109,7 +109,7 @@ def _each_by_itself(arguments: argparse.Namespace) -> int:
     models = [replace(model_choice(str(each), arguments), threads=threads) for each in arguments.model]
     work = EvaluateWork.of(
         models, _opened, truth=arguments.truth or TRUTH, topic=arguments.topic, score=arguments.score,
-        pictures=arguments.pictures, bit_depth=check_bit_depth(arguments.bit_depth),
+        images=arguments.report_frames, bit_depth=check_bit_depth(arguments.bit_depth),
     )  # fmt: skip
     return run_on_fleet(work, bags_of(arguments.bag, arguments), arguments.output, arguments)
 
@@ -167,7 +167,7 @@ def _notes(found: Evaluation) -> list[str]:
     lines = [f"{data.name}: {data.frames} frames, {objects or 'no objects'}"]
     lines += [f"note: {note}" for note in found.notes]
     if data.missing:
-        lines.append(f"missing: {len(data.missing)} pictures, such as {data.missing[0]}")
+        lines.append(f"missing: {len(data.missing)} images, such as {data.missing[0]}")
     lines += [f"skipped: {reason}" for reason in (*data.unreadable, *data.without_output)]
     lines.append("seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in found.seconds.items()))
     return lines

@@ -1,4 +1,4 @@
-"""`seg_perception image`: pictures, folders and videos through the pipeline, into files."""
+"""`seg_perception image`: images, folders and videos through the pipeline, into files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from seg_perception.onboard.pipeline.options import SegmenterOptions
     from seg_perception.onboard.pipeline.segmenter import Segmenter
 
-HELP = "segment pictures, folders of pictures or videos, and write overlays, instance maps and instances"
+HELP = "segment images, folders of images or videos, and write overlays, instance maps and instances"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="picture, folder of pictures, or video")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="image, folder of images, or video")
     parser.add_argument("--model", type=Path, required=True, metavar="M", help="canonical model (.onnx)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--score", type=float, default=0.25, help="lowest score (default: %(default)s)")
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     for source in sources:
         source.bit_depth = arguments.bit_depth
     if arguments.coco is not None and any(source.fps for source in sources):
-        raise ConfigurationError("--coco: expected pictures with image ids in their names, got a video")
+        raise ConfigurationError("--coco: expected images with image ids in their names, got a video")
     with closing(open_segmenter(model_choice(str(arguments.model), arguments), _options(arguments))) as segmenter:
         print(model_line(segmenter.identity))
         return _process(segmenter, sources, arguments)
@@ -117,7 +117,7 @@ def _ignored(folder: Path, names: Sequence[str]) -> str:
 
     videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
     listed = f", among them videos, which are to be given by their own paths: {', '.join(videos)}" if videos else ""
-    return f"ignored: {len(names)} files in {folder} that are no pictures{listed}"
+    return f"ignored: {len(names)} files in {folder} that are no images{listed}"
 
 
 def _frames(sources: list[FrameSource]) -> Iterator[tuple[int, str, Frame]]:

@@ -14,14 +14,14 @@ from .model_arguments import add_model_arguments, model_line
 if TYPE_CHECKING:
     from seg_perception.offboard.label.run import LabelOptions, LabelSummary
 
-HELP = "label bags, videos and pictures with a model, and say which frames need a person and why"
+HELP = "label bags, videos and images with a model, and say which frames need a person and why"
 _MOST_SHOWN = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add = parser.add_argument
-    add("paths", type=Path, nargs="*", metavar="PATH", help="bag, video, picture or folder of pictures")
+    add("paths", type=Path, nargs="*", metavar="PATH", help="bag, video, image or folder of images")
     add("--model", type=Path, required=True, metavar="M", help="canonical model (.onnx) or engine")
     add("-o", "--output", type=Path, required=True, metavar="DATASET", help="folder for the data set")
     add("--resume", action="store_true", help="go on with a data set that was begun with the same options")
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--simplify", type=float, default=1.0, metavar="PIXELS",
         help="how far a polygon may leave the outline of its mask (default: %(default)s)",
     )  # fmt: skip
-    what.add_argument("--pictures", default="jpg", help="jpg or png (default: %(default)s)")
+    what.add_argument("--image-format", default="jpg", help="jpg or png (default: %(default)s)")
     what.add_argument("--weather", default="", help="of these recordings, for the images' `weather`")
     add_model_arguments(parser.add_argument_group("how the model is run"))
     add_fleet_arguments(parser)
@@ -102,7 +102,7 @@ def options_of(arguments: argparse.Namespace) -> LabelOptions:
         arguments.classes,
         arguments.score,
         arguments.min_pixels,
-        arguments.pictures,
+        arguments.image_format,
         arguments.weather,
         arguments.backend,
         RunOptions(device=arguments.device, threads=worker_threads(arguments)),
@@ -116,7 +116,7 @@ def print_summary(summary: LabelSummary, folder: Path) -> None:
     objects = ", ".join(f"{count} {name}" for name, count in summary.objects.items()) or "nothing found"
     print(f"{summary.seen} frames seen, {summary.chosen} chosen ({picks or 'none'}): {objects}")
     if summary.repeated:
-        print(f"left out: {summary.repeated} frames whose picture is there already")
+        print(f"left out: {summary.repeated} frames whose image is there already")
     for source, reasons in summary.failures.items():
         for reason in reasons[:_MOST_SHOWN]:
             print(f"skipped: {reason if reason.startswith(source) else f'{source}: {reason}'}")

@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="PATH",
-        help="with --precision fp16, pictures, folders or videos on which to compute as a GPU would round; if a value "
+        help="with --precision fp16, images, folders or videos on which to compute as a GPU would round; if a value "
         "is beyond float16, no model is written and the layer is named",
     )
 

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         required=True,
         metavar="PATH",
-        help="pictures, folders, videos, bags, or a COCO annotation file (its images in `images` beside it), with "
+        help="images, folders, videos, bags, or a COCO annotation file (its images in `images` beside it), with "
         "which the loss is measured as mask AP, too; about 500 frames of what the cameras see are best",
     )
     parser.add_argument(

@@ -28,7 +28,7 @@ _MOST_SECONDS = 1e8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("paths", type=Path, nargs="*", metavar="BAG", help="bag of ROS 2 or 1, video or pictures")
+    parser.add_argument("paths", type=Path, nargs="*", metavar="BAG", help="bag of ROS 2 or 1, video or images")
     parser.add_argument("--model", required=True, metavar="M", help="canonical model (.onnx) or engine")
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT",

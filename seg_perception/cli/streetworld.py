@@ -1,4 +1,4 @@
-"""`seg_perception streetworld`: a made-up street with exact ground truth, as pictures or as a bag."""
+"""`seg_perception streetworld`: a made-up street with exact ground truth, as images or as a bag."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from seg_perception.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from seg_perception.offboard.streetworld.world import StreetWorld, WorldFrame
 
-HELP = "make a camera's drive through a made-up street, with exact ground truth, as pictures or as a bag"
+HELP = "make a camera's drive through a made-up street, with exact ground truth, as images or as a bag"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--frames", type=int, required=True, metavar="N", help="how many frames")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="everything follows from it (default: 0)")
-    parser.add_argument("--size", default="640x384", metavar="WxH", help="of the pictures (default: %(default)s)")
+    parser.add_argument("--size", default="640x384", metavar="WxH", help="of the images (default: %(default)s)")
     parser.add_argument("--fps", type=float, default=10.0, help="frames per second (default: %(default)s)")
     parser.add_argument(
         "--weather", default="", metavar="W,...", help="only these, such as day,rain (default: all of them in turn)"
@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )  # fmt: skip
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--coco", type=Path, metavar="OUT", help="folder for pictures and COCO annotations")
+    where.add_argument("--coco", type=Path, metavar="OUT", help="folder for images and COCO annotations")
     where.add_argument("--bag", type=Path, metavar="OUT", help="folder for a bag of ROS 2; must not exist")
-    where.add_argument("--sheet", type=Path, metavar="OUT.jpg", help="one picture of all frames and their truth")
+    where.add_argument("--sheet", type=Path, metavar="OUT.jpg", help="one image of all frames and their truth")
     parser.add_argument("--storage", default="mcap", help="of the bag: mcap or sqlite3 (default: %(default)s)")
 
 

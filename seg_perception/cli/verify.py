@@ -31,11 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="picture, folder of pictures, video, or a COCO annotation file (.json) with its pictures in `images` "
+        help="image, folder of images, video, or a COCO annotation file (.json) with its images in `images` "
         "beside it",
     )
     parser.add_argument(
-        "--labels", type=Path, metavar="instances.json", help="COCO annotations of the pictures in the folder --data"
+        "--labels", type=Path, metavar="instances.json", help="COCO annotations of the images in the folder --data"
     )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder for report.html (default: no report)")
     parser.add_argument(
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="", help="its name of the device")
     parser.add_argument("--reference-backend", default="", help="backend of the reference")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
-    parser.add_argument("--pictures", type=int, default=12, help="frames in the report (default: %(default)s)")
+    parser.add_argument("--report-frames", type=int, default=12, help="frames in the report (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = verify(Segmenter(reference, table), Segmenter(tested, table), frames, options, labels, table)
     notes = [f"skipped: {failure}" for failure in source.failures]
     if labels is not None and labels.missing:
-        notes.append(f"{len(labels.missing)} labelled pictures are not there, such as {labels.missing[0]}")
+        notes.append(f"{len(labels.missing)} labelled images are not there, such as {labels.missing[0]}")
     if labels is not None:
         notes += [f"labels: {line}" for line in labels.left_out()]
     _report(found, arguments.output, data, notes)
@@ -124,7 +124,7 @@ def _options(arguments: argparse.Namespace, labelled: bool) -> VerifyOptions:
     from seg_perception.offboard.toolchain.verify.compare import VerifyOptions
 
     if arguments.max_loss is not None and not labelled:
-        raise ConfigurationError("--max-loss: expected labelled pictures; give --labels or a COCO file as --data")
+        raise ConfigurationError("--max-loss: expected labelled images; give --labels or a COCO file as --data")
     budget = None
     if not labelled or arguments.min_iou is not None or arguments.max_faults is not None:
         usual = AgreementBudget(0.0, float("inf")) if labelled else AgreementBudget()
@@ -133,7 +133,7 @@ def _options(arguments: argparse.Namespace, labelled: bool) -> VerifyOptions:
             usual.max_faults if arguments.max_faults is None else arguments.max_faults,
         )
     loss = (0.5 if arguments.max_loss is None else arguments.max_loss) if labelled else None
-    return VerifyOptions(AgreementRule(arguments.score, arguments.margin), budget, loss, arguments.pictures)
+    return VerifyOptions(AgreementRule(arguments.score, arguments.margin), budget, loss, arguments.report_frames)
 
 
 def _source(path: Path, labels: CocoSet | None) -> tuple[FrameSource, str]:
@@ -141,7 +141,7 @@ def _source(path: Path, labels: CocoSet | None) -> tuple[FrameSource, str]:
     from seg_perception.offboard.data.images import open_source
 
     if labels is not None:
-        return labels.source(), f"labelled pictures of {labels.path}"
+        return labels.source(), f"labelled images of {labels.path}"
     return open_source(path), str(path)
 
 

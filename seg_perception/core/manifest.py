@@ -36,7 +36,7 @@ class BuildSettings:
         target: `tensorrt` or `tensorrt-rtx`.
         gpu: architectures to build for without one, such as `sm_86`; empty for the GPU that is there.
         max_batch: largest batch of a model that leaves it open; 0 for the model's own, or 1.
-        calibration: pictures for INT8, as the user named them.
+        calibration: images for INT8, as the user named them.
         max_loss: budget of the accuracy gate; None for its default.
         force: keep an engine that fails the gate.
         workspace: limit of scratch memory in MiB; 0 for none.

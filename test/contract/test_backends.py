@@ -74,11 +74,11 @@ def opened_backend(path: Path, name: str) -> Backend:
 
 def scenes(count: int, width: int = 320, height: int = 192) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(3)
-    return [random_scene(rng, width, height, 6, grid=8).picture for _ in range(count)]
+    return [random_scene(rng, width, height, 6, grid=8).image for _ in range(count)]
 
 
-def bgr_frame(picture: NDArray[np.uint8]) -> Frame:
-    return Frame.from_bgr(np.ascontiguousarray(picture[..., ::-1]))
+def bgr_frame(image: NDArray[np.uint8]) -> Frame:
+    return Frame.from_bgr(np.ascontiguousarray(image[..., ::-1]))
 
 
 def run(path: Path, name: str, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
@@ -103,17 +103,17 @@ def test_outputs_have_the_shapes_and_types_of_the_contract(name: str, models: di
 @pytest.mark.parametrize("kind", ["fixed", "pairs", "dynamic"])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_batch_equals_single_images(name: str, kind: str, count: int, models: dict[str, Path]) -> None:
-    pictures = np.stack(scenes(count))
-    together = run(models[kind], name, pictures)
+    images = np.stack(scenes(count))
+    together = run(models[kind], name, images)
     for index in range(count):
-        alone = run(models["fixed"], name, pictures[index : index + 1])
+        alone = run(models["fixed"], name, images[index : index + 1])
         for batched, single in zip(together, alone, strict=True):
             np.testing.assert_allclose(batched[index], single[0], atol=1e-3)
 
 
 def test_backends_agree(models: dict[str, Path]) -> None:
-    pictures = np.stack(scenes(2))
-    first, *others = [run(models["fixed"], each, pictures) for each in backend_names()]
+    images = np.stack(scenes(2))
+    first, *others = [run(models["fixed"], each, images) for each in backend_names()]
     for other in others:
         for one, two in zip(first, other, strict=True):
             np.testing.assert_allclose(one, two, atol=1e-3)
@@ -124,10 +124,10 @@ def test_backends_agree_on_a_real_model(tmp_path: Path) -> None:
     from seg_perception.offboard.toolchain.prepare import prepare
 
     prepare(SHARED / "models" / "yolov8n-seg-640.onnx", tmp_path / "real.onnx")
-    pictures = sorted((SHARED / "images" / "street").glob("*.jpg"))[:4]
+    images = sorted((SHARED / "images" / "street").glob("*.jpg"))[:4]
     backends = [open_backend(tmp_path / "real.onnx", each) for each in backend_names()]
-    for picture in pictures:
-        frame = Frame.from_bgr(cv2.imread(str(picture)))
+    for image in images:
+        frame = Frame.from_bgr(cv2.imread(str(image)))
         found = [backend.detect([frame])[0] for backend in backends]
         strong = [int((each.scores > 0.3).sum()) for each in found]
         assert strong[0] == strong[1] > 0
@@ -149,7 +149,7 @@ def test_finds_and_paints_what_is_there(backend: Backend, mode: str) -> None:
     options = SegmenterOptions(SelectOptions(), min_pixels=1, output_size=OutputSize.parse(mode))
     segmenter = Segmenter(backend, TABLE, options)
     segmenter.warm_up()
-    (result,) = segmenter.segment([bgr_frame(scene.picture)])
+    (result,) = segmenter.segment([bgr_frame(scene.image)])
     height, width = result.instance_map.pixels.shape
     truth = cv2.resize(scene.instance_map, (width, height), interpolation=cv2.INTER_NEAREST)
     assert sorted(result.instances.labels) == [0, 1, 3]
@@ -165,8 +165,8 @@ def test_finds_and_paints_what_is_there(backend: Backend, mode: str) -> None:
     assert set(result.timings) >= {"decode", *own}
 
 
-def test_empty_picture_gives_an_empty_map(backend: Backend) -> None:
-    (result,) = Segmenter(backend, TABLE).segment([bgr_frame(paint_scene(320, 192, []).picture)])
+def test_empty_image_gives_an_empty_map(backend: Backend) -> None:
+    (result,) = Segmenter(backend, TABLE).segment([bgr_frame(paint_scene(320, 192, []).image)])
     assert len(result.instances) == 0
     assert result.instance_map.pixels.shape == (192, 320)
     assert not result.instance_map.pixels.any()
@@ -175,18 +175,18 @@ def test_empty_picture_gives_an_empty_map(backend: Backend) -> None:
 def test_small_instances_are_neither_listed_nor_painted(backend: Backend) -> None:
     scene = paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)])
     segmenter = Segmenter(backend, TABLE, SegmenterOptions(min_pixels=24 * 24 + 200))
-    (result,) = segmenter.segment([bgr_frame(scene.picture)])
+    (result,) = segmenter.segment([bgr_frame(scene.image)])
     assert result.instances.labels.tolist() == [1]
     assert result.instances.numbers.tolist() == [1]
     assert set(np.unique(result.instance_map.pixels)) == {0, 1}
     segmenter.options = replace(segmenter.options, min_pixels=16)
-    assert len(segmenter.segment([bgr_frame(scene.picture)])[0].instances) == 2
+    assert len(segmenter.segment([bgr_frame(scene.image)])[0].instances) == 2
 
 
 def test_cameras_of_different_sizes_in_one_call(backend: Backend) -> None:
     wide = paint_scene(640, 192, [(64, 32, 256, 160, 1)])
     tall = paint_scene(192, 384, [(32, 64, 160, 256, 0)])
-    results = Segmenter(backend, TABLE).segment([bgr_frame(wide.picture), bgr_frame(tall.picture)])
+    results = Segmenter(backend, TABLE).segment([bgr_frame(wide.image), bgr_frame(tall.image)])
     assert [result.instances.labels.tolist() for result in results] == [[1], [0]]
     assert [result.instance_map.pixels.shape for result in results] == [(192, 640), (384, 192)]
 
@@ -196,7 +196,7 @@ def test_broken_numbers_are_reported_and_the_next_frame_is_fine(
     any_name: str, kind: str, models: dict[str, Path]
 ) -> None:
     segmenter = Segmenter(opened_backend(models[kind], any_name), TABLE)
-    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).picture
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).image
     bad = good.copy()
     bad[0:8, 0:8] = FAULT_COLOUR
     with pytest.raises(ModelOutputError, match="NaN or infinity"):
@@ -251,7 +251,7 @@ def test_labels_beyond_the_class_names_are_reported(any_name: str, models: dict[
     path = with_metadata(models["fixed"], tmp_path / "few.onnx", spec.to_json())
     segmenter = Segmenter(opened_backend(path, any_name), TABLE)
     with pytest.raises(ModelOutputError, match="expected labels from 0 to 0"):
-        segmenter.segment([bgr_frame(paint_scene(320, 192, [(64, 32, 256, 160, 3)]).picture)])
+        segmenter.segment([bgr_frame(paint_scene(320, 192, [(64, 32, 256, 160, 3)]).image)])
     segmenter.close()
 
 
@@ -321,7 +321,7 @@ def test_unreadable_metadata(name: str, text: str, models: dict[str, Path], tmp_
 def test_a_class_map_alone_becomes_instances(name: str, models: dict[str, Path]) -> None:
     scene = paint_scene(640, 384, [(32, 64, 160, 256, 0), (240, 160, 560, 352, 1), (176, 16, 208, 48, 1)])
     segmenter = Segmenter(open_backend(models["semantic"], name), TABLE)
-    (result,) = segmenter.segment([bgr_frame(scene.picture)], semantic=True)
+    (result,) = segmenter.segment([bgr_frame(scene.image)], semantic=True)
     # Largest first; a class map has no scores.
     assert result.instances.labels.tolist() == [2, 1, 2]
     assert result.instances.scores.tolist() == [1, 1, 1]
@@ -339,9 +339,9 @@ def test_a_class_map_alone_becomes_instances(name: str, models: dict[str, Path])
 def test_a_class_map_lies_behind_the_instances(any_name: str, models: dict[str, Path]) -> None:
     scene = paint_scene(640, 480, [(32, 64, 160, 256, 0), (240, 160, 560, 400, 1)])
     segmenter = Segmenter(opened_backend(models["panoptic"], any_name), TABLE)
-    (plain,) = segmenter.segment([bgr_frame(scene.picture)])
+    (plain,) = segmenter.segment([bgr_frame(scene.image)])
     assert plain.semantic_map is None
-    (result,) = segmenter.segment([bgr_frame(scene.picture)], semantic=True)
+    (result,) = segmenter.segment([bgr_frame(scene.image)], semantic=True)
     np.testing.assert_array_equal(result.instance_map.pixels, plain.instance_map.pixels)
     truth = np.where(np.arange(480)[:, None] < 240, AIR, GROUND) + 1
     truth = np.where(scene.instance_map, np.array([0, 1, 2])[scene.instance_map], truth)
@@ -352,7 +352,7 @@ def test_a_class_map_lies_behind_the_instances(any_name: str, models: dict[str, 
 
 def test_broken_numbers_in_a_class_map_are_reported(name: str, models: dict[str, Path]) -> None:
     segmenter = Segmenter(open_backend(models["semantic"], name), TABLE)
-    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).picture
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).image
     bad = good.copy()
     bad[0:8, 0:8] = FAULT_COLOUR
     with pytest.raises(ModelOutputError, match="NaN or infinity"):
@@ -372,10 +372,10 @@ def test_a_class_map_of_an_earlier_detect_is_refused(name: str, models: dict[str
 
 def test_without_a_class_map_the_semantic_map_has_the_instances(backend: Backend) -> None:
     scene = paint_scene(320, 192, [(16, 16, 80, 80, 0), (120, 40, 240, 160, 1)])
-    (result,) = Segmenter(backend, TABLE).segment([bgr_frame(scene.picture)], semantic=True)
+    (result,) = Segmenter(backend, TABLE).segment([bgr_frame(scene.image)], semantic=True)
     expected = np.append(0, result.instances.labels + 1)[result.instance_map.pixels]
     np.testing.assert_array_equal(result.semantic_map, expected)
-    assert backend.class_map(backend.detect([bgr_frame(scene.picture)])[0], (192, 320)) is None
+    assert backend.class_map(backend.detect([bgr_frame(scene.image)])[0], (192, 320)) is None
 
 
 def iou(found: NDArray[np.integer], truth: NDArray[np.integer]) -> float:

@@ -69,8 +69,8 @@ def opened(model: Path, driver: EmulatedDriver) -> Iterator[CudaBackend]:
         backend.close()
 
 
-def picture(seed: int, width: int = 320, height: int = 192) -> Frame:
-    scene = random_scene(np.random.default_rng(seed), width, height, 6, grid=8).picture
+def image(seed: int, width: int = 320, height: int = 192) -> Frame:
+    scene = random_scene(np.random.default_rng(seed), width, height, 6, grid=8).image
     return Frame.from_bgr(np.ascontiguousarray(scene[..., ::-1]))
 
 
@@ -78,8 +78,8 @@ def check(backend: CudaBackend, model: Path, width: int = 320, height: int = 192
     """Batches of one and of two give what the host's backend gives."""
     host, ours = Segmenter(open_backend(model, "onnxruntime"), TABLE), Segmenter(backend, TABLE)
     for seed in range(6):
-        pictures = [picture(seed, width, height), picture(100 + seed, width, height)][: 1 + seed % 2]
-        for found, expected in zip(ours.segment(pictures), host.segment(pictures), strict=True):
+        images = [image(seed, width, height), image(100 + seed, width, height)][: 1 + seed % 2]
+        for found, expected in zip(ours.segment(images), host.segment(images), strict=True):
             assert_same(found, expected)
 
 
@@ -115,10 +115,10 @@ def test_a_fault_ends_the_backend_and_the_next_one_works(driver: EmulatedDriver,
     with opened(model, driver) as backend:
         segmenter = Segmenter(backend, TABLE)
         for seed in range(4):
-            segmenter.segment([picture(seed)])
+            segmenter.segment([image(seed)])
         driver.set(fault=700)
         with pytest.raises(DeviceError, match="everything that was open on this GPU is lost"):
-            segmenter.segment([picture(1)])
+            segmenter.segment([image(1)])
     with opened(model, driver) as backend:
         check(backend, model)
 
@@ -128,7 +128,7 @@ def test_no_room_for_a_larger_frame(driver: EmulatedDriver, model: Path) -> None
         check(backend, model)
         driver.set(memory=8 << 20)
         with pytest.raises(DeviceError, match="out of memory on Emulated GPU"):
-            Segmenter(backend, TABLE).segment([picture(1, 4000, 3000)])
+            Segmenter(backend, TABLE).segment([image(1, 4000, 3000)])
 
 
 def test_no_room_at_all(driver: EmulatedDriver, model: Path) -> None:

@@ -1,10 +1,10 @@
 """Holds a canonical model against what the family's own code finds in the same network input.
 
-    pictures = sharp_pictures(4, 256, 320)
+    images = sharp_images(4, 256, 320)
     reference = [instances_of(boxes, scores, labels, masks), ...]      by the family's own post-processing
-    assert_agreement("YOLOv8-seg", reference, found_in(canonical, pictures, lowest_score=0.2), Bounds(score=0.25))
+    assert_agreement("YOLOv8-seg", reference, found_in(canonical, images, lowest_score=0.2), Bounds(score=0.25))
 
-The pictures already have the network's size, so that the resize before the network has no part in it. Masks are
+The images already have the network's size, so that the resize before the network has no part in it. Masks are
 compared as the pipeline paints them, pixel by pixel at the size of the network input.
 """
 
@@ -58,20 +58,20 @@ class Bounds:
     faults: int = 0
 
 
-def sharp_pictures(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Pictures of overlapping bright rectangles on noise, uint8 `[count, height, width, 3]`, RGB."""
+def sharp_images(count: int, height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Images of overlapping bright rectangles on noise, uint8 `[count, height, width, 3]`, RGB."""
     rng = np.random.default_rng(seed)
-    pictures = rng.integers(90, 140, (count, height, width, 3), np.uint8)
-    for picture in pictures:
+    images = rng.integers(90, 140, (count, height, width, 3), np.uint8)
+    for image in images:
         for _ in range(12):
             top, left = rng.integers(0, height - 8), rng.integers(0, width - 8)
             down, across = rng.integers(8, height // 2), rng.integers(8, width // 2)
-            picture[top : top + down, left : left + across] = rng.integers(0, 256, 3)
-    return pictures
+            image[top : top + down, left : left + across] = rng.integers(0, 256, 3)
+    return images
 
 
 def instances_of(boxes: Any, scores: Any, labels: Any, masks: Any, scale: int = 1) -> FrameInstances:
-    """What the family's own code found in one picture, as arrays or CPU tensors.
+    """What the family's own code found in one image, as arrays or CPU tensors.
 
     Args:
         boxes: `[N, 4]`, x1 y1 x2 y2 in network pixels; clipped, as ours are.
@@ -90,7 +90,7 @@ def instances_of(boxes: Any, scores: Any, labels: Any, masks: Any, scale: int = 
 
 def found_in(
     canonical: Path,
-    pictures: NDArray[np.uint8],
+    images: NDArray[np.uint8],
     lowest_score: float = 0.01,
     backend: str = "onnxruntime",
     scale: int = 1,
@@ -99,7 +99,7 @@ def found_in(
 
     Args:
         canonical: the model.
-        pictures: of the network's size, uint8 `[B, H, W, 3]`, RGB.
+        images: of the network's size, uint8 `[B, H, W, 3]`, RGB.
         lowest_score: instances below are left out.
         backend: which one runs the model.
         scale: masks are painted at this many times the network's size. Where a family cuts masks at another side of
@@ -107,10 +107,10 @@ def found_in(
     """
     opened = open_backend(canonical, backend, RunOptions(threads=1))
     segmenter = Segmenter(opened, ClassTable("none", opened.spec.class_names, {}))
-    size = (scale * pictures.shape[1], scale * pictures.shape[2])
+    size = (scale * images.shape[1], scale * images.shape[2])
     found = []
-    for picture in pictures:
-        detections = segmenter.detect([Frame.from_bgr(picture[..., ::-1])])[0]
+    for image in images:
+        detections = segmenter.detect([Frame.from_bgr(image[..., ::-1])])[0]
         rows = np.flatnonzero((detections.scores > 0) & (detections.scores >= lowest_score))
         boxes = detections.geometry.boxes_to_camera(detections.boxes_network[rows])
         masks = (segmenter.mask(detections, row, size) for row in rows.tolist())
@@ -119,10 +119,10 @@ def found_in(
     return found
 
 
-def outputs_of(canonical: Path, pictures: NDArray[np.uint8], backend: str = "onnxruntime") -> ModelOutputs:
-    """The canonical model's own outputs (class maps among them) for pictures of the network's size, RGB."""
+def outputs_of(canonical: Path, images: NDArray[np.uint8], backend: str = "onnxruntime") -> ModelOutputs:
+    """The canonical model's own outputs (class maps among them) for images of the network's size, RGB."""
     runner: Any = open_model(canonical, backend, RunOptions(threads=1))
-    outputs: ModelOutputs = runner.run(np.ascontiguousarray(pictures))
+    outputs: ModelOutputs = runner.run(np.ascontiguousarray(images))
     return outputs
 
 
@@ -164,7 +164,7 @@ def _line(subject: str, agreement: Agreement, frames: Sequence[FrameAgreement]) 
     iou = np.concatenate([frame.iou for frame in frames])
     scores = np.concatenate([np.abs(frame.score_difference) for frame in frames])
     return (
-        f"{subject}: {agreement.frames} pictures, {agreement.matched} matched of {agreement.reference}, "
+        f"{subject}: {agreement.frames} images, {agreement.matched} matched of {agreement.reference}, "
         f"{agreement.missed} missed, {agreement.extra} extra, {agreement.switched} relabelled; "
         f"mask IoU min {iou.min(initial=1.0):.4f} mean {agreement.mean_iou:.5f}; "
         f"box difference max {agreement.box_difference_max:.4f} px; score difference max {scores.max(initial=0):.6f}"

@@ -19,7 +19,7 @@ def enliven(network: nn.Module, run: Callable[[], Any], spread: Mapping[nn.Modul
 
     Args:
         network: in evaluation mode, changed in place.
-        run: runs it on pictures.
+        run: runs it on images.
         spread: mean and standard deviation that each channel of the output of a convolution or linear layer shall have.
     """
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -46,6 +46,6 @@ def enliven(network: nn.Module, run: Callable[[], Any], spread: Mapping[nn.Modul
         hook.remove()
 
 
-def as_input(pictures: Any) -> torch.Tensor:
+def as_input(images: Any) -> torch.Tensor:
     """uint8 `[B, H, W, 3]` as float32 `[B, 3, H, W]` from 0 to 1."""
-    return torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() / 255

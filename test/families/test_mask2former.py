@@ -23,7 +23,7 @@ from families.harness import (
     found_in,
     instances_of,
     outputs_of,
-    sharp_pictures,
+    sharp_images,
 )
 from families.random_weights import enliven
 
@@ -119,7 +119,7 @@ def eomt() -> Kind:
 
 def scale(network: Any, embedder: Any) -> None:
     """Let masks have an inside and an outside, and most queries a class."""
-    pixels = network_input(PICTURES[:2])
+    pixels = network_input(IMAGES[:2])
     last = [layer for layer in embedder.modules() if isinstance(layer, torch.nn.Linear)][-1]
     with torch.no_grad():
         enliven(network, lambda: network(pixels), {last: (0.0, 1.0)})
@@ -129,25 +129,25 @@ def scale(network: Any, embedder: Any) -> None:
         enliven(network, lambda: network(pixels), {network.class_predictor: (0.0, 4.0)})
 
 
-def blurred(pictures: Any, width: int = 9) -> Any:
-    """Without noise; a trained network's masks are smooth, those of random weights are as rough as the picture."""
-    values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+def blurred(images: Any, width: int = 9) -> Any:
+    """Without noise; a trained network's masks are smooth, those of random weights are as rough as the image."""
+    values = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     for _ in range(2):
         values = torch.nn.functional.avg_pool2d(values, width, 1, width // 2, count_include_pad=False)
     return values.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def network_input(pictures: Any) -> Any:
+def network_input(images: Any) -> Any:
     """As the canonical model computes it, to the last bit: random weights multiply differences."""
-    return (torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2).float() - MEAN) * FACTOR
+    return (torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() - MEAN) * FACTOR
 
 
-PICTURES = blurred(sharp_pictures(4, SIDE, SIDE))
+IMAGES = blurred(sharp_images(4, SIDE, SIDE))
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A network, its export, and what it says of `PICTURES`.
+    """A network, its export, and what it says of `IMAGES`.
 
     Attributes:
         kind: which.
@@ -166,11 +166,11 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     torch.set_num_threads(1)
     kind = request.param()
     path = tmp_path_factory.mktemp("queries") / "source.onnx"
-    pixels = network_input(PICTURES)
+    pixels = network_input(IMAGES)
     with torch.no_grad():
         torch.onnx.export(kind.network, (pixels[:1],), path, **kind.options)
-        # One by one, as the export is for one picture.
-        results = [kind.network(picture[None]) for picture in pixels]
+        # One by one, as the export is for one image.
+        results = [kind.network(image[None]) for image in pixels]
     keys = ("class_queries_logits", "masks_queries_logits")
     return Exported(
         kind, path, SimpleNamespace(**{key: torch.cat([result[key] for result in results]) for key in keys})
@@ -189,13 +189,13 @@ def own_instances(kind: Kind, outputs: Any, threshold: float) -> list[FrameInsta
     """What the image processor finds, with boxes around its masks."""
     frames = []
     outputs = upsampled(outputs)
-    for picture in range(len(PICTURES)):
+    for image in range(len(IMAGES)):
         labels, scores, masks = [], [], []
         # Query by query where it would paint all of them into one map. Never more than one class is above a half.
         alone = isinstance(kind.processor, hf.EomtImageProcessor)
         parts = [slice(query, query + 1) for query in range(QUERIES)] if alone else [slice(None)]
         for part in parts:
-            own = SimpleNamespace(**{key: value[picture : picture + 1, part] for key, value in vars(outputs).items()})
+            own = SimpleNamespace(**{key: value[image : image + 1, part] for key, value in vars(outputs).items()})
             options = {"size": {"shortest_edge": SIDE, "longest_edge": SIDE}} if alone else {"return_binary_maps": True}
             (found,) = kind.processor.post_process_instance_segmentation(
                 own, threshold=threshold, target_sizes=[(SIDE, SIDE)], **options
@@ -220,7 +220,7 @@ def test_instances(exported: Exported, tmp_path: Path, backend: str) -> None:
     spec = prepare(exported.source, tmp_path / "canonical.onnx", PrepareOptions(classes=INSTANCES))
     assert (spec.family, spec.max_instances, spec.class_map) == ("mask2former", 100, False)
     expected = own_instances(exported.kind, exported.outputs, 0.4)
-    found = found_in(tmp_path / "canonical.onnx", PICTURES, 0.4, backend)
+    found = found_in(tmp_path / "canonical.onnx", IMAGES, 0.4, backend)
     assert_agreement(f"{exported.kind.name}, {backend}", expected, found, BOUNDS)
 
 
@@ -231,8 +231,8 @@ def test_scores(exported: Exported, tmp_path: Path) -> None:
     """
     prepare(exported.source, tmp_path / "canonical.onnx", PrepareOptions(classes=INSTANCES))
     own = hf.MaskFormerImageProcessor().post_process_instance_segmentation(exported.outputs, threshold=0.4)
-    for picture, result in enumerate(own):
-        found = outputs_of(tmp_path / "canonical.onnx", PICTURES[picture : picture + 1])
+    for image, result in enumerate(own):
+        found = outputs_of(tmp_path / "canonical.onnx", IMAGES[image : image + 1])
         expected = sorted(((each["score"], each["label_id"]) for each in result["segments_info"]), reverse=True)
         scores, labels = found.scores[0][found.scores[0] >= 0.4], found.labels[0][found.scores[0] >= 0.4]
         assert len(expected) >= 5
@@ -244,7 +244,7 @@ def test_things_and_class_map(exported: Exported, tmp_path: Path) -> None:
     spec = prepare(exported.source, tmp_path / "canonical.onnx", PrepareOptions(classes=PANOPTIC))
     assert spec.class_map
     assert spec.things == (True,) * len(THINGS) + (False,) * len(STUFF)
-    found = np.concatenate([outputs_of(tmp_path / "canonical.onnx", PICTURES[i : i + 1]).class_map for i in range(4)])
+    found = np.concatenate([outputs_of(tmp_path / "canonical.onnx", IMAGES[i : i + 1]).class_map for i in range(4)])
     # At the size of the grid, where no two of them interpolate; EoMT's takes the size that the others have built in.
     height, width = found.shape[1:]
     size = {"shortest_edge": height, "longest_edge": width}
@@ -256,7 +256,7 @@ def test_things_and_class_map(exported: Exported, tmp_path: Path) -> None:
         )
     ]
     assert_same_map(f"{exported.kind.name}, grid", np.stack(own), found, 0.999)
-    things = found_in(tmp_path / "canonical.onnx", PICTURES, 0.4)
+    things = found_in(tmp_path / "canonical.onnx", IMAGES, 0.4)
     expected = [stuff_left_out(frame) for frame in own_instances(exported.kind, exported.outputs, 0.4)]
     assert_agreement(f"{exported.kind.name}, things", expected, things, BOUNDS)
 
@@ -282,7 +282,7 @@ def test_a_whole_scene(tmp_path: Path, processor: Callable[[], Any]) -> None:
     scene = random_scene(np.random.default_rng(0), SIDE, SIDE, 8, (32, 96))
     session = onnxruntime.InferenceSession(source.read_bytes(), providers=["CPUExecutionProvider"])
     names = [port.name for port in session.get_outputs()]
-    raw = session.run(None, {"pixel_values": network_input(scene.picture[None]).numpy()})
+    raw = session.run(None, {"pixel_values": network_input(scene.image[None]).numpy()})
     outputs = SimpleNamespace(**{name: torch.from_numpy(value) for name, value in zip(names, raw, strict=True)})
     road = layout.CLASSES.index("road")
     options: dict[str, Any] = {"label_ids_to_fuse": {road}}
@@ -299,7 +299,7 @@ def test_a_whole_scene(tmp_path: Path, processor: Callable[[], Any]) -> None:
     opened = open_backend(tmp_path / "canonical.onnx", "onnxruntime", RunOptions(threads=1))
     select = SelectOptions(0.5, group_iou=1.0, keep_other=True)
     segmenter = Segmenter(opened, ClassTable("none", layout.CLASSES, {}), SegmenterOptions(select))
-    (found,) = segmenter.segment([Frame.from_bgr(scene.picture[..., ::-1])], semantic=True)
+    (found,) = segmenter.segment([Frame.from_bgr(scene.image[..., ::-1])], semantic=True)
     segmenter.close()
     assert found.semantic_map is not None
     assert_same_map(f"{processor.__name__}, whole scene", expected, found.semantic_map, 0.98)

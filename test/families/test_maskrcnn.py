@@ -9,7 +9,7 @@ import families.torchvision_cpu  # noqa: F401  before torchvision
 import numpy as np
 import pytest
 import torch
-from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_pictures
+from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_images
 from torchvision.models.detection import MaskRCNN, transform
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -19,7 +19,7 @@ from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH = 448, 640
 CLASSES = ("background", "person", "car", "bus", "stop sign", "traffic light")
-PICTURES = sharp_pictures(4, HEIGHT, WIDTH)
+IMAGES = sharp_images(4, HEIGHT, WIDTH)
 # torchvision rounds boxes outwards to whole pixels before it pastes masks: each side gains half a pixel on average.
 LARGE = 20_000
 
@@ -60,26 +60,26 @@ def model() -> Any:
 
 
 def _scale_to(model: Any, layer: Any, mean: float, spread: float) -> None:
-    """Scale a layer's weights so that its outputs on the first picture have this mean and standard deviation."""
+    """Scale a layer's weights so that its outputs on the first image have this mean and standard deviation."""
     outputs: list[Any] = []
     hook = layer.register_forward_hook(lambda _, __, output: outputs.append(output.flatten()))
     with torch.no_grad():
-        model([tensor_of(PICTURES[0])])
+        model([tensor_of(IMAGES[0])])
         values = torch.cat(outputs)
         layer.weight *= spread / values.std()
         layer.bias += mean - values.mean() * spread / values.std()
     hook.remove()
 
 
-def tensor_of(picture: np.ndarray) -> Any:
-    return torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+def tensor_of(image: np.ndarray) -> Any:
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
 @pytest.fixture(scope="module")
 def canonical(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("maskrcnn")
     torch.onnx.export(
-        model, ([tensor_of(PICTURES[0])],), str(folder / "raw.onnx"), opset_version=17, dynamo=False,
+        model, ([tensor_of(IMAGES[0])],), str(folder / "raw.onnx"), opset_version=17, dynamo=False,
         output_names=["boxes", "labels", "scores", "masks"],
     )  # fmt: skip
     options = PrepareOptions(classes=ClassTable("own", CLASSES, {}))
@@ -98,14 +98,14 @@ def results(model: Any) -> list[dict[str, Any]]:
 
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(transform, "paste_masks_in_image", keep)
-        found = [model([tensor_of(picture)])[0] for picture in PICTURES]
+        found = [model([tensor_of(image)])[0] for image in IMAGES]
     return [{**each, "parts": part} for each, part in zip(found, parts, strict=True)]
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_large_instances_agree_with_torchvision(results: list[dict[str, Any]], canonical: Path, backend: str) -> None:
     reference = [instances_of(each["boxes"], each["scores"], each["labels"], each["masks"][:, 0]) for each in results]
-    found = found_in(canonical, PICTURES, backend=backend)
+    found = found_in(canonical, IMAGES, backend=backend)
     assert_agreement(
         f"Mask R-CNN (torchvision), {backend}, masks of {LARGE} pixels or more",
         reference,
@@ -117,7 +117,7 @@ def test_large_instances_agree_with_torchvision(results: list[dict[str, Any]], c
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_all_instances_agree_but_for_the_rounding(results: list[dict[str, Any]], canonical: Path, backend: str) -> None:
     reference = [instances_of(each["boxes"], each["scores"], each["labels"], _pasted(each)) for each in results]
-    found = found_in(canonical, PICTURES, backend=backend)
+    found = found_in(canonical, IMAGES, backend=backend)
     assert_agreement(
         f"Mask R-CNN (torchvision, masks pasted without rounding boxes), {backend}", reference, found, Bounds(score=0.1)
     )

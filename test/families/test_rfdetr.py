@@ -9,7 +9,7 @@ import families.torchvision_cpu  # noqa: F401  before torchvision, which rfdetr 
 import numpy as np
 import pytest
 import torch
-from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_pictures
+from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_images
 from families.random_weights import enliven
 
 from seg_perception.core.class_tables import resolve_class_table
@@ -23,9 +23,9 @@ FACTOR = 1 / torch.tensor([58.395, 57.12, 57.375]).reshape(1, 3, 1, 1)
 SIZES = [(312, 312), (240, 312)]
 
 
-def network_input(pictures: Any) -> Any:
+def network_input(images: Any) -> Any:
     """As the canonical model computes it, to the last bit: random weights multiply differences."""
-    return (torch.from_numpy(pictures.copy()).permute(0, 3, 1, 2).float() - MEAN) * FACTOR
+    return (torch.from_numpy(images.copy()).permute(0, 3, 1, 2).float() - MEAN) * FACTOR
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def model() -> Any:
     torch.set_num_threads(1)
     model = RFDETRSegNano(pretrain_weights=None)
     network = model.model.model.eval()
-    pictures = network_input(sharp_pictures(2, *SIZES[0]))
+    images = network_input(sharp_images(2, *SIZES[0]))
     masks = network.segmentation_head
     enc_boxes, boxes = network.transformer.enc_out_bbox_embed[0].layers[-1], network.bbox_embed.layers[-1]
     for layer in (enc_boxes, boxes):
@@ -49,17 +49,17 @@ def model() -> Any:
         {masks.query_features_proj: (0.0, 1.0), masks.spatial_features_proj: (0.0, 0.2)},
     ]
     for spread in stages:
-        enliven(network, lambda: network(pictures), spread)
+        enliven(network, lambda: network(images), spread)
     return model
 
 
-def reference(model: Any, pictures: Any, spare: bool = False) -> list[FrameInstances]:
-    """What the package finds in pictures of the network's size, each mask within its box."""
-    height, width = pictures.shape[1:3]
+def reference(model: Any, images: Any, spare: bool = False) -> list[FrameInstances]:
+    """What the package finds in images of the network's size, each mask within its box."""
+    height, width = images.shape[1:3]
     frames = []
-    for picture in pictures:
+    for image in images:
         with torch.no_grad():
-            outputs = model.model.model(network_input(picture[None]))
+            outputs = model.model.model(network_input(image[None]))
             if spare:
                 outputs["pred_logits"] = outputs["pred_logits"][..., :-1]
             (found,) = model.model.postprocess(outputs, target_sizes=torch.tensor([[height, width]]))
@@ -78,13 +78,13 @@ def inside_of(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=SIZES, ids=lambda size: "x".join(map(str, size)))
 def exported(model: Any, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """The package's own export, and pictures of its size."""
+    """The package's own export, and images of its size."""
     path = model.export(output_dir=str(tmp_path_factory.mktemp("rfdetr")), shape=request.param, verbose=False)
-    return Path(path), clear_pictures(model.model.model, sharp_pictures(10, *request.param, seed=1), 4)
+    return Path(path), clear_images(model.model.model, sharp_images(10, *request.param, seed=1), 4)
 
 
-def clear_pictures(network: Any, pictures: Any, count: int) -> Any:
-    """The pictures whose proposals are least alike.
+def clear_images(network: Any, images: Any, count: int) -> Any:
+    """The images whose proposals are least alike.
 
     The rank of a proposal decides which query it goes to. Where two of them are almost equal, the last bit of the
     arithmetic decides, and with random weights nothing is the same behind it.
@@ -94,34 +94,34 @@ def clear_pictures(network: Any, pictures: Any, count: int) -> Any:
     hook = layer.register_forward_hook(lambda _, __, output: seen.append(output[0]))
     gaps = []
     with torch.no_grad():
-        for picture in pictures:
+        for image in images:
             seen.clear()
-            network(network_input(picture[None]))
+            network(network_input(image[None]))
             # The first call is that for all positions; those that go on, and the next one, count.
             best = seen[0].max(1).values.sort(descending=True).values[: 100 + 1]
             gaps.append(float(-best.diff().max()))
     hook.remove()
-    return pictures[np.argsort(gaps)[-count:]]
+    return images[np.argsort(gaps)[-count:]]
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_coco_checkpoint(model: Any, exported: tuple[Path, Any], tmp_path: Path, backend: str) -> None:
-    source, pictures = exported
+    source, images = exported
     options = PrepareOptions(classes=resolve_class_table("coco91", ()))
     spec = prepare(source, tmp_path / "canonical.onnx", options)
     assert (spec.family, spec.max_instances, len(spec.class_names)) == ("rfdetr", 100, 91)
-    found = found_in(tmp_path / "canonical.onnx", pictures, backend=backend)
+    found = found_in(tmp_path / "canonical.onnx", images, backend=backend)
     subject = f"RF-DETR-Seg Nano {spec.network_height} x {spec.network_width}, {backend}"
-    assert_same(subject, reference(model, pictures), found)
+    assert_same(subject, reference(model, images), found)
 
 
 def test_fine_tuned_checkpoint_without_the_spare_column(model: Any, exported: tuple[Path, Any], tmp_path: Path) -> None:
-    source, pictures = exported
+    source, images = exported
     table = ClassTable("own", tuple(f"class {number}" for number in range(90)), {})
     spec = prepare(source, tmp_path / "canonical.onnx", PrepareOptions(classes=table))
     assert (spec.max_instances, len(spec.class_names)) == (100, 90)
-    found = found_in(tmp_path / "canonical.onnx", pictures)
-    assert_same("RF-DETR-Seg Nano, 90 classes", reference(model, pictures, spare=True), found)
+    found = found_in(tmp_path / "canonical.onnx", images)
+    assert_same("RF-DETR-Seg Nano, 90 classes", reference(model, images, spare=True), found)
 
 
 def assert_same(subject: str, expected: list[FrameInstances], found: list[FrameInstances]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_pictures
+from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_images
 from families.random_weights import enliven
 from mmdet.registry import MODELS
 from mmengine.config import Config
@@ -29,7 +29,7 @@ from seg_perception.offboard.toolchain.head import HeadOptions
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH, SCORE, IOU, ROWS = 192, 256, 0.3, 0.6, 200
-PICTURES = sharp_pictures(3, HEIGHT, WIDTH)
+IMAGES = sharp_images(3, HEIGHT, WIDTH)
 CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs" / "rtmdet"
 BOUNDS = Bounds(SCORE)
 # As in mmdeploy's own configuration for RTMDet-Ins; the model's override some.
@@ -69,9 +69,9 @@ def _with_plain_norms(config: Config) -> Config:
 
 
 def network_input() -> torch.Tensor:
-    """The pictures as mmdet's own preprocessing makes them: blue first, normalised."""
+    """The images as mmdet's own preprocessing makes them: blue first, normalised."""
     mean, std = np.array([103.53, 116.28, 123.675]), np.array([57.375, 57.12, 58.395])
-    pixels = (PICTURES[..., ::-1] - mean) / std
+    pixels = (IMAGES[..., ::-1] - mean) / std
     return torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32))
 
 
@@ -81,7 +81,7 @@ def reference():
     model = network()
     with torch.no_grad():
         heads = model(network_input(), mode="tensor")
-        metas = [{"img_shape": (HEIGHT, WIDTH)}] * len(PICTURES)
+        metas = [{"img_shape": (HEIGHT, WIDTH)}] * len(IMAGES)
         found = model.bbox_head.predict_by_feat(*heads, batch_img_metas=metas)
     return [cut(each.bboxes.numpy(), each.scores, each.labels, each.masks.numpy()) for each in found]
 
@@ -178,7 +178,7 @@ def check(subject: str, source: Path, expected, backends=("onnxruntime", "openvi
     canonical, spec = prepared(source)
     assert (spec.mask_height, spec.mask_width) == (HEIGHT // 8, WIDTH // 8)
     for backend in backends:
-        found = found_in(canonical, PICTURES, SCORE - BOUNDS.margin, backend)
+        found = found_in(canonical, IMAGES, SCORE - BOUNDS.margin, backend)
         assert_agreement(f"{subject}, {backend}", expected, found, bounds)
 
 
@@ -201,6 +201,6 @@ def test_what_mmdeploys_own_graph_finds(tmp_path):
         rows, labels, masks = (each[0] for each in session.run(None, {"input": image[None]}))
         boxes = np.clip(rows[:, :4], 0, (WIDTH, HEIGHT) * 2)
         expected.append(cut(boxes, rows[:, 4], labels, masks))
-    # It suppresses before boxes are cut at the border of the picture, mmdet and we do so afterwards.
+    # It suppresses before boxes are cut at the border of the image, mmdet and we do so afterwards.
     bounds = replace(BOUNDS, faults=2)
     check("RTMDet-Ins tiny, mmdeploy's own graph", source, expected, ["onnxruntime"], bounds)

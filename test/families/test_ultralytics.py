@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_pictures
+from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_images
 from families.random_weights import as_input, enliven
 from ultralytics import YOLO
 from ultralytics.utils import ops
@@ -22,7 +22,7 @@ from seg_perception.offboard.toolchain.head import HeadOptions
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH, SCORE, IOU = 256, 384, 0.5, 0.6
-PICTURES = sharp_pictures(4, HEIGHT, WIDTH)
+IMAGES = sharp_images(4, HEIGHT, WIDTH)
 YOLOV8, YOLO26 = "yolov8n-seg.yaml", "yolo26n-seg.yaml"
 SCALE = 2
 # Ultralytics cuts masks where the corners of pixels leave the box, we where their centres do. So a row and a column of
@@ -43,7 +43,7 @@ def network(config: str) -> YOLO:
         for kind, values in (("cv2", (1.0, 1.5)), ("cv3", (-12.0, 2.0)), ("cv4", (0.0, 1.0))):
             for branch in getattr(head, prefix + kind, None) or ():
                 spread[branch[-1]] = values
-    enliven(model, lambda: model(as_input(PICTURES)), spread)
+    enliven(model, lambda: model(as_input(IMAGES)), spread)
     return yolo
 
 
@@ -64,7 +64,7 @@ def reference(config: str, end_to_end: bool = False):
     model = network(config).model.eval()
     model.model[-1].end2end = end_to_end
     with torch.no_grad():
-        (rows, prototypes), _ = model(as_input(PICTURES))
+        (rows, prototypes), _ = model(as_input(IMAGES))
     model.model[-1].end2end = False
     return {shift: post_processed(rows, prototypes, end_to_end, shift) for shift in (0.0, 0.5)}
 
@@ -88,12 +88,12 @@ def check(subject: str, source: Path, expected, thorough: bool = False) -> None:
     canonical = source.with_name("canonical.onnx")
     prepare(source, canonical, PrepareOptions(HeadOptions(nms_iou=IOU, max_instances=300), input_size=(HEIGHT, WIDTH)))
     lowest = SCORE - BOUNDS.margin
-    found = found_in(canonical, PICTURES, lowest, scale=SCALE)
+    found = found_in(canonical, IMAGES, lowest, scale=SCALE)
     assert_agreement(subject, expected[0.5], found, BOUNDS)
     if thorough:
         as_they_are = replace(BOUNDS, min_iou=0.85, mean_iou=0.95)
         assert_agreement(f"{subject}, border pixels as they are", expected[0.0], found, as_they_are)
-        found = found_in(canonical, PICTURES, lowest, "openvino", SCALE)
+        found = found_in(canonical, IMAGES, lowest, "openvino", SCALE)
         assert_agreement(f"{subject}, OpenVINO", expected[0.5], found, BOUNDS)
 
 
@@ -130,7 +130,7 @@ def test_half(config, settings, tmp_path):
     source = exported(config, tmp_path, half=True, **settings)
     session = onnxruntime.InferenceSession(source)
     # Multiplied as in the canonical graph: float16 rounds some of these differently from quotients.
-    feed = PICTURES.transpose(0, 3, 1, 2) * np.float32(1 / 255)
+    feed = IMAGES.transpose(0, 3, 1, 2) * np.float32(1 / 255)
     outputs = [session.run(None, {"images": feed[index : index + 1]}) for index in range(len(feed))]
     rows, prototypes = (torch.from_numpy(np.concatenate(each)).float() for each in zip(*outputs, strict=True))
     expected = {shift: post_processed(rows, prototypes, bool(settings), shift) for shift in (0.0, 0.5)}

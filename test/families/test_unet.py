@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from families.harness import assert_same_map, outputs_of, sharp_pictures
+from families.harness import assert_same_map, outputs_of, sharp_images
 from families.random_weights import enliven
 from torchvision.models import segmentation
 
@@ -20,7 +20,7 @@ from seg_perception.core.contract import NO_CLASS
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH = 128, 192
-PICTURES = sharp_pictures(3, HEIGHT, WIDTH)
+IMAGES = sharp_images(3, HEIGHT, WIDTH)
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 
 
@@ -55,7 +55,7 @@ def _network(build: Callable[[], Any]) -> Any:
 
 
 def _tensor() -> Any:
-    return torch.from_numpy((PICTURES - MEAN) / STD).permute(0, 3, 1, 2).float()
+    return torch.from_numpy((IMAGES - MEAN) / STD).permute(0, 3, 1, 2).float()
 
 
 def _logits(model: Any) -> np.ndarray:
@@ -75,5 +75,5 @@ def test_class_map(subject: str, tmp_path: Path) -> None:
     logits = _logits(model)
     reference = logits.argmax(1) if classes > 1 else np.where(logits[:, 0] > 0, 0, NO_CLASS)
     for backend in ("onnxruntime", "openvino"):
-        found = outputs_of(tmp_path / "canonical.onnx", PICTURES, backend).class_map
+        found = outputs_of(tmp_path / "canonical.onnx", IMAGES, backend).class_map
         assert_same_map(f"{subject}, {backend}", reference, found, share=0.999)

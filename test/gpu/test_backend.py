@@ -140,8 +140,8 @@ def geometry_of(spec: ModelSpec, frame: Frame) -> ResizeGeometry:
 
 
 def street_frames() -> list[Frame]:
-    pictures = [random_scene(np.random.default_rng(seed), 640, 384, 12, grid=8).picture for seed in (1, 2)]
-    return [Frame.from_bgr(np.ascontiguousarray(picture[..., ::-1])) for picture in pictures]
+    images = [random_scene(np.random.default_rng(seed), 640, 384, 12, grid=8).image for seed in (1, 2)]
+    return [Frame.from_bgr(np.ascontiguousarray(image[..., ::-1])) for image in images]
 
 
 @pytest.fixture

@@ -66,13 +66,13 @@ def node(start_node: Callable[..., NodeProcess], engine: Path) -> NodeProcess:
     return started
 
 
-def picture(width: int = WIDTH, height: int = HEIGHT) -> Image:
-    return image_message(street(width, height).picture, "rgb8")
+def image(width: int = WIDTH, height: int = HEIGHT) -> Image:
+    return image_message(street(width, height).image, "rgb8")
 
 
 def test_every_camera_gets_its_own_maps(node: NodeProcess) -> None:
     for name, size in zip(CAMERAS, ((WIDTH, HEIGHT), (640, 384), (160, 96)), strict=True):
-        message = picture(*size)
+        message = image(*size)
         result = node.process(message, node.output(Image, f"{name}/instance_map"), f"/accelerated_{name}")
         assert result.header == message.header
         assert_same_instances(pixels_of(result), street(*size), iou=0.8)
@@ -89,7 +89,7 @@ def test_cameras_at_once_are_served_in_turn(node: NodeProcess) -> None:
     def flood(name: str) -> None:
         publisher = node.publisher(topic=f"/accelerated_{name}")
         while time.monotonic() < end:
-            publisher.publish(picture())
+            publisher.publish(image())
             sent[name] += 1
             time.sleep(0.005)
 
@@ -116,7 +116,7 @@ def test_frames_that_come_one_after_the_other_go_together_where_that_is_wanted(n
         assert answer.success, answer.message
         for _ in range(12):
             for publisher in publishers:
-                publisher.publish(picture())
+                publisher.publish(image())
                 time.sleep(0.05)
             time.sleep(0.1)
         wait_for(lambda: node.count("processed", "camera left") >= 12, "results")
@@ -125,23 +125,23 @@ def test_frames_that_come_one_after_the_other_go_together_where_that_is_wanted(n
     assert node.set(batch_wait=0.0)[0].successful
     assert together[0] < 1.3
     assert together[1] > 1.5
-    result = node.process(picture(), node.output(Image, "front/instance_map"), "/accelerated_front")
+    result = node.process(image(), node.output(Image, "front/instance_map"), "/accelerated_front")
     assert_same_instances(pixels_of(result), street())
 
 
 def test_a_fault_of_the_model_in_one_camera_is_counted_there(node: NodeProcess) -> None:
-    bad = street().picture.copy()
+    bad = street().image.copy()
     bad[:8, :8] = FAULT_COLOUR
     node.lose(image_message(bad, "rgb8"), "model_output", "/accelerated_left", "camera left")
-    result = node.process(picture(), node.output(Image, "right/instance_map"), "/accelerated_right")
+    result = node.process(image(), node.output(Image, "right/instance_map"), "/accelerated_right")
     assert np.asarray(pixels_of(result)).any()
 
 
 def test_a_fault_of_the_device_leads_through_error_processing_and_back(node: NodeProcess, engine: Path) -> None:
     engine.with_name("fault").touch()
-    node.publisher(topic="/accelerated_front").publish(picture())
+    node.publisher(topic="/accelerated_front").publish(image())
     node.wait_log("illegal address", "activate: done")
     wait_for(lambda: node.log.count("activate: done") == 2, "the node active again")
     wait_for(lambda: node.count("dropped_failure", "camera front") == 1, "the frame that was under way in the counts")
-    result = node.process(picture(), node.output(Image, "front/instance_map"), "/accelerated_front")
+    result = node.process(image(), node.output(Image, "front/instance_map"), "/accelerated_front")
     assert_same_instances(pixels_of(result), street())

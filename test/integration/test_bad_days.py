@@ -38,13 +38,13 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 CAMERAS = ("front", "rear")
 
 
-def picture(width: int = WIDTH, height: int = HEIGHT, encoding: str = "rgb8") -> Image:
-    pixels = street(width, height).picture
+def image(width: int = WIDTH, height: int = HEIGHT, encoding: str = "rgb8") -> Image:
+    pixels = street(width, height).image
     return image_message(pixels if encoding == "rgb8" else pixels[..., ::-1], encoding)
 
 
 def stamped(seconds: float) -> Image:
-    message = picture()
+    message = image()
     whole, part = divmod(round(seconds * 1e9), 10**9)
     # The nanoseconds that number the frames are kept, for they are few.
     message.header.stamp.sec, message.header.stamp.nanosec = whole, part + message.header.stamp.nanosec % 10**6
@@ -54,7 +54,7 @@ def stamped(seconds: float) -> Image:
 class Stream:
     """A camera that publishes without end."""
 
-    def __init__(self, publisher: Any, period: float, make: Callable[[], Any] = picture) -> None:
+    def __init__(self, publisher: Any, period: float, make: Callable[[], Any] = image) -> None:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(publisher, period, make))
 
@@ -100,7 +100,7 @@ def message_of(node: NodeProcess, camera: str = "camera") -> str:
 
 def labels_found(node: NodeProcess, camera: str = "") -> set[str]:
     detections = node.output(Detection2DArray, f"{camera}/detections" if camera else "detections")
-    result = node.process(picture(), detections, f"{node.name}_{camera}" if camera else "")
+    result = node.process(image(), detections, f"{node.name}_{camera}" if camera else "")
     return {detection.results[1].hypothesis.class_id for detection in result.detections}
 
 
@@ -110,7 +110,7 @@ def labels_found(node: NodeProcess, camera: str = "") -> set[str]:
 def test_a_camera_changes_its_size_and_encoding(node: NodeProcess) -> None:
     maps = node.output(Image, "front/instance_map")
     for width, height, encoding in ((WIDTH, HEIGHT, "rgb8"), (640, 384, "bgr8"), (160, 96, "rgb8"), (640, 384, "rgb8")):
-        result = node.process(picture(width, height, encoding), maps, "/days_front")
+        result = node.process(image(width, height, encoding), maps, "/days_front")
         assert_same_instances(pixels_of(result), street(width, height), iou=0.8)
     assert not node.count("dropped_layout", "camera front")
 
@@ -123,7 +123,7 @@ def level_of(node: NodeProcess, part: str) -> bytes | None:
 
 def test_all_cameras_are_gone_and_come_back(node: NodeProcess) -> None:
     for name in CAMERAS:
-        node.process(picture(), node.output(Image, f"{name}/instance_map"), f"/days_{name}")
+        node.process(image(), node.output(Image, f"{name}/instance_map"), f"/days_{name}")
         node.client.node.destroy_publisher(node._publishers.pop((Image, f"/days_{name}")))
     for name in CAMERAS:
         wait_for(lambda name=name: "no publisher on" in message_of(node, name), f"{name} is gone")
@@ -132,7 +132,7 @@ def test_all_cameras_are_gone_and_come_back(node: NodeProcess) -> None:
     assert node.state() == "active"
     wait_for(lambda: node.usage.cpu_percent(1.0) < 50, "a node with nothing to do")
     for name in CAMERAS:
-        node.process(picture(), node.output(Image, f"{name}/instance_map"), f"/days_{name}")
+        node.process(image(), node.output(Image, f"{name}/instance_map"), f"/days_{name}")
         wait_for(lambda name=name: level_of(node, f"camera {name}") == DiagnosticStatus.OK, f"{name} is back")
     node.wait_log("camera rear: no frames: no publisher on /days_rear", "camera rear: frames come")
 
@@ -143,12 +143,12 @@ def test_a_camera_is_disabled_and_enabled(node: NodeProcess) -> None:
     wait_for(lambda: not publisher.get_subscription_count(), "no subscription of a disabled camera")
     wait_for(lambda: "disabled" in message_of(node, "rear"), "diagnostics of a disabled camera")
     assert node.status("camera rear").level == DiagnosticStatus.OK
-    node.process(picture(), node.output(Image, "front/instance_map"), "/days_front")
+    node.process(image(), node.output(Image, "front/instance_map"), "/days_front")
     before = node.count("received", "camera rear")
     for _ in range(50):
-        publisher.publish(picture())
+        publisher.publish(image())
     assert node.set(cameras__rear__enabled=True)[0].successful
-    node.process(picture(), node.output(Image, "rear/instance_map"), "/days_rear")
+    node.process(image(), node.output(Image, "rear/instance_map"), "/days_rear")
     wait_for(lambda: node.count("received", "camera rear") > before, "frames of the enabled camera")
     assert node.count("received", "camera rear") < before + 50, "what came while it was disabled is not counted"
 
@@ -210,19 +210,19 @@ def test_qos_that_the_user_asks_for_is_kept_and_explained(
     maps = node.output(Image, "instance_map")
 
     def processed() -> bool:
-        reliable.publish(picture())
+        reliable.publish(image())
         return bool(maps.messages)
 
     wait_for(processed, "frames of a reliable publisher")
 
 
-def test_a_picture_that_was_published_once_is_seen(
+def test_a_image_that_was_published_once_is_seen(
     start_node: Callable[..., NodeProcess], model: Path, topic: Callable[..., Any]
 ) -> None:
     """As long as all publishers keep their last message it is asked for; a camera that does not is served again."""
     often = Duration(seconds=2)
     latched = topic(Image, "/static_image", durability=DurabilityPolicy.TRANSIENT_LOCAL, deadline=often)
-    message = picture()
+    message = image()
     latched.publish(message)
     asked = {"qos_overrides./static_image.subscription.deadline": 5 * 10**9}
     node = start_node("static", model=model, autostart=True, **{"cameras.camera.topic": "/static_image"}, **asked)
@@ -233,18 +233,18 @@ def test_a_picture_that_was_published_once_is_seen(
         return [each.qos_profile.deadline.nanoseconds for each in found]
 
     maps = node.output(Image, "instance_map", latched=False)
-    wait_for(lambda: node.count("processed"), f"the picture; {message_of(node)}; log:\n{node.log}")
+    wait_for(lambda: node.count("processed"), f"the image; {message_of(node)}; log:\n{node.log}")
     assert node.values()["qos"] == "reliable, transient local"
     assert deadlines() == [5 * 10**9], "what the user asks for goes with what is adapted"
     assert node.change("deactivate")
     assert node.change("activate")
-    wait_for(lambda: maps.of((message.header.stamp.sec, message.header.stamp.nanosec)), "the picture once more")
+    wait_for(lambda: maps.of((message.header.stamp.sec, message.header.stamp.nanosec)), "the image once more")
     node.client.node.destroy_publisher(latched)
     camera = topic(Image, "/static_image", reliability=ReliabilityPolicy.BEST_EFFORT, deadline=often)
     count = len(maps.messages)
 
     def served() -> bool:
-        camera.publish(picture())
+        camera.publish(image())
         return len(maps.messages) > count
 
     wait_for(served, f"frames of another kind of publisher; {message_of(node)}; log:\n{node.log}")
@@ -376,7 +376,7 @@ def test_frames_and_parameters_go_on_while_a_model_is_opened(
         node = start_node("slowly", model=model, autostart=True, **{"cameras.camera.topic": "/slowly_image"})
     node.wait_state("active")
     maps = node.output(Image, "instance_map")
-    node.process(picture(), maps)
+    node.process(image(), maps)
     (tmp_path / "slow").touch()
     answers: list[Any] = []
     with Stream(node.publisher(), 0.05):
@@ -466,7 +466,7 @@ def test_two_clients_set_parameters_at_once(node: NodeProcess, client: Client) -
     assert results == [True] * 50
     assert len({node.get(name) for name in names}) == 1
     assert node.set_together(score_threshold=0.25, group_iou=0.7, cameras__front__thresholds__vehicle=-1.0).successful
-    result = node.process(picture(), node.output(Image, "front/instance_map"), "/days_front")
+    result = node.process(image(), node.output(Image, "front/instance_map"), "/days_front")
     assert_same_instances(pixels_of(result), street())
 
 
@@ -478,11 +478,11 @@ def test_a_node_that_was_killed_comes_back(start_node: Callable[..., NodeProcess
     node = start_node("killed", model=model, autostart=True, **{"cameras.camera.topic": "/killed_image"})
     node.wait_state("active")
     with Stream(node.publisher(), 0.005):
-        node.process(picture(), node.output(Image, "instance_map"))
+        node.process(image(), node.output(Image, "instance_map"))
         node.end(signal.SIGKILL)
     node.stop()
     node = start_node("killed", model=model, autostart=True, **{"cameras.camera.topic": "/killed_image"})
     node.wait_state("active")
     for _ in range(10):
-        node.process(picture(), node.output(Image, "instance_map"))
+        node.process(image(), node.output(Image, "instance_map"))
     assert np.unique(pixels_of(node.output(Image, "instance_map").messages[-1])).size > 1

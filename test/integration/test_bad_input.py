@@ -34,17 +34,17 @@ def goes_on(node: NodeProcess) -> Iterator[None]:
     """After whatever a test did, the node works."""
     yield
     scene = street()
-    result = node.process(picture(), node.output(Image, "instance_map"))
+    result = node.process(image(), node.output(Image, "instance_map"))
     assert_same_instances(pixels_of(result), scene)
     assert node.state() == "active"
 
 
-def picture() -> Image:
-    return image_message(street().picture, "rgb8")
+def image() -> Image:
+    return image_message(street().image, "rgb8")
 
 
 def changed(**fields: object) -> Image:
-    message = picture()
+    message = image()
     for name, value in fields.items():
         setattr(message, name, value)
     return message
@@ -55,7 +55,7 @@ BAD = {
     "floating-point encoding": ("encoding", lambda: image_message(np.zeros((8, 8), np.float32), "32FC1")),
     "step shorter than a row": ("layout", lambda: changed(step=WIDTH * 3 - 1)),
     "step longer than the data": ("layout", lambda: changed(step=WIDTH * 3 + 50)),
-    "data too short": ("layout", lambda: changed(data=picture().data[:-1])),
+    "data too short": ("layout", lambda: changed(data=image().data[:-1])),
     "no data": ("layout", lambda: changed(data=b"")),
     "16 bit, data too short": ("layout", lambda: changed(encoding="mono16", step=WIDTH * 2, height=HEIGHT * 2)),
     "zero size": ("size", lambda: changed(width=0, height=0)),
@@ -77,7 +77,7 @@ def test_bad_images_are_counted(node: NodeProcess, case: str) -> None:
 
 def test_nan_in_the_model_s_outputs_publishes_nothing(node: NodeProcess) -> None:
     maps = node.output(Image, "instance_map")
-    faulty = street().picture.copy()
+    faulty = street().image.copy()
     faulty[0, 0] = FAULT_COLOUR
     frame = image_message(faulty, "rgb8")
     node.lose(frame, "model_output")
@@ -108,7 +108,7 @@ def test_another_type_on_the_topic_is_no_image(node: NodeProcess) -> None:
 
 def test_old_frames_are_dropped(node: NodeProcess) -> None:
     assert node.set(cameras__camera__max_age=5.0)[0].successful
-    old = picture()
+    old = image()
     old.header.stamp.sec -= 60
     node.lose(old, "too_old")
     node.wait_log("max_age: expected frames of at most 5 s, got one of 60")
@@ -126,7 +126,7 @@ def test_old_frames_are_dropped(node: NodeProcess) -> None:
 
 def test_a_frame_without_a_stamp_has_no_latency(node: NodeProcess) -> None:
     before = node.count("clock_mismatches")
-    publisher, unstamped = node.publisher(), picture()
+    publisher, unstamped = node.publisher(), image()
     unstamped.header.stamp.sec = unstamped.header.stamp.nanosec = 0
 
     def told() -> bool:
@@ -145,7 +145,7 @@ def test_age_is_told_by_the_simulated_clock(start_node: Callable[..., NodeProces
     clock = node.publisher(Clock, "/clock")
     now = Clock()
     now.clock.sec = 1000
-    frame = picture()
+    frame = image()
     frame.header.stamp.sec = 990
 
     def dropped() -> bool:
@@ -154,17 +154,17 @@ def test_age_is_told_by_the_simulated_clock(start_node: Callable[..., NodeProces
         return node.count("dropped_too_old") > 0
 
     wait_for(dropped, "old frame counted")
-    frame = picture()
+    frame = image()
     frame.header.stamp.sec = 998
     node.process(frame, node.output(Image, "instance_map"), "/simulated_image")
 
 
 def test_a_camera_that_stops_and_comes_back(node: NodeProcess) -> None:
-    node.process(picture(), node.output(Image, "instance_map"))
+    node.process(image(), node.output(Image, "instance_map"))
     node.client.node.destroy_publisher(node._publishers.pop((Image, "/faults_image")))
     status = wait_for(
         lambda: (found := node.status("camera camera")).level == DiagnosticStatus.STALE and found, "camera is silent"
     )
     assert "/faults_image" in status.message
-    node.process(picture(), node.output(Image, "instance_map"))
+    node.process(image(), node.output(Image, "instance_map"))
     wait_for(lambda: node.status("camera camera").level == DiagnosticStatus.OK, "camera is back")

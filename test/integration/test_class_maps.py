@@ -39,15 +39,15 @@ def node(
 def test_the_semantic_map_shows_the_scene_and_the_instance_map_the_things(node: tuple[str, NodeProcess]) -> None:
     kind, running = node
     scene, maps = street(), running.output(Image, "instance_map")
-    picture = np.ascontiguousarray(scene.picture[..., ::-1])
-    frame = image_message(picture)
+    image = np.ascontiguousarray(scene.image[..., ::-1])
+    frame = image_message(image)
     assert_same_instances(pixels_of(running.process(frame, maps)), scene)
     # A stage that was never timed was never entered: nobody listens yet.
     wait_for(lambda: running.values("model").get("paint_ms"), "diagnostics")
     assert "semantic_ms" not in running.values("model")
 
     watched = running.output(Image, "semantic_map")
-    frame = image_message(picture)
+    frame = image_message(image)
     result = running.process(frame, watched)
     assert (result.header, result.encoding, result.width, result.height) == (frame.header, "mono8", WIDTH, HEIGHT)
     if kind == "semantic":
@@ -69,7 +69,7 @@ def test_names_and_scores(node: tuple[str, NodeProcess]) -> None:
     labels = running.output(LabelInfo, "label_info", latched=True)
     names = {entry.class_id: entry.class_name for entry in wait_for(lambda: labels.messages, "labels")[0].class_map}
     assert names[1] == ("background" if kind == "semantic" else "person")
-    frame = image_message(np.ascontiguousarray(street().picture[..., ::-1]))
+    frame = image_message(np.ascontiguousarray(street().image[..., ::-1]))
     found = running.process(frame, running.output(Detection2DArray, "detections"))
     scores = [detection.results[0].hypothesis.score for detection in found.detections]
     assert len(scores) == 5
@@ -80,8 +80,8 @@ def test_broken_numbers_lose_a_frame_only(node: tuple[str, NodeProcess]) -> None
     kind, running = node
     if kind != "semantic":
         pytest.skip("the panoptic model has no faults")
-    picture = np.ascontiguousarray(street().picture[..., ::-1])
-    broken = picture.copy()
+    image = np.ascontiguousarray(street().image[..., ::-1])
+    broken = image.copy()
     broken[:8, :8] = FAULT_COLOUR
     running.lose(image_message(broken), "model_output")
-    assert pixels_of(running.process(image_message(picture), running.output(Image, "instance_map"))).any()
+    assert pixels_of(running.process(image_message(image), running.output(Image, "instance_map"))).any()

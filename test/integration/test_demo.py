@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from colour_model import paint_scene, save_colour_model
 
-from demo.pictures import schedule, spread
+from demo.images import schedule, spread
 from seg_perception.core.errors import SourceError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,20 +24,20 @@ def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
     folder.mkdir()
     for index in range(3):
         scene = paint_scene(640, 384, [(32 + 16 * index, 64, 160, 256, 0), (240, 160, 560, 352, 1)])
-        cv2.imwrite(str(folder / f"{index}.png"), scene.picture[..., ::-1])
+        cv2.imwrite(str(folder / f"{index}.png"), scene.image[..., ::-1])
     return folder
 
 
-def test_a_raw_export_and_a_folder_of_pictures(pictures: Path, tmp_path: Path) -> None:
+def test_a_raw_export_and_a_folder_of_images(images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     # The class table `coco` knows these names, so both rectangles belong to road groups.
     model = save_colour_model(tmp_path / "colours.onnx")
-    done = demo("--model", model, "--input", pictures, "--out", out, "--frames", 30, "--rate", 15, "--size", "640x384")
+    done = demo("--model", model, "--input", images, "--out", out, "--frames", 30, "--rate", 15, "--size", "640x384")
     assert done.returncode == 0, done.stdout + done.stderr
     numbers = {key: int(value) for key, value in re.findall(r"frames (\w+) +(\d+)", done.stdout)}
     assert numbers["sent"] == 30
@@ -74,8 +74,8 @@ def test_without_input_it_drives_through_the_street_world(tmp_path: Path) -> Non
     assert "received against the truth" in again.stdout
 
 
-def test_a_model_that_is_missing(pictures: Path, tmp_path: Path) -> None:
-    done = demo("--model", tmp_path / "absent.onnx", "--input", pictures, "--out", tmp_path / "out")
+def test_a_model_that_is_missing(images: Path, tmp_path: Path) -> None:
+    done = demo("--model", tmp_path / "absent.onnx", "--input", images, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "absent.onnx does not exist" in done.stderr
 
@@ -86,29 +86,29 @@ def test_an_input_that_is_missing_is_told_before_anything_starts(tmp_path: Path)
     assert done.stderr.startswith(f"error: {tmp_path / 'nothing'}: does not exist")
 
 
-def test_a_folder_for_results_that_cannot_be_made(pictures: Path) -> None:
-    done = demo("--model", "absent.onnx", "--input", pictures, "--out", "/proc/nowhere")
+def test_a_folder_for_results_that_cannot_be_made(images: Path) -> None:
+    done = demo("--model", "absent.onnx", "--input", images, "--out", "/proc/nowhere")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
 
 
-def test_sources_share_the_frames_and_pictures_are_held(pictures: Path) -> None:
-    shown, order = schedule([pictures, pictures / "0.png"], 12, (320, 200))
+def test_sources_share_the_frames_and_images_are_held(images: Path) -> None:
+    shown, order = schedule([images, images / "0.png"], 12, (320, 200))
     assert order == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3]
-    assert {picture.shape for picture in shown} == {(200, 320, 3)}
+    assert {image.shape for image in shown} == {(200, 320, 3)}
 
 
-def test_pictures_are_spread_over_a_long_video(tmp_path: Path) -> None:
+def test_images_are_spread_over_a_long_video(tmp_path: Path) -> None:
     video = cv2.VideoWriter(str(tmp_path / "drive.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
     for index in range(100):
         video.write(np.full((48, 64, 3), 2 * index, np.uint8))
     video.release()
-    greys = [float(picture.mean()) for picture in spread(tmp_path / "drive.avi", 3, (64, 48))]
+    greys = [float(image.mean()) for image in spread(tmp_path / "drive.avi", 3, (64, 48))]
     assert greys == pytest.approx([0, 98, 198], abs=4)
 
 
-def test_a_source_without_a_readable_picture_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(SourceError, match="at least one picture that can be read"):
+def test_a_source_without_a_readable_image_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(SourceError, match="at least one image that can be read"):
         spread(tmp_path, 3, (64, 48))

@@ -48,7 +48,7 @@ def cameras(client: Client) -> Iterator[list[float]]:
             late.header.stamp.sec -= 90
             old.publish(late)
             odd.publish(image_message(pixels, "plaid"))
-            small.publish(CompressedImage(format="jpeg", data=b"no picture"))
+            small.publish(CompressedImage(format="jpeg", data=b"no image"))
 
     thread = Thread(target=publish)
     thread.start()

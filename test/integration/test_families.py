@@ -33,7 +33,7 @@ def test_the_node_finds_what_is_there(node: NodeProcess, name: str, tmp_path: Pa
     assert node.change("activate")
     try:
         scene = street()
-        frame = image_message(np.ascontiguousarray(scene.picture[..., ::-1]))
+        frame = image_message(np.ascontiguousarray(scene.image[..., ::-1]))
         found = node.process(frame, node.output(Image, "instance_map"))
         assert found.header == frame.header
         assert_same_instances(pixels_of(found), scene, MASK_IOU)

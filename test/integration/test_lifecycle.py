@@ -52,12 +52,12 @@ def test_the_whole_life(start_node: Callable[..., NodeProcess], model: Path) -> 
     )
     assert status.level == DiagnosticStatus.WARN
     assert "/life_image" in status.message
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
 
     assert node.change("deactivate")
     wait_for(lambda: "/life_image" not in topics_of(node), "no subscription")
     assert node.change("activate")
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
     assert node.change("deactivate")
     assert node.change("cleanup")
     assert node.state() == "unconfigured"
@@ -77,14 +77,14 @@ def test_cycles_leave_nothing_behind(start_node: Callable[..., NodeProcess], mod
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MALLOC_ARENA_MAX", "1")
         node = start_node("cycles", model=model, **{"cameras.camera.topic": "/cycles_image"})
-    frame = image_message(street().picture, "rgb8")
+    frame = image_message(street().image, "rgb8")
     before = topics_of(node)
     used = []
     for cycle in range(CYCLES):
         assert node.change("configure")
         assert node.change("activate")
         if cycle % 10 == 0:
-            node.process(frame := image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+            node.process(frame := image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
             node.forget("instance_map")
         assert node.change("deactivate")
         assert node.change("cleanup")
@@ -136,7 +136,7 @@ def test_a_model_by_name_is_the_fetched_one_and_the_node_never_fetches(
     shutil.copy(model, tmp_path / "models" / "rfdetr-seg-nano.onnx")
     assert node.change("configure")
     assert node.change("activate")
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
 
 
 def test_a_model_that_cannot_be_used_is_refused_and_another_one_works(
@@ -166,7 +166,7 @@ def test_a_model_that_cannot_be_used_is_refused_and_another_one_works(
     assert node.set(cameras__camera__ignore_mask="")[0].successful
     assert node.change("configure")
     assert node.change("activate")
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
 
 
 def start_broken(
@@ -188,7 +188,7 @@ def publish_until(node: NodeProcess, text: str) -> None:
     publisher = node.publisher()
 
     def logged() -> bool:
-        publisher.publish(image_message(street().picture, "rgb8"))
+        publisher.publish(image_message(street().image, "rgb8"))
         return text in node.log
 
     wait_for(logged, f"{text!r} in the log; log:\n{node.log}")
@@ -207,7 +207,7 @@ def test_an_unexpected_error_leads_through_error_processing(
         assert node.change("configure")
         assert node.change("activate")
     node.wait_state("active")
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
     node.output(Image, "overlay")
     publish_until(node, "RuntimeError: broken on purpose")
     wait_for(
@@ -226,18 +226,18 @@ def test_an_unexpected_error_leads_through_error_processing(
         assert node.change("activate")
     node.wait_state("active")
     assert node.popen.poll() is None
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
 
 
-def test_a_picture_that_cannot_be_made_costs_nothing_else(
+def test_a_image_that_cannot_be_made_costs_nothing_else(
     start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path
 ) -> None:
-    error = "FrameError('compressed', 'no such picture')"
-    node = start_broken(start_node, tmp_path, "pictureless", error, model=model, autostart=True)
+    error = "FrameError('compressed', 'no such image')"
+    node = start_broken(start_node, tmp_path, "imageless", error, model=model, autostart=True)
     node.wait_state("active")
     node.output(Image, "overlay")
-    publish_until(node, "no such picture")
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    publish_until(node, "no such image")
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
     assert node.state() == "active"
     wait_for(lambda: node.count("processed"), "processed frames")
     assert node.count("dropped_compressed") == 0

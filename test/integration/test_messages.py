@@ -204,11 +204,11 @@ def made_outputs(node: FakeNode) -> Outputs:
 ALWAYS = {"instance_map", "detections"}
 
 
-@pytest.mark.parametrize("picture", ["instance_map/color", "overlay", "overlay/compressed"])
-def test_a_picture_is_published_while_it_is_watched(picture: str) -> None:
-    node = FakeNode(picture)
+@pytest.mark.parametrize("image", ["instance_map/color", "overlay", "overlay/compressed"])
+def test_a_image_is_published_while_it_is_watched(image: str) -> None:
+    node = FakeNode(image)
     made_outputs(node).publish(segmentation(64, 48, 3), None)
-    assert node.topics() == ALWAYS | {picture}
+    assert node.topics() == ALWAYS | {image}
 
 
 def test_a_semantic_map_is_asked_for_and_published_while_it_is_watched() -> None:
@@ -225,13 +225,13 @@ def test_a_semantic_map_is_asked_for_and_published_while_it_is_watched() -> None
         assert node.topics() == (ALWAYS | {"semantic_map"} if watched else ALWAYS)
 
 
-def test_pictures_that_nobody_watches_are_not_made() -> None:
+def test_images_that_nobody_watches_are_not_made() -> None:
     found = segmentation(64, 48, 3)
     # No overlay can be drawn on a frame of this encoding, and nothing else looks at it.
     object.__setattr__(found.frame, "encoding", "plaid8")
     node = FakeNode()
     made_outputs(node).publish(found, None)
     assert node.topics() == ALWAYS
-    for picture in ("overlay", "overlay/compressed"):
+    for image in ("overlay", "overlay/compressed"):
         with pytest.raises((FrameError, KeyError)):
-            made_outputs(FakeNode(picture)).publish(found, None)
+            made_outputs(FakeNode(image)).publish(found, None)

@@ -35,7 +35,7 @@ def node(start_node: Callable[..., NodeProcess], model: object) -> NodeProcess:
 
 
 def bgr(scene: Any) -> np.ndarray:
-    return np.ascontiguousarray(scene.picture[..., ::-1])
+    return np.ascontiguousarray(scene.image[..., ::-1])
 
 
 def test_an_image_becomes_an_instance_map_and_detections(node: NodeProcess) -> None:
@@ -82,7 +82,7 @@ def test_late_subscribers_learn_the_labels(node: NodeProcess) -> None:
     assert info.threshold == pytest.approx(0.25)
 
 
-def test_pictures_for_people_are_made_while_watched(node: NodeProcess) -> None:
+def test_images_for_people_are_made_while_watched(node: NodeProcess) -> None:
     scene, maps = street(), node.output(Image, "instance_map")
     node.process(image_message(bgr(scene)), maps)
     kinds = {
@@ -146,42 +146,42 @@ def test_the_calibration_goes_with_the_frame(node: NodeProcess) -> None:
 
 
 def _grey_words(scene: Any) -> np.ndarray:
-    return cv2.cvtColor(scene.picture, cv2.COLOR_RGB2GRAY).astype(np.uint16) * 257
+    return cv2.cvtColor(scene.image, cv2.COLOR_RGB2GRAY).astype(np.uint16) * 257
 
 
-def _mosaic(picture: np.ndarray) -> np.ndarray:
-    mosaic = picture[..., 1].copy()
-    mosaic[::2, ::2], mosaic[1::2, 1::2] = picture[::2, ::2, 0], picture[1::2, 1::2, 2]
+def _mosaic(image: np.ndarray) -> np.ndarray:
+    mosaic = image[..., 1].copy()
+    mosaic[::2, ::2], mosaic[1::2, 1::2] = image[::2, ::2, 0], image[1::2, 1::2, 2]
     return mosaic
 
 
-def _yuyv(picture: np.ndarray) -> np.ndarray:
-    yuv = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV)
-    packed = np.empty((*picture.shape[:2], 2), np.uint8)
+def _yuyv(image: np.ndarray) -> np.ndarray:
+    yuv = cv2.cvtColor(image, cv2.COLOR_RGB2YUV)
+    packed = np.empty((*image.shape[:2], 2), np.uint8)
     packed[..., 0] = yuv[..., 0]
     packed[:, ::2, 1], packed[:, 1::2, 1] = yuv[:, ::2, 1], yuv[:, ::2, 2]
     return packed
 
 
-def _nv12(picture: np.ndarray) -> np.ndarray:
-    i420 = cv2.cvtColor(picture, cv2.COLOR_RGB2YUV_I420)
-    height, width = picture.shape[:2]
+def _nv12(image: np.ndarray) -> np.ndarray:
+    i420 = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+    height, width = image.shape[:2]
     chroma = i420[height:].reshape(2, -1)
     return np.vstack([i420[:height], np.stack([chroma[0], chroma[1]], axis=-1).reshape(height // 2, width)])
 
 
 COLOURED = {
-    "rgb8": lambda picture: image_message(picture, "rgb8"),
-    "bgra8": lambda picture: image_message(cv2.cvtColor(picture, cv2.COLOR_RGB2BGRA), "bgra8"),
-    "rgba8": lambda picture: image_message(cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA), "rgba8"),
-    "bgr8 with padded rows": lambda picture: image_message(picture[..., ::-1], step=WIDTH * 3 + 29),
-    "bayer_rggb8": lambda picture: image_message(_mosaic(picture), "bayer_rggb8"),
-    "bayer_rggb16": lambda picture: image_message(_mosaic(picture).astype(np.uint16) * 257, "bayer_rggb16"),
-    "yuv422_yuy2": lambda picture: image_message(_yuyv(picture), "yuv422_yuy2"),
-    "nv12": lambda picture: image_message(_nv12(picture), "nv12", height=HEIGHT),
-    "rgb16": lambda picture: image_message(picture.astype(np.uint16) * 257, "rgb16"),
-    "bgr16 big-endian": lambda picture: image_message(
-        (picture[..., ::-1].astype(np.uint16) * 257).astype(">u2"), "bgr16", big=True
+    "rgb8": lambda image: image_message(image, "rgb8"),
+    "bgra8": lambda image: image_message(cv2.cvtColor(image, cv2.COLOR_RGB2BGRA), "bgra8"),
+    "rgba8": lambda image: image_message(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), "rgba8"),
+    "bgr8 with padded rows": lambda image: image_message(image[..., ::-1], step=WIDTH * 3 + 29),
+    "bayer_rggb8": lambda image: image_message(_mosaic(image), "bayer_rggb8"),
+    "bayer_rggb16": lambda image: image_message(_mosaic(image).astype(np.uint16) * 257, "bayer_rggb16"),
+    "yuv422_yuy2": lambda image: image_message(_yuyv(image), "yuv422_yuy2"),
+    "nv12": lambda image: image_message(_nv12(image), "nv12", height=HEIGHT),
+    "rgb16": lambda image: image_message(image.astype(np.uint16) * 257, "rgb16"),
+    "bgr16 big-endian": lambda image: image_message(
+        (image[..., ::-1].astype(np.uint16) * 257).astype(">u2"), "bgr16", big=True
     ),
 }
 
@@ -189,7 +189,7 @@ COLOURED = {
 @pytest.mark.parametrize("encoding", COLOURED)
 def test_every_encoding_shows_the_same_scene(node: NodeProcess, encoding: str) -> None:
     scene, maps = street(), node.output(Image, "instance_map")
-    result = node.process(COLOURED[encoding](scene.picture), maps)
+    result = node.process(COLOURED[encoding](scene.image), maps)
     assert_same_instances(pixels_of(result), scene, iou=0.8 if encoding.startswith(("bayer", "yuv", "nv12")) else 0.9)
 
 
@@ -228,7 +228,7 @@ def test_compressed_images_and_a_smaller_map(start_node: Callable[..., NodeProce
         message = CompressedImage(header=frame.header, format=described, data=data.tobytes())
         result = node.process(message, node.output(Image, "instance_map"), "/compressed_image/compressed")
         assert (result.width, result.height, result.header) == (WIDTH // 2, HEIGHT // 2, frame.header)
-        small = type(scene)(scene.picture, scene.boxes, scene.labels, scene.instance_map[1::2, 1::2])
+        small = type(scene)(scene.image, scene.boxes, scene.labels, scene.instance_map[1::2, 1::2])
         assert_same_instances(pixels_of(result), small, iou=0.8)
         stamp = (frame.header.stamp.sec, frame.header.stamp.nanosec)
         found = wait_for(lambda stamp=stamp: detections.of(stamp), "its detections")

@@ -35,7 +35,7 @@ def blank(start_node: Callable[..., NodeProcess]) -> NodeProcess:
 
 def names_found(node: NodeProcess) -> set[str]:
     detections = node.output(Detection2DArray, "detections")
-    result = node.process(image_message(street().picture, "rgb8"), detections)
+    result = node.process(image_message(street().image, "rgb8"), detections)
     return {detection.results[1].hypothesis.class_id for detection in result.detections}
 
 
@@ -107,8 +107,8 @@ def test_the_overlay_changes_its_style_while_somebody_looks(node: NodeProcess) -
 
     def drawn(**parameters: object) -> NDArray[np.bool_]:
         assert node.set_together(**parameters).successful
-        result = node.process(image_message(scene.picture, "rgb8"), overlay)
-        return (pixels_of(result) != scene.picture[..., ::-1]).any(axis=-1)
+        result = node.process(image_message(scene.image, "rgb8"), overlay)
+        return (pixels_of(result) != scene.image[..., ::-1]).any(axis=-1)
 
     inside = np.s_[105:120, 100:160]  # of the car, below its label
     both = drawn(overlay_style="both", overlay_figures=True)

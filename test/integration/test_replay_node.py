@@ -25,35 +25,35 @@ from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 KINDS = {"instance_map": Image, "detections": Detection2DArray, "camera_info": CameraInfo}
 
 
-def mosaic(picture: np.ndarray) -> np.ndarray:
-    """A Bayer mosaic, rggb, of a bgr picture."""
-    pixels = picture[..., 1].copy()
-    pixels[::2, ::2], pixels[1::2, 1::2] = picture[::2, ::2, 2], picture[1::2, 1::2, 0]
+def mosaic(image: np.ndarray) -> np.ndarray:
+    """A Bayer mosaic, rggb, of a bgr image."""
+    pixels = image[..., 1].copy()
+    pixels[::2, ::2], pixels[1::2, 1::2] = image[::2, ::2, 2], image[1::2, 1::2, 0]
     return pixels
 
 
-def yuyv(picture: np.ndarray) -> np.ndarray:
-    yuv = cv2.cvtColor(picture, cv2.COLOR_BGR2YUV)
-    packed = np.empty((*picture.shape[:2], 2), np.uint8)
+def yuyv(image: np.ndarray) -> np.ndarray:
+    yuv = cv2.cvtColor(image, cv2.COLOR_BGR2YUV)
+    packed = np.empty((*image.shape[:2], 2), np.uint8)
     packed[..., 0] = yuv[..., 0]
     packed[:, ::2, 1], packed[:, 1::2, 1] = yuv[:, ::2, 1], yuv[:, ::2, 2]
     return packed
 
 
-def recorded(pictures: list[np.ndarray]) -> list[tuple[str, Any]]:
+def recorded(images: list[np.ndarray]) -> list[tuple[str, Any]]:
     """What two cameras send: the front one in many encodings, the rear one as JPEG."""
     front = [
-        image_message(pictures[0]),
-        image_message(mosaic(pictures[1]), "bayer_rggb8"),
-        image_message(mosaic(pictures[2]).astype(np.uint16) * 257, "bayer_rggb16"),
-        image_message(yuyv(pictures[3]), "yuv422_yuy2"),
-        image_message(pictures[4][..., ::-1], "rgb8", step=pictures[4].shape[1] * 3 + 13),
-        image_message(pictures[5][..., 1], "mono8"),
+        image_message(images[0]),
+        image_message(mosaic(images[1]), "bayer_rggb8"),
+        image_message(mosaic(images[2]).astype(np.uint16) * 257, "bayer_rggb16"),
+        image_message(yuyv(images[3]), "yuv422_yuy2"),
+        image_message(images[4][..., ::-1], "rgb8", step=images[4].shape[1] * 3 + 13),
+        image_message(images[5][..., 1], "mono8"),
     ]
     messages: list[tuple[str, Any]] = [("/front/image_raw", message) for message in front]
-    for picture in pictures[:3]:
-        data = cv2.imencode(".jpg", picture)[1].tobytes()
-        message = CompressedImage(header=image_message(picture).header, format="bgr8; jpeg compressed bgr8", data=data)
+    for image in images[:3]:
+        data = cv2.imencode(".jpg", image)[1].tobytes()
+        message = CompressedImage(header=image_message(image).header, format="bgr8; jpeg compressed bgr8", data=data)
         messages.append(("/rear/image_raw/compressed", message))
     return messages
 
@@ -61,8 +61,8 @@ def recorded(pictures: list[np.ndarray]) -> list[tuple[str, Any]]:
 def test_the_same_frames_make_the_same_bytes(start_node: Callable[..., NodeProcess], tmp_path: Path) -> None:
     model = find_model("street-nano.onnx")
     world = StreetWorld(WorldOptions(frames=6, seed=3, width=640, height=384))
-    pictures = [frame.data.reshape(384, 640, 3) for _, frame in world]
-    messages = recorded(pictures)
+    images = [frame.data.reshape(384, 640, 3) for _, frame in world]
+    messages = recorded(images)
     parameters = {
         "camera_names": ["front", "rear"],
         "cameras.front.topic": "/front/image_raw",

@@ -71,7 +71,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def shown_share(page: Browser) -> float:
-    """The share of the left picture that is not clipped away."""
+    """The share of the left image that is not clipped away."""
     clip: str = page.value(CLIP)
     assert clip.startswith("inset(0px "), clip
     # Some versions keep the sum `100% - 25%`.
@@ -82,9 +82,9 @@ def shown_share(page: Browser) -> float:
 
 def test_it_loads_everything_without_complaints(report: Path, opened: Browser) -> None:
     opened.open(report)
-    pictures = opened.value("Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))")
-    assert len(pictures) == 3 * 8
-    assert min(pictures) > 0
+    images = opened.value("Promise.all([...document.images].map(i => i.decode().then(() => i.naturalWidth)))")
+    assert len(images) == 3 * 8
+    assert min(images) > 0
     assert opened.complaints == []
     assert {address.split(":")[0] for address in opened.requests} == {"file", "data"}
     assert [each for each in opened.requests if each.startswith("file")] == [report.resolve().as_uri()]
@@ -130,7 +130,7 @@ def test_one_can_flip_between_models(report: Path, opened: Browser) -> None:
     assert opened.value("document.querySelector('.shot [aria-pressed=true]').textContent") == NAMES[2]
     opened.value("(() => { const s = document.querySelector('.shot select'); s.value = 0; "
                  "s.dispatchEvent(new Event('input', { bubbles: true })); })()")  # fmt: skip
-    assert opened.value(visible) == ["picture", NAMES[2]]
+    assert opened.value(visible) == ["image", NAMES[2]]
     others = opened.value("document.querySelectorAll('.shot')[1].querySelectorAll('.layer')[1].className")
     assert others == "layer left"  # other frames stay as they were
 

@@ -36,7 +36,7 @@ def started(start_node: Callable[..., NodeProcess], model: Path, name: str, **pa
     given = {"model": str(model), "autostart": True, "cameras.camera.topic": f"/{name}_image", **parameters}
     node = start_node(name, **given)
     node.wait_state("active")
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
     return node
 
 
@@ -62,7 +62,7 @@ def test_a_thousand_frames_a_second_of_a_hundred_publishers_are_counted(
     assert megabytes(node) < before + 50
     for publisher in publishers:
         client.node.destroy_publisher(publisher)
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
 
 
 def test_a_subscriber_that_is_stopped_does_not_hold_the_node_up(
@@ -76,11 +76,11 @@ def test_a_subscriber_that_is_stopped_does_not_hold_the_node_up(
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=os.environ) as subscriber:
         assert subscriber.stdout is not None
         assert subscriber.stdout.readline() == b"up\n"
-        node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+        node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
         subscriber.send_signal(signal.SIGSTOP)
         before = megabytes(node)
         for _ in range(50):
-            node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"))
+            node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
         assert megabytes(node) < before + 60
         subscriber.send_signal(signal.SIGCONT)
         subscriber.kill()
@@ -89,14 +89,14 @@ def test_a_subscriber_that_is_stopped_does_not_hold_the_node_up(
 def test_garbage_between_good_frames_costs_none_of_them(start_node: Callable[..., NodeProcess], model: Path) -> None:
     node = started(start_node, model, "garbage")
     results, publisher = node.output(Image, "instance_map"), node.publisher()
-    choose, whole = random.Random(7), serialize_message(image_message(street().picture, "rgb8"))
+    choose, whole = random.Random(7), serialize_message(image_message(street().image, "rgb8"))
     for _ in range(20):
         for _ in range(100):
             data = bytearray(whole[: choose.randrange(4, 400)])
             for _ in range(choose.randrange(1, 12)):
                 data[choose.randrange(len(data))] = choose.randrange(256)
             publisher.publish(bytes(data))
-        node.process(image_message(street().picture, "rgb8"), results)
+        node.process(image_message(street().image, "rgb8"), results)
     assert node.state() == "active"
     assert sum(node.count(f"dropped_{cause}") for cause in ("message", "encoding", "layout", "size")) > 0
     # One line for each kind and period, not one for each frame.

@@ -77,17 +77,17 @@ def test_no_announcement_ends_the_node_or_a_camera(
     node = two_cameras(start_node, model, "announced")
     node.wait_state("active")
     results = node.output(Image, "a/instance_map")
-    node.process(image_message(street().picture, "rgb8"), results, "/announced_a")
+    node.process(image_message(street().image, "rgb8"), results, "/announced_a")
     # Camera b is silent, so that the node asks the graph why.
     node.wait_log("camera b: no frames")
     for number, (topic, kind, qos) in enumerate(ANNOUNCEMENTS):
         announcer.publisher(topic, kind, qos)
         if number % 10 == 0:
-            node.process(image_message(street().picture, "rgb8"), results, "/announced_a")
+            node.process(image_message(street().image, "rgb8"), results, "/announced_a")
     appears(client, "/front-camera/image_raw")
     looks = wait_for(lambda: node.values("camera b").get("no_frames_because") == "unknown", "camera b looked after")
     assert looks
-    node.process(image_message(street().picture, "rgb8"), results, "/announced_a")
+    node.process(image_message(street().image, "rgb8"), results, "/announced_a")
     assert node.popen.poll() is None
     assert node.state() == "active"
     assert node.count("callback_faults", "model") == 0
@@ -106,7 +106,7 @@ def test_odd_qos_that_is_there_before_the_node_does_not_prevent_activation(
     appears(client, f"/{name}_a")
     node = two_cameras(start_node, model, name)
     node.wait_state("active")
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "a/instance_map"), f"/{name}_a")
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "a/instance_map"), f"/{name}_a")
 
 
 def test_impossible_times_on_the_clock_are_refused_and_counted(
@@ -130,7 +130,7 @@ def test_impossible_times_on_the_clock_are_refused_and_counted(
     assert node.state() == "active"
     clock.clock = Time(sec=2**31 - 1, nanosec=999999999)
     publisher.publish(clock)
-    node.process(image_message(street().picture, "rgb8"), node.output(Image, "instance_map"), "/image_raw")
+    node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"), "/image_raw")
 
 
 @pytest.mark.parametrize("command", [["doctor", "--seconds", "0.5"], ["top", "--once"]])
@@ -155,14 +155,14 @@ def test_a_healthy_camera_keeps_its_rate_while_strangers_announce(
     node = two_cameras(start_node, model, "steady")
     node.wait_state("active")
     results = node.output(Image, "a/instance_map")
-    node.process(image_message(street().picture, "rgb8"), results, "/steady_a")
+    node.process(image_message(street().image, "rgb8"), results, "/steady_a")
     publisher = node.publisher(Image, "/steady_a")
 
     def rate(seconds: float, announce: bool) -> float:
         before, end, waiting = len(results.messages), time.monotonic() + seconds, iter(ANNOUNCEMENTS)
         sent = 0
         while time.monotonic() < end:
-            publisher.publish(image_message(street().picture, "rgb8"))
+            publisher.publish(image_message(street().image, "rgb8"))
             sent += 1
             if announce and (announcement := next(waiting, None)):
                 announcer.publisher(*announcement)

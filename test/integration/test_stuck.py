@@ -92,13 +92,13 @@ def test_a_worker_that_is_stuck_is_said_and_waited_for_by_nobody(
     node = patched("stuck", autostart=True)
     node.wait_state("active")
     results = node.output(Image, "instance_map")
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     (tmp_path / "detect").touch()
     publisher = node.publisher()
-    publisher.publish(image_message(street().picture, "rgb8"))
+    publisher.publish(image_message(street().image, "rgb8"))
 
     def said() -> bool:
-        publisher.publish(image_message(street().picture, "rgb8"))
+        publisher.publish(image_message(street().image, "rgb8"))
         time.sleep(0.05)
         return "stuck: running the model on frames of camera" in text(node)
 
@@ -121,7 +121,7 @@ def test_a_worker_that_is_stuck_is_said_and_waited_for_by_nobody(
     assert node.change("configure")
     assert node.change("activate")
     assert len(results.messages) == before
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     assert node.end(signal.SIGTERM) < 2
 
 
@@ -129,22 +129,22 @@ def test_a_reload_frees_a_node_whose_model_is_stuck(patched: Callable[..., NodeP
     node = patched("freed", autostart=True)
     node.wait_state("active")
     results = node.output(Image, "instance_map")
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     (tmp_path / "detect").touch()
-    node.publisher().publish(image_message(street().picture, "rgb8"))
+    node.publisher().publish(image_message(street().image, "rgb8"))
     wait_for(lambda: "stuck" in text(node), "stuck")
     # The new model, opened for a trial too, would hang as well.
     (tmp_path / "detect").unlink()
     answer = node.reload()
     assert answer.success, answer.message
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     wait_for(lambda: level(node) == DiagnosticStatus.OK, f"the model is well again: {text(node)}")
 
 
 def stick(node: NodeProcess, tmp_path: Path) -> None:
     """Have the worker hang in the model; others may run it."""
     (tmp_path / "worker").touch()
-    node.publisher().publish(image_message(street().picture, "rgb8"))
+    node.publisher().publish(image_message(street().image, "rgb8"))
     wait_for(lambda: "stuck" in text(node), "stuck")
 
 
@@ -154,7 +154,7 @@ def test_a_model_that_is_stuck_is_not_closed_under_its_worker(
     node = patched("at_work", autostart=True)
     node.wait_state("active")
     results = node.output(Image, "instance_map")
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     stick(node, tmp_path)
     assert node.change("deactivate")
     answer = node.reload()
@@ -162,7 +162,7 @@ def test_a_model_that_is_stuck_is_not_closed_under_its_worker(
     assert not (tmp_path / "closed_at_work").exists()
     (tmp_path / "worker").unlink()
     assert node.change("activate")
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     assert node.end(signal.SIGTERM) < 2
 
 
@@ -172,14 +172,14 @@ def test_a_stuck_model_that_ends_after_a_failed_reload_goes_on(
     node = patched("resumes", autostart=True)
     node.wait_state("active")
     results = node.output(Image, "instance_map")
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     stick(node, tmp_path)
     (tmp_path / "labels").touch()
     assert not node.reload().success
     (tmp_path / "labels").unlink()
     assert "stuck" in text(node)
     (tmp_path / "worker").unlink()
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     wait_for(lambda: node.values().get("dropped_failure") == "1", "the frame that was given up is told")
     node.set(model="missing.onnx")
     assert not node.reload().success
@@ -288,7 +288,7 @@ def test_a_model_that_crashes_or_hangs_does_not_take_an_active_node_along(
     node = patched("crashes", autostart=True)
     node.wait_state("active")
     results = node.output(Image, "instance_map")
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     crash = tmp_path / "crash.onnx"
     crash.write_bytes(model.read_bytes())
     node.set(model=str(crash))
@@ -304,9 +304,9 @@ def test_a_model_that_crashes_or_hangs_does_not_take_an_active_node_along(
     assert "given up" in answer.message
     (tmp_path / "open").unlink()
     node.set(open_timeout=600.0)
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     assert node.reload().success
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
 
 
 def test_a_reload_that_fails_at_the_last_moment_changes_nothing(
@@ -315,11 +315,11 @@ def test_a_reload_that_fails_at_the_last_moment_changes_nothing(
     node = patched("undone", autostart=True)
     node.wait_state("active")
     results = node.output(Image, "instance_map")
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)
     (tmp_path / "labels").touch()
     answer = node.reload()
     assert not answer.success
     assert "no labels" in answer.message
     (tmp_path / "labels").unlink()
     assert node.state() == "active"
-    node.process(image_message(street().picture, "rgb8"), results)
+    node.process(image_message(street().image, "rgb8"), results)

@@ -34,7 +34,7 @@ def node(start_node: Callable[..., NodeProcess], model: Path) -> NodeProcess:
     topics = {"cameras.front.topic": "/top/front", "cameras.rear.topic": "/top/rear"}
     node = start_node("watched", model=model, autostart=True, camera_names=["front", "rear"], **topics)
     node.wait_state("active")
-    frame = image_message(np.ascontiguousarray(street().picture[..., ::-1]))
+    frame = image_message(np.ascontiguousarray(street().image[..., ::-1]))
     node.process(frame, node.output(Image, "front/instance_map"), "/top/front")
     node.lose(image_message(np.zeros((8, 8), np.uint8), "plaid"), "encoding", "/top/front", "camera front")
     return node

@@ -23,7 +23,7 @@ def node(start_node: Callable[..., NodeProcess], model: Path) -> NodeProcess:
 def numbers_at(node: NodeProcess, *boxes: tuple[int, int, int, int, int]) -> list[int]:
     """The pixel value at the middle of each box, which `detections` has as an id, too."""
     maps, detections = node.output(Image, "instance_map"), node.output(Detection2DArray, "detections")
-    message = image_message(paint_scene(320, 192, list(boxes)).picture, "rgb8")
+    message = image_message(paint_scene(320, 192, list(boxes)).image, "rgb8")
     pixels = pixels_of(node.process(message, maps))
     stamp = (message.header.stamp.sec, message.header.stamp.nanosec)
     found = wait_for(lambda: detections.of(stamp), "detections")

@@ -64,7 +64,7 @@ class Delivering:
 
     def frame(self, taken: Taken) -> Frame:
         if self.broken:
-            raise FrameError("size", "no picture")
+            raise FrameError("size", "no image")
         # The time of arrival for a stamp tells frames of one camera apart.
         stamp = int(taken.arrived * 1e9)
         return Frame.from_bgr(np.zeros((1, 1, 3), np.uint8), stamp_ns=stamp, camera=self.settings.name)

@@ -22,7 +22,7 @@ def export(path: Path) -> None:
 def unet(
     width: int = 320, height: int = 192, batch: int | None = 1, ending: str = "", opset: int = 17
 ) -> onnx.ModelProto:
-    """The raw export; a picture with a pixel of `FAULT_COLOUR` makes its logits NaN.
+    """The raw export; an image with a pixel of `FAULT_COLOUR` makes its logits NaN.
 
     Args:
         width, height: of the network input.
@@ -66,7 +66,7 @@ def unet(
 
 
 def _take_normalised(graph: onnx.GraphProto, shape: list[Any]) -> None:
-    """Replace the input by one of the same picture, normalised."""
+    """Replace the input by one of the same image, normalised."""
     del graph.input[:]
     graph.input.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, shape))
     body = list(graph.node)

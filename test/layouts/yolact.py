@@ -38,9 +38,9 @@ def yolact(width: int = 320, height: int = 192, batch: int | None = 1) -> onnx.M
     del model.graph.node[:]
     graph = GraphBuilder(model.graph, "yolact")
     std, mean = (graph.constant(np.reshape(values, (1, 3, 1, 1)) / 255) for values in (STD, MEAN))
-    picture = graph.value("image") * std + mean
+    photo = graph.value("image") * std + mean
     model.graph.node.extend(body)
-    rename_tensors(model.graph, {"images": picture.name})
+    rename_tensors(model.graph, {"images": photo.name})
 
     rows, columns = height // STRIDE, width // STRIDE
     boxes, scores, coefficients = graph.value("output0").split(1, 4, len(NAMES), PROTOTYPES)
@@ -74,7 +74,7 @@ def yolact(width: int = 320, height: int = 192, batch: int | None = 1) -> onnx.M
 
 
 def _priors(rows: int, columns: int) -> NDArray[np.float32]:
-    """Centre and sides of a prior at each cell, float32 `[rows * columns, 4]`, shares of the picture."""
+    """Centre and sides of a prior at each cell, float32 `[rows * columns, 4]`, shares of the photo."""
     y, x = np.mgrid[:rows, :columns].reshape(2, -1) + 0.5
     across, down = (np.full(rows * columns, side) for side in SIDES)
     return np.stack([x / columns, y / rows, across / columns, down / rows], 1).astype(np.float32)

@@ -22,7 +22,7 @@ def export(path: Path) -> None:
 
 
 def yolo26(batch: int | None = 1) -> onnx.ModelProto:
-    """The raw export; a picture with a pixel of `FAULT_COLOUR` makes its rows NaN."""
+    """The raw export; an image with a pixel of `FAULT_COLOUR` makes its rows NaN."""
     model = colour_model(batch=batch, fault="predictions", opset=19)
     dense = known_families()["yolov8"]
     match = dense.recognise(Export.of_model(model))

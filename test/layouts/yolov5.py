@@ -19,7 +19,7 @@ def export(path: Path) -> None:
 
 
 def yolov5(names: Sequence[str] = NAMES, raw: bool = False) -> onnx.ModelProto:
-    """The raw export; a picture with a pixel of `FAULT_COLOUR` makes its predictions NaN.
+    """The raw export; an image with a pixel of `FAULT_COLOUR` makes its predictions NaN.
 
     Args:
         names: the class names.

@@ -1,4 +1,4 @@
-"""Augmented samples: labels move with their pictures."""
+"""Augmented samples: labels move with their images."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from training.augment import Augmentation, augmented
 
-# Sizes refer to a network input as large as the pictures.
+# Sizes refer to a network input as large as the images.
 FULL = (320, 192)
 
 
-def picture(width: int = 320, height: int = 192) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def photo(width: int = 320, height: int = 192) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Grey, with a white rectangle that is object 1 and a black circle that is object 2."""
     image, map_ = np.full((height, width, 3), 114, np.uint8), np.zeros((height, width), np.uint8)
     for canvas, (first, second) in ((image, ((255,) * 3, (0,) * 3)), (map_, ((1,), (2,)))):
@@ -22,8 +22,8 @@ def picture(width: int = 320, height: int = 192) -> tuple[NDArray[np.uint8], NDA
     return image, map_
 
 
-def test_without_changes_a_sample_is_the_picture():
-    image, map_ = picture()
+def test_without_changes_a_sample_is_the_image():
+    image, map_ = photo()
     options = Augmentation(192, 320, 1.0, 1.0, FULL, light=0, rotation=0, flip=False)
     sample, sample_map = augmented(np.random.default_rng(0), image, map_, options)
     assert np.array_equal(sample, image)
@@ -31,20 +31,20 @@ def test_without_changes_a_sample_is_the_picture():
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_the_map_shows_the_same_objects_as_the_picture(seed: int):
-    image, map_ = picture()
+def test_the_map_shows_the_same_objects_as_the_image(seed: int):
+    image, map_ = photo()
     options = Augmentation(192, 320, 0.5, 1.5, FULL, light=0, rotation=5)
     sample, sample_map = augmented(np.random.default_rng(seed), image, map_, options)
     grey = sample[:, :, 0].astype(int)
     for number, seen in ((1, grey > 185), (2, grey < 57)):
         told = sample_map == number
         if told.sum() > 200:
-            # Boundaries are blended in the picture, not in the map.
+            # Boundaries are blended in the photo, not in the map.
             assert (told & seen).sum() / (told | seen).sum() > 0.93
 
 
-def test_a_window_shows_part_of_a_picture_at_its_own_size():
-    image, map_ = picture()
+def test_a_window_shows_part_of_a_image_at_its_own_size():
+    image, map_ = photo()
     options = Augmentation(96, 160, 1.0, 1.0, FULL, light=0, rotation=0, flip=False)
     shares = []
     for seed in range(20):
@@ -55,18 +55,18 @@ def test_a_window_shows_part_of_a_picture_at_its_own_size():
     assert len(set(shares)) > 5
 
 
-def test_pictures_of_another_shape_are_fitted_into_the_network_size():
-    image, map_ = picture(200, 200)
+def test_images_of_another_shape_are_fitted_into_the_network_size():
+    image, map_ = photo(200, 200)
     options = Augmentation(192, 320, 1.0, 1.0, FULL, light=0, rotation=0, flip=False)
     sample, _ = augmented(np.random.default_rng(0), image, map_, options)
     columns = np.flatnonzero((sample != 114).any(axis=(0, 2)))
     assert sample.shape == (192, 320, 3)
-    # The picture's objects span 0.25 to 0.9 of its width, which is now 192.
+    # The image's objects span 0.25 to 0.9 of its width, which is now 192.
     assert columns.max() - columns.min() == pytest.approx(0.65 * 192, abs=4)
 
 
-def test_light_changes_the_picture_and_nothing_else():
-    image, map_ = picture()
+def test_light_changes_the_image_and_nothing_else():
+    image, map_ = photo()
     options = Augmentation(192, 320, 1.0, 1.0, FULL, light=1.0, rotation=0, flip=False)
     sample, sample_map = augmented(np.random.default_rng(3), image, map_, options)
     assert not np.array_equal(sample, image)

@@ -96,7 +96,7 @@ def test_a_position_in_an_ignored_region_may_say_what_it_likes():
     assert ignored.classes < 0.05 < wrong.classes
 
 
-def test_pictures_without_objects_teach_that_there_are_none():
+def test_images_without_objects_teach_that_there_are_none():
     empty = losses(perfect(), batch(torch.zeros(1, SIZE, SIZE, dtype=torch.uint8), torch.full((1, 3), -1)))
     assert empty.boxes == 0
     assert empty.masks == 0

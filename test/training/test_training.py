@@ -21,7 +21,7 @@ from seg_perception.onboard.backend.base import RunOptions
 from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
 from training.__main__ import main
-from training.data import IGNORED, Samples, collate, draw_map, load_pictures
+from training.data import IGNORED, Samples, collate, draw_map, load_images
 from training.export import ForExport, export_canonical, fused
 from training.losses import losses
 from training.network import StreetNano
@@ -35,7 +35,7 @@ SMALL = TrainOptions(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> CocoSet:
-    """Six pictures of the street world."""
+    """Six images of the street world."""
     folder = tmp_path_factory.mktemp("world")
     write_coco(folder, StreetWorld(WorldOptions(6, 9001, 320, 192, scene_frames=3, weathers=("day",))).shots())
     return CocoSet.load(folder / "instances.json")
@@ -47,17 +47,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(folder: Path, data: CocoSet, cache: Path, options: TrainOptions = SMALL, **more: Path) -> Training:
-    return Training(folder, options, load_pictures([data], cache, 1), data.only(data.image_ids[:2]), workers=0, **more)
+    return Training(folder, options, load_images([data], cache, 1), data.only(data.image_ids[:2]), workers=0, **more)
 
 
 def test_maps_hold_what_the_annotations_say(data: CocoSet, cache: Path):
-    pictures = load_pictures([data], cache, 1)
-    assert len(pictures) == 6
+    images = load_images([data], cache, 1)
+    assert len(images) == 6
     options = replace(SMALL.augmentation(1), smallest=1, largest=1, full=(320, 192), rotation=0, flip=False, light=0)
-    batch = collate([Samples(pictures, options, 1, 0)[index] for index in range(6)])
+    batch = collate([Samples(images, options, 1, 0)[index] for index in range(6)])
     visible = [each for each in data.annotations["annotations"] if each["area"] >= 12]
     assert int((batch.labels >= 0).sum()) == len(visible)
-    # Of the largest object of the first picture: its box, and its number in the map.
+    # Of the largest object of the first image: its box, and its number in the map.
     first = max((each for each in visible if each["image_id"] == data.image_ids[0]), key=lambda each: each["area"])
     x, y, width, height = first["bbox"]
     assert batch.boxes[0, 0].tolist() == [x, y, x + width, y + height]
@@ -66,7 +66,7 @@ def test_maps_hold_what_the_annotations_say(data: CocoSet, cache: Path):
 
 def test_a_few_steps_on_a_few_frames_reduce_every_part_of_the_loss(data: CocoSet, cache: Path, tmp_path: Path):
     run = training(tmp_path, data, cache)
-    batch = collate([Samples(load_pictures([data], cache, 1), SMALL.augmentation(1), 1, 0)[k] for k in range(3)])
+    batch = collate([Samples(load_images([data], cache, 1), SMALL.augmentation(1), 1, 0)[k] for k in range(3)])
     run.network.train()
     first = losses(run.network(batch.images.float() / 255), batch).numbers()
     for _ in range(40):
@@ -128,21 +128,21 @@ def test_the_export_says_what_pytorch_says(tmp_path: Path):
     outputs = OrtRunner(tmp_path / "model.onnx", RunOptions(threads=1)).run(images)
     with torch.no_grad():
         predictions, prototypes = ForExport(network)(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
-    for picture in range(2):
-        scores, labels = predictions[picture, 4:8].max(0)
-        middle, size = predictions[picture, :2], predictions[picture, 2:4]
+    for image in range(2):
+        scores, labels = predictions[image, 4:8].max(0)
+        middle, size = predictions[image, :2], predictions[image, 2:4]
         corners = torch.cat((middle - size / 2, middle + size / 2)).T.numpy()
         best = scores.topk(40).values.numpy()
-        assert np.allclose(outputs.scores[picture], best, atol=1e-4)
+        assert np.allclose(outputs.scores[image], best, atol=1e-4)
         # Where scores are equal but for rounding, the order is anybody's: found again by the box.
-        away = np.abs(outputs.boxes[picture][:, None] - corners[None]).max(2)
+        away = np.abs(outputs.boxes[image][:, None] - corners[None]).max(2)
         mine = away.argmin(1)
         assert len(set(mine.tolist())) == 40
         assert away.min(1).max() < 0.05
-        assert np.allclose(outputs.scores[picture], scores[mine].numpy(), atol=1e-4)
-        assert (outputs.labels[picture] == labels[mine].numpy()).all()
-        masks = torch.einsum("pn,phw->nhw", predictions[picture, 8:, mine], prototypes[picture]).numpy()
-        assert np.allclose(outputs.masks[picture], masks, atol=1e-2 * np.abs(masks).max())
+        assert np.allclose(outputs.scores[image], scores[mine].numpy(), atol=1e-4)
+        assert (outputs.labels[image] == labels[mine].numpy()).all()
+        masks = torch.einsum("pn,phw->nhw", predictions[image, 8:, mine], prototypes[image]).numpy()
+        assert np.allclose(outputs.masks[image], masks, atol=1e-2 * np.abs(masks).max())
 
 
 def test_folding_the_normalisation_changes_nothing():
@@ -222,7 +222,7 @@ def test_what_cannot_be_learnt_from_is_refused(
     assert "objects of the road groups" in refused({"categories": animals})
     larger = [{**each, "width": 640, "height": 384} for each in data.annotations["images"]]
     assert "says 640 x 384 pixels, the file has 320 x 192" in refused({"images": larger})
-    assert "other pictures than in --data" in refused({}, "--validation", str(data.path), "--validation-images", images)
+    assert "other images than in --data" in refused({}, "--validation", str(data.path), "--validation-images", images)
     assert main(["--data", str(tmp_path / "nothing.json")]) == 1
     for wrong in (["--images", images], ["--freeze", "stage4"], ["--batch", "0"], ["--rate", "nan"]):
         with pytest.raises(SystemExit):

@@ -45,6 +45,6 @@ def test_worlds_are_made_once_and_again_if_they_were_broken_off(tmp_path: Path):
     assert {image["weather"] for image in json.loads(path.read_text(encoding="utf-8"))["images"]} == {"fog"}
 
 
-@pytest.mark.parametrize(("pictures", "worlds"), [(1, 1), (200, 1), (201, 2), (7600, 38)])
-def test_a_world_has_at_most_200_pictures(pictures: int, worlds: int):
-    assert len(Split(1, pictures, ("day",), "all").worlds()) == worlds
+@pytest.mark.parametrize(("images", "worlds"), [(1, 1), (200, 1), (201, 2), (7600, 38)])
+def test_a_world_has_at_most_200_images(images: int, worlds: int):
+    assert len(Split(1, images, ("day",), "all").worlds()) == worlds

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from seg_perception.onboard.backend.registry import BACKENDS
-from tools.layers import CONTRIBUTING, LAYERS, with_picture
+from tools.layers import CONTRIBUTING, LAYERS, with_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "seg_perception"
@@ -187,7 +187,7 @@ def test_the_package_keeps_the_rule(rule: Rule):
 
 def test_the_picture_of_the_layers_is_up_to_date():
     text = CONTRIBUTING.read_text(encoding="utf-8")
-    assert with_picture(text) == text, "run `python -m tools.layers`"
+    assert with_layers(text) == text, "run `python -m tools.layers`"
 
 
 def test_the_contract_layer_has_no_cycle():

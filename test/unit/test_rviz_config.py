@@ -52,7 +52,7 @@ class FakeNode:
 def published() -> dict[str, Published]:
     node = FakeNode()
     Outputs(node, "~", (), OverlayStyle(), lambda _: OverlayStats("camera"))  # type: ignore[arg-type]
-    # The camera's picture comes from elsewhere; the subscription that any camera serves asks for no more than this.
+    # The camera's image comes from elsewhere; the subscription that any camera serves asks for no more than this.
     topic = next(spec.default for spec in CAMERA_SCHEME if spec.name == "topic")
     modest = QoSProfile(depth=1, reliability=qos_profile_sensor_data.reliability)
     node.published[f"/{topic}"] = Published(Image, modest)
@@ -79,7 +79,7 @@ def test_a_display_takes_a_topic_as_it_is_offered(name: str, published: dict[str
     assert profile(topic) == published[topic["Value"]].qos
 
 
-def test_shows_picture_overlay_and_instance_map() -> None:
+def test_shows_image_overlay_and_instance_map() -> None:
     shown = {display["Topic"]["Value"] for display in DISPLAYS.values()}
     assert shown == {"/image_raw", "/segmenter/overlay", "/segmenter/instance_map/color"}
 

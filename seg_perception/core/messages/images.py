@@ -100,7 +100,7 @@ def write_image(stamp_ns: int, frame_id: str, encoding: str, pixels: NDArray[Any
 
 
 def write_compressed_image(stamp_ns: int, frame_id: str, described: str, data: bytes | memoryview) -> bytes:
-    """A serialized `sensor_msgs/CompressedImage`; `described` is its format, `data` the encoded picture."""
+    """A serialized `sensor_msgs/CompressedImage`; `described` is its format, `data` the encoded image."""
     writer = CdrWriter()
     writer.header(stamp_ns, frame_id)
     writer.text(described)

@@ -1,1 +1,1 @@
-"""Models over sets of pictures: what they find, and the labelled sets to hold it against."""
+"""Models over sets of images: what they find, and the labelled sets to hold it against."""

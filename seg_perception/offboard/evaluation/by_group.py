@@ -1,4 +1,4 @@
-"""Average precision by road group, over some of the pictures and objects of a labelled set."""
+"""Average precision by road group, over some of the images and objects of a labelled set."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _LARGE = 16 * 16
 
 @dataclass(frozen=True, slots=True)
 class GroupPrecision:
-    """Average precision over some of the pictures and objects.
+    """Average precision over some of the images and objects.
 
     Attributes:
         name: which ones.
         kind: `mask` or `box`.
-        pictures: how many.
+        images: how many.
         at_50: AP at IoU 0.50 by road group; NaN where there is nothing to be found.
         overall: AP over IoU 0.50 to 0.95 by road group.
     """
 
     name: str
     kind: str
-    pictures: int
+    images: int
     at_50: Mapping[str, float]
     overall: Mapping[str, float]
 
@@ -60,7 +60,7 @@ def group_precision(
         kind: `mask` or `box`.
         annotations: the content of a COCO file with the categories `coco.CATEGORIES`.
         results: COCO results with these categories.
-        image_ids: the pictures that count.
+        image_ids: the images that count.
         counts: the annotations that count. The others are crowds to COCO: neither to be found nor wrong when found.
 
     Raises:
@@ -82,8 +82,8 @@ def group_precision(
 
 def precision_table(results: Sequence[GroupPrecision]) -> str:
     """A Markdown table: AP50 and, behind the stroke, AP."""
-    lines = [f"| | | pictures | {' | '.join(ROAD_GROUPS)} |", f"| --- | --- | ---: |{' ---: |' * len(ROAD_GROUPS)}"]
+    lines = [f"| | | images | {' | '.join(ROAD_GROUPS)} |", f"| --- | --- | ---: |{' ---: |' * len(ROAD_GROUPS)}"]
     for each in results:
         cells = [f"{each.at_50[group]:.3f} / {each.overall[group]:.3f}" for group in ROAD_GROUPS]
-        lines.append(f"| {each.name} | {each.kind} | {each.pictures} | {' | '.join(cells)} |")
+        lines.append(f"| {each.name} | {each.kind} | {each.images} | {' | '.join(cells)} |")
     return "\n".join(lines)

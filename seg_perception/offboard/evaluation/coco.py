@@ -1,4 +1,4 @@
-"""Labelled pictures: a COCO annotation file and the folder of its images."""
+"""Labelled images: a COCO annotation file and the folder of its images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _STATED: dict[str, dict[str, type | tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """One picture of a labelled set.
+    """One image of a labelled set.
 
     Attributes:
         image_id: its number in the annotation file.
@@ -61,7 +61,7 @@ class LabelledImage:
 
 @dataclass(frozen=True, slots=True)
 class CocoSet:
-    """Pictures with ground truth.
+    """Images with ground truth.
 
     Attributes:
         path: the annotation file.
@@ -155,7 +155,7 @@ class CocoSet:
         return self.by_group() if {name_key(name) for name in class_names} == groups else self
 
     def by_group(self) -> CocoSet:
-        """The same pictures with the road groups as categories (`CATEGORIES`); what belongs to none is left out.
+        """The same images with the road groups as categories (`CATEGORIES`); what belongs to none is left out.
 
         Raises:
             ClassTableError: no class table of the package knows any of the set's categories.

@@ -70,19 +70,19 @@ class EvaluateOptions:
 
     Attributes:
         score: from which on an instance counts as published.
-        pictures: frames of each kind to keep for the gallery.
+        images: frames of each kind to keep for the gallery.
         watch: shows how far it is: takes the frames, and gives them again.
     """
 
     score: float = 0.25
-    pictures: int = 8
+    images: int = 8
     watch: Callable[[Frames], Frames] = field(default=lambda frames: frames)
 
     def __post_init__(self) -> None:
         if not 0 < self.score <= 1:
             raise ConfigurationError(f"score: expected above 0 and at most 1, got {self.score}")
-        if self.pictures < 0:
-            raise ConfigurationError(f"pictures: expected 0 or more, got {self.pictures}")
+        if self.images < 0:
+            raise ConfigurationError(f"images: expected 0 or more, got {self.images}")
 
 
 def evaluate(subjects: Sequence[Subject], labelled: LabelledSet, options: EvaluateOptions, folder: Path) -> Evaluation:
@@ -90,7 +90,7 @@ def evaluate(subjects: Sequence[Subject], labelled: LabelledSet, options: Evalua
 
     Args:
         subjects: the models; their segmenters' options are set here.
-        labelled: pictures with ground truth.
+        labelled: images with ground truth.
         options: how.
         folder: gets `truth.json`, the ground truth in the terms of average precision, and `NAME.results.json` of each
             model, so that any tool for COCO's format can check the numbers; where objects have no mask, also
@@ -98,7 +98,7 @@ def evaluate(subjects: Sequence[Subject], labelled: LabelledSet, options: Evalua
 
     Raises:
         ConfigurationError: models and set have no class in common, or the folder cannot be written.
-        SourceError: not a single picture could be evaluated.
+        SourceError: not a single image could be evaluated.
         ModelOutputError: a model produced NaN or infinity for every one of them.
         BackendUnavailable: pycocotools is not installed.
     """
@@ -150,7 +150,7 @@ class _Work:
         self._rows: list[TruthRow] = []
         self._image_ids: list[int] = []
         self._agreements: list[list[FrameAgreement]] = [[] for _ in subjects[1:]]
-        self._gallery = Gallery(options.pictures, _ALIKE if self._sequences else 1)
+        self._gallery = Gallery(options.images, _ALIKE if self._sequences else 1)
         self._faults: list[str] = []
         self._without_output: list[str] = []
         self._shapeless = 0
@@ -185,7 +185,7 @@ class _Work:
             raise ModelOutputError(self._without_output[0])
         if not self._image_ids:
             raise SourceError(
-                f"{self._labelled.labels.path}: expected pictures to evaluate, not one could be: "
+                f"{self._labelled.labels.path}: expected images to evaluate, not one could be: "
                 f"{'; '.join([*self._faults, *self._without_output][:3]) or 'there are none'}"
             )
 
@@ -195,8 +195,8 @@ class _Work:
         truth = self._truths.of(image_id, stuff=maps and self._scheme.by_categories)
         if truth.size != (frame.height, frame.width):
             raise SourceError(
-                f"{truth.name}: its truth has {truth.size[1]} x {truth.size[0]} pixels, the picture "
-                f"{frame.width} x {frame.height}; the truth is of another picture"
+                f"{truth.name}: its truth has {truth.size[1]} x {truth.size[0]} pixels, the image "
+                f"{frame.width} x {frame.height}; the truth is of another image"
             )
         true = TrueSegments.of(truth, self._scheme)
         sequence = self._sequences.get(image_id, "")
@@ -243,7 +243,7 @@ class _Work:
         )
 
     def _write_truth(self, folder: Path) -> dict[str, Any]:
-        """The ground truth of the pictures that were evaluated."""
+        """The ground truth of the images that were evaluated."""
         content, chosen = self._scheme.labels.annotations, set(self._image_ids)
         numbered = enumerate((each for each in content["annotations"] if each["image_id"] in chosen), 1)
         truth = {
@@ -290,7 +290,7 @@ class _Work:
         for kind in KINDS:
             first, second = precisions[0][kind], precisions[place][kind]
             blocks = self._blocks()
-            # Matched results have pictures in the order of their numbers, or as they came.
+            # Matched results have images in the order of their numbers, or as they came.
             by_number = [blocks[place] for place in np.argsort(self._image_ids, kind="stable").tolist()]
             differences[kind] = {"all": _difference(first, second, by_number)}
             first, second = (group_matches(self._runs[each], kind, self._rows) for each in (0, place))

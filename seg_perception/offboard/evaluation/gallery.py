@@ -13,7 +13,7 @@ from seg_perception.core.frame import Frame
 from seg_perception.offboard.metrics.agreement import FrameAgreement
 
 from .model_run import Look
-from .results import GALLERY_KINDS, PICTURE_WIDTH, FrameVerdict, GalleryFrame
+from .results import GALLERY_KINDS, IMAGE_WIDTH, FrameVerdict, GalleryFrame
 from .truth import FrameTruth
 
 _QUALITY = 85
@@ -46,7 +46,7 @@ class Gallery:
         """Look at a frame.
 
         Args:
-            frame: the picture.
+            frame: the image.
             truth: its truth.
             looks: of each model.
             changes: the second and further models against the first.
@@ -127,9 +127,9 @@ def _changed(changes: Sequence[FrameAgreement], names: Sequence[str]) -> str:
 
 
 def _jpeg(frame: Frame) -> bytes:
-    picture = to_bgr(frame)
-    if frame.width > PICTURE_WIDTH:
-        height = max(1, round(frame.height * PICTURE_WIDTH / frame.width))
-        picture = cv2.resize(picture, (PICTURE_WIDTH, height), interpolation=cv2.INTER_AREA).view(np.uint8)
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    image = to_bgr(frame)
+    if frame.width > IMAGE_WIDTH:
+        height = max(1, round(frame.height * IMAGE_WIDTH / frame.width))
+        image = cv2.resize(image, (IMAGE_WIDTH, height), interpolation=cv2.INTER_AREA).view(np.uint8)
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return data.tobytes()

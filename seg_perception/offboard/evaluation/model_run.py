@@ -39,11 +39,11 @@ class FrameResults:
     """What a model found in one frame, as small as it can be kept.
 
     Attributes:
-        image_id: number of the picture.
+        image_id: number of the image.
         boxes: float32 `[N, 4]`, x1 y1 x2 y2.
         scores: float32 `[N]`.
         categories: int64 `[N]`.
-        size: height and width of the picture.
+        size: height and width of the image.
         counts: run lengths of the masks as text.
     """
 
@@ -138,7 +138,7 @@ class ModelRun:
         Args:
             frame: of the size of the truth.
             true: its truth.
-            sequence: that it belongs to; empty for a single picture.
+            sequence: that it belongs to; empty for a single image.
 
         Raises:
             FrameError: it cannot be decoded.

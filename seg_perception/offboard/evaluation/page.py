@@ -216,7 +216,7 @@ def _curves(found: Evaluation) -> Iterator[Html]:
 def _speed(found: Evaluation) -> Iterator[Html]:
     speeds = {model.name: scores.throughput for model, scores in zip(found.models, found.scores, strict=True)}
     yield paragraph(
-        "From the decoded picture to the instance map, on the machine that evaluated; milliseconds a frame."
+        "From the decoded image to the instance map, on the machine that evaluated; milliseconds a frame."
     )
     rows = [
         [name, stage, *(number(value, 2) for value in (each.mean, each.p50, each.p90, each.p99, each.largest))]

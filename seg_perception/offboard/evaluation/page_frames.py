@@ -43,7 +43,7 @@ def frames(found: Evaluation) -> Iterator[Section]:
             shots = (_shot(each, found.models) for each in chosen)
             yield Section(_TITLES[kind].format(first=found.models[0].name), [
                 paragraph("Each model's number is its panoptic quality in the frame. What was found has the colour of ",
-                          "its true counterpart. In the pictures of errors:"),
+                          "its true counterpart. In the images of errors:"),
                 colour_key([(ONLY_FIRST, "missed, or part of a mask that is missing"),
                             (ONLY_SECOND, "false alarm, or part of a mask that is too much")]),
                 gallery(shots, most_bytes),
@@ -54,7 +54,7 @@ def _shot(frame: GalleryFrame, models: tuple[EvaluatedModel, ...]) -> Shot:
     """Truth against the first model, or the first against the one that differs most from it."""
     image = narrowed(_decoded(frame))
     truth = resized_instances(frame.truth, frame.width, frame.height, image)
-    layers = [Layer("picture", image), Layer("truth", draw_instances(image, truth, _NAMES, groups=_GROUPS))]
+    layers = [Layer("image", image), Layer("truth", draw_instances(image, truth, _NAMES, groups=_GROUPS))]
     errors = []
     for model, instances, verdict in zip(models, frame.instances, frame.verdicts, strict=True):
         found = resized_instances(instances, frame.width, frame.height, image)

@@ -1,4 +1,4 @@
-"""An evaluation as JSON: all its numbers, without its pictures."""
+"""An evaluation as JSON: all its numbers, without its images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN = ("kind", "name", "width", "height", "words")
 
 
 def write_evaluation(path: Path, evaluation: Evaluation) -> None:
-    """Write everything but pictures and masks; what is NaN becomes null.
+    """Write everything but images and masks; what is NaN becomes null.
 
     Raises:
         ConfigurationError: the file cannot be written.

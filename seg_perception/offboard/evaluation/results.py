@@ -57,7 +57,7 @@ class DataDescription:
         name: path of the data set, as given.
         kind: `COCO`, `Cityscapes`, `BDD100K`, `MOTS` or `bag`.
         frames: that were evaluated.
-        sequences: how many of them are in order of time with true tracks; 0 for single pictures.
+        sequences: how many of them are in order of time with true tracks; 0 for single images.
         objects: truth objects by road group (`other` for those of none), crowds not counted.
         categories: names of the categories that average precision is the mean of.
         missing: files that the set names and that are not there.
@@ -182,7 +182,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How fast one model is, from the decoded picture to the instance map.
+    """How fast one model is, from the decoded image to the instance map.
 
     Attributes:
         frames_per_second: 1000 over the mean of `samples_ms`.
@@ -306,7 +306,7 @@ class GalleryFrame:
         kind: one of `GALLERY_KINDS`. Best and worst by the first model's score; changed: where a model finds most else
             than the first one.
         name: of the frame.
-        jpeg: the picture, scaled down to `PICTURE_WIDTH` if it is wider.
+        jpeg: the image, scaled down to `IMAGE_WIDTH` if it is wider.
         width, height: of the camera image in pixels, which boxes and masks refer to.
         truth: objects to be found; crowds are left out.
         instances: of each model, from the threshold's score on, best first.
@@ -325,8 +325,8 @@ class GalleryFrame:
     words: str
 
 
-# Pictures of the gallery are no wider.
-PICTURE_WIDTH = 1280
+# Images of the gallery are no wider.
+IMAGE_WIDTH = 1280
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +344,7 @@ class Evaluation:
         curves: precision over recall.
         comparisons: of the second and further models with the first.
         gallery: frames by kind, the most telling first.
-        notes: what a reader has to know, such as pictures that were skipped.
+        notes: what a reader has to know, such as images that were skipped.
         seconds: what took how long: `reading`, `inference`, `metrics`, ...
         created: when, UTC, ISO 8601.
         package_version: of this package.

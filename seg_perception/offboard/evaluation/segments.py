@@ -40,7 +40,7 @@ class TrueSegments:
 
     @classmethod
     def of(cls, truth: FrameTruth, scheme: Scheme) -> TrueSegments:
-        """Divide a picture."""
+        """Divide an image."""
         pixels = truth.segments().astype(np.int64)
         by_number = scheme.true_class
         classes = [by_number.get(number, -1) for number in truth.categories.tolist()]

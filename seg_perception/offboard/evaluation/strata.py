@@ -24,7 +24,7 @@ VISIBLE_NAMES = ("less than half", "half to 80 %", "80 % and more", "all of it")
 NEAR_EDGES = (0, 1, 3, 6, np.iinfo(np.int64).max)
 NEAR_NAMES = ("none near", "1 or 2 near", "3 to 5 near", "6 and more near")
 DISTANCE_EDGES = (0.0, 10.0, 20.0, 40.0, float("inf"))
-# What is said of pictures, and how it is called.
+# What is said of images, and how it is called.
 FACTS = {"weather": "weather", "timeofday": "time of day", "scene": "scene"}
 # More different values are no table but a list.
 _MOST_VALUES = 12
@@ -35,7 +35,7 @@ class TruthRow:
     """The objects of one frame without their masks; arrays as in `FrameTruth`.
 
     Attributes:
-        facts: what the set says of the picture.
+        facts: what the set says of the image.
     """
 
     groups: NDArray[np.int32]
@@ -70,7 +70,7 @@ class _Choice:
         chooses: bool `[N]` of a frame's objects.
         groups: road groups that are looked at.
         sizes: least and largest area of results that are wrong when they match nothing.
-        fact: key and value that pictures must have.
+        fact: key and value that images must have.
     """
 
     dimension: str
@@ -81,7 +81,7 @@ class _Choice:
     fact: tuple[str, str] | None = None
 
     def frames(self, rows: Sequence[TruthRow]) -> list[int]:
-        """Places of the pictures that are looked at."""
+        """Places of the images that are looked at."""
         if self.fact is None:
             return list(range(len(rows)))
         key, value = self.fact

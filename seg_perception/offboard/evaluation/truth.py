@@ -1,4 +1,4 @@
-"""What is to be found in a picture, in the form in which results are held against it."""
+"""What is to be found in an image, in the form in which results are held against it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SIMILAR = 3.0
 
 @dataclass(frozen=True, slots=True)
 class FrameTruth:
-    """The objects of one picture; arrays share their first axis.
+    """The objects of one image; arrays share their first axis.
 
     Attributes:
-        image_id: number of the picture.
+        image_id: number of the image.
         name: of its file.
         size: height and width in pixels.
         masks: N of them; of an object without a mask the filled box.
@@ -100,7 +100,7 @@ class FrameTruth:
 
 
 class Truths:
-    """The truth of a labelled set, picture by picture.
+    """The truth of a labelled set, image by image.
 
     Attributes:
         groups: road group by category number; `NO_GROUP` throughout where no class table knows the categories.
@@ -121,11 +121,11 @@ class Truths:
             self.groups = {int(each["id"]): NO_GROUP for each in categories}
 
     def facts(self, image_id: int) -> Mapping[str, Any]:
-        """What the set says of a picture."""
+        """What the set says of an image."""
         return self._images[image_id]
 
     def of(self, image_id: int, stuff: bool = False) -> FrameTruth:
-        """The truth of a picture.
+        """The truth of an image.
 
         Args:
             image_id: its number.

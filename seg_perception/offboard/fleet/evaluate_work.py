@@ -41,7 +41,7 @@ class EvaluateWork(Work):
         truth: name of the truth's topics.
         topic: of the images; empty for the only one.
         score: from which on an instance counts as published.
-        pictures: frames of each kind in a bag's report.
+        report_frames: frames of each kind in a bag's report.
         bit_depth: of 16-bit images, 8 to 16 or `auto`.
     """
 
@@ -52,7 +52,7 @@ class EvaluateWork(Work):
     truth: str
     topic: str
     score: float
-    pictures: int
+    report_frames: int
     bit_depth: str = "16"
 
     @classmethod
@@ -72,7 +72,7 @@ class EvaluateWork(Work):
 
     def settings(self) -> dict[str, Any]:
         """See `Work`."""
-        names = ("truth", "topic", "score", "pictures")
+        names = ("truth", "topic", "score", "report_frames")
         return {
             "models": [model_terms(each) for each in self.models],
             **{name: getattr(self, name) for name in names},
@@ -168,7 +168,7 @@ class _EvaluateWorker(Worker):
                 tell(done, total)
 
         output.mkdir()
-        options = EvaluateOptions(self._work.score, self._work.pictures, watch)
+        options = EvaluateOptions(self._work.score, self._work.report_frames, watch)
         found = evaluate(self._subjects, labelled, options, output)
         write_evaluation(output / EVALUATION, found)
         write_evaluation_report(output / "report.html", found)

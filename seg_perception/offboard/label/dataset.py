@@ -1,6 +1,6 @@
-"""A data set under way: pictures, labels and lists for reviewers, valid whenever the work stops.
+"""A data set under way: images, labels and lists for reviewers, valid whenever the work stops.
 
-Each chosen frame is a picture, a LabelMe file and a record of its own, each written at once or not at all. Everything
+Each chosen frame is an image, a LabelMe file and a record of its own, each written at once or not at all. Everything
 else is made of the records, so a run that was killed loses nothing that was chosen. Of the records only names stay in
 memory; the files that are made of all of them are built there.
 """
@@ -40,7 +40,7 @@ class State:
         finished: those that were read to their end.
         streams: source and camera of each sequence of frames; a track's number depends on its place here.
         seen: frames that were looked at, of finished sources.
-        repeated: frames of finished sources that were left out because the same picture is there.
+        repeated: frames of finished sources that were left out because the same image is there.
         failures: what could not be read, by source.
         made_by: what ran there, for people.
         dropped: names of frames that are taken back, while their files are removed.
@@ -151,11 +151,11 @@ class Dataset:
 
     @property
     def digests(self) -> set[str]:
-        """Of the pictures that are there."""
+        """Of the images that are there."""
         return {entry.digest for entry in self._entries.values()}
 
     def name_for(self, source: str, index: int, name: str) -> str:
-        """The name of a frame's picture: its own, with a number where a frame of another source has that.
+        """The name of a frame's image: its own, with a number where a frame of another source has that.
 
         Names that were taken when the recording began stay taken until its end, also those of frames that it displaces.
         """
@@ -177,13 +177,13 @@ class Dataset:
             self.state.streams.append(key)
         return self.state.streams.index(key)
 
-    def add(self, frame: LabelledFrame, picture: bytes) -> None:
-        """Write a chosen frame; the record comes last and says that the picture is whole.
+    def add(self, frame: LabelledFrame, image: bytes) -> None:
+        """Write a chosen frame; the record comes last and says that the image is whole.
 
         Raises:
             ConfigurationError: it cannot be written.
         """
-        write_atomically(self.image(frame.file_name), picture)
+        write_atomically(self.image(frame.file_name), image)
         self._write_labelme(frame)
         write_atomically(self._record(frame.name), json.dumps(frame_to_json(frame)).encode())
         self._entries[frame.name] = _entry(frame)

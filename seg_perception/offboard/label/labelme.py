@@ -1,6 +1,6 @@
-"""Labels as the files of LabelMe, one for each picture (https://github.com/wkentaro/labelme).
+"""Labels as the files of LabelMe, one for each image (https://github.com/wkentaro/labelme).
 
-Shapes that share a `group_id` within a picture are the parts of one object. A shape of the type `mask` has two corners,
+Shapes that share a `group_id` within an image are the parts of one object. A shape of the type `mask` has two corners,
 the last one within it, and a PNG of what lies between them. Keys that LabelMe does not know, it keeps.
 """
 
@@ -41,15 +41,15 @@ _UNREAD = {
 }
 
 
-def labelme_bytes(frame: LabelledFrame, style: MaskStyle, pictures: str) -> bytes:
-    """The content of the file of one picture; `pictures` is the folder of the pictures as seen from the file."""
+def labelme_bytes(frame: LabelledFrame, style: MaskStyle, images: str) -> bytes:
+    """The content of the file of one image; `images` is the folder of the images as seen from the file."""
     content: dict[str, Any] = {
         "version": _VERSION,
         "flags": {},
         "shapes": [
             shape for group, each in enumerate(frame.objects, 1) for shape in _shapes(each, group, style)
         ],
-        "imagePath": f"{pictures}/{frame.file_name}",
+        "imagePath": f"{images}/{frame.file_name}",
         "imageData": None,
         "imageHeight": frame.height,
         "imageWidth": frame.width,
@@ -101,8 +101,8 @@ def _shapes(each: LabelledObject, group: int, style: MaskStyle) -> list[dict[str
         ]  # fmt: skip
     _, data = cv2.imencode(".png", mask.region().astype(np.uint8) * 255)
     last = [[mask.left, mask.top], [mask.right - 1, mask.bottom - 1]]
-    picture = base64.b64encode(data.tobytes()).decode()
-    return [{**common, "shape_type": "mask", "points": last, "mask": picture}]
+    image = base64.b64encode(data.tobytes()).decode()
+    return [{**common, "shape_type": "mask", "points": last, "mask": image}]
 
 
 def _frame(path: Path, omitted: Omissions) -> LabelledFrame:

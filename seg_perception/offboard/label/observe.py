@@ -93,7 +93,7 @@ class Observer:
         self._options = model.segmenter.options
 
     def begin(self, tracked: bool) -> None:
-        """A new recording begins: tracks of the one before end; pictures that do not follow one another have none."""
+        """A new recording begins: tracks of the one before end; images that do not follow one another have none."""
         segmenter = self._model.segmenter
         segmenter.trackers = Trackers()
         options = segmenter.options

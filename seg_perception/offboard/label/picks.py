@@ -15,7 +15,7 @@ from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.frame import Frame
 
 EVERY, SCENE_CHANGE, LOWEST_CONFIDENCE, DISAGREE = "every", "scene_change", "lowest_confidence", "disagree"
-# Width and height at which pictures are compared: what is smaller moves without being another scene.
+# Width and height at which images are compared: what is smaller moves without being another scene.
 _GLANCE = (64, 36)
 
 
@@ -25,7 +25,7 @@ class PickOptions:
 
     Attributes:
         every: one frame in so many of each camera; 0 for none.
-        scene_change: lowest mean difference of the grey values of a small picture from the last one chosen by this
+        scene_change: lowest mean difference of the grey values of a small image from the last one chosen by this
             rule, 0-1; 0 switches the rule off.
         lowest_confidence: so many frames with the most doubtful instances.
         disagree: so many frames in which another model says something else most.

@@ -35,7 +35,7 @@ class Assessment:
     """One frame as a reviewer's list has it.
 
     Attributes:
-        file_name: of the picture.
+        file_name: of the image.
         number: sum of the weights of its concerns; frames with the highest come first.
         concerns: what is to be looked at, the weightiest first.
     """

@@ -106,18 +106,18 @@ class QaFlag:
 
 @dataclass(frozen=True, slots=True)
 class LabelledFrame:
-    """One picture with its labels.
+    """One image with its labels.
 
     Attributes:
-        file_name: of the picture.
+        file_name: of the image.
         width, height: in pixels.
         objects: what is labelled.
         source: path of the bag, video or folder it is from.
         index: of the frame among those of its source.
         camera: its name.
-        stamp_ns: acquisition time in nanoseconds; 0 for a picture that has none.
+        stamp_ns: acquisition time in nanoseconds; 0 for an image that has none.
         weather: as the user said.
-        digest: of the pixels, so that no picture comes in twice.
+        digest: of the pixels, so that no image comes in twice.
         picks: why it was chosen, each with the number it was ranked by.
         concerns: what a person should look at.
     """
@@ -137,7 +137,7 @@ class LabelledFrame:
 
     @property
     def name(self) -> str:
-        """The picture's name without its suffix."""
+        """The image's name without its suffix."""
         return self.file_name.rpartition(".")[0]
 
 

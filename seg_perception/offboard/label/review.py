@@ -109,8 +109,8 @@ class Review:
         frames: the reviewed ones, in the order of the data set.
         categories: of the data set.
         groups: all together first, then each road group that has labels.
-        unreviewed: pictures of the data set that did not come back.
-        foreign: reviewed pictures that are not of the data set, and are left out.
+        unreviewed: images of the data set that did not come back.
+        foreign: reviewed images that are not of the data set, and are left out.
         renamed: category of each name that the reviewers used instead.
         boxes: reviewed objects that have no mask; training ignores their regions.
         omitted: what the reader of the reviewed labels left out and why, in words.
@@ -135,7 +135,7 @@ def review(path: Path, dataset: Path) -> Review:
 
     Raises:
         ConfigurationError: the labels of the data set are no regular file in it.
-        SourceError: one of them cannot be read, or they have no picture in common.
+        SourceError: one of them cannot be read, or they have no image in common.
         BackendUnavailable: pycocotools is not installed.
     """
     labels = inside(dataset, INSTANCES, what="labels of a data set")
@@ -147,7 +147,7 @@ def review(path: Path, dataset: Path) -> Review:
     both = [name for name in before if name in after]
     if not both:
         raise SourceError(
-            f"{path}: expected pictures of {dataset} such as {next(iter(before), '-')}, got {next(iter(after), 'none')}"
+            f"{path}: expected images of {dataset} such as {next(iter(before), '-')}, got {next(iter(after), 'none')}"
         )
     compared = tuple(compare_frames(before[name], after[name]) for name in both)
     return Review(
@@ -163,15 +163,15 @@ def review(path: Path, dataset: Path) -> Review:
 
 
 def compare_frames(before: LabelledFrame, after: LabelledFrame) -> FrameReview:
-    """Compare the labels of one picture with what became of them.
+    """Compare the labels of one image with what became of them.
 
     Raises:
-        SourceError: they are of pictures of different sizes.
+        SourceError: they are of images of different sizes.
     """
     if (before.width, before.height) != (after.width, after.height):
         raise SourceError(
             f"{after.file_name}: expected {before.width} x {before.height} pixels, the reviewed labels are of "
-            f"{after.width} x {after.height}; export them at the size of the pictures"
+            f"{after.width} x {after.height}; export them at the size of the images"
         )
     names = sorted({each.category for each in (*before.objects, *after.objects)})
     ours, theirs = _instances(before, names), _instances(after, names)

@@ -50,7 +50,7 @@ def write_review(review: Review, dataset: Path, folder: Path) -> None:
 
     Args:
         review: of the labels.
-        dataset: whose pictures it is about.
+        dataset: whose images it is about.
         folder: for the files; made if it is not there.
 
     Raises:
@@ -105,9 +105,9 @@ def rows(review: Review) -> list[list[str]]:
 def notes(review: Review) -> Iterator[str]:
     """What else is to be said, in sentences."""
     if review.unreviewed:
-        yield f"{len(review.unreviewed)} pictures did not come back and are left out, such as {review.unreviewed[0]}."
+        yield f"{len(review.unreviewed)} images did not come back and are left out, such as {review.unreviewed[0]}."
     if review.foreign:
-        yield f"{len(review.foreign)} pictures are not of the data set and are left out, such as {review.foreign[0]}."
+        yield f"{len(review.foreign)} images are not of the data set and are left out, such as {review.foreign[0]}."
     if review.boxes:
         yield f"{review.boxes} objects are boxes without a mask: training ignores these regions."
     for line in review.omitted:
@@ -119,7 +119,7 @@ def notes(review: Review) -> Iterator[str]:
 def _write_page(review: Review, dataset: Path, path: Path) -> None:
     whole = review.groups[0]
     share = "none of no labels" if isnan(whole.kept) else f"{100 * whole.kept:.1f} % of {whole.labels} labels"
-    lead = verdict(f"People left {share} as they were, in {len(review.frames)} pictures.", None, notes(review))
+    lead = verdict(f"People left {share} as they were, in {len(review.frames)} images.", None, notes(review))
     changed = sorted((each for each in review.frames if each.changes), key=lambda each: -each.changes)[:_SHOWN]
     iou = {
         each.group: [
@@ -138,7 +138,7 @@ def _write_page(review: Review, dataset: Path, path: Path) -> None:
     sections = [
         Section("Agreement", [table(HEADER, rows(review), numbers=1), meaning]),
         Section("Masks of labels that were kept or reshaped", plots(histogram("Mask IoU", iou, "IoU"))),
-        Section("Pictures that were changed most", gallery(_shots(changed, dataset), most)),
+        Section("Images that were changed most", gallery(_shots(changed, dataset), most)),
     ]
     write_page(path, "Review of labels", lead, sections)
 
@@ -166,7 +166,7 @@ def _shots(changed: Iterable[FrameReview], dataset: Path) -> Iterator[Shot]:
 
 
 def _drawn(image: NDArray[np.uint8], objects: Iterable[LabelledObject], numbers: Iterable[int]) -> NDArray[np.uint8]:
-    """The picture with each object in the colour of its number."""
+    """The image with each object in the colour of its number."""
     pixels = np.zeros(image.shape[:2], np.uint16)
     for each, value in zip(objects, numbers, strict=True):
         pixels[each.mask.full()] = value

@@ -32,7 +32,7 @@ from .records import CLASSES, GROUPS, LabelledFrame, MaskStyle, QaFlag, categori
 from .temporal import Window
 
 _MODEL = ("family", "sha256", "precision")
-_PICTURES = {"jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], "png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
+_IMAGES = {"jpg": [cv2.IMWRITE_JPEG_QUALITY, 95], "png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}
 # More tracks than a stream can have: the number of an instance has 16 bits.
 TRACKS = 1 << 16
 # Seconds between two writings of what is made of all records, and how much longer than one of them takes at least.
@@ -52,7 +52,7 @@ class LabelOptions:
         classes: class table of either model.
         score: lowest score of a label.
         min_pixels: smallest label.
-        pictures: `jpg` (quality 95) or `png` (without loss).
+        images: `jpg` (quality 95) or `png` (without loss).
         weather: of all recordings, for the images' `weather`; empty for unknown.
         backend: that runs the models; empty for the one of the file's suffix.
         run: how they are run.
@@ -67,15 +67,15 @@ class LabelOptions:
     classes: str = AUTO
     score: float = 0.4
     min_pixels: int = 16
-    pictures: str = "jpg"
+    images: str = "jpg"
     weather: str = ""
     backend: str = ""
     run: RunOptions = field(default_factory=RunOptions)
     bit_depth: str = "16"
 
     def __post_init__(self) -> None:
-        if self.pictures not in _PICTURES:
-            raise ConfigurationError(f"pictures: expected {' or '.join(_PICTURES)}, got {self.pictures!r}")
+        if self.images not in _IMAGES:
+            raise ConfigurationError(f"images: expected {' or '.join(_IMAGES)}, got {self.images!r}")
         check_bit_depth(self.bit_depth)
         if bool(self.picks.disagree) != (self.other_model is not None):
             raise ConfigurationError("frames in which two models disagree: expected a second model and how many frames")
@@ -88,7 +88,7 @@ class LabelSummary:
     Attributes:
         seen: frames looked at.
         chosen: frames of the data set.
-        repeated: chosen ones left out because the same picture was there.
+        repeated: chosen ones left out because the same image was there.
         picks: chosen frames by the rule that wanted them.
         objects: labelled, by category.
         failures: what could not be read, by source.
@@ -146,7 +146,7 @@ class Labeller:
         When it is interrupted, the data set holds what was chosen up to then.
 
         Args:
-            paths: bags, videos, pictures and folders of them; one given twice is read once.
+            paths: bags, videos, images and folders of them; one given twice is read once.
             folder: of the data set.
             resume: go on where a run with the same options stopped: recordings that were finished are not read again,
                 the one it stopped in is read from its start, so that its tracks come out the same.
@@ -177,7 +177,7 @@ class Labeller:
     def _how(self) -> dict[str, object]:
         """What a run must have in common with the one that it goes on with."""
         options = self.options
-        names = ("categories", "classes", "score", "min_pixels", "pictures", "weather")
+        names = ("categories", "classes", "score", "min_pixels", "images", "weather")
         return {
             # Not where they run: another machine may go on.
             "models": [{name: each.segmenter.identity.get(name) for name in _MODEL} for each in self._models],
@@ -194,7 +194,7 @@ class _Pending:
     """A chosen frame whose neighbours are not all known yet."""
 
     frame: LabelledFrame
-    picture: bytes
+    image: bytes
 
 
 class _Labelling:
@@ -290,7 +290,7 @@ class _Labelling:
             self._commit(known, concerns)
 
     def _choose(self, path: str, index: int, name: str, picks: Mapping[str, float], seen: Observation) -> None:
-        """Make the labels and the picture of a frame, unless the same picture is there."""
+        """Make the labels and the image of a frame, unless the same image is there."""
         frame = seen.result.frame
         image = to_bgr(frame)
         digest = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
@@ -300,10 +300,10 @@ class _Labelling:
         self._digests.add(digest)
         objects, concerns = self._observer.describe(seen)
         first = TRACKS * self._dataset.stream(path, frame.camera)
-        suffix = self._options.pictures
-        done, data = cv2.imencode(f".{suffix}", image, _PICTURES[suffix])
+        suffix = self._options.images
+        done, data = cv2.imencode(f".{suffix}", image, _IMAGES[suffix])
         if not done:
-            raise FrameError("size", f"{name}: cannot be written as {suffix}; choose another with --pictures")
+            raise FrameError("size", f"{name}: cannot be written as {suffix}; choose another with --image-format")
         labelled = LabelledFrame(
             f"{name}.{suffix}", frame.width, frame.height,
             tuple(replace(each, track=first + each.track if each.track else 0) for each in objects),
@@ -321,7 +321,7 @@ class _Labelling:
         moment = Moment.of(frame.source, frame.camera, frame.stamp_ns, frame.name, apart)
         gone = self._picker.keep(frame.name, frame.picks, moment)
         if frame.name not in gone:
-            self._dataset.add(frame, pending.picture)
+            self._dataset.add(frame, pending.image)
         else:
             self._digests.discard(frame.digest)
         for name in gone:

@@ -1,4 +1,4 @@
-"""Panoptic quality: how well a picture is divided into segments.
+"""Panoptic quality: how well an image is divided into segments.
 
 Kirillov, He, Girshick, Rother, Dollar: "Panoptic Segmentation", CVPR 2019. Every pixel belongs to one segment at most;
 a true and a reported segment of one class match if their IoU is above one half, which only one pair can reach. SQ is
@@ -113,7 +113,7 @@ class PanopticCounts:
         extra = (reported_classes >= 0) & (overlaps.reported_areas > 0)
         extra &= covered <= _MATCH * overlaps.reported_areas
         extra[columns] = False
-        # What lies under others altogether has no segment in the picture.
+        # What lies under others altogether has no segment in the image.
         missed = (true_classes >= 0) & ~crowd & (overlaps.true_areas > 0)
         missed[rows] = False
         found = true_classes[rows]

@@ -1,4 +1,4 @@
-"""What is replayed: the frames of a bag with their calibrations, or those of a video or of pictures."""
+"""What is replayed: the frames of a bag with their calibrations, or those of a video or of images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from seg_perception.offboard.data.bags.video import Decoded, ImageDecoder
 from seg_perception.offboard.data.base import WarningCounts
 from seg_perception.offboard.data.images import open_source
 
-# Pictures have no time; they follow one another as quickly as those of a slow camera.
-_PICTURE_NS = 100_000_000
+# Images have no time; they follow one another as quickly as those of a slow camera.
+_IMAGE_NS = 100_000_000
 _SECOND = 1_000_000_000
 VIDEO_CAMERA = "camera"
 # Recorders pause for meals, not for days; seconds.
@@ -198,12 +198,12 @@ class FileRecording(Recording):
         """The frames."""
         begin = round(self._part.start * _SECOND)
         end = begin + round(self._part.duration * _SECOND) if self._part.duration else None
-        for index, (_, picture) in enumerate(self._source):
-            time_ns = picture.stamp_ns if self._source.sequence else index * _PICTURE_NS
+        for index, (_, image) in enumerate(self._source):
+            time_ns = image.stamp_ns if self._source.sequence else index * _IMAGE_NS
             if end is not None and time_ns >= end:
                 break
             if time_ns >= begin:
-                frame = replace(picture, stamp_ns=time_ns)
+                frame = replace(image, stamp_ns=time_ns)
                 yield InputFrame(time_ns, frame, copy=_message(frame, time_ns) if self._copy else None)
         self.failures += [str(failure) for failure in self._source.failures]
         self.warnings = self._source.warnings
@@ -235,7 +235,7 @@ def at_their_pace(shots: Iterable[InputFrame], wait: Callable[[float], object] =
 def open_recording(
     path: Path, topics: Sequence[str] = (), part: Range | None = None, copy: bool = False, bit_depth: str = "16"
 ) -> Recording:
-    """Open a bag, a video or pictures; arguments and errors as `BagRecording`."""
+    """Open a bag, a video or images; arguments and errors as `BagRecording`."""
     if path.exists() and is_bag(path):
         return BagRecording(path, topics, part, copy, bit_depth)
     return FileRecording(path, part, copy, bit_depth)

@@ -34,7 +34,7 @@ class ReplayJob:
         output: the bag to be written.
         topics: image topics of bags; none for all of cameras.
         part: of each recording.
-        copy: whether the messages of bags are copied, and the frames of videos and pictures as messages.
+        copy: whether the messages of bags are copied, and the frames of videos and images as messages.
         options: how.
         against: a bag with what was published before, if there is something to compare with.
         report: file of the report, if there is to be one.

@@ -58,7 +58,7 @@ class _Best:
 class Picks:
     """Chooses frames for a report: what changed most, what the model is least sure of, and where there is most.
 
-    It watches a `Replay`. Pictures are drawn of frames that are chosen, and of no others.
+    It watches a `Replay`. Images are drawn of frames that are chosen, and of no others.
     """
 
     def __init__(self, class_names: Sequence[str], most: int = 6, earlier: Baseline | None = None) -> None:
@@ -109,17 +109,17 @@ class Picks:
         image, agreement = to_bgr(segmentation.frame), change.agreement
         pixels = segmentation.instance_map.pixels
         if pixels.shape != image.shape[:2]:
-            # Masks are compared at the size of the maps, and shown over a picture of that size.
+            # Masks are compared at the size of the maps, and shown over an image of that size.
             image = narrowed(image, pixels.shape[1])
         if pixels.shape != image.shape[:2]:
             return self._plain(title, segmentation)
         pairing = Pairing(agreement.pairs, agreement.missed, agreement.extra, agreement.switched)
         ours, theirs, numbers = change.before, change.now, pairing.numbers(len(change.before))
-        pictures = {
+        views = {
             "before": draw_instances(image, ours, _GROUP_NAMES, pairing.first),
             "now": draw_instances(image, theirs, _GROUP_NAMES, pairing.second, numbers),
             "difference": draw_difference(image, ours, theirs, pairing, _GROUP_NAMES),
             "camera": image.copy(),
         }
-        layers = [Layer(name, narrowed(picture)) for name, picture in pictures.items()]
+        layers = [Layer(name, narrowed(view)) for name, view in views.items()]
         return Shot(title, describe(change), layers)

@@ -1,1 +1,1 @@
-"""Reports for people: one HTML file with its pictures inside, readable without a network."""
+"""Reports for people: one HTML file with its images inside, readable without a network."""

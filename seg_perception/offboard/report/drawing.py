@@ -1,4 +1,4 @@
-"""Frames for a gallery: instances over the picture, and where two lists of instances differ."""
+"""Frames for a gallery: instances over the image, and where two lists of instances differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a report: several layers of one frame, two of which share the place on both sides of a slider."""
+"""Images of a report: several layers of one frame, two of which share the place on both sides of a slider."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from .html import Content, Html, element
 
 # A report stays well below 20 MB: base64 adds a third to this, tables and plots need little.
-PICTURE_BYTES = 13_000_000
-WIDTH = 800  # of pictures, at most: what is drawn on them stays readable
-# What is tried until a picture is small enough: its width in pixels, the quality of the JPEG file.
+IMAGE_BYTES = 13_000_000
+WIDTH = 800  # of images, at most: what is drawn on them stays readable
+# What is tried until an image is small enough: its width in pixels, the quality of the JPEG file.
 _STEPS = ((WIDTH, 85), (WIDTH, 70), (640, 70), (640, 50), (480, 50), (320, 40), (240, 40), (160, 30))
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One picture of a frame.
+    """One image of a frame.
 
     Attributes:
         name: what it shows: `truth`, `f16`.
@@ -39,7 +39,7 @@ class Shot:
     Attributes:
         title: name of the frame.
         text: what there is to see.
-        layers: its pictures.
+        layers: its images.
         left, right: which of them are on the sides of the slider; where there are more than two, one can choose.
     """
 
@@ -50,9 +50,9 @@ class Shot:
     right: int = 1
 
 
-def share_of_bytes(pictures: int) -> int:
-    """Bytes that each picture of a report may have, so that all of them stay within `PICTURE_BYTES`."""
-    return PICTURE_BYTES // max(1, pictures)
+def share_of_bytes(images: int) -> int:
+    """Bytes that each image of a report may have, so that all of them stay within `IMAGE_BYTES`."""
+    return IMAGE_BYTES // max(1, images)
 
 
 def gallery(shots: Iterable[Shot], most_bytes: int, level: int = 3) -> Html:
@@ -60,7 +60,7 @@ def gallery(shots: Iterable[Shot], most_bytes: int, level: int = 3) -> Html:
 
     Args:
         shots: the frames; taken one at a time, so that they need not all be in memory.
-        most_bytes: of each picture; see `share_of_bytes`.
+        most_bytes: of each image; see `share_of_bytes`.
         level: of the headings.
     """
     return element("div", (shot_block(each, most_bytes, level) for each in shots), class_="gallery")
@@ -71,7 +71,7 @@ def shot_block(shot: Shot, most_bytes: int, level: int = 3) -> Html:
     layers = [_layer(shot, place, most_bytes) for place in range(len(shot.layers))]
     slider = element(
         "input", type="range", min=0, max=100, step="any", value=50, autocomplete="off",
-        aria_label=f"{shot.title}: how much of the left picture is shown",
+        aria_label=f"{shot.title}: how much of the left image is shown",
     )  # fmt: skip
     movable = [element("div", class_="handle"), slider] if len(layers) > 1 else []
     stage = element("div", layers, movable, class_="stage")
@@ -101,12 +101,12 @@ def narrowed(image_bgr: NDArray[np.uint8], most: int = WIDTH) -> NDArray[np.uint
 
 def _layer(shot: Shot, place: int, most_bytes: int) -> Html:
     layer = shot.layers[place]
-    # A single picture is on both sides.
+    # A single image is on both sides.
     sides = ("left", "right") if len(shot.layers) == 1 else _sides(shot, place)
     height, width = layer.image_bgr.shape[:2]
     source, name = data_uri(layer.image_bgr, most_bytes), f"{shot.title}: {layer.name}"
-    picture = element("img", src=source, alt=name, width=width, height=height)
-    return element("figure", picture, element("figcaption", layer.name), class_=" ".join(["layer", *sides]))
+    image = element("img", src=source, alt=name, width=width, height=height)
+    return element("figure", image, element("figcaption", layer.name), class_=" ".join(["layer", *sides]))
 
 
 def _sides(shot: Shot, place: int) -> list[str]:

@@ -53,7 +53,7 @@ class Background:
         sprite[..., :3] = np.clip(sprite[..., :3] * gain, 0, 255)
         return sprite
 
-    def picture(self, pose: Pose) -> tuple[NDArray[np.uint8], int]:
+    def render(self, pose: Pose) -> tuple[NDArray[np.uint8], int]:
         """The empty street.
 
         Returns:
@@ -104,7 +104,7 @@ class Background:
         cv2.copyTo(mixed, there.view(np.uint8), image)
 
     def _veiled(self, seen: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """A bgr8 picture of which `share` `[height, width]` comes through the air; the rest is light of the horizon."""
+        """A bgr8 image of which `share` `[height, width]` comes through the air; the rest is light of the horizon."""
         veil = np.empty_like(seen)
         veil[:] = self._light.horizon
         return cv2.blendLinear(seen, veil, share, 1 - share).view(np.uint8)

@@ -44,7 +44,7 @@ def write_bag(folder: Path, camera: Camera, shots: Iterable[WorldFrame], storage
 
     Args:
         folder: of the bag; must not exist.
-        camera: that the pictures are of.
+        camera: that the images are of.
         shots: frames with their truth.
         storage: one of `STORAGES`.
 

@@ -1,4 +1,4 @@
-"""The street world as pictures with COCO annotations."""
+"""The street world as images with COCO annotations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _JPEG_QUALITY = 95
 
 
 def write_coco(folder: Path, shots: Iterable[WorldFrame]) -> dict[str, int]:
-    """Write `instances.json` and the pictures in `images` beside it.
+    """Write `instances.json` and the images in `images` beside it.
 
     Beside the usual fields an annotation has `track_id`, `full_segmentation` and `full_bbox` (as if nothing stood
     before the object; the box also outside the image), `distance` in metres, `occlusion` and `truncation` (shares).

@@ -1,4 +1,4 @@
-"""What lens, sensor, air and file format do to a picture."""
+"""What lens, sensor, air and file format do to an image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Image = NDArray[np.uint8]
 
 
 def motion_blur(image: Image, light: Light, growth: float, shift: float) -> Image:
-    """Mean of four moments around the picture's own, so that the truth stays in the middle of the blur.
+    """Mean of four moments around the image's own, so that the truth stays in the middle of the blur.
 
     Args:
         image: bgr8.

@@ -56,10 +56,10 @@ class Renderer:
         """Frame `index` of the scene: bgr8 `[height, width, 3]` and what is in it."""
         second = index / fps
         pose, light = self.scene.pose(second), self.scene.light
-        picture, ground = self._background.picture(pose)
+        image, ground = self._background.render(pose)
         items = self._in_view(pose, second)
-        cast_shadows(picture, ground, [s for item in items for s in self._shadows(item, pose, second)])
-        big = cv2.resize(picture, None, fx=SUPERSAMPLING, fy=SUPERSAMPLING, interpolation=cv2.INTER_LINEAR)
+        cast_shadows(image, ground, [s for item in items for s in self._shadows(item, pose, second)])
+        big = cv2.resize(image, None, fx=SUPERSAMPLING, fy=SUPERSAMPLING, interpolation=cv2.INTER_LINEAR)
         canvas = cv2.cvtColor(big, cv2.COLOR_BGR2BGRA).view(np.uint8)
         canvas[..., 3] = 0
         painted: list[tuple[Actor, SeenBody]] = []
@@ -122,7 +122,7 @@ class Renderer:
         if seen[0, 2] < 2.0:
             return
         (x, bottom), (_, top) = ((self._camera.pixels(seen) + 0.5) * SUPERSAMPLING).tolist()
-        sprite = self._background.trees[tree.picture]
+        sprite = self._background.trees[tree.image]
         height = round(bottom - top)
         width = round(height * sprite.shape[1] / sprite.shape[0])
         left, upper = round(x - width / 2), round(top)

@@ -19,7 +19,7 @@ _QUALITY = 85
 
 
 def write_sheet(path: Path, shots: Iterable[WorldFrame]) -> int:
-    """Write a JPEG with one row for each frame: the picture and its truth.
+    """Write a JPEG with one row for each frame: the image and its truth.
 
     Returns:
         How many frames it shows.
@@ -27,10 +27,10 @@ def write_sheet(path: Path, shots: Iterable[WorldFrame]) -> int:
     Raises:
         ConfigurationError: it cannot be written, or there are more frames than a JPEG can hold.
     """
-    rows = [np.hstack([_picture(shot), truth_picture(shot)]) for shot in shots]
+    rows = [np.hstack([_image(shot), truth_image(shot)]) for shot in shots]
     encoded, data = cv2.imencode(".jpg", np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     if not encoded:
-        raise ConfigurationError(f"--sheet {path}: {len(rows)} frames are too many for one picture; choose fewer")
+        raise ConfigurationError(f"--sheet {path}: {len(rows)} frames are too many for one image; choose fewer")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data.tobytes())
@@ -39,9 +39,9 @@ def write_sheet(path: Path, shots: Iterable[WorldFrame]) -> int:
     return len(rows)
 
 
-def truth_picture(shot: WorldFrame) -> NDArray[np.uint8]:
-    """The picture in grey with each visible mask in the colour of its road group and full boxes, bgr8."""
-    image = _picture(shot)
+def truth_image(shot: WorldFrame) -> NDArray[np.uint8]:
+    """The image in grey with each visible mask in the colour of its road group and full boxes, bgr8."""
+    image = _image(shot)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR).view(np.uint8)
     for instance, group in zip(shot.truth.instances, shot.truth.groups().tolist(), strict=True):
         mask = instance.visible.full()
@@ -53,5 +53,5 @@ def truth_picture(shot: WorldFrame) -> NDArray[np.uint8]:
     return grey
 
 
-def _picture(shot: WorldFrame) -> NDArray[np.uint8]:
+def _image(shot: WorldFrame) -> NDArray[np.uint8]:
     return shot.frame.data.reshape(shot.frame.height, shot.frame.width, 3)

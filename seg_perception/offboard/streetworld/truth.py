@@ -1,4 +1,4 @@
-"""What is really in a picture."""
+"""What is really in an image."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class WorldOptions:
     Attributes:
         frames: how many.
         seed: everything follows from it.
-        width, height: of the pictures in pixels.
+        width, height: of the images in pixels.
         fps: frames per second.
         weathers: scenes take them in turn, shuffled.
         scene_frames: frames of one drive, after which another begins somewhere else; 0 for a single drive.
@@ -93,7 +93,7 @@ class WorldFrame:
 
     Attributes:
         name: unique, fit for a file.
-        frame: the picture, bgr8, with its stamp.
+        frame: the image, bgr8, with its stamp.
         truth: what is in it.
         weather: of its scene.
         scene: number of its drive.
@@ -126,13 +126,13 @@ class StreetWorld(FrameSource):
         return self.options.frames
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
-        """The pictures."""
+        """The images."""
         for index in range(len(self)):
             shot = self.render(index)
             yield shot.name, shot.frame
 
     def shots(self) -> Iterator[WorldFrame]:
-        """The pictures and what is in them."""
+        """The images and what is in them."""
         for index in range(len(self)):
             yield self.render(index)
 

@@ -2,7 +2,7 @@
 
 The network has three layers of 1 x 1 convolutions with a relu between them. It sees each cell's P features and where
 the cell lies relative to the instance's position, in units of eight strides of the level that found it. Of B
-pictures, K instances, h x w cells, layers D wide, an instance's G parameters are in this order
+images, K instances, h x w cells, layers D wide, an instance's G parameters are in this order
 
     D x (2 + P), D x D, 1 x D    weights of the layers, the relative x and y first
     D, D, 1                      their biases

@@ -115,7 +115,7 @@ class Rows:
 
 
 def take(values: Value, indices: Value, rows: int) -> Value:
-    """Columns of a matrix per picture.
+    """Columns of a matrix per image.
 
     Args:
         values: `[B, rows, N]`. Not the output of a Slice: OpenVINO 2026.4 merges a Slice from 0 on into the gather
@@ -130,7 +130,7 @@ def take(values: Value, indices: Value, rows: int) -> Value:
 
 
 def take_rows(values: Value, indices: Value) -> Value:
-    """Whole rows per picture, such as the masks of some queries.
+    """Whole rows per image, such as the masks of some queries.
 
     Args:
         values: `[B, N, ...]`.
@@ -265,7 +265,7 @@ def report_faults(graph: GraphBuilder, scores: Value, output: Value) -> Value:
         output: float32 `[B, R, N]`, checked element by element.
 
     Returns:
-        `scores`, all NaN for each picture in whose `output` any element is NaN or infinite.
+        `scores`, all NaN for each image in whose `output` any element is NaN or infinite.
     """
     return finite(output, 1, 2).unsqueeze(1).where(scores, float("nan"))
 

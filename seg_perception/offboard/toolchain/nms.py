@@ -90,7 +90,7 @@ def _overlaps(corners: tuple[Value, Value, Value, Value], iou: float) -> Value:
     # IoU > t without a division: intersection * (1 + t) > t * (area + other area). A box that is empty or inside out
     # has no area and overlaps nothing.
     share = (right - left).relu() * (bottom - top).relu() * iou
-    # One plane per axis of the picture: a [K0, K0, 2] tensor would be several times as slow on CPUs.
+    # One plane per axis of the image: a [K0, K0, 2] tensor would be several times as slow on CPUs.
     width = (_row(right).minimum(_column(right)) - _row(left).maximum(_column(left))).relu()
     height = (_row(bottom).minimum(_column(bottom)) - _row(top).maximum(_column(top))).relu()
     return width * height * (1.0 + iou) > _row(share) + _column(share)

@@ -75,7 +75,7 @@ class PrepareOptions:
         precision: `fp32`, or `fp16` for a network in float16 with what needs it in float32.
         keep_float32: nodes that stay in float32 all the same.
         boxes: `pixels` or `shares` (of the image's sides), where a model's boxes are not what they are taken for.
-        check: pictures, folders or videos on which a float16 model must stay within float16's range.
+        check: images, folders or videos on which a float16 model must stay within float16's range.
     """
 
     head: HeadOptions = field(default_factory=HeadOptions)

@@ -44,7 +44,7 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _complete(tensor: onnx.TypeProto.Tensor, before: onnx.TypeProto.Tensor) -> None:
-    """Add what ONNX's own inference or the exporter knew, as of what depends on the picture, such as its objects."""
+    """Add what ONNX's own inference or the exporter knew, as of what depends on the image, such as its objects."""
     if not before.HasField("shape"):
         return
     if not tensor.HasField("shape"):

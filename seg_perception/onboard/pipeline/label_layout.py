@@ -1,4 +1,4 @@
-"""Writing on pictures: sizes that suit them, and plates with a pictogram and text."""
+"""Writing on images: sizes that suit them, and plates with a pictogram and text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures for people: the instances over the camera image, and the instance map in colours."""
+"""Images for people: the instances over the camera image, and the instance map in colours."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ _AMBER = (64, 190, 255)
 
 @dataclass(frozen=True, slots=True)
 class OverlayStats:
-    """What is told about a camera beside its picture.
+    """What is told about a camera beside its image.
 
     Attributes:
         camera: its name.
-        age: seconds since the picture was taken; NaN where nobody knows.
+        age: seconds since the image was taken; NaN where nobody knows.
         rate: results a second; NaN where nobody knows.
         dropped: frames given up lately, by cause.
         seconds: how long `rate` and `dropped` look back.

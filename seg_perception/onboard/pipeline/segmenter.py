@@ -1,4 +1,4 @@
-"""A picture comes in as a frame; the backend turns it into detections; they become numbered instances on one map."""
+"""An image comes in as a frame; the backend turns it into detections; they become numbered instances on one map."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class Segmenter:
         return self._backend.class_map(detections, size)
 
     def warm_up(self, runs: int = 2) -> None:
-        """Run grey pictures through, so that the first camera frames do not pay for memory and kernels."""
+        """Run grey images through, so that the first camera frames do not pay for memory and kernels."""
         grey = np.full((self.spec.network_height, self.spec.network_width, 3), 114, np.uint8)
         for count in range(1, self.largest_batch + 1):
             for _ in range(runs * self.depth):

@@ -32,13 +32,13 @@ def _reliable(depth: int, durability: DurabilityPolicy = DurabilityPolicy.VOLATI
     )
 
 
-# Pictures are megabytes each, so few are kept; the small messages may wait longer.
-PICTURE_QOS = _reliable(2)
+# Images are megabytes each, so few are kept; the small messages may wait longer.
+IMAGE_QOS = _reliable(2)
 MESSAGE_QOS = _reliable(10)
 LATCHED_QOS = _reliable(1, DurabilityPolicy.TRANSIENT_LOCAL)
 _KINDS = {
-    IMAGE: (Image, PICTURE_QOS),
-    COMPRESSED_IMAGE: (CompressedImage, PICTURE_QOS),
+    IMAGE: (Image, IMAGE_QOS),
+    COMPRESSED_IMAGE: (CompressedImage, IMAGE_QOS),
     DETECTIONS: (Detection2DArray, MESSAGE_QOS),
     CAMERA_INFO: (CameraInfo, MESSAGE_QOS),
     LABEL_INFO: (LabelInfo, LATCHED_QOS),
@@ -99,7 +99,7 @@ class Outputs:
             Whether the calibration, if any, is one for images of this size; it is not published otherwise.
 
         Raises:
-            FrameError: a picture for people cannot be drawn; the rest went out before.
+            FrameError: an image for people cannot be drawn; the rest went out before.
         """
         messages = FrameMessages(
             segmentation,

@@ -1,7 +1,7 @@
 """A subscription that is read by hand, and whose QoS follows that of the publishers.
 
 Best effort and volatile takes messages from publishers of any kind and never makes a camera wait for us. The one thing
-it misses is what a transient-local publisher sent before we came, such as a test picture that is published once. So
+it misses is what a transient-local publisher sent before we came, such as a test image that is published once. So
 where all publishers of a topic are of that kind, transient local is asked for, with which goes reliable.
 """
 

@@ -20,11 +20,11 @@ PERCENTILES = {"p50", "p95", "p99"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, and a picture with three things on it."""
+    """A model, and an image with three things on it."""
     folder = tmp_path_factory.mktemp("bench")
     save_canonical_colour_model(folder / "model.onnx", batch=None)
     rectangles = [(32, 32, 96, 96, 0), (128, 32, 192, 160, 1), (224, 32, 288, 96, 3)]
-    cv2.imwrite(str(folder / "scene.png"), paint_scene(320, 192, rectangles).picture[..., ::-1])
+    cv2.imwrite(str(folder / "scene.png"), paint_scene(320, 192, rectangles).image[..., ::-1])
     return folder
 
 
@@ -49,11 +49,11 @@ def test_stages_of_a_cpu_backend(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert result["memory"]["host_peak"] >= result["memory"]["host"] > 10
 
 
-def test_json_alone_on_stdout_and_generated_pictures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_alone_on_stdout_and_generated_images(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--rounds", "1", "--size", "128x96", "--json", "-", "--backend", "onnxruntime"]
     assert main(["bench", str(folder / "model.onnx"), *given]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["frames"] == {"width": 128, "height": 96, "encoding": "bgr8", "pictures": 4, "batch": 1}
+    assert result["frames"] == {"width": 128, "height": 96, "encoding": "bgr8", "images": 4, "batch": 1}
     assert result["model"]["backend"].startswith("onnxruntime")
 
 
@@ -76,10 +76,10 @@ def test_what_cannot_be_measured(
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_frames_of_every_encoding_show_the_picture(encoding: str) -> None:
+def test_frames_of_every_encoding_show_the_image(encoding: str) -> None:
     y, x = np.mgrid[0:64, 0:96]
-    picture = np.stack([x * 2, y * 3, x + y], axis=-1).astype(np.uint8)
-    shown = to_bgr(encoded(picture, encoding))
+    image = np.stack([x * 2, y * 3, x + y], axis=-1).astype(np.uint8)
+    shown = to_bgr(encoded(image, encoding))
     if encoding in ("mono8", "mono16", "8UC1", "16UC1"):
-        picture = cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR).astype(np.uint8)
-    assert np.abs(shown.astype(int) - picture).max() <= 4
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR).astype(np.uint8)
+    assert np.abs(shown.astype(int) - image).max() <= 4

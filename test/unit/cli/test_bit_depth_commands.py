@@ -38,7 +38,7 @@ def scene() -> Scene:
 
 
 def bgr(scene: Scene) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(scene.picture[..., ::-1])
+    return np.ascontiguousarray(scene.image[..., ::-1])
 
 
 def deep(image: NDArray[np.uint8], depth: int = 12) -> NDArray[np.uint16]:
@@ -114,7 +114,7 @@ def test_other_readers(scene: Scene, tmp_path: Path):
     paths = [tmp_path / f"{index}.png" for index in range(3)]
     for depth, highest in (("12", 255), ("auto", 255), ("16", 15)):
         frames = gather(paths, bit_depth=depth)
-        assert {int(to_bgr(frame).max()) for _, frame in frames.frames(frames.pictures)} == {highest}
+        assert {int(to_bgr(frame).max()) for _, frame in frames.frames(frames.images)} == {highest}
 
 
 def test_what_is_no_bit_depth(tmp_path: Path):

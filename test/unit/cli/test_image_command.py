@@ -42,7 +42,7 @@ def scene() -> Scene:
 
 
 def save(scene: Scene, path: Path) -> Path:
-    assert cv2.imwrite(str(path), scene.picture[..., ::-1])
+    assert cv2.imwrite(str(path), scene.image[..., ::-1])
     return path
 
 
@@ -50,7 +50,7 @@ def save_video(scene: Scene, path: Path, count: int) -> Path:
     path.parent.mkdir()
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (640, 384))
     for _ in range(count):
-        writer.write(np.ascontiguousarray(scene.picture[..., ::-1]))
+        writer.write(np.ascontiguousarray(scene.image[..., ::-1]))
     writer.release()
     return path
 
@@ -62,11 +62,11 @@ def run(*arguments: object) -> int:
 def test_writes_overlay_map_and_instances(
     model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
-    assert run(picture, "--model", model, "--classes", table, "-o", out) == 0
+    image, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    assert run(image, "--model", model, "--classes", table, "-o", out) == 0
     written = json.loads((out / "street.json").read_text())
     assert (written["width"], written["height"]) == (640, 384)
-    assert written["source"] == str(picture)
+    assert written["source"] == str(image)
     # The traffic light belongs to no road group of this table.
     assert {each["class"]: each["group"] for each in written["instances"]} == {"person": "pedestrian", "car": "vehicle"}
     pixels = cv2.imread(str(out / "street.instances.png"), cv2.IMREAD_UNCHANGED)
@@ -84,22 +84,22 @@ def test_writes_overlay_map_and_instances(
 
 
 def test_other_classes_on_request(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
-    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
-    assert run(picture, "--model", model, "--classes", table, "-o", out, "--keep-other") == 0
+    image, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    assert run(image, "--model", model, "--classes", table, "-o", out, "--keep-other") == 0
     classes = {each["class"]: each["group"] for each in json.loads((out / "street.json").read_text())["instances"]}
     assert classes["traffic light"] == "other"
 
 
 def test_score_threshold(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
-    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
-    assert run(picture, "--model", model, "--classes", table, "-o", out, "--score", 0.99) == 0
+    image, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    assert run(image, "--model", model, "--classes", table, "-o", out, "--score", 0.99) == 0
     assert json.loads((out / "street.json").read_text())["instances"] == []
 
 
 def test_a_class_map_alone(table: Path, scene: Scene, tmp_path: Path) -> None:
-    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    image, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
     model = save_semantic_model(tmp_path / "semantic.onnx")
-    assert run(picture, "--model", model, "--classes", table, "-o", out) == 0
+    assert run(image, "--model", model, "--classes", table, "-o", out) == 0
     written = json.loads((out / "street.json").read_text())
     # Largest first. The traffic light belongs to no road group of this table, and the background to no object.
     assert [(each["class"], each["score"]) for each in written["instances"]] == [("car", 1.0), ("person", 1.0)]
@@ -112,23 +112,23 @@ def test_a_class_map_alone(table: Path, scene: Scene, tmp_path: Path) -> None:
 
 
 def test_a_class_map_beside_instances(model: Path, table: Path, scene: Scene, tmp_path: Path) -> None:
-    picture, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
+    image, out = save(scene, tmp_path / "street.png"), tmp_path / "out"
     panoptic = save_panoptic_model(tmp_path / "panoptic.onnx")
-    assert run(picture, "--model", panoptic, "--classes", table, "-o", out, "--keep-other") == 0
+    assert run(image, "--model", panoptic, "--classes", table, "-o", out, "--keep-other") == 0
     semantic = cv2.imread(str(out / "street.semantic.png"), cv2.IMREAD_UNCHANGED)
     stuff = np.where(np.arange(384)[:, None] < 192, AIR + 1, GROUND + 1)
     things = np.array([0, 1, 2, 4])[scene.instance_map]
     assert (semantic == np.where(things, things, stuff)).mean() > 0.97
     # A model without a class map has no such file.
-    assert run(picture, "--model", model, "--classes", table, "-o", tmp_path / "plain") == 0
+    assert run(image, "--model", model, "--classes", table, "-o", tmp_path / "plain") == 0
     assert not list((tmp_path / "plain").glob("*.semantic.png"))
 
 
 def test_coco_results_of_a_class_map(table: Path, scene: Scene, tmp_path: Path) -> None:
-    picture, results = save(scene, tmp_path / "7.png"), tmp_path / "out" / "results.json"
+    image, results = save(scene, tmp_path / "7.png"), tmp_path / "out" / "results.json"
     model = save_semantic_model(tmp_path / "semantic.onnx")
     table.write_text(TABLE.replace("ids: {", "ids: {background: 0, "))
-    assert run(picture, "--model", model, "--classes", table, "-o", tmp_path / "out", "--coco", results) == 0
+    assert run(image, "--model", model, "--classes", table, "-o", tmp_path / "out", "--coco", results) == 0
     entries = json.loads(results.read_text())
     assert [entry["category_id"] for entry in entries] == [3, 1, 10]
     mask = coco_mask.decode(entries[0]["segmentation"]).astype(bool)
@@ -139,7 +139,7 @@ def test_coco_results_of_a_class_map(table: Path, scene: Scene, tmp_path: Path) 
 def test_coco_results_have_every_class_and_whole_masks(
     model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, out = tmp_path / "pictures", tmp_path / "out"
+    folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()
     save(scene, folder / "COCO_val2017_000000000042.png")
     results = out / "results.json"
@@ -161,9 +161,9 @@ def test_coco_results_have_every_class_and_whole_masks(
 def test_coco_needs_image_ids(
     model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stray, picture = save(scene, tmp_path / "notes.png"), save(scene, tmp_path / "7.png")
+    stray, image = save(scene, tmp_path / "notes.png"), save(scene, tmp_path / "7.png")
     arguments = ("--model", model, "--classes", table, "-o", tmp_path / "out", "--coco", tmp_path / "r.json")
-    assert run(stray, picture, *arguments) == 1
+    assert run(stray, image, *arguments) == 1
     assert "skipped: notes: --coco: expected an integer (the image id)" in capsys.readouterr().out
     assert {entry["image_id"] for entry in json.loads((tmp_path / "r.json").read_text())} == {7}
 
@@ -172,22 +172,22 @@ def test_coco_needs_category_ids(
     model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table.write_text(TABLE.replace("ids:", "# ids:"))
-    picture = save(scene, tmp_path / "1.png")
+    image = save(scene, tmp_path / "1.png")
     arguments = ("--model", model, "--classes", table, "-o", tmp_path / "out", "--coco", tmp_path / "r.json")
-    assert run(picture, *arguments) == 1
+    assert run(image, *arguments) == 1
     assert "ids" in capsys.readouterr().err
 
 
 def test_what_cannot_be_used_is_named_and_the_rest_is_done(
     model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, out = tmp_path / "pictures", tmp_path / "out"
+    folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()
     save(scene, folder / "good.png")
     whole = save(scene, folder / "truncated.jpg").read_bytes()
     (folder / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
     broken = paint_scene(640, 384, [])
-    broken.picture[:32, :32] = FAULT_COLOUR
+    broken.image[:32, :32] = FAULT_COLOUR
     save(broken, folder / "nan.png")
     assert run(folder, "--model", model, "--classes", table, "-o", out) == 1
     printed = capsys.readouterr().out
@@ -202,9 +202,9 @@ def test_what_cannot_be_used_is_named_and_the_rest_is_done(
 def test_videos_in_a_folder_are_listed_as_ignored(
     model: Path, table: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = save_video(scene, tmp_path / "pictures" / "drive.avi", 2).parent
+    folder = save_video(scene, tmp_path / "images" / "drive.avi", 2).parent
     save(scene, folder / "good.png")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     assert run(folder, "--model", model, "--classes", table, "-o", tmp_path / "out") == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ignored")]
     assert "2 files" in line
@@ -274,10 +274,10 @@ def test_a_package_that_is_missing_is_named(
     scene: Scene,
     tmp_path: Path,
 ) -> None:
-    picture = save(scene, tmp_path / "street.png")
+    image = save(scene, tmp_path / "street.png")
     block = f"import sys; sys.modules[{module!r}] = None"
     code = f"{block}; from seg_perception.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    arguments = ["image", str(picture), "--model", str(model), "--classes", str(table), "-o", str(tmp_path / "out")]
+    arguments = ["image", str(image), "--model", str(model), "--classes", str(table), "-o", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"needs the Python package {package}" in done.stderr

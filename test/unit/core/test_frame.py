@@ -47,7 +47,7 @@ def test_exactly_enough_data_is_enough_and_one_byte_less_is_not(encoding, half_w
     ({"encoding": "bgr16"}, "layout", "needs at least 48 bytes a row, got 24"),
     ({"encoding": "mono16", "width": 12, "size": 143}, "layout", "need at least 144 bytes, got 143"),
 ])  # fmt: skip
-def test_what_cannot_be_a_picture_is_refused_with_its_kind(wrong, kind, message):
+def test_what_cannot_be_a_image_is_refused_with_its_kind(wrong, kind, message):
     with pytest.raises(FrameError) as caught:
         make(**wrong)
     assert caught.value.kind == kind

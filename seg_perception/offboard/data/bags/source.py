@@ -21,7 +21,7 @@ from .video import Decoded, ImageDecoder
 
 # What a segmenter publishes beside its detections is no camera.
 _RESULTS = ("instance_map", "instance_map/color", "semantic_map", "overlay", "overlay/compressed")
-# Pictures of distances; whoever wants them as grey images can name their topics.
+# Images of distances; whoever wants them as grey images can name their topics.
 _DISTANCES = ("depth", "disparity")
 _SECOND = 1_000_000_000
 # Names of cameras become parts of topics and of file names.

@@ -20,7 +20,7 @@ def open_dataset(path: Path, images: Path | None = None, name: str = AUTO, watch
 
     Args:
         path: its annotation file or folder of labels.
-        images: folder of the pictures; some formats know where they are.
+        images: folder of the images; some formats know where they are.
         name: one of `FORMATS`, or `auto`.
         watch: shows how far it is.
 

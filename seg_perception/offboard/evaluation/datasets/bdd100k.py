@@ -13,7 +13,7 @@ The format is described at https://doc.bdd100k.com/format.html.
 Names are those of 2020, or those of 2018 that stand for them. Traffic lights and signs are labelled, with boxes, in the
 files for detection alone.
 
-Objects marked crowd or ignore are neither to be found nor wrong when found. The pictures are `NAME.jpg`.
+Objects marked crowd or ignore are neither to be found nor wrong when found. The images are `NAME.jpg`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SIDES = ("x1", "y1", "x2", "y2")
 
 
 def recognises(path: Path) -> bool:
-    """Whether a path is a file of frames, or a folder of pictures with four channels."""
+    """Whether a path is a file of frames, or a folder of images with four channels."""
     if path.is_file() and path.suffix.lower() == ".json":
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             head = file.read(_HEAD).lstrip()
@@ -71,32 +71,32 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
 
     Args:
         path: folder of bitmasks, or a JSON file.
-        images: folder of the pictures.
+        images: folder of the images.
         watch: shows how far it is.
 
     Raises:
-        SourceError: it has another form, or none of the pictures is there.
+        SourceError: it has another form, or none of the images is there.
     """
     folder = require_images(path, images)
-    pictures = {file.stem: file for file in files_below(folder, "*.jpg")}
-    pictures |= {file.stem: file for file in files_below(folder, "*.png") if file.stem not in pictures}
+    image_paths = {file.stem: file for file in files_below(folder, "*.jpg")}
+    image_paths |= {file.stem: file for file in files_below(folder, "*.png") if file.stem not in image_paths}
     if path.is_dir():
         builder = TruthBuilder(CATEGORIES)
         for file in watch(files_below(path, "*.png")):
-            _add_bitmask(builder, file, pictures, "" if file.parent == path else file.parent.name)
+            _add_bitmask(builder, file, image_paths, "" if file.parent == path else file.parent.name)
     else:
         frames = _frames(path)
         named = {label.get("category") for frame in frames for label in _labels(path, frame)}
         # What a file does not label must not be judged.
         builder = TruthBuilder((*CATEGORIES, *(name for name in _DETECTED if name in named)))
         for frame in frames:
-            _add_frame(builder, path, frame, pictures)
+            _add_frame(builder, path, frame, image_paths)
     labels = builder.labels(path)
     return LabelledSet(KIND, labels, labels.source())
 
 
-def _add_bitmask(builder: TruthBuilder, file: Path, pictures: Mapping[str, Path], sequence: str) -> None:
-    if file.stem not in pictures:
+def _add_bitmask(builder: TruthBuilder, file: Path, image_paths: Mapping[str, Path], sequence: str) -> None:
+    if file.stem not in image_paths:
         builder.missing.append(file.stem)
         return
     try:
@@ -106,7 +106,7 @@ def _add_bitmask(builder: TruthBuilder, file: Path, pictures: Mapping[str, Path]
         return
     height, width = values.shape[:2]
     stamp_ns = _stamp(file.stem) if sequence else None
-    image = builder.add_image(pictures[file.stem], width, height, stamp_ns=stamp_ns, sequence=sequence or None)
+    image = builder.add_image(image_paths[file.stem], width, height, stamp_ns=stamp_ns, sequence=sequence or None)
     # OpenCV has the channels in the order B, G, R, A.
     pixels = values.astype(np.uint32)
     numbers = pixels[..., 0] << 8 | pixels[..., 3]
@@ -149,14 +149,14 @@ def _labels(path: Path, frame: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]
     return labels
 
 
-def _add_frame(builder: TruthBuilder, path: Path, frame: Mapping[str, Any], pictures: Mapping[str, Path]) -> None:
+def _add_frame(builder: TruthBuilder, path: Path, frame: Mapping[str, Any], image_paths: Mapping[str, Path]) -> None:
     name = printable(frame["name"])
-    picture = pictures.get(PureWindowsPath(name).stem)
-    if picture is None:
+    image_path = image_paths.get(PureWindowsPath(name).stem)
+    if image_path is None:
         builder.missing.append(name)
         return
     try:
-        height, width = image_size(picture)
+        height, width = image_size(image_path)
     except SourceError as error:
         builder.omitted.add("image: it cannot be read", error)
         return
@@ -166,7 +166,7 @@ def _add_frame(builder: TruthBuilder, path: Path, frame: Mapping[str, Any], pict
     known: dict[str, Any] = {
         key: printable(value) for key, value in facts.items() if isinstance(value, str) and value != "undefined"
     }
-    image = builder.add_image(picture, width, height, **known)
+    image = builder.add_image(image_path, width, height, **known)
     for label in _labels(path, frame):
         try:
             _add_label(builder, image, (height, width), label, name)

@@ -3,7 +3,7 @@
 Each is a PNG of one channel with 16 bits. A pixel of an object is 1000 times the class number plus the object's number;
 any other pixel is the class number alone. Of classes that have objects, the latter are groups too dense to be told
 apart: neither to be found nor wrong when found. Class numbers and which of them are evaluated are those of the
-`labels.py` of cityscapesScripts (https://github.com/mcordts/cityscapesScripts). The pictures are
+`labels.py` of cityscapesScripts (https://github.com/mcordts/cityscapesScripts). The images are
 `leftImg8bit/SPLIT/CITY/CITY_SEQUENCE_FRAME_leftImg8bit.png`.
 """
 
@@ -30,7 +30,7 @@ from .labelled import (
 )
 
 KIND = "Cityscapes"
-_SUFFIX, _PICTURE_SUFFIX = "_gtFine_instanceIds.png", "_leftImg8bit.png"
+_SUFFIX, _IMAGE_SUFFIX = "_gtFine_instanceIds.png", "_leftImg8bit.png"
 THINGS = {24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle"}
 STUFF = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
@@ -40,7 +40,7 @@ _OBJECTS_FROM = 1000
 
 
 def recognises(path: Path) -> bool:
-    """Whether a folder has instance pictures, however deep."""
+    """Whether a folder has instance images, however deep."""
     return path.is_dir() and next(path.rglob(f"*{_SUFFIX}"), None) is not None
 
 
@@ -48,20 +48,20 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
     """Read a split.
 
     Args:
-        path: folder of the instance pictures, those of the cities in it or not.
-        images: folder of the pictures; by default the folder beside `gtFine` on the way to `path`.
+        path: folder of the instance images, those of the cities in it or not.
+        images: folder of the images; by default the folder beside `gtFine` on the way to `path`.
         watch: shows how far it is.
 
     Raises:
-        SourceError: there is none, or none of the pictures is there.
+        SourceError: there is none, or none of the images is there.
     """
     folder = require_images(path, images or _beside(path))
-    pictures = {file.name: file for file in files_below(folder, f"*{_PICTURE_SUFFIX}")}
+    image_paths = {file.name: file for file in files_below(folder, f"*{_IMAGE_SUFFIX}")}
     builder = TruthBuilder(list(THINGS.values()))
     files: dict[int, Path] = {}
     for file in watch(files_below(path, f"*{_SUFFIX}")):
-        name = file.name.removesuffix(_SUFFIX) + _PICTURE_SUFFIX
-        if name not in pictures:
+        name = file.name.removesuffix(_SUFFIX) + _IMAGE_SUFFIX
+        if name not in image_paths:
             builder.missing.append(name)
             continue
         try:
@@ -69,14 +69,14 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
         except SourceError as error:
             builder.omitted.add("label file: it cannot be read", error)
             continue
-        files[_add(builder, pictures[name], values)] = file
+        files[_add(builder, image_paths[name], values)] = file
     labels = builder.labels(path)
     stuff = partial(_stuff, files)
     return LabelledSet(KIND, labels, labels.source(), (), None, tuple(STUFF.values()), stuff)
 
 
 def _beside(path: Path) -> Path | None:
-    """Where the data set's own layout has the pictures of these labels."""
+    """Where the data set's own layout has the images of these labels."""
     parts = path.resolve().parts
     if "gtFine" not in parts:
         return None
@@ -89,9 +89,9 @@ def _values(file: Path) -> NDArray[np.uint16]:
     return read_label_image(file, 1).astype(np.uint16)
 
 
-def _add(builder: TruthBuilder, picture: Path, values: NDArray[np.uint16]) -> int:
+def _add(builder: TruthBuilder, image_path: Path, values: NDArray[np.uint16]) -> int:
     height, width = values.shape
-    image = builder.add_image(picture, width, height)
+    image = builder.add_image(image_path, width, height)
     categories = {number: place for place, number in enumerate(THINGS, 1)}
     for value in np.unique(values).tolist():
         single = value >= _OBJECTS_FROM

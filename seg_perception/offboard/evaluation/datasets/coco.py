@@ -20,7 +20,7 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
     """Read an annotation file.
 
     Raises:
-        SourceError: it cannot be read or has another form, or none of its pictures is there.
+        SourceError: it cannot be read or has another form, or none of its images is there.
     """
     labels = CocoSet.load(path / _INSTANCES if path.is_dir() else path, images)
     return LabelledSet(KIND, labels, labels.source())

@@ -27,7 +27,7 @@ Watch = Callable[[Sequence[Path]], Iterable[Path]]
 
 @dataclass(frozen=True, slots=True)
 class StuffMap:
-    """What of a picture belongs to no object.
+    """What of an image belongs to no object.
 
     Attributes:
         labels: uint8 `[H, W]`, index into the set's `stuff_names`, or `NO_STUFF`; pixels of objects may have any value.
@@ -43,7 +43,7 @@ NO_STUFF = 255
 
 @dataclass(frozen=True, slots=True)
 class LabelledSet:
-    """Pictures with ground truth, whatever format it came in.
+    """Images with ground truth, whatever format it came in.
 
     The truth is in COCO's form. Beside COCO's own fields an annotation may have `track_id`, `occlusion` (0-1, hidden
     share), `occluded`, `truncated`, `distance` (metres), and `void` (a crowd that stands for pixels of no known class,
@@ -52,12 +52,12 @@ class LabelledSet:
     Attributes:
         kind: the format, for people.
         labels: the truth.
-        source: the pictures, each under its image number as name, sequence after sequence in the order of time.
+        source: the images, each under its image number as name, sequence after sequence in the order of time.
         notes: what is to be known of it.
         labelled_names: the classes whose objects are labelled, where a road group has others that are not; None where
             all of a group are.
         stuff_names: classes of `stuff`.
-        stuff: what of a picture belongs to no object, by image number; None for sets that do not say.
+        stuff: what of an image belongs to no object, by image number; None for sets that do not say.
     """
 
     kind: str
@@ -70,11 +70,11 @@ class LabelledSet:
 
     @property
     def images(self) -> Mapping[int, Mapping[str, Any]]:
-        """What is said of each picture, by its number."""
+        """What is said of each image, by its number."""
         return {int(image["id"]): image for image in self.labels.annotations["images"]}
 
     def sequence_of(self) -> dict[int, str]:
-        """The sequence of each picture by its number; nothing for sets of single pictures."""
+        """The sequence of each image by its number; nothing for sets of single images."""
         tracked = any("track_id" in each for each in self.labels.annotations["annotations"])
         images = self.images
         if not tracked or not all("stamp_ns" in image for image in images.values()):
@@ -91,16 +91,16 @@ class Reader(Protocol):
         """Whether a path looks like this format."""
 
     def read(self, path: Path, images: Path | None, watch: Watch) -> LabelledSet:
-        """Read it; `images` is the folder of the pictures."""
+        """Read it; `images` is the folder of the images."""
 
 
 @dataclass(slots=True)
 class TruthBuilder:
-    """Collects the truth of pictures in COCO's form.
+    """Collects the truth of images in COCO's form.
 
     Attributes:
         categories: names, numbered from 1 in this order.
-        missing: names of pictures that are not there.
+        missing: names of images that are not there.
         omitted: what is left out, and why.
     """
 
@@ -112,7 +112,7 @@ class TruthBuilder:
     _files: list[LabelledImage] = field(default_factory=list)
 
     def add_image(self, path: Path, width: int, height: int, *, stamp_ns: int | None = None, **facts: object) -> int:
-        """Add a picture; returns its number."""
+        """Add an image; returns its number."""
         number = len(self._images) + 1
         known = {name: value for name, value in {**facts, "stamp_ns": stamp_ns}.items() if value is not None}
         entry = {"id": number, "file_name": path.name, "width": width, "height": height, **known}
@@ -121,7 +121,7 @@ class TruthBuilder:
         return number
 
     def add(self, image: int, category: int, mask: CompactMask, *, crowd: bool = False, **facts: object) -> None:
-        """Add an object of a picture; `category` is a number. What has no pixel is left out and counted."""
+        """Add an object of an image; `category` is a number. What has no pixel is left out and counted."""
         if mask.area:
             self._add(image, category, mask, encode_compact(mask), crowd, facts)
         else:
@@ -161,16 +161,16 @@ class TruthBuilder:
             self._add(image, category, mask, runs, True, {"void": True})
 
     def labels(self, path: Path) -> CocoSet:
-        """The truth of all pictures.
+        """The truth of all images.
 
         Raises:
-            SourceError: there is not a single picture.
+            SourceError: there is not a single image.
         """
         if not self._images:
             reasons = [*(f"{name} is missing" for name in self.missing[:3]), *self.omitted.lines()[:3]]
             raise SourceError(
-                f"{path}: expected pictures with ground truth, got none: {'; '.join(reasons) or 'it is empty'}; "
-                "name the folder of the pictures with --images"
+                f"{path}: expected images with ground truth, got none: {'; '.join(reasons) or 'it is empty'}; "
+                "name the folder of the images with --images"
             )
         categories = [{"id": number, "name": name} for number, name in enumerate(self.categories, 1)]
         content = {"images": self._images, "annotations": self._annotations, "categories": categories}
@@ -218,13 +218,13 @@ def files_below(folder: Path, pattern: str) -> list[Path]:
 
 
 def require_images(path: Path, images: Path | None) -> Path:
-    """The folder of the pictures of a set that does not say where they are.
+    """The folder of the images of a set that does not say where they are.
 
     Raises:
         SourceError: none was given, or it is no folder.
     """
     if images is None:
-        raise SourceError(f"{path}: holds labels without their pictures; name the folder of these with --images")
+        raise SourceError(f"{path}: holds labels without their images; name the folder of these with --images")
     if not images.is_dir():
-        raise SourceError(f"--images {images}: expected the folder of the pictures, there is no such folder")
+        raise SourceError(f"--images {images}: expected the folder of the images, there is no such folder")
     return images

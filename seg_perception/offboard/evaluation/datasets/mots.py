@@ -1,13 +1,13 @@
-"""MOTS: tracks of cars and pedestrians with masks, as pictures or as text.
+"""MOTS: tracks of cars and pedestrians with masks, as images or as text.
 
 The format is that of KITTI MOTS and MOTSChallenge (https://www.vision.rwth-aachen.de/page/mots). An object's number is
 1000 times its class (1 car, 2 pedestrian) plus its track; 10000 is a region in which nothing is judged, 0 background.
 
-- Pictures: `SEQUENCE/000000.png`, one channel of 16 bits, each pixel an object's number.
+- Images: `SEQUENCE/000000.png`, one channel of 16 bits, each pixel an object's number.
 - Text: `SEQUENCE.txt`, or `SEQUENCE/gt/gt.txt`; a line is `frame id class height width rle`, the run lengths as COCO
   writes them.
 
-The pictures of a camera are `SEQUENCE/*.png` or `.jpg`, or lie in `SEQUENCE/img1`; their names are frame numbers.
+The images of a camera are `SEQUENCE/*.png` or `.jpg`, or lie in `SEQUENCE/img1`; their names are frame numbers.
 Trucks, buses and the like are not labelled.
 """
 
@@ -35,7 +35,7 @@ _PER_CLASS = 1000
 _FRAMES_PER_SECOND = 10
 # Of a line of labels, and of a frame number.
 _WORDS, _DIGITS = 6, 9
-# Largest number of an object, 16 bits as in the pictures.
+# Largest number of an object, 16 bits as in the images.
 _LARGEST = 0xFFFF
 
 
@@ -49,24 +49,24 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
 
     Args:
         path: folder of the labels.
-        images: folder of the pictures, one folder for each sequence.
+        images: folder of the images, one folder for each sequence.
         watch: shows how far it is.
 
     Raises:
-        SourceError: a line cannot be understood, or none of the pictures is there.
+        SourceError: a line cannot be understood, or none of the images is there.
     """
     folder = require_images(path, images)
     builder = TruthBuilder(["car", "person"])
     texts = _texts(path, builder.omitted, folder)
     for each in watch(list(texts.values()) or _folders(path)):
         name = next((name for name, file in texts.items() if file == each), each.name)
-        pictures = _pictures(folder / name)
-        if not pictures:
+        image_paths = _images(folder / name)
+        if not image_paths:
             builder.missing.append(f"{folder / name}/*")
         elif each.is_dir():
-            _add_pictures(builder, name, each, pictures)
+            _add_images(builder, name, each, image_paths)
         else:
-            _add_text(builder, name, each, pictures)
+            _add_text(builder, name, each, image_paths)
     labels = builder.labels(path)
     notes = ("MOTS labels cars and people alone: other classes of the models are not judged",)
     return LabelledSet(KIND, labels, labels.source(), notes, frozenset({"car", "person", "pedestrian"}))
@@ -93,7 +93,7 @@ def _first_words(file: Path) -> list[str]:
 
 
 def _folders(path: Path) -> list[Path]:
-    """Folders of label pictures: of one channel with 16 bits."""
+    """Folders of label images: of one channel with 16 bits."""
     found = []
     for folder in sorted(each for each in path.iterdir() if each.is_dir()):
         try:
@@ -105,8 +105,8 @@ def _folders(path: Path) -> list[Path]:
     return found
 
 
-def _pictures(folder: Path) -> dict[int, Path]:
-    """Pictures of a sequence by frame number."""
+def _images(folder: Path) -> dict[int, Path]:
+    """Images of a sequence by frame number."""
     inner = folder / "img1"
     files = sorted((inner if inner.is_dir() else folder).glob("*"))
     images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
@@ -117,7 +117,7 @@ def _stamp(frame: int) -> int:
     return frame * 1_000_000_000 // _FRAMES_PER_SECOND
 
 
-def _add_pictures(builder: TruthBuilder, name: str, folder: Path, pictures: dict[int, Path]) -> None:
+def _add_images(builder: TruthBuilder, name: str, folder: Path, image_paths: dict[int, Path]) -> None:
     for file in sorted(folder.glob("*.png")):
         if not file.stem.isdecimal() or len(file.stem) > _DIGITS:
             builder.omitted.add("label file: its name is no frame number", file)
@@ -127,17 +127,17 @@ def _add_pictures(builder: TruthBuilder, name: str, folder: Path, pictures: dict
         except SourceError as error:
             builder.omitted.add("label file: it cannot be read", error)
             continue
-        picture = pictures.get(int(file.stem))
-        if picture is None:
+        image_path = image_paths.get(int(file.stem))
+        if image_path is None:
             builder.missing.append(f"{name}/{file.name}")
             continue
         height, width = values.shape
-        image = builder.add_image(picture, width, height, sequence=name, stamp_ns=_stamp(int(file.stem)))
+        image = builder.add_image(image_path, width, height, sequence=name, stamp_ns=_stamp(int(file.stem)))
         for number in np.unique(values[values > 0]).tolist():
             _add(builder, image, number, number // _PER_CLASS, CompactMask.of(values == number), file)
 
 
-def _add_text(builder: TruthBuilder, name: str, file: Path, pictures: dict[int, Path]) -> None:
+def _add_text(builder: TruthBuilder, name: str, file: Path, image_paths: dict[int, Path]) -> None:
     by_frame: dict[int, list[tuple[int, int, CompactMask]]] = {}
     for frame, number, label, mask in _lines(file):
         by_frame.setdefault(frame, []).append((number, label, mask))
@@ -145,10 +145,10 @@ def _add_text(builder: TruthBuilder, name: str, file: Path, pictures: dict[int, 
     if by_frame:
         height, width = next(iter(by_frame.values()))[0][2].size
     else:
-        height, width = image_size(next(iter(pictures.values())))
-    builder.missing += [f"{name}/{frame:06d}" for frame in by_frame if frame not in pictures]
-    for frame, picture in sorted(pictures.items()):
-        image = builder.add_image(picture, width, height, sequence=name, stamp_ns=_stamp(frame))
+        height, width = image_size(next(iter(image_paths.values())))
+    builder.missing += [f"{name}/{frame:06d}" for frame in by_frame if frame not in image_paths]
+    for frame, image_path in sorted(image_paths.items()):
+        image = builder.add_image(image_path, width, height, sequence=name, stamp_ns=_stamp(frame))
         for number, label, mask in by_frame.get(frame, []):
             _add(builder, image, number, label, mask, file)
 

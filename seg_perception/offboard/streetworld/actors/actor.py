@@ -27,14 +27,14 @@ class PoleDesign:
 
 @dataclass(frozen=True, slots=True)
 class TreeDesign:
-    """A tree or bush, drawn as a picture that always faces the camera.
+    """A tree or bush, drawn as an image that always faces the camera.
 
     Attributes:
-        picture: number of the picture.
+        image: number of the image.
         height: in metres.
     """
 
-    picture: int
+    image: int
     height: float
 
 

@@ -55,7 +55,7 @@ def quantized(
     """
     if frames is None:
         raise ConfigurationError(
-            "--precision int8: needs pictures like those that the cameras will send: --calibration PATH (images, "
+            "--precision int8: needs images like those that the cameras will send: --calibration PATH (images, "
             "folders, videos, bags or a COCO file); or give a model that `seg_perception quantize` made"
         )
     budget = Budget() if settings.max_loss is None else Budget(settings.max_loss)

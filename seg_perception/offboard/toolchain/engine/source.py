@@ -108,7 +108,7 @@ def in_precision(
     """A canonical model in the precision of the settings; one that has it already stays as it is.
 
     Raises:
-        ConfigurationError: the model is in a lower precision already, or INT8 lacks pictures to calibrate with.
+        ConfigurationError: the model is in a lower precision already, or INT8 lacks images to calibrate with.
         ModelError: it cannot be converted.
     """
     summary = precision_summary(model)
@@ -163,6 +163,6 @@ def _with_report(network: Network, settings: BuildSettings, origin: Path, report
     if done.forced and not settings.force:
         raise ConfigurationError(
             f"{origin}: lost more accuracy than its budget when it was quantized ({done.precision}); quantize it again "
-            "with more or better pictures, or build it all the same with --force"
+            "with more or better images, or build it all the same with --force"
         )
     return replace(network, quantization=done.to_dict(), forced=done.forced)

@@ -46,7 +46,7 @@ class PixelSpec:
 # What networks want to see whose backbone was trained on ImageNet.
 IMAGENET = PixelSpec((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 
-# Pixels along a side of a cell of the masks of a model that has them in the size of the picture only.
+# Pixels along a side of a cell of the masks of a model that has them in the size of the image only.
 MASK_CELL = 4
 
 
@@ -204,14 +204,14 @@ def _remedy(export: Export) -> str:
         )
     if any(node.op_type == "NonMaxSuppression" for node in export.model.graph.node):
         return (
-            "the model suppresses duplicates itself (NonMaxSuppression), with shapes that depend on the picture; "
+            "the model suppresses duplicates itself (NonMaxSuppression), with shapes that depend on the image; "
             "export it without that (Ultralytics: leave out nms=True), the canonical model does it instead"
         )
     return "export the model in one of these forms, or add a family to seg_perception/offboard/toolchain/families"
 
 
 def image_input(export: Export) -> Port | None:
-    """The only input, if it is float pictures `[B, 3, H, W]`."""
+    """The only input, if it is float images `[B, 3, H, W]`."""
     if len(export.inputs) != 1 or not is_float(export.inputs[0]):
         return None
     shape = export.inputs[0].shape

@@ -1,7 +1,7 @@
 """Mask2Former, MaskFormer and EoMT, as Hugging Face's `transformers` names them and `torch.onnx.export` writes them.
 
     class_queries_logits  `[B, Q, C + 1]`   class logits of each query, the last for no object; a softmax
-    masks_queries_logits  `[B, Q, h, w]`    mask logits over the whole picture
+    masks_queries_logits  `[B, Q, h, w]`    mask logits over the whole image
 
 Instances are the best pairs of a query and a class of things; their score is the class's probability times the mean
 probability of the mask's inside. Nothing is suppressed: queries are trained not to find the same object twice. With

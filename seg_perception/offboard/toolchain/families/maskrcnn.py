@@ -3,13 +3,13 @@
     boxes   `[N, 4]`                           x1 y1 x2 y2 in pixels of the input
     labels  `[N]`                              int64; 0 is the background's, so class tables begin with one
     scores  `[N]`                              descending
-    masks   `[N, 1, H, W]` or `[N, 1, m, m]`   probabilities over the picture, or over each box
+    masks   `[N, 1, H, W]` or `[N, 1, m, m]`   probabilities over the image, or over each box
 
 mmdeploy writes rows of another form, which `rows` describes: masks over each box or pasted on the image. mmdet's
 networks see ImageNet's mean and deviation.
 
 N is whatever was found; here it becomes K rows. The masks are taken where they leave their Sigmoid, `[N, C, m, m]`
-over each box: pasting them on the picture is for `paint`. Like torchvision's own pasting, `paint` interpolates the
+over each box: pasting them on the image is for `paint`. Like torchvision's own pasting, `paint` interpolates the
 probabilities, so the "logits" are probabilities less a half.
 
 The network itself has shapes that depend on what it sees (its proposals). CPUs run that; TensorRT can neither put it
@@ -34,7 +34,7 @@ _CORNERS = "x1, y1, x2, y2 in pixels of the network"
 # Nodes between the probabilities and the output that choose a class and paste, and compute nothing else.
 _MOVING = {"Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Identity", "Cast", "Gather", "GatherND",
            "GatherElements", "Slice", "Concat", "Pad", "Expand", "Resize", "GridSample", "Loop"}  # fmt: skip
-# Cells along a side; 28 are usual. A mask of the picture that could not be traced back is larger.
+# Cells along a side; 28 are usual. A mask of the image that could not be traced back is larger.
 _LARGEST_SIDE = 128
 
 

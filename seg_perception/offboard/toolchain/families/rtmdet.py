@@ -3,7 +3,7 @@
 mmdeploy:
     dets    `[B, K, 5]`     x1, y1, x2, y2 in network pixels, score
     labels  `[B, K]`        int64
-    masks   `[B, K, H, W]`  probabilities, interpolated to the size of the picture
+    masks   `[B, K, H, W]`  probabilities, interpolated to the size of the image
 
 heads, for each of some levels of h x w positions:
     classes `[B, C, h, w]`  logits, each class by itself
@@ -14,7 +14,7 @@ and once, as fine as the finest level:
 
 In mmdeploy's graphs (for ONNX Runtime and for TensorRT) the heads' outputs are found, too, and everything behind
 them is cut off: suppression with data-dependent shapes or as a plug-in, and 100 interpolated masks of the size of the
-picture. Rows whose heads cannot be found are taken as they are, padded to K; their masks are cut before the sigmoid
+image. Rows whose heads cannot be found are taken as they are, padded to K; their masks are cut before the sigmoid
 and the interpolation where these are in sight, and otherwise the probabilities are turned back.
 
 As in mmdet, one position may be found as several classes, and boxes without an area are none.
@@ -137,7 +137,7 @@ def _places(levels: Sequence[tuple[int, ...]], network_width: int) -> NDArray[np
 
 
 def _corners(distances: Value, origins: Value, network: tuple[int, int]) -> tuple[Value, Value, Value, Value]:
-    """x1, y1, x2, y2 within the picture, each `[B, 1, K0]`, of distances `[B, 4, K0]` and origins `[B, K0, 3]`."""
+    """x1, y1, x2, y2 within the image, each `[B, 1, K0]`, of distances `[B, 4, K0]` and origins `[B, K0, 3]`."""
     left, top, right, bottom = distances.split(1, 1, 1, 1, 1)
     x, y, _ = origins.transpose(0, 2, 1).split(1, 1, 1, 1)
     sides = ((x - left, network[1]), (y - top, network[0]), (x + right, network[1]), (y + bottom, network[0]))

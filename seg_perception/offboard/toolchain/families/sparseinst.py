@@ -1,9 +1,9 @@
 """SparseInst, as its own `convert_onnx.py` exports it.
 
     scores  `[B, Q, C]`     of each class, after their sigmoid, times an objectness
-    masks   `[B, Q, H, W]`  probabilities, interpolated to the size of the picture
+    masks   `[B, Q, H, W]`  probabilities, interpolated to the size of the image
 
-The export normalises the picture itself: it takes RGB from 0 to 255. It leaves out what the published code does behind
+The export normalises the image itself: it takes RGB from 0 to 255. It leaves out what the published code does behind
 it, which the head therefore does: a query's class is its best one, its score is multiplied by the mean probability of
 the inside of its mask, and inside is what has a probability above 0.45.
 

@@ -116,7 +116,7 @@ def _outputs(export: Export) -> dict[str, Port] | None:
 
 
 def _is_priors(export: Export, port: Port) -> bool:
-    """Whether an output is boxes that do not depend on the picture."""
+    """Whether an output is boxes that do not depend on the image."""
     if port.shape is None or port.rank not in (2, 3) or port.shape[-1] != 4:
         return False
     inputs = {name for node in export.ancestors(port.name) for name in node.input}

@@ -27,7 +27,7 @@ class LayerCost:
     Attributes:
         name: of the node.
         operator: its type.
-        macs: multiply-accumulates for one picture; 0 where shapes depend on the data.
+        macs: multiply-accumulates for one image; 0 where shapes depend on the data.
         element: `float32`, `float16`, or `int8` for a node all of whose factors come from DequantizeLinear.
     """
 
@@ -42,7 +42,7 @@ class PrecisionSummary:
     """What share of the work a model does in which type.
 
     Attributes:
-        macs: multiply-accumulates per element type, for one picture.
+        macs: multiply-accumulates per element type, for one image.
         kept: layers in a wider type than the narrowest that the model uses, most costly first.
         unknown: names of layers whose shapes depend on the data; they are not in `macs`.
     """

@@ -321,7 +321,7 @@ def check_range(model: onnx.ModelProto, source: onnx.ModelProto, frames: Iterabl
     Args:
         model: canonical.
         source: the float32 model that it was made from.
-        frames: names and pictures of any size.
+        frames: names and images of any size.
 
     Returns:
         How many frames there were.

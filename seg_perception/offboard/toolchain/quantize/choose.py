@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from .frames import CalibrationSet, Picture
+from .frames import CalibrationSet, Image
 from .gate import Yardstick
 from .insert import Scales, insert
 from .layers import Layer, Network
@@ -18,7 +18,7 @@ from .scales import weight_scales
 _FEW = 8
 
 
-def few_frames(frames: CalibrationSet) -> tuple[Picture, ...]:
+def few_frames(frames: CalibrationSet) -> tuple[Image, ...]:
     """Some of the calibration frames, the same ones each time; their digests are as good as random numbers."""
     return tuple(sorted(frames.calibration, key=lambda each: each.digest)[:_FEW])
 

@@ -22,13 +22,13 @@ from seg_perception.onboard.backend.host.letterbox import letterbox
 from .progress import Progress, silent
 
 FEWEST = 32
-# Of four pictures with labels one sets scales and three are held back for the gate, where AP needs many; of those
+# Of four images with labels one sets scales and three are held back for the gate, where AP needs many; of those
 # without, and of videos and bags, it is the other way round.
 _PART = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Image:
     """One calibration frame, by where it can be read again.
 
     Attributes:
@@ -60,24 +60,24 @@ class CalibrationSet:
 
     paths: tuple[Path, ...]
     labels: CocoSet | None
-    calibration: tuple[Picture, ...]
-    held_back: tuple[Picture, ...]
+    calibration: tuple[Image, ...]
+    held_back: tuple[Image, ...]
     failures: tuple[SegPerceptionError, ...] = ()
     duplicates: int = 0
     warnings: tuple[str, ...] = ()
     _sources: tuple[Iterable[tuple[str, Frame]], ...] = field(default=(), repr=False)
 
     @property
-    def pictures(self) -> tuple[Picture, ...]:
+    def images(self) -> tuple[Image, ...]:
         """All of them."""
         return (*self.calibration, *self.held_back)
 
     @property
     def sha256(self) -> str:
         """Of all frames together, whatever their order."""
-        return hashlib.sha256("".join(sorted(each.digest for each in self.pictures)).encode()).hexdigest()
+        return hashlib.sha256("".join(sorted(each.digest for each in self.images)).encode()).hexdigest()
 
-    def frames(self, chosen: Collection[Picture]) -> Iterator[tuple[Picture, Frame]]:
+    def frames(self, chosen: Collection[Image]) -> Iterator[tuple[Image, Frame]]:
         """Read frames again; order of the sources."""
         for number, source in enumerate(self._sources):
             wanted = {each.name: each for each in chosen if each.source == number}
@@ -166,7 +166,7 @@ def network_input(frame: Frame, spec: ModelSpec) -> NDArray[np.uint8]:
 
 def _look(
     sources: Sequence[Iterable[tuple[str, Frame]]], labelled: Sequence[bool], failures: list[SegPerceptionError]
-) -> Iterator[Picture]:
+) -> Iterator[Image]:
     for number, source in enumerate(sources):
         for name, frame in source:
             try:
@@ -174,7 +174,7 @@ def _look(
             except FrameError as error:
                 failures.append(error)
                 continue
-            yield Picture(number, name, _digest(frame), int(name) if labelled[number] else None)
+            yield Image(number, name, _digest(frame), int(name) if labelled[number] else None)
 
 
 def _digest(frame: Frame) -> str:
@@ -185,28 +185,28 @@ def _digest(frame: Frame) -> str:
     return digest.hexdigest()
 
 
-def _held_back(pictures: Sequence[Picture], sequences: Collection[int]) -> set[Picture]:
-    """Pictures by their pixels, so that neither names nor the order of the paths matter; the end of each sequence.
+def _held_back(images: Sequence[Image], sequences: Collection[int]) -> set[Image]:
+    """Images by their pixels, so that neither names nor the order of the paths matter; the end of each sequence.
 
     Args:
-        pictures: all of them.
+        images: all of them.
         sequences: the sources whose frames resemble their neighbours. The gate must not see neighbours of those that
             set the scales.
     """
-    held: set[Picture] = set()
+    held: set[Image] = set()
     for labelled in (True, False):
-        kind = [each for each in pictures if (each.image_id is not None) == labelled and each.source not in sequences]
+        kind = [each for each in images if (each.image_id is not None) == labelled and each.source not in sequences]
         kind.sort(key=lambda each: each.digest)
         held.update(each for place, each in enumerate(kind) if (place % _PART == 0) != labelled)
     for number in sequences:
-        kind = [each for each in pictures if each.source == number]
+        kind = [each for each in images if each.source == number]
         held.update(kind[len(kind) - len(kind) // _PART :])
-    if len(held) == len(pictures):
+    if len(held) == len(images):
         held.remove(max(held, key=lambda each: each.digest))
     return held
 
 
-def _too_few(found: Sequence[Picture], failures: Sequence[SegPerceptionError]) -> str:
+def _too_few(found: Sequence[Image], failures: Sequence[SegPerceptionError]) -> str:
     remedy = f"give {FEWEST} or more different frames from the cameras that the model will see"
     if not found:
         reasons = "".join(f"\n  {failure}" for failure in failures[:8])
@@ -214,5 +214,5 @@ def _too_few(found: Sequence[Picture], failures: Sequence[SegPerceptionError]) -
     if len(found) == 1:
         return f"--calibration: expected at least two frames, got one; {remedy}"
     return (
-        f"--calibration: all {len(found)} frames are the same picture, so the scales would fit nothing else; {remedy}"
+        f"--calibration: all {len(found)} frames are the same image, so the scales would fit nothing else; {remedy}"
     )

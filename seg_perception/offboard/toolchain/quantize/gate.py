@@ -19,11 +19,11 @@ from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 from ..export import spec_of
 from .emulation import ExactRunner
-from .frames import CalibrationSet, Picture
+from .frames import CalibrationSet, Image
 from .progress import Progress, silent
 from .report import Precision
 
-# The AP of fewer pictures than this says little: then instances have to agree, too.
+# The AP of fewer images than this says little: then instances have to agree, too.
 _FEWEST_LABELLED = 16
 # COCO's AP counts weak instances, too; agreement only those that a user would see.
 _LOWEST_FOR_AP = 0.01
@@ -77,8 +77,8 @@ class Yardstick:
 
     Args:
         reference: the float model.
-        frames: the set that `pictures` are of.
-        pictures: the frames.
+        frames: the set that `images` are of.
+        images: the frames.
         lowest_score: weaker instances are not looked at.
         progress: see `Progress`.
     """
@@ -87,11 +87,11 @@ class Yardstick:
         self,
         reference: onnx.ModelProto,
         frames: CalibrationSet,
-        pictures: Sequence[Picture],
+        images: Sequence[Image],
         lowest_score: float = _SMOOTH.lowest_score,
         progress: Progress = silent,
     ) -> None:
-        self._frames, self._pictures = frames, pictures
+        self._frames, self._images = frames, images
         self._lowest_score, self._progress = lowest_score, progress
         self.reference = self.found(reference, "float model")
 
@@ -99,8 +99,8 @@ class Yardstick:
         """What a model finds; the frames' names are their digests."""
         segmenter = Segmenter(HostBackend(ExactRunner(model)), _NO_GROUPS)
         try:
-            frames = self._progress(self._frames.frames(self._pictures), title, len(self._pictures))
-            named = ((picture.digest, frame) for picture, frame in frames)
+            frames = self._progress(self._frames.frames(self._images), title, len(self._images))
+            named = ((image.digest, frame) for image, frame in frames)
             return list(collect(segmenter, named, self._lowest_score))
         finally:
             segmenter.close()

@@ -213,7 +213,7 @@ def frames_summary(frames: CalibrationSet) -> str:
     """What the frames are, what could not be read, and whether they are enough; lines of text."""
     held = [each for each in frames.held_back if each.image_id is not None]
     lines = [
-        f"{len(frames.pictures)} frames: {len(frames.calibration)} for calibration, {len(frames.held_back)} held back "
+        f"{len(frames.images)} frames: {len(frames.calibration)} for calibration, {len(frames.held_back)} held back "
         f"for the gate ({len(held)} with labels)"
     ]
     if frames.duplicates:
@@ -224,12 +224,12 @@ def frames_summary(frames: CalibrationSet) -> str:
     lines += [f"warning: {line}" for line in frames.warnings]
     if frames.labels is not None and frames.labels.missing:
         absent = frames.labels.missing
-        lines.append(f"{len(absent)} labelled pictures are not there, such as {absent[0]}")
+        lines.append(f"{len(absent)} labelled images are not there, such as {absent[0]}")
     if frames.labels is not None:
         lines += [f"labels: {line}" for line in frames.labels.left_out()]
-    if len(frames.pictures) < FEWEST:
+    if len(frames.images) < FEWEST:
         lines.append(
-            f"warning: only {len(frames.pictures)} frames; give {FEWEST} or more (500 are better) from the cameras "
+            f"warning: only {len(frames.images)} frames; give {FEWEST} or more (500 are better) from the cameras "
             "that the model will see, or the scales may fit nothing else"
         )
     return "\n".join(lines)

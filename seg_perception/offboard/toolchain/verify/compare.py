@@ -41,27 +41,27 @@ class VerifyOptions:
     Attributes:
         rule: what counts as an instance and as its counterpart.
         budget: for agreement; None leaves it unjudged.
-        max_loss: most points of mask AP that may be lost, for labelled pictures; None leaves it unjudged.
-        pictures: frames to keep for the report, worst first.
+        max_loss: most points of mask AP that may be lost, for labelled images; None leaves it unjudged.
+        images: frames to keep for the report, worst first.
         samples: resamples of the bootstrap.
     """
 
     rule: AgreementRule = field(default_factory=AgreementRule)
     budget: AgreementBudget | None = field(default_factory=AgreementBudget)
     max_loss: float | None = None
-    pictures: int = 12
+    images: int = 12
     samples: int = 1000
 
     def __post_init__(self) -> None:
         if self.max_loss is not None and not 0 <= self.max_loss <= 100:
             raise ConfigurationError(f"largest loss: expected 0 to 100 points of mask AP, got {self.max_loss}")
-        if self.pictures < 0:
-            raise ConfigurationError(f"pictures: expected 0 or more, got {self.pictures}")
+        if self.images < 0:
+            raise ConfigurationError(f"images: expected 0 or more, got {self.images}")
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedFrame:
-    """One frame under both models, with all that a picture of it needs.
+    """One frame under both models, with all that an image of it needs.
 
     Attributes:
         name: of the frame.
@@ -87,7 +87,7 @@ class ComparedFrame:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionPair:
-    """Average precision of both models on the same labelled pictures, and their difference."""
+    """Average precision of both models on the same labelled images, and their difference."""
 
     reference: AveragePrecision
     tested: AveragePrecision
@@ -149,7 +149,7 @@ def verify(
     lowest = options.rule.lowest_score if labels is None else min(options.rule.lowest_score, _LOWEST_SCORE)
     agreements: list[FrameAgreement] = []
     class_maps = ClassMapAgreement.sum([]) if tested.spec.class_map else None
-    worst = _Worst(options.pictures)
+    worst = _Worst(options.images)
     precision = _Precision(labels, reference.spec.class_names) if labels is not None else None
     for name, frame in frames:
         (ours, our_map), (theirs, their_map) = (find(each, name, frame, lowest) for each in (reference, tested))
@@ -228,7 +228,7 @@ class _Worst:
 
 
 class _Precision:
-    """Collects the results of both models on labelled pictures."""
+    """Collects the results of both models on labelled images."""
 
     def __init__(self, labels: CocoSet, class_names: Sequence[str]) -> None:
         require_pycocotools()
@@ -239,7 +239,7 @@ class _Precision:
         self._results: tuple[list[dict[str, object]], list[dict[str, object]]] = ([], [])
 
     def add(self, image_id: int, ours: FrameInstances, theirs: FrameInstances) -> str:
-        """Add one picture; returns the name of its file."""
+        """Add one image; returns the name of its file."""
         self._image_ids.append(image_id)
         for results, instances in zip(self._results, (ours, theirs), strict=True):
             results += coco_results(instances, image_id, self._categories)
@@ -264,7 +264,7 @@ def _loss(pairs: Sequence[PrecisionPair], most: float | None) -> tuple[str, ...]
         return ()
     masks = next((pair for pair in pairs if pair.reference.kind == "mask"), None)
     if masks is None or np.isnan(masks.difference.value):
-        return ("nothing to compare: the labels have no object of the model's classes on pictures that can be read",)
+        return ("nothing to compare: the labels have no object of the model's classes on images that can be read",)
     loss = -100 * masks.difference.value
     # Equal up to rounding is equal.
     if loss <= most + 1e-9:

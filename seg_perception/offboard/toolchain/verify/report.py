@@ -1,4 +1,4 @@
-"""The report of a verification: one HTML file with its pictures inside, readable without a network."""
+"""The report of a verification: one HTML file with its images inside, readable without a network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from seg_perception.offboard.report.page import (
 )
 
 from .compare import ComparedFrame, PrecisionPair, Verification
-from .pictures import layers
+from .images import layers
 
 
 def write_report(folder: Path, verification: Verification, data: str, notes: Sequence[str] = ()) -> Path:
@@ -115,7 +115,7 @@ def _compared(first: float, second: float) -> tuple[str, str, str]:
 
 def _frames(found: Verification) -> list[Html]:
     if not found.worst:
-        return [paragraph("No frame differs." if found.options.pictures else "No pictures were asked for.")]
+        return [paragraph("No frame differs." if found.options.images else "No images were asked for.")]
     key = colour_key(
         [
             (ONLY_FIRST, "only in the reference"),
@@ -127,7 +127,7 @@ def _frames(found: Verification) -> list[Html]:
         Shot(frame.name, describe(frame, found.class_names), layers(frame, found.class_names)) for frame in found.worst
     )
     return [
-        paragraph("Counterparts have the same colour in both pictures. In the difference:"),
+        paragraph("Counterparts have the same colour in both images. In the difference:"),
         key,
         gallery(shots, share_of_bytes(3 * len(found.worst))),
     ]

@@ -68,17 +68,17 @@ class IgnoreMask:
 
     @classmethod
     def load(cls, path: Path) -> IgnoreMask:
-        """Read a grey picture whose non-zero pixels are ignored.
+        """Read a grey image whose non-zero pixels are ignored.
 
         Raises:
             ConfigurationError: it cannot be read.
         """
-        picture = stored_pixels(path, cv2.IMREAD_GRAYSCALE)
-        if picture is None:
+        image = stored_pixels(path, cv2.IMREAD_GRAYSCALE)
+        if image is None:
             raise ConfigurationError(
-                f"ignore mask: expected a picture (PNG or JPEG, non-zero = ignored) at {path}, could not read one"
+                f"ignore mask: expected an image (PNG or JPEG, non-zero = ignored) at {path}, could not read one"
             )
-        return cls(picture > 0)
+        return cls(image > 0)
 
     @property
     def sums(self) -> NDArray[np.float64]:

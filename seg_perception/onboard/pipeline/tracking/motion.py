@@ -1,7 +1,7 @@
 """How boxes move: a Kalman filter that knows the place and the speed of each side of a box.
 
 The sides are filtered each by itself, under one variance, because a side that is hidden by another object, or by the
-edge of the picture, moves otherwise than the opposite one. Noise grows with the box: a near car jumps by more pixels
+edge of the image, moves otherwise than the opposite one. Noise grows with the box: a near car jumps by more pixels
 than a far one. Time is that of the stamps, so frames may be missing.
 """
 

@@ -28,7 +28,7 @@ TYPES = get_typestore(Stores.ROS2_HUMBLE)
 PLUGINS = pytest.mark.parametrize("plugin", [StoragePlugin.SQLITE3, StoragePlugin.MCAP])
 
 
-def pictures(count: int) -> list[NDArray[np.uint8]]:
+def images(count: int) -> list[NDArray[np.uint8]]:
     rng = np.random.default_rng(3)
     return [rng.integers(0, 256, (6, 8, 3), np.uint8) for _ in range(count)]
 
@@ -38,17 +38,17 @@ def header(index: int):
     return TYPES.types["std_msgs/msg/Header"](stamp=stamp, frame_id="front")
 
 
-def image(index: int, picture: NDArray[np.uint8], encoding: str = "bgr8"):
+def image(index: int, photo: NDArray[np.uint8], encoding: str = "bgr8"):
     return TYPES.types["sensor_msgs/msg/Image"](
-        header=header(index), height=6, width=8, encoding=encoding, is_bigendian=0, step=24, data=picture.reshape(-1)
+        header=header(index), height=6, width=8, encoding=encoding, is_bigendian=0, step=24, data=photo.reshape(-1)
     )
 
 
-def large_image(index: int, picture: NDArray[np.uint8]):
-    height, width, _ = picture.shape
+def large_image(index: int, photo: NDArray[np.uint8]):
+    height, width, _ = photo.shape
     return TYPES.types["sensor_msgs/msg/Image"](
         header=header(index), height=height, width=width, encoding="bgr8", is_bigendian=0, step=3 * width,
-        data=picture.reshape(-1),
+        data=photo.reshape(-1),
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def write_bag(path: Path, plugin: StoragePlugin, messages: list[Any]) -> Path:
 
 @PLUGINS
 def test_images_come_back_as_they_were_recorded(tmp_path: Path, plugin: StoragePlugin):
-    raw, packed, swapped = pictures(3)
+    raw, packed, swapped = images(3)
     png = cv2.imencode(".png", packed)[1].tobytes()
     messages = [image(0, raw), compressed(1, png), image(2, swapped, "rgb8")]
     source = open_source(write_bag(tmp_path / "drive", plugin, messages), camera="left")
@@ -87,14 +87,14 @@ def test_images_come_back_as_they_were_recorded(tmp_path: Path, plugin: StorageP
 
 
 def test_a_single_file_of_a_bag_is_one_too(tmp_path: Path):
-    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [image(0, pictures(1)[0])])
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [image(0, images(1)[0])])
     (file,) = bag.glob("*.mcap")
     assert len(list(open_source(file))) == 1
 
 
 def test_images_that_cannot_be_decoded_are_left_out_and_named(tmp_path: Path):
-    good, depth = pictures(2)
-    messages = [image(0, depth, "32FC1"), compressed(1, b"no picture"), image(2, good)]
+    good, depth = images(2)
+    messages = [image(0, depth, "32FC1"), compressed(1, b"no image"), image(2, good)]
     source = open_source(write_bag(tmp_path / "drive", StoragePlugin.MCAP, messages))
     assert [name for name, _ in source] == ["drive_000002"]
     assert [str(failure).split(": ")[1] for failure in source.failures] == [
@@ -113,7 +113,7 @@ def test_a_bag_without_images_says_what_it_has(tmp_path: Path):
 
 
 def test_a_bag_of_which_nothing_is_left_says_so(tmp_path: Path):
-    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [image(0, pictures(1)[0])])
+    bag = write_bag(tmp_path / "drive", StoragePlugin.MCAP, [image(0, images(1)[0])])
     (file,) = bag.glob("*.mcap")
     file.write_bytes(file.read_bytes()[:40])
     for path in (bag, file):
@@ -161,7 +161,7 @@ def test_a_damaged_stretch_costs_only_what_lies_in_it(tmp_path: Path, plugin: St
 def test_behind_damage_reading_goes_on_with_the_next_chunk(tmp_path: Path):
     path = tmp_path / "drive.mcap"
     with BagWriter(path, {}) as writer:
-        for index, each in enumerate(pictures(9)):
+        for index, each in enumerate(images(9)):
             data = TYPES.serialize_cdr(image(index, each), IMAGE)
             writer.write("/camera/image_raw", IMAGE, index, data)
     with path.open("rb") as file:
@@ -181,7 +181,7 @@ def test_behind_damage_reading_goes_on_with_the_next_chunk(tmp_path: Path):
 def test_no_frame_comes_twice_where_times_are_in_disorder(tmp_path: Path):
     path, times = tmp_path / "drive.mcap", [5, 3, 4, 1, 0, 2, 9, 8, 7, 6]
     with BagWriter(path, {}) as writer:
-        for time_ns, each in zip(times, pictures(10), strict=True):
+        for time_ns, each in zip(times, images(10), strict=True):
             writer.write("/camera/image_raw", IMAGE, time_ns, TYPES.serialize_cdr(image(time_ns, each), IMAGE))
     with path.open("rb") as file:
         # That of the message recorded at 4.
@@ -199,14 +199,14 @@ def test_a_compressed_bag_needs_no_metadata(tmp_path: Path, mode: CompressionMod
     writer.set_compression(mode, CompressionFormat.ZSTD)
     with writer:
         connection = writer.add_connection("/camera/image_raw", IMAGE, typestore=TYPES)
-        for index, each in enumerate(pictures(3)):
+        for index, each in enumerate(images(3)):
             writer.write(connection, index, TYPES.serialize_cdr(image(index, each), IMAGE))
     (tmp_path / "drive" / "metadata.yaml").unlink()
     assert [frame.stamp_ns - 7_000_000_000 for _, frame in open_source(tmp_path / "drive")] == [0, 1, 2]
 
 
 def test_what_is_in_the_journal_of_a_recorder_that_died_is_read(tmp_path: Path):
-    bag = write_bag(tmp_path / "drive", StoragePlugin.SQLITE3, [image(0, pictures(1)[0])])
+    bag = write_bag(tmp_path / "drive", StoragePlugin.SQLITE3, [image(0, images(1)[0])])
     with closing(sqlite3.connect(bag / "drive.db3")) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("INSERT INTO messages (topic_id, timestamp, data) SELECT topic_id, 5, data FROM messages")
@@ -220,23 +220,23 @@ def test_a_part_of_a_bag(tmp_path: Path):
     with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         kind = "sensor_msgs/msg/Image"
         connection = writer.add_connection("/front/image_raw", kind, typestore=TYPES)
-        for index, picture in enumerate(pictures(10)):
-            writer.write(connection, index * 100_000_000, TYPES.serialize_cdr(image(index, picture), kind))
+        for index, photo in enumerate(images(10)):
+            writer.write(connection, index * 100_000_000, TYPES.serialize_cdr(image(index, photo), kind))
     part = BagImages(bag, start=0.35, duration=0.3)
     assert [frame.stamp_ns % 1000 for _, frame in part] == [4, 5, 6]
     assert part.cameras == {"/front/image_raw": "front"}
 
 
 def test_cameras_are_found_and_results_are_none(tmp_path: Path):
-    picture = pictures(1)[0]
-    png = cv2.imencode(".png", picture)[1].tobytes()
+    photo = images(1)[0]
+    png = cv2.imencode(".png", photo)[1].tobytes()
     recorded = {
-        "/front/image_raw": image(0, picture),
+        "/front/image_raw": image(0, photo),
         "/front/image_raw/compressed": compressed(1, png),
         "/rear/image_raw/compressed": compressed(2, png),
-        "/image_raw": image(3, picture),
-        "/front/depth/image_raw": image(7, picture),
-        "/segmenter/instance_map": image(4, picture),
+        "/image_raw": image(3, photo),
+        "/front/depth/image_raw": image(7, photo),
+        "/segmenter/instance_map": image(4, photo),
         "/segmenter/overlay/compressed": compressed(5, png),
         "/segmenter/detections": message_store().types["vision_msgs/msg/Detection2DArray"](header(6), []),
     }

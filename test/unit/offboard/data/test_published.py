@@ -78,7 +78,7 @@ def test_the_truth_has_full_marks(truth: list[PublishedFrame]):
     assert seen.ids.pixels == seen.ids.known_pixels > 0
     assert seen.ids.detections == seen.ids.shown == sum(len(frame.numbers) for frame in truth)
     assert seen.ids.kept == seen.ids.seen_again > 10
-    assert seen.ids.box_iou > 0.95  # the truth's boxes are those of the finer picture it is sampled from
+    assert seen.ids.box_iou > 0.95  # the truth's boxes are those of the finer image it is sampled from
     assert seen.alignment.fits
     assert seen.alignment.frames[0] == seen.alignment.right[0] == seen.alignment.down[0] == 1
 

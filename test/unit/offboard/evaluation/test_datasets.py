@@ -21,7 +21,7 @@ from seg_perception.offboard.metrics.segmentations import decode_segmentation
 HEIGHT, WIDTH = 40, 64
 
 
-def picture(path: Path, value: int = 90) -> None:
+def image(path: Path, value: int = 90) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), value, np.uint8))
 
@@ -66,9 +66,9 @@ def cityscapes(folder: Path) -> Path:
     labels.mkdir(parents=True)
     assert cv2.imwrite(str(labels / "aachen_000000_000019_gtFine_instanceIds.png"), values)
     assert cv2.imwrite(str(labels / "aachen_000001_000019_gtFine_instanceIds.png"), values)
-    (labels / "aachen_000002_000019_gtFine_instanceIds.png").write_bytes(b"no picture")
+    (labels / "aachen_000002_000019_gtFine_instanceIds.png").write_bytes(b"no image")
     for number in (0, 2):
-        picture(folder / "leftImg8bit" / "val" / "aachen" / f"aachen_00000{number}_000019_leftImg8bit.png")
+        image(folder / "leftImg8bit" / "val" / "aachen" / f"aachen_00000{number}_000019_leftImg8bit.png")
     return folder / "gtFine" / "val"
 
 
@@ -95,7 +95,7 @@ def test_cityscapes(tmp_path: Path):
     assert {each["category_id"] for each in groups["annotations"]} == {1, 2}
 
 
-def test_labels_without_pictures_are_refused(tmp_path: Path):
+def test_labels_without_images_are_refused(tmp_path: Path):
     labels = cityscapes(tmp_path)
     with pytest.raises(SourceError, match=r"got none: aachen_000000_000019_leftImg8bit.png is missing"):
         open_dataset(labels, tmp_path / "gtFine")
@@ -112,15 +112,15 @@ def mots_map() -> NDArray[np.uint16]:
 
 
 def write_mots(folder: Path, as_text: bool, deep: bool = False) -> tuple[Path, Path]:
-    labels, pictures = folder / "labels", folder / "pictures"
+    labels, images = folder / "labels", folder / "images"
     for frame in range(3):
         name = f"{frame + deep:06d}.png"
-        picture(pictures / "0002" / ("img1" if deep else "") / name)
+        image(images / "0002" / ("img1" if deep else "") / name)
     if not as_text:
         (labels / "0002").mkdir(parents=True)
         for frame in range(2):
             assert cv2.imwrite(str(labels / "0002" / f"{frame:06d}.png"), mots_map())
-        return labels, pictures
+        return labels, images
     file = labels / "0002" / "gt" / "gt.txt" if deep else labels / "0002.txt"
     file.parent.mkdir(parents=True)
     lines = [
@@ -130,7 +130,7 @@ def write_mots(folder: Path, as_text: bool, deep: bool = False) -> tuple[Path, P
     ]
     file.write_text("\n".join(lines) + "\n")
     (labels / "val.seqmap").write_text("empty 0002 000000 000002")
-    return labels, pictures
+    return labels, images
 
 
 @pytest.mark.parametrize(("as_text", "deep"), [(False, False), (True, False), (True, True)])
@@ -141,7 +141,7 @@ def test_mots(tmp_path: Path, as_text: bool, deep: bool):
     assert [(name, area, each["track_id"]) for name, area, each in found] == [("car", 100, 1003), ("person", 60, 2001)]
     assert {each[1:] for each in crowds(labelled)} == {(True, 160)}
     assert labelled.labelled_names == {"car", "person", "pedestrian"}
-    # A frame with no line has nothing in it; a frame with no picture of labels is not labelled.
+    # A frame with no line has nothing in it; a frame with no image of labels is not labelled.
     assert len(labelled.images) == (3 if as_text else 2)
     stamps = [frame.stamp_ns for _, frame in labelled.source]
     assert np.diff(stamps).tolist() == [100_000_000] * (len(stamps) - 1)
@@ -149,11 +149,11 @@ def test_mots(tmp_path: Path, as_text: bool, deep: bool):
 
 
 def test_a_line_that_is_none_is_named(tmp_path: Path):
-    labels, pictures = write_mots(tmp_path, as_text=True)
+    labels, images = write_mots(tmp_path, as_text=True)
     with (labels / "0002.txt").open("a") as file:
         file.write("1 1003 1 40\n")
     with pytest.raises(SourceError, match=r"0002.txt, line 7: expected `frame id class height width rle`"):
-        open_dataset(labels, pictures)
+        open_dataset(labels, images)
 
 
 def bitmask(path: Path) -> None:
@@ -175,8 +175,8 @@ def bitmask(path: Path) -> None:
 def test_bdd100k_bitmasks(tmp_path: Path):
     bitmask(tmp_path / "labels" / "b1.png")
     bitmask(tmp_path / "labels" / "b2.png")
-    picture(tmp_path / "pictures" / "b1.jpg")
-    labelled = open_dataset(tmp_path / "labels", tmp_path / "pictures")
+    image(tmp_path / "images" / "b1.jpg")
+    labelled = open_dataset(tmp_path / "labels", tmp_path / "images")
     assert labelled.kind == "BDD100K"
     found = sorted((name, area, each["occluded"], each["truncated"]) for name, area, each in objects(labelled))
     assert found == [("car", 100, False, True), ("car", 100, True, False), ("pedestrian", 40, False, False)]
@@ -188,8 +188,8 @@ def test_bdd100k_bitmasks(tmp_path: Path):
 def test_bdd100k_tracks(tmp_path: Path):
     for number in (1, 2):
         bitmask(tmp_path / "labels" / "b1-drive" / f"b1-drive-000000{number}.png")
-        picture(tmp_path / "pictures" / "b1-drive" / f"b1-drive-000000{number}.jpg")
-    labelled = open_dataset(tmp_path / "labels", tmp_path / "pictures")
+        image(tmp_path / "images" / "b1-drive" / f"b1-drive-000000{number}.jpg")
+    labelled = open_dataset(tmp_path / "labels", tmp_path / "images")
     assert {each["track_id"] for _, _, each in objects(labelled, 2)} == {300, 7, 8}
     assert labelled.sequence_of() == {1: "b1-drive", 2: "b1-drive"}
 
@@ -213,11 +213,11 @@ def bdd_frame() -> dict[str, Any]:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_bdd100k_polygons(tmp_path: Path, wrapped: bool):
-    picture(tmp_path / "pictures" / "b1.jpg")
-    (tmp_path / "pictures" / "b3.jpg").write_bytes(b"no picture")
+    image(tmp_path / "images" / "b1.jpg")
+    (tmp_path / "images" / "b3.jpg").write_bytes(b"no image")
     frames = [bdd_frame(), {"name": "b2.jpg", "labels": None}, {"name": "b3.jpg"}]
     (tmp_path / "ins_seg_val.json").write_text(json.dumps({"frames": frames, "config": {}} if wrapped else frames))
-    labelled = open_dataset(tmp_path / "ins_seg_val.json", tmp_path / "pictures")
+    labelled = open_dataset(tmp_path / "ins_seg_val.json", tmp_path / "images")
     assert labelled.kind == "BDD100K"
     found = [(name, area, each.get("occluded")) for name, area, each in objects(labelled)]
     assert found == [("car", 400, True), ("traffic sign", 0, None)]
@@ -245,7 +245,7 @@ def test_curves_go_to_where_they_end():
 
 
 def test_coco_is_told_from_bdd100k(tmp_path: Path):
-    picture(tmp_path / "images" / "1.png")
+    image(tmp_path / "images" / "1.png")
     content = {
         "images": [{"id": 4, "file_name": "1.png", "width": WIDTH, "height": HEIGHT}],
         "annotations": [],
@@ -266,10 +266,10 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path):
 
 
 def bdd_labels(tmp_path: Path, *labels: dict[str, Any]) -> LabelledSet:
-    picture(tmp_path / "pictures" / "b1.jpg")
+    image(tmp_path / "images" / "b1.jpg")
     path = tmp_path / "labels.json"
     path.write_text(json.dumps([{"name": "b1.jpg", "labels": list(labels)}]))
-    return open_dataset(path, tmp_path / "pictures")
+    return open_dataset(path, tmp_path / "images")
 
 
 def test_bdd100k_masks_are_the_same_as_polygons_and_as_run_lengths(tmp_path: Path):
@@ -328,9 +328,9 @@ def test_mots_sequences_in_which_nothing_is_labelled(tmp_path: Path, deep: bool,
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
         for frame in (1, 2):
-            picture(tmp_path / "pictures" / name / "img1" / f"{frame:06d}.jpg")
+            image(tmp_path / "images" / name / "img1" / f"{frame:06d}.jpg")
     (labels / "seqmap.txt").write_text("0001\n0002\n")
-    read = open_dataset(labels, tmp_path / "pictures")
+    read = open_dataset(labels, tmp_path / "images")
     assert [(each["sequence"], each["width"], each["height"]) for each in read.images.values()] == [
         ("0001", WIDTH, HEIGHT)] * 2 + [("0002", WIDTH, HEIGHT)] * 2  # fmt: skip
     assert len(read.labels.annotations["annotations"]) == 1
@@ -344,7 +344,7 @@ def test_mots_classes_that_are_not_known_are_counted(tmp_path: Path):
     (tmp_path / "labels").mkdir()
     lines = [f"1 {number} {label} {HEIGHT} {WIDTH} {counts}" for number, label in ((1001, 1), (3001, 3), (10000, 10))]
     (tmp_path / "labels" / "0001.txt").write_text("\n".join(["", *lines]))
-    picture(tmp_path / "pictures" / "0001" / "000001.jpg")
-    read = open_dataset(tmp_path / "labels", tmp_path / "pictures")
+    image(tmp_path / "images" / "0001" / "000001.jpg")
+    read = open_dataset(tmp_path / "labels", tmp_path / "images")
     assert len(objects(read)) == 1
     assert read.labels.omitted[0].startswith("1 x object: class 3 is not known")

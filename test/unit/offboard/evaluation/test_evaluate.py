@@ -34,6 +34,7 @@ from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 ENGINES = Path(__file__).resolve().parents[4] / "engines"
+NO_FRAMES = ("--report-frames", "0")
 SIZE = (320, 192)
 
 
@@ -71,7 +72,7 @@ def write_set(
     content: dict[str, Any] = {"images": [], "annotations": []}
     content["categories"] = [{"id": 5 * (label + 1), "name": name} for label, name in enumerate(names)]
     for number, scene in enumerate(scenes, 1):
-        assert cv2.imwrite(str(folder / "images" / f"{number}.png"), scene.picture[..., ::-1])
+        assert cv2.imwrite(str(folder / "images" / f"{number}.png"), scene.image[..., ::-1])
         more = {name: values[number - 1] for name, values in facts.items()}
         content["images"].append(
             {"id": number, "file_name": f"{number}.png", "width": SIZE[0], "height": SIZE[1], **more}
@@ -159,7 +160,7 @@ def test_groups_and_surroundings_are_parted(model: Path, tmp_path: Path):
         assert sum(each["objects"] for each in table[dimension].values()) == objects, dimension
         assert len(table[dimension]) > 1
     assert "distance" not in table
-    # Pictures in clear weather score as a set of nothing else does.
+    # Images in clear weather score as a set of nothing else does.
     dry = write_set(tmp_path / "dry", scenes[::2])
     assert run("--model", model, "--dataset", dry, "-o", tmp_path / "dry_out") == 0
     alone = next(each for each in read(tmp_path / "dry_out")["strata"] if each["dimension"] == "all")
@@ -173,7 +174,7 @@ def test_a_model_that_finds_less_is_compared(model: Path, tmp_path: Path, capsys
     """The second model is a fifth of the first in size: small rectangles are lost, and their frames are shown."""
     small = save_canonical_colour_model(tmp_path / "small.onnx", width=64, height=64)
     labels, out = write_set(tmp_path, random_scenes()), tmp_path / "out"
-    assert run("--model", model, small, "--dataset", labels, "-o", out, "--pictures", "2") == 0
+    assert run("--model", model, small, "--dataset", labels, "-o", out, "--report-frames", "2") == 0
     found = read(out)
     assert [each["name"] for each in found["models"]] == ["colours", "small"]
     (comparison,) = found["comparisons"]
@@ -197,7 +198,7 @@ def test_a_model_that_finds_less_is_compared(model: Path, tmp_path: Path, capsys
 
 def test_models_with_other_classes_meet_in_road_groups(model: Path, tmp_path: Path):
     labels, out = write_set(tmp_path, random_scenes(3)), tmp_path / "out"
-    assert run("--model", ENGINES / "street-nano.onnx", model, "--dataset", labels, "-o", out, "--pictures", "0") == 0
+    assert run("--model", ENGINES / "street-nano.onnx", model, "--dataset", labels, "-o", out, *NO_FRAMES) == 0
     found = read(out)
     assert not found["by_categories"]
     assert found["gallery"] == []
@@ -212,17 +213,17 @@ def test_models_with_other_classes_meet_in_road_groups(model: Path, tmp_path: Pa
 
 def test_what_cannot_be_read_is_named_and_counted(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     labels, out = write_set(tmp_path, random_scenes(4)), tmp_path / "out"
-    (tmp_path / "images" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "images" / "1.png").write_bytes(b"no image")
     (tmp_path / "images" / "2.png").unlink()
     assert cv2.imwrite(str(tmp_path / "images" / "3.png"), np.zeros((10, 10, 3), np.uint8))
     assert run("--model", model, "--dataset", labels, "-o", out) == 0
     printed = capsys.readouterr().out
-    assert "missing: 1 pictures, such as 2.png" in printed
+    assert "missing: 1 images, such as 2.png" in printed
     data = read(out)["data"]
     assert data["frames"] == 1
     assert [Path(each.split(":")[0]).name for each in data["unreadable"]] == ["1.png", "3.png"]
     assert {each["image_id"] for each in json.loads((out / "colours.results.json").read_text())} == {4}
-    (tmp_path / "images" / "4.png").write_bytes(b"no picture")
+    (tmp_path / "images" / "4.png").write_bytes(b"no image")
     assert run("--model", model, "--dataset", labels, "-o", out) == 1
     assert "not one could be: " in capsys.readouterr().err
 
@@ -235,7 +236,7 @@ def test_polygons_of_two_corners_and_empty_fields_are_no_obstacle(model: Path, t
     ):
         annotation |= {"segmentation": segmentation, "track_id": None, "distance": None, "area": None, "iscrowd": None}
     labels.write_text(json.dumps(content))
-    assert run("--model", model, "--dataset", labels, "-o", out, "--pictures", "0") == 0
+    assert run("--model", model, "--dataset", labels, "-o", out, *NO_FRAMES) == 0
     found = read(out)
     assert found["data"]["without_mask"] == 3
     for coco in found["scores"][0]["coco"]:
@@ -266,7 +267,7 @@ def test_objects_without_a_mask_are_ignored_by_mask_metrics_and_counted(
     for name, chosen in (("all", lambda _: False), ("half", lambda place: place % 2), ("none", lambda _: True)):
         boxes = without_masks(write_set(tmp_path / name, scenes), chosen)
         labels, out = tmp_path / name / "instances.json", tmp_path / f"out-{name}"
-        assert run("--model", model, "--dataset", labels, "-o", out, "--pictures", "1") == 0
+        assert run("--model", model, "--dataset", labels, "-o", out, "--report-frames", "1") == 0
         printed = capsys.readouterr().out
         assert (f"not counted: {boxes} objects have no mask" in printed) == bool(boxes)
         assert read(out)["data"]["without_mask"] == boxes
@@ -419,11 +420,11 @@ def test_a_frame_for_which_a_model_gives_nan_is_left_out_of_all_models_and_named
     bad = save_canonical_colour_model(tmp_path / "bad.onnx", fault="predictions")
     scenes = random_scenes(4)
     broken = paint_scene(*SIZE, [])
-    broken.picture[:32, :32] = FAULT_COLOUR
+    broken.image[:32, :32] = FAULT_COLOUR
     labels = write_set(tmp_path / "set", [scenes[0], broken, *scenes[1:]])
     content = json.loads(labels.read_text())
     out = tmp_path / "out"
-    assert run("--model", good, bad, "--dataset", labels, "-o", out, "--pictures", "1") == 0
+    assert run("--model", good, bad, "--dataset", labels, "-o", out, "--report-frames", "1") == 0
     printed = capsys.readouterr().out
     found = read(out)
     assert found["data"]["frames"] == 4
@@ -435,7 +436,7 @@ def test_a_frame_for_which_a_model_gives_nan_is_left_out_of_all_models_and_named
     content["images"] = [each for each in content["images"] if each["id"] != 2]
     content["annotations"] = [each for each in content["annotations"] if each["image_id"] != 2]
     labels.write_text(json.dumps(content))
-    assert run("--model", good, bad, "--dataset", labels, "-o", tmp_path / "without", "--pictures", "1") == 0
+    assert run("--model", good, bad, "--dataset", labels, "-o", tmp_path / "without", "--report-frames", "1") == 0
     capsys.readouterr()
     for ours, theirs in zip(found["scores"], read(tmp_path / "without")["scores"], strict=True):
         assert ours["coco"] == theirs["coco"]

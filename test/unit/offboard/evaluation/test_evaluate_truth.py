@@ -41,7 +41,7 @@ def rectangle(top: int, left: int, bottom: int, right: int) -> np.ndarray:
 
 
 def labelled(objects: list[tuple[int, np.ndarray, dict[str, Any]]], stuff: StuffMap | None = None) -> LabelledSet:
-    """A set of one picture: category index, mask, and further fields."""
+    """A set of one image: category index, mask, and further fields."""
     annotations = []
     for number, (category, mask, more) in enumerate(objects, 1):
         rows, columns = np.nonzero(mask)

@@ -1,4 +1,4 @@
-"""Collecting what a model finds, and labelled sets of pictures."""
+"""Collecting what a model finds, and labelled sets of images."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def write_set(folder: Path, scenes: list[Scene]) -> Path:
     content["categories"] = [{"id": 10 * (label + 1), "name": name.upper()} for label, name in enumerate(NAMES)]
     for number, scene in enumerate(scenes, 7):
         name = f"street_{number}.png"
-        assert cv2.imwrite(str(folder / "images" / name), scene.picture[..., ::-1])
-        height, width = scene.picture.shape[:2]
+        assert cv2.imwrite(str(folder / "images" / name), scene.image[..., ::-1])
+        height, width = scene.image.shape[:2]
         content["images"].append({"id": number, "file_name": name, "width": width, "height": height})
         for (x1, y1, x2, y2), label in zip(scene.boxes.tolist(), scene.labels.tolist(), strict=True):
             content["annotations"].append(
@@ -88,7 +88,7 @@ def test_scores_below_the_lowest_are_left_out(segmenter: Segmenter, labels: Path
 
 def test_a_broken_model_is_reported_with_the_frame(segmenter: Segmenter, tmp_path: Path) -> None:
     scene = paint_scene(*SIZE, [])
-    scene.picture[:32, :32] = FAULT_COLOUR
+    scene.image[:32, :32] = FAULT_COLOUR
     frames = CocoSet.load(write_set(tmp_path / "set", [paint_scene(*SIZE, []), scene])).source()
     with pytest.raises(ModelOutputError, match=r"frame 8: .*NaN"):
         list(collect(segmenter, frames))

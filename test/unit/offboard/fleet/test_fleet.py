@@ -60,7 +60,7 @@ def write_bag(path: Path, frames: int, shift: int = 0) -> Path:
         connection = writer.add_connection("/front/image_raw/compressed", kind, typestore=STORE)
         for index in range(frames):
             scene = paint_scene(320, 192, [(60 + shift + 4 * index, 40, 140 + shift + 4 * index, 100, 1)])
-            data = cv2.imencode(".png", scene.picture[..., ::-1])[1].reshape(-1)
+            data = cv2.imencode(".png", scene.image[..., ::-1])[1].reshape(-1)
             stamp = types["builtin_interfaces/msg/Time"](7 + index // 10, index % 10 * STEP_NS)
             message = types[kind](types["std_msgs/msg/Header"](stamp, "front"), "png", data)
             writer.write(connection, 1_000_000_000 + index * STEP_NS, STORE.serialize_cdr(message, kind))
@@ -132,7 +132,7 @@ def test_average_precision_of_bags_is_that_of_all_their_frames(tmp_path: Path, c
     out = tmp_path / "out"
     model = str(ROOT / "engines" / "street-nano.onnx")
     command = ["--model", model, "--threads", "1", "-o", str(out)]
-    assert main(["evaluate", "--bag", *map(str, bags), *command, "--pictures", "1"]) == 0
+    assert main(["evaluate", "--bag", *map(str, bags), *command, "--report-frames", "1"]) == 0
     assert "over 2 bags" in capsys.readouterr().out
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []

@@ -80,7 +80,7 @@ def test_a_stopped_replay_leaves_no_worker_and_goes_on(tmp_path: Path, number: s
     from colour_model import save_canonical_colour_model
 
     model = save_canonical_colour_model(tmp_path / "colours.onnx")
-    bags = [pictures(tmp_path / f"bag{each}", 24 + each) for each in range(3)]
+    bags = [images(tmp_path / f"bag{each}", 24 + each) for each in range(3)]
     out = tmp_path / "out"
     command = ["replay", *map(str, bags), "--model", str(model), "-o", str(out), "--executor", "ray", "--workers", "2"]
     program = [sys.executable, "-m", "seg_perception.cli", *command, "--speed", "realtime"]
@@ -104,14 +104,14 @@ def test_a_stopped_replay_leaves_no_worker_and_goes_on(tmp_path: Path, number: s
     assert not list(out.glob(".bag*"))
 
 
-def pictures(folder: Path, count: int) -> Path:
+def images(folder: Path, count: int) -> Path:
     import cv2
     from colour_model import paint_scene
 
     folder.mkdir()
     for index in range(count):
         scene = paint_scene(160, 96, [(20 + 2 * index, 20, 60 + 2 * index, 60, 1)])
-        cv2.imwrite(str(folder / f"{index:03}.png"), scene.picture[..., ::-1])
+        cv2.imwrite(str(folder / f"{index:03}.png"), scene.image[..., ::-1])
     return folder
 
 

@@ -65,7 +65,7 @@ def options(**changes: Any) -> LabelOptions:
     return LabelOptions(MODEL, picks, run=ONE, **changes)
 
 
-def pictures(bag: Path) -> list[NDArray[np.uint8]]:
+def frames_of(bag: Path) -> list[NDArray[np.uint8]]:
     return [to_bgr(frame) for _, frame in open_source(bag)]
 
 
@@ -88,7 +88,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def test_labels_are_what_the_node_shows_under_the_same_numbers(tmp_path: Path, bag: Path):
-    summary = label(tmp_path / "set", bag, pictures="png", weather="mixed")
+    summary = label(tmp_path / "set", bag, images="png", weather="mixed")
     assert (summary.seen, summary.picks["every"], summary.failures) == (FRAMES, 3, {})
     assert 3 <= summary.chosen <= 5
     coco = COCO(str(tmp_path / "set" / "instances.json"))
@@ -124,7 +124,7 @@ def test_labels_are_what_the_node_shows_under_the_same_numbers(tmp_path: Path, b
 def test_a_run_that_was_stopped_goes_on_and_ends_as_if_it_was_not(
     tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    other = video(tmp_path / "later.mp4", [frame[:, ::-1] for frame in pictures(bag)])
+    other = video(tmp_path / "later.mp4", [frame[:, ::-1] for frame in frames_of(bag)])
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     label(whole, bag, other)
     look, left = Observer.look, FRAMES + 8
@@ -181,7 +181,7 @@ def test_what_is_wholly_hidden_is_no_label(tmp_path: Path, bag: Path):
     assert min(each["area"] for each in read(tmp_path / "set")["annotations"]) > 0
 
 
-def test_no_picture_comes_twice(tmp_path: Path, bag: Path):
+def test_no_image_comes_twice(tmp_path: Path, bag: Path):
     again = tmp_path / "copies" / bag.name
     shutil.copytree(bag, again)
     summary = label(tmp_path / "set", bag, bag, again, picks=PickOptions(every=4))
@@ -189,8 +189,8 @@ def test_no_picture_comes_twice(tmp_path: Path, bag: Path):
     assert len(list((tmp_path / "set" / "images").iterdir())) == 3
 
 
-def test_pictures_of_two_folders_with_equal_names_stay_apart_and_have_no_tracks(tmp_path: Path, bag: Path):
-    for number, frame in enumerate(pictures(bag)[:4]):
+def test_images_of_two_folders_with_equal_names_stay_apart_and_have_no_tracks(tmp_path: Path, bag: Path):
+    for number, frame in enumerate(frames_of(bag)[:4]):
         folder = tmp_path / ("first" if number < 2 else "second")
         folder.mkdir(exist_ok=True)
         assert cv2.imwrite(str(folder / f"{number % 2}.png"), frame)
@@ -202,7 +202,7 @@ def test_pictures_of_two_folders_with_equal_names_stay_apart_and_have_no_tracks(
 
 
 def test_videos_are_taken_with_their_tracks(tmp_path: Path, bag: Path):
-    path = video(tmp_path / "clip.mp4", pictures(bag))
+    path = video(tmp_path / "clip.mp4", frames_of(bag))
     label(tmp_path / "set", path, picks=PickOptions(scene_change=0.15))
     content = read(tmp_path / "set")
     # The first frame, and the one where another drive begins.
@@ -260,7 +260,7 @@ def test_a_folder_is_gone_on_with_only_where_that_is_meant(tmp_path: Path, bag: 
 
 
 def test_data_sets_of_single_recordings_merge_into_that_of_all(tmp_path: Path, bag: Path):
-    other = video(tmp_path / "later.mp4", [frame[:, ::-1] for frame in pictures(bag)])
+    other = video(tmp_path / "later.mp4", [frame[:, ::-1] for frame in frames_of(bag)])
     picks = PickOptions(every=5, lowest_confidence=3)
     label(tmp_path / "whole", bag, other, picks=picks)
     parts = [tmp_path / "first", tmp_path / "second"]
@@ -326,7 +326,7 @@ def killed_and_resumed(folder: Path, sources: list[Path], picks: PickOptions, po
 def equal_names(tmp_path_factory: pytest.TempPathFactory, bag: Path) -> list[Path]:
     """Two folders whose images have equal names, and the second one has the less certain ones."""
     folders = [tmp_path_factory.mktemp("equal") / name for name in ("one", "two")]
-    for folder, images in zip(folders, (pictures(bag), [frame[::-1] for frame in pictures(bag)]), strict=True):
+    for folder, images in zip(folders, (frames_of(bag), [frame[::-1] for frame in frames_of(bag)]), strict=True):
         folder.mkdir()
         for number, image in enumerate(images):
             assert cv2.imwrite(str(folder / f"{number}.png"), np.ascontiguousarray(image))
@@ -343,7 +343,7 @@ def test_a_run_that_is_killed_anywhere_and_resumed_gives_the_same_bytes(
     tmp_path: Path, bag: Path, equal_names: list[Path], kind: str, count: int
 ):
     """Also the records: why frames were chosen, and the numbers they were ranked by."""
-    drives = [bag, video(tmp_path / "later.mp4", [frame[:, ::-1] for frame in pictures(bag)])]
+    drives = [bag, video(tmp_path / "later.mp4", [frame[:, ::-1] for frame in frames_of(bag)])]
     sources = drives if kind == "drives" else equal_names
     # The second recording displaces frames of the first one, of which some are wanted by another rule, too.
     picks = PickOptions(every=4, lowest_confidence=3, apart=0.05)

@@ -121,7 +121,7 @@ def test_what_is_left_is_what_training_takes(tmp_path: Path, dataset: Path, caps
     result = tmp_path / "result"
     assert main(["review", str(in_coco(tmp_path)), "--against", str(dataset), "-o", str(result)]) == 0
     told = capsys.readouterr().out
-    assert "1 pictures did not come back" in told
+    assert "1 images did not come back" in told
     assert f"make train DATA={result / 'instances.json'} IMAGES={dataset / 'images'}" in told
     labelled = CocoSet.load(result / "instances.json", dataset / "images").by_group()
     assert [image.path.name for image in labelled.images] == ["a.jpg", "b.jpg"]
@@ -192,13 +192,13 @@ def test_finer_classes_become_road_groups_and_unknown_ones_are_refused(tmp_path:
         review(named("zeppelin"), dataset)
 
 
-def test_labels_of_other_pictures_are_refused(tmp_path: Path, dataset: Path):
+def test_labels_of_other_images_are_refused(tmp_path: Path, dataset: Path):
     def given(*frames: LabelledFrame) -> Path:
         path = tmp_path / "other.json"
         path.write_bytes(coco_bytes(frames, CATEGORIES, MaskStyle()))
         return path
 
-    with pytest.raises(SourceError, match=r"expected pictures of .* such as a\.jpg, got z\.jpg"):
+    with pytest.raises(SourceError, match=r"expected images of .* such as a\.jpg, got z\.jpg"):
         review(given(frame("z.jpg")), dataset)
     with pytest.raises(SourceError, match=r"more than one of a\.jpg"):
         read_reviewed(given(frame("a.jpg"), frame("sub/a.jpg")))

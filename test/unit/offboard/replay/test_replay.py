@@ -42,10 +42,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_canonical_colour_model(tmp_path_factory.mktemp("model") / "colours.onnx", fault="predictions")
 
 
-def picture(index: int, fault: bool = False) -> np.ndarray:
+def photo(index: int, fault: bool = False) -> np.ndarray:
     """A car and a person that drive apart; uint8 `[192, 320, 3]`, bgr."""
     scene = paint_scene(320, 192, [(100 + 4 * index, 40, 180 + 4 * index, 100, 1), (40 - 2 * index, 40, 72, 120, 0)])
-    image = scene.picture[..., ::-1].copy()
+    image = scene.image[..., ::-1].copy()
     if fault:
         image[0, 0] = FAULT_COLOUR
     return image
@@ -57,12 +57,12 @@ def header(index: int) -> Any:
 
 
 def raw(index: int, encoding: str = "bgr8", **options: bool) -> Any:
-    data = picture(index, **options).reshape(-1)
+    data = photo(index, **options).reshape(-1)
     return TYPES["sensor_msgs/msg/Image"](header(index), 192, 320, encoding, 0, 960, data)
 
 
 def jpeg(index: int) -> Any:
-    data = cv2.imencode(".jpg", picture(index))[1].reshape(-1)
+    data = cv2.imencode(".jpg", photo(index))[1].reshape(-1)
     return TYPES["sensor_msgs/msg/CompressedImage"](header(index), "jpeg", data)
 
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(
 def test_a_part_of_a_video_is_replayed(tmp_path: Path, model: Path):
     video = cv2.VideoWriter(str(tmp_path / "drive.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 192))
     for index in range(12):
-        video.write(picture(index))
+        video.write(photo(index))
     video.release()
     out = tmp_path / "out.mcap"
     arguments = ("--start", 0.5, "--duration", 0.4, "--tracking")
@@ -240,7 +240,7 @@ def test_each_camera_gets_a_video_of_its_overlays(tmp_path: Path, model: Path):
         # The background stays as it was, the car does not.
         car = frames[0][60:80, 120:160].astype(int)
         assert abs(frames[0][150:180, 250:300].astype(int) - 114).max() < 12
-        assert abs(car - picture(0)[60:80, 120:160]).mean() > 12
+        assert abs(car - photo(0)[60:80, 120:160]).mean() > 12
 
 
 def test_a_replay_is_held_against_an_earlier_one(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,4 @@
-"""Blocks of a report: text stays text, plots show what they are given, pictures stay within their budget."""
+"""Blocks of a report: text stays text, plots show what they are given, images stay within their budget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seg_perception.core.errors import ConfigurationError
 from seg_perception.offboard.evaluation.page import write_evaluation_report
 from seg_perception.offboard.report.axes import Axis
 from seg_perception.offboard.report.drawing import ONLY_FIRST, ONLY_SECOND, Pairing, draw_difference, draw_instances
-from seg_perception.offboard.report.gallery import PICTURE_BYTES, Layer, Shot, data_uri, gallery, share_of_bytes
+from seg_perception.offboard.report.gallery import IMAGE_BYTES, Layer, Shot, data_uri, gallery, share_of_bytes
 from seg_perception.offboard.report.html import MISSING, Html, element
 from seg_perception.offboard.report.page import Section, comparison, number, page, paragraph, table, verdict, write_page
 from seg_perception.offboard.report.plots import Bar, Series, bar_chart, cumulative, histogram, line_plot, time_line
@@ -171,24 +171,24 @@ def noise(width: int = 1600, height: int = 900) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
 
 
-def test_pictures_stay_within_their_budget():
+def test_images_stay_within_their_budget():
     image = cv2.resize(noise(200, 112), (1600, 900))
     large = data_uri(image, 1_000_000)
     most = len(large) // 4
     assert len("data:image/jpeg;base64,") < len(data_uri(image, most)) < most * 4 / 3 + 30
-    # However many are asked for: the report of a long list has small pictures.
-    picture = cv2.resize(noise(64, 36), (1600, 900), interpolation=cv2.INTER_CUBIC)
-    for pictures in (10, 100, 3000):
-        assert pictures * len(data_uri(picture, share_of_bytes(pictures))) < PICTURE_BYTES * 4 / 3 + 30 * pictures
-    assert PICTURE_BYTES * 4 / 3 < 19e6
+    # However many are asked for: the report of a long list has small images.
+    image = cv2.resize(noise(64, 36), (1600, 900), interpolation=cv2.INTER_CUBIC)
+    for images in (10, 100, 3000):
+        assert images * len(data_uri(image, share_of_bytes(images))) < IMAGE_BYTES * 4 / 3 + 30 * images
+    assert IMAGE_BYTES * 4 / 3 < 19e6
 
 
 def test_a_shot_shows_two_layers_and_offers_the_others():
     image = np.zeros((90, 160, 3), np.uint8)
-    layers = [Layer(name, image) for name in ("picture", "truth", "f16")]
+    layers = [Layer(name, image) for name in ("image", "truth", "f16")]
     markup = gallery([Shot("frame", "text", layers, 1, 2)], 10_000)
     assert re.findall('<figure class="([^"]*)">', markup) == ["layer", "layer left", "layer right"]
-    assert re.findall('alt="([^"]*)"', markup) == ["frame: picture", "frame: truth", "frame: f16"]
+    assert re.findall('alt="([^"]*)"', markup) == ["frame: image", "frame: truth", "frame: f16"]
     assert "<select" not in gallery([Shot("frame", "text", layers[:2])], 10_000)
     assert "range" not in gallery([Shot("frame", "text", layers[:1], 0, 0)], 10_000)
 
@@ -220,7 +220,7 @@ def test_the_report_of_an_evaluation_says_what_was_found(tmp_path: Path):
     said = " ".join(part for parts in found.text.values() for part in parts)
     for words in (
         f"{NAMES[0]}: mask AP 0.300, box AP 0.300", "-1.20 (-2.00 to +0.10)", FRAME_NAMES["worst"], "na\\xefve.png",
-        "1 picture was skipped", "0123456789abcdef", "nested.sizes", "640, 384", "device.name", "<gpu>", "HOTA",
+        "1 image was skipped", "0123456789abcdef", "nested.sizes", "640, 384", "device.name", "<gpu>", "HOTA",
         "absent.png", "broken\\xff.png", "2024-05-06T07:08:09Z", "results_2.json",
     ):  # fmt: skip
         assert words in said, words

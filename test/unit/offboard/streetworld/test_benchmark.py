@@ -36,10 +36,10 @@ def write_set(folder: Path) -> CocoSet:
     """In sunshine everything can be seen; in fog the same is there and nothing can be seen."""
     (folder / "images").mkdir()
     scene = paint_scene(320, 192, RECTANGLES)
-    blank = np.full_like(scene.picture, 114)
+    blank = np.full_like(scene.image, 114)
     images, annotations = [], []
-    for number, (weather, picture) in enumerate((("day", scene.picture), ("fog", blank)), 1):
-        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture[..., ::-1])
+    for number, (weather, image) in enumerate((("day", scene.image), ("fog", blank)), 1):
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), image[..., ::-1])
         images.append({"id": number, "file_name": f"{number}.png", "width": 320, "height": 192, "weather": weather})
         for index, (x1, y1, x2, y2, label) in enumerate(RECTANGLES, 1):
             annotations.append(
@@ -76,7 +76,7 @@ def one(results: list[GroupPrecision], name: str, kind: str = "mask") -> GroupPr
 def test_weathers_are_judged_apart(results: list[GroupPrecision], kind: str):
     assert list(one(results, "day", kind).at_50.values()) == pytest.approx([1, 1, 1, 1])
     assert list(one(results, "fog", kind).at_50.values()) == [0, 0, 0, 0]
-    assert (one(results, "day").pictures, one(results, "all").pictures) == (1, 2)
+    assert (one(results, "day").images, one(results, "all").images) == (1, 2)
 
 
 def test_all_is_in_between(results: list[GroupPrecision]):

@@ -65,7 +65,7 @@ def test_a_held_out_kind_is_held_out_whatever_else_it_looks_like(casts: dict[str
 
 
 @pytest.mark.parametrize("designs", ["seen", "unseen"])
-def test_every_road_group_is_in_the_pictures(designs: str):
+def test_every_road_group_is_in_the_images(designs: str):
     shots = list(StreetWorld(replace(OPTIONS, designs=designs)).shots())
     groups = Counter(instance.group for shot in shots for instance in shot.truth.instances)
     assert set(groups) == set(ROAD_GROUPS)
@@ -73,12 +73,12 @@ def test_every_road_group_is_in_the_pictures(designs: str):
 
 
 def test_seed_and_designs_make_the_world():
-    def picture(options: WorldOptions) -> bytes:
+    def image(options: WorldOptions) -> bytes:
         return StreetWorld(options).render(1).frame.data.tobytes()
 
     worlds = [replace(OPTIONS, designs=designs) for designs in DESIGNS]
-    first = [picture(options) for options in worlds]
-    assert [picture(options) for options in worlds] == first
+    first = [image(options) for options in worlds]
+    assert [image(options) for options in worlds] == first
     assert len(set(first)) == len(DESIGNS)
 
 

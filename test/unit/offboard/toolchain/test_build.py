@@ -282,7 +282,7 @@ def test_a_model_quantized_elsewhere_is_noted(street_model: Path, tmp_path: Path
         ({"timing_cache": "times"}, r"--timing-cache: tensorrt-rtx 1\..* has none"),
         ({"family": "yolov8", "input_size": "64x64"}, r"--family, --input-size: for raw exports; .* is canonical"),
         ({"max_loss": 0.1}, r"--max-loss: for --precision int8, got fp32"),
-        ({"precision": "int8"}, r"--precision int8: needs pictures .* --calibration PATH"),
+        ({"precision": "int8"}, r"--precision int8: needs images .* --calibration PATH"),
     ],
 )
 def test_impossible_settings(model: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -404,19 +404,19 @@ def test_manifest_is_what_the_class_reads(built: Built) -> None:
     assert EngineManifest.from_json(text, "manifest").to_json() == text
 
 
-def write_pictures(folder: Path, count: int = 36, seed: int = 0) -> Path:
+def write_images(folder: Path, count: int = 36, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     folder.mkdir()
     for index in range(count):
         scene = random_scene(rng, 96, 64, 3, sides=(16, 40))
-        cv2.imwrite(str(folder / f"{index:03d}.png"), scene.picture[..., ::-1])
+        cv2.imwrite(str(folder / f"{index:03d}.png"), scene.image[..., ::-1])
     return folder
 
 
 def test_int8_is_calibrated_gated_and_described(tmp_path: Path) -> None:
     source = save_canonical_conv_model(tmp_path / "road.onnx", width=96, height=64)
-    pictures = write_pictures(tmp_path / "pictures")
-    settings = replace(RTX, precision="int8", calibration=(str(pictures),))
+    images = write_images(tmp_path / "images")
+    settings = replace(RTX, precision="int8", calibration=(str(images),))
     lines: list[str] = []
     result = build_engine(source, tmp_path, settings, lines.append)
     manifest = load_manifest(result.path)
@@ -424,11 +424,11 @@ def test_int8_is_calibrated_gated_and_described(tmp_path: Path) -> None:
     assert not manifest.forced
     values = manifest.quantization
     assert values is not None
-    assert values["calibration_sha256"] == gather([pictures]).sha256
+    assert values["calibration_sha256"] == gather([images]).sha256
     assert values["int8_share"] == pytest.approx(manifest.precision["share"]["int8"], abs=1e-3)
     assert values["steps"][-1]["fits"]
     assert build_engine(source, tmp_path, settings).reused
-    (pictures / "000.png").unlink()
+    (images / "000.png").unlink()
     fewer = frames_sha256(calibration_frames(settings))
     assert engine_key(Source.load(source), settings, Target.choose(settings), fewer) != manifest.key
     with pytest.raises(ConfigurationError, match=r"--calibration: for --precision int8, got fp16"):
@@ -439,6 +439,6 @@ def test_int8_that_loses_too_much_is_forced_and_says_so(tmp_path: Path, monkeypa
     impossible = Budget(agreement=AgreementBudget(min_iou=1.0, max_faults=0.0))
     monkeypatch.setattr(int8, "Budget", lambda: impossible)
     source = save_canonical_conv_model(tmp_path / "road.onnx", width=96, height=64)
-    pictures = write_pictures(tmp_path / "pictures", count=8)
-    settings = replace(RTX, precision="int8", calibration=(str(pictures),), force=True)
+    images = write_images(tmp_path / "images", count=8)
+    settings = replace(RTX, precision="int8", calibration=(str(images),), force=True)
     assert load_manifest(build_engine(source, tmp_path, settings).path).forced

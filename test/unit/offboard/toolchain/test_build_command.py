@@ -54,7 +54,7 @@ def command(*words: object, env: dict[str, str] | None = None) -> subprocess.Com
     return subprocess.run(call, capture_output=True, text=True, timeout=200, env={**os.environ, **(env or {})})
 
 
-def picture(folder: Path) -> Path:
+def image(folder: Path) -> Path:
     path = folder / "street.ppm"
     path.write_bytes(b"P6 64 64 255 " + bytes(64 * 64 * 3))
     return path
@@ -131,7 +131,7 @@ def test_a_manifest_without_its_engine(engine: Path, tmp_path: Path) -> None:
 def test_the_way_from_build_to_a_refused_load(engine: Path, tmp_path: Path) -> None:
     """On the command line, on a machine without a GPU."""
     env = build_driver(tmp_path, init=100)
-    done = command("image", picture(tmp_path), "--model", engine, "-o", tmp_path / "out", env=env)
+    done = command("image", image(tmp_path), "--model", engine, "-o", tmp_path / "out", env=env)
     assert done.returncode == 1
     assert f"error: {engine}: this engine needs an NVIDIA GPU (sm_86): the NVIDIA driver has no GPU" in done.stderr
     assert "(cuInit: error 100, no CUDA-capable device is detected" in done.stderr
@@ -148,10 +148,10 @@ def test_an_engine_for_another_gpu_is_refused(engine: Path, tmp_path: Path) -> N
 def test_an_engine_that_fits_but_nothing_to_run_it_with(engine: Path, tmp_path: Path) -> None:
     env = build_driver(tmp_path)
     assert "not loaded: pycuda cannot be imported" in command("inspect", engine, env=env).stdout
-    done = command("image", picture(tmp_path), "--model", engine, "-o", tmp_path / "out", env=env)
+    done = command("image", image(tmp_path), "--model", engine, "-o", tmp_path / "out", env=env)
     assert done.returncode == 1
     assert "error: pycuda cannot be imported" in done.stderr
-    done = command("image", picture(tmp_path), "--model", engine, "-o", tmp_path / "out", "--device", "1", env=env)
+    done = command("image", image(tmp_path), "--model", engine, "-o", tmp_path / "out", "--device", "1", env=env)
     assert "error: device: an engine runs on the GPU that CUDA counts first, got '1'" in done.stderr
 
 

@@ -156,16 +156,16 @@ def test_inspect_says_which_layers_it_could_not_count(tmp_path, capsys):
     [
         ("quantize", "@folder", "--calibration", "@folder", "-o", "@folder/int8.onnx"),
         ("prepare", "@folder", "-o", "@folder/canonical.onnx"),
-        ("verify", "@folder", "--reference", "@folder", "--data", "@pictures"),
-        ("image", "--model", "@folder", "@pictures", "-o", "@folder/out"),
+        ("verify", "@folder", "--reference", "@folder", "--data", "@images"),
+        ("image", "--model", "@folder", "@images", "-o", "@folder/out"),
     ],
 )
 def test_a_folder_as_the_model_is_said_to_be_one(words, tmp_path, capsys):
-    folder, pictures = tmp_path / "models", tmp_path / "pictures"
-    for each in (folder, pictures):
+    folder, images = tmp_path / "models", tmp_path / "images"
+    for each in (folder, images):
         each.mkdir()
-    (pictures / "picture.png").write_bytes(b"never read")
-    words = [word.replace("@folder", str(folder)).replace("@pictures", str(pictures)) for word in words]
+    (images / "image.png").write_bytes(b"never read")
+    words = [word.replace("@folder", str(folder)).replace("@images", str(images)) for word in words]
     assert main(words) == 1
     assert f"{folder}: is a folder; expected " in capsys.readouterr().err
 
@@ -197,9 +197,9 @@ def test_ctrl_c_during_imports_ends_with_130(module, error, tmp_path):
         "onnx": ["prepare", str(model), "-o", str(tmp_path / "out.onnx")],
         "onnxruntime": ["quantize", str(model), "--calibration", str(tmp_path), "-o", str(tmp_path / "out.onnx")],
         # Another backend would open the model, too.
-        "openvino": ["image", "--model", str(model), "-o", str(tmp_path / "out"), str(tmp_path / "picture.png")],
+        "openvino": ["image", "--model", str(model), "-o", str(tmp_path / "out"), str(tmp_path / "image.png")],
     }[module]
-    (tmp_path / "picture.png").write_bytes(b"never read")
+    (tmp_path / "image.png").write_bytes(b"never read")
     code = INTERRUPTED.format(module=module, error=error)
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "")

@@ -25,7 +25,7 @@ def save(model, folder):
 
 def boxes_found(open_session, path, count):
     scene = random_scene(np.random.default_rng(1), 320, 192, count)
-    outputs = open_session(onnx.load(path))({"images": scene.picture[None]})
+    outputs = open_session(onnx.load(path))({"images": scene.image[None]})
     return sorted(outputs["boxes"][0, :count].tolist()), sorted(scene.boxes.tolist())
 
 
@@ -111,7 +111,7 @@ def test_a_gather_from_a_slice_runs_everywhere(open_session, tmp_path):
 
 
 def test_suppression_inside_is_refused_with_a_remedy():
-    """As Ultralytics' `nms=True` has it: rows as of an end-to-end model, in shapes that depend on the picture."""
+    """As Ultralytics' `nms=True` has it: rows as of an end-to-end model, in shapes that depend on the image."""
     nodes = [
         helper.make_node("NonMaxSuppression", ["boxes", "scores", "most"], ["kept"]),
         helper.make_node("Cast", ["kept"], ["numbers"], to=TensorProto.FLOAT),
@@ -154,7 +154,7 @@ def test_yolov5_scores_are_products_and_raw_outputs_are_ignored(open_session, tm
     prepare(save(layout.yolov5(raw=True), tmp_path), tmp_path / "yolov5.onnx")
     (tmp_path / "dense.onnx").write_bytes(colour_model().SerializeToString())
     prepare(tmp_path / "dense.onnx", tmp_path / "yolov8.onnx")
-    images = random_scene(np.random.default_rng(1), 320, 192, 4).picture[None]
+    images = random_scene(np.random.default_rng(1), 320, 192, 4).image[None]
     ours, theirs = (
         open_session(onnx.load(tmp_path / f"{name}.onnx"))({"images": images}) for name in ("yolov5", "yolov8")
     )

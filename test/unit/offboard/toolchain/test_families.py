@@ -75,7 +75,7 @@ def assert_finds(canonical, layout, backend="onnxruntime", batch=1):
     """All rectangles, and nothing else, each with its box, its class and its pixels."""
     segmenter = open_segmenter(canonical, backend)
     scenes = [random_scene(np.random.default_rng(seed), 320, 192, 5, (24, 64)) for seed in range(batch)]
-    frames = [Frame.from_bgr(scene.picture[..., ::-1]) for scene in scenes]
+    frames = [Frame.from_bgr(scene.image[..., ::-1]) for scene in scenes]
     for scene, found in zip(scenes, segmenter.segment(frames), strict=True):
         iou = box_iou(scene.boxes, found.instances.boxes_camera)
         assert len(found.instances) == len(scene.boxes)
@@ -127,7 +127,7 @@ def test_the_command_line(layout, source, tmp_path, capsys):
         words += ["--classes", str(tmp_path / "table.yaml")]
     assert main(words) == 0
     scene = random_scene(np.random.default_rng(5), 320, 192, 4, (24, 64))
-    cv2.imwrite(str(tmp_path / "scene.png"), scene.picture[..., ::-1])
+    cv2.imwrite(str(tmp_path / "scene.png"), scene.image[..., ::-1])
     model = str(tmp_path / "canonical.onnx")
     words = ["image", str(tmp_path / "scene.png"), "--model", model, "-o", str(tmp_path / "out"), "--keep-other"]
     assert main(words) == 0, capsys.readouterr().err
@@ -224,7 +224,7 @@ def test_faults_of_the_network_are_not_hidden(layout, source, tmp_path):
         segmenter = open_segmenter(tmp_path / "canonical.onnx")
         scene = random_scene(np.random.default_rng(0), 320, 192, 5, (24, 64))
         with pytest.raises(ModelOutputError, match="NaN or infinity"):
-            segmenter.segment([Frame.from_bgr(scene.picture[..., ::-1])])
+            segmenter.segment([Frame.from_bgr(scene.image[..., ::-1])])
         segmenter.close()
     assert found
 

@@ -50,60 +50,60 @@ def random_outputs(seed, batch):
     return {"raw_logits": rng.normal(0, 3, (batch, QUERIES, COUNT + 1)).astype(np.float32), "raw_masks": masks}
 
 
-def decoded(raw, picture):
+def decoded(raw, image):
     """Class probabilities without that of no object, and mask probabilities."""
-    exponents = np.exp(raw["raw_logits"][picture] - raw["raw_logits"][picture].max(1, keepdims=True))
-    return (exponents / exponents.sum(1, keepdims=True))[:, :-1], 1 / (1 + np.exp(-raw["raw_masks"][picture]))
+    exponents = np.exp(raw["raw_logits"][image] - raw["raw_logits"][image].max(1, keepdims=True))
+    return (exponents / exponents.sum(1, keepdims=True))[:, :-1], 1 / (1 + np.exp(-raw["raw_masks"][image]))
 
 
 @pytest.mark.parametrize("things", [ALL, SOME])
 @pytest.mark.parametrize("count", [7, 1000])
-def test_instances_equal_the_reference_for_every_picture_of_a_batch(open_session, things, count):
+def test_instances_equal_the_reference_for_every_image_of_a_batch(open_session, things, count):
     raw = random_outputs(1, batch=3)
     outputs = open_session(bare_head(things, HeadOptions(max_instances=count)))(raw)
     rows = min(count, QUERIES * sum(things))
     assert outputs["scores"].shape == (3, rows)
-    for picture in range(3):
-        classes, inside = decoded(raw, picture)
-        support = raw["raw_masks"][picture] > 0
+    for image in range(3):
+        classes, inside = decoded(raw, image)
+        support = raw["raw_masks"][image] > 0
         quality = (inside * support).sum((1, 2)) / (support.sum((1, 2)) + 1e-6)
         scores = (classes * things * quality[:, None]).ravel()
         order = np.argsort(-scores, kind="stable")[:rows]
         used = scores[order] > 0
-        np.testing.assert_allclose(outputs["scores"][picture], scores[order], atol=1e-5)
-        np.testing.assert_array_equal(outputs["labels"][picture], order % COUNT * used)
-        masks = raw["raw_masks"][picture, order // COUNT] * used[:, None, None]
-        np.testing.assert_array_equal(outputs["masks"][picture], masks)
+        np.testing.assert_allclose(outputs["scores"][image], scores[order], atol=1e-5)
+        np.testing.assert_array_equal(outputs["labels"][image], order % COUNT * used)
+        masks = raw["raw_masks"][image, order // COUNT] * used[:, None, None]
+        np.testing.assert_array_equal(outputs["masks"][image], masks)
         assert used.sum() == min(rows, (QUERIES - 1) * sum(things))
         for name in INSTANCE_OUTPUTS:
-            assert not outputs[name][picture, ~used].any(), f"unused rows of {name} are not 0"
+            assert not outputs[name][image, ~used].any(), f"unused rows of {name} are not 0"
         for row in np.flatnonzero(used):
             lines, columns = np.nonzero(masks[row] > 0)
             box = [columns.min() - 1, lines.min() - 1, columns.max() + 2, lines.max() + 2]
             np.testing.assert_allclose(
-                outputs["boxes"][picture, row], 4 * np.clip(box, 0, [WIDTH, HEIGHT] * 2), atol=1e-4
+                outputs["boxes"][image, row], 4 * np.clip(box, 0, [WIDTH, HEIGHT] * 2), atol=1e-4
             )
 
 
 @pytest.mark.parametrize("things", [SOME, NONE])
-def test_class_map_equals_the_reference_for_every_picture_of_a_batch(open_session, things):
+def test_class_map_equals_the_reference_for_every_image_of_a_batch(open_session, things):
     raw = random_outputs(2, batch=3)
     outputs = open_session(bare_head(things))(raw)
     assert ("scores" in outputs) == any(things)
     assert outputs["class_map"].dtype == np.uint8
-    for picture in range(3):
-        classes, inside = decoded(raw, picture)
+    for image in range(3):
+        classes, inside = decoded(raw, image)
         totals = np.einsum("qc,qhw->chw", classes, inside)
         expected = np.where(totals.max(0) > 0.1, totals.argmax(0), NO_CLASS)
         assert NO_CLASS in expected
         assert len(np.unique(expected)) > 3
-        np.testing.assert_array_equal(outputs["class_map"][picture], expected)
+        np.testing.assert_array_equal(outputs["class_map"][image], expected)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["raw_logits", "raw_masks"])
 @pytest.mark.parametrize("things", [ALL, SOME, NONE])
-def test_nan_and_infinity_anywhere_mark_their_picture_and_no_other(open_session, things, name, value):
+def test_nan_and_infinity_anywhere_mark_their_image_and_no_other(open_session, things, name, value):
     raw = random_outputs(3, batch=3)
     raw[name].reshape(3, -1)[1, -1] = value
     outputs = open_session(bare_head(things))(raw)
@@ -121,7 +121,7 @@ def scene_and_outputs(open_session, folder, options=OPTIONS, **variant):
     onnx.save(mask2former(**variant), source)
     spec = prepare(source, destination, options)
     scene = random_scene(np.random.default_rng(4), 320, 192, 5, (24, 64))
-    return scene, spec, open_session(onnx.load(destination))({"images": scene.picture[None]})
+    return scene, spec, open_session(onnx.load(destination))({"images": scene.image[None]})
 
 
 def test_things_and_stuff_of_a_scene(open_session, tmp_path):
@@ -209,7 +209,7 @@ def test_float64_within_the_network(open_session, tmp_path):
     types.update(tensor.data_type for tensor in canonical.graph.initializer)
     assert TensorProto.DOUBLE not in types
     scene = random_scene(np.random.default_rng(4), 320, 192, 5, (24, 64))
-    outputs = open_session(canonical)({"images": scene.picture[None]})
+    outputs = open_session(canonical)({"images": scene.image[None]})
     assert (outputs["scores"][0] > 0.5).sum() == len(scene.boxes)
 
 

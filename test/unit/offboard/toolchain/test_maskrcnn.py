@@ -38,7 +38,7 @@ def ious(path: Path, scene: Scene, backend: str = "onnxruntime") -> list[float]:
     """Of each rectangle with the instance of its number by position; as many instances as rectangles."""
     options = SegmenterOptions(SelectOptions(0.5, group_iou=1.0, keep_other=True))
     segmenter = Segmenter(open_backend(path, backend, RunOptions(threads=1)), TABLE, options)
-    (found,) = segmenter.segment([Frame.from_bgr(scene.picture[..., ::-1])])
+    (found,) = segmenter.segment([Frame.from_bgr(scene.image[..., ::-1])])
     segmenter.close()
     assert len(found.instances) == len(scene.boxes)
     results = []
@@ -67,10 +67,10 @@ def test_every_form(pasted: bool, batch_axis: bool, backend: str, tmp_path: Path
 def test_nothing_found_and_fewer_rows_than_found(backend: str, tmp_path: Path) -> None:
     path = canonical(tmp_path, maskrcnn(), head=HeadOptions(max_instances=3))
     runner = open_model(path, backend, RunOptions(threads=1))
-    empty = runner.run(paint_scene(320, 192, []).picture[None])
+    empty = runner.run(paint_scene(320, 192, []).image[None])
     assert not empty.scores.any()
     assert np.isfinite(empty.masks).all()
-    full = runner.run(SCENE.picture[None])
+    full = runner.run(SCENE.image[None])
     assert full.scores.shape == (1, 3)
     assert (full.scores[0] > 0.5).all()
     assert (np.diff(full.scores[0]) <= 0).all()
@@ -88,7 +88,7 @@ def test_masks_that_no_sigmoid_is_seen_behind(tmp_path: Path) -> None:
     assert min(ious(canonical(tmp_path, model), SCENE)) > 0.85
 
 
-def test_masks_on_the_picture_that_cannot_be_traced_back(tmp_path: Path) -> None:
+def test_masks_on_the_image_that_cannot_be_traced_back(tmp_path: Path) -> None:
     model = maskrcnn(pasted=True)
     for node in model.graph.node:
         if node.op_type == "GridSample":
@@ -114,11 +114,11 @@ def test_faults_before_anything_is_found(backend: str, tmp_path: Path) -> None:
     path = canonical(tmp_path, model)
     segmenter = Segmenter(open_backend(path, backend, RunOptions(threads=1)), TABLE)
     with pytest.raises(ModelOutputError, match="NaN or infinity"):
-        segmenter.segment([Frame.from_bgr(SCENE.picture[..., ::-1])])
+        segmenter.segment([Frame.from_bgr(SCENE.image[..., ::-1])])
     segmenter.close()
 
 
-def test_only_one_picture_at_a_time(tmp_path: Path) -> None:
+def test_only_one_image_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"--batch: the model's input .* is fixed, got 2"):
         canonical(tmp_path, maskrcnn(), batch=2)
 

@@ -34,7 +34,7 @@ from seg_perception.offboard.toolchain.precision.half import to_half
         (("Gemm", {}), {"x": [7, 5]}, {"w": floats(5, 11)}, 7 * 11 * 5),
         (("Gemm", {"transA": 1, "transB": 1}), {"x": [5, 7]}, {"w": floats(11, 5)}, 7 * 11 * 5),
         (("Einsum", {"equation": "bqc,bchw->bqhw"}), {"x": [2, 3, 4], "w": [2, 4, 5, 6]}, {}, 2 * 3 * 4 * 5 * 6),
-        # An open batch counts as one picture.
+        # An open batch counts as one image.
         (("Conv", {}), {"x": ["batch", 8, 10, 12]}, {"w": floats(16, 8, 1, 1)}, 16 * 10 * 12 * 8),
     ],
 )

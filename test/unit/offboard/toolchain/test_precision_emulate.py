@@ -106,7 +106,7 @@ def prepared(tmp_path_factory):
 
 def scene(seed=5):
     drawn = random_scene(np.random.default_rng(seed), 320, 192, 6, grid=4)
-    return drawn, np.ascontiguousarray(drawn.picture[None])
+    return drawn, np.ascontiguousarray(drawn.image[None])
 
 
 def test_the_emulated_colour_model_finds_the_rectangles(prepared):
@@ -244,18 +244,18 @@ def test_only_canonical_models_are_run():
         HalfEmulator(half_chain(("Mul", 2)))
 
 
-def test_prepare_checks_the_range_on_pictures(tmp_path, capsys):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_prepare_checks_the_range_on_images(tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
     for seed in range(3):
-        cv2.imwrite(str(pictures / f"{seed}.png"), scene(seed)[0].picture[..., ::-1])
+        cv2.imwrite(str(images / f"{seed}.png"), scene(seed)[0].image[..., ::-1])
     model = colour_model()
     insert_before_last(
         model.graph, helper.make_node("Mul", ["@in", "big"], ["@out"], name="explode"), big=np.float32(10000)
     )
     (tmp_path / "bad.onnx").write_bytes(model.SerializeToString())
     source, target = save_colour_model(tmp_path / "good.onnx"), tmp_path / "half.onnx"
-    options = ["-o", str(target), "--precision", "fp16", "--check", str(pictures)]
+    options = ["-o", str(target), "--precision", "fp16", "--check", str(images)]
     assert main(["prepare", str(tmp_path / "bad.onnx"), *options]) != 0
     assert "layer 'explode' (Mul)" in capsys.readouterr().err
     assert not target.exists()
@@ -268,10 +268,10 @@ def test_prepare_checks_the_range_on_pictures(tmp_path, capsys):
 
 @pytest.fixture
 def white(tmp_path):
-    """A picture for which a model with a fault makes NaN."""
-    picture = scene()[0].picture.copy()
-    picture[100:110, 100:110] = FAULT_COLOUR
-    cv2.imwrite(str(tmp_path / "white.png"), picture)
+    """An image for which a model with a fault makes NaN."""
+    image = scene()[0].image.copy()
+    image[100:110, 100:110] = FAULT_COLOUR
+    cv2.imwrite(str(tmp_path / "white.png"), image)
     return tmp_path / "white.png"
 
 

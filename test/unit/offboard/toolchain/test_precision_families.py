@@ -59,7 +59,7 @@ def test_finds_what_float32_finds(models, runtime):
     }
     runner = opened[runtime]()
     for seed in range(3):
-        images = np.ascontiguousarray(random_scene(np.random.default_rng(seed), 320, 192, 5, (24, 64)).picture[None])
+        images = np.ascontiguousarray(random_scene(np.random.default_rng(seed), 320, 192, 5, (24, 64)).image[None])
         expected, found = reference.run(images), runner.run(images)
         if expected.class_map is not None:
             assert found.class_map is not None

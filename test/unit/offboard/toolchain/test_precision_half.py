@@ -482,7 +482,7 @@ def test_the_colour_model_finds_the_same_rectangles(tmp_path, open_session, batc
         item.value for item in model.metadata_props if item.key == METADATA_KEY
     ]
     scene = random_scene(np.random.default_rng(5), 320, 192, 6, grid=4)
-    feed = {"images": np.ascontiguousarray(scene.picture[None])}
+    feed = {"images": np.ascontiguousarray(scene.image[None])}
     expected, found = open_session(model)(feed), open_session(half)(feed)
     assert found["masks"].dtype == np.float16
     assert (expected["scores"] > 0.5).sum() == len(scene.labels)

@@ -112,7 +112,7 @@ def test_fixed_batch_is_opened_unless_it_is_asked_for(open_session, tmp_path, wa
     assert prepare(source, tmp_path / "canonical.onnx", PrepareOptions(batch=wanted)).batch == batch
     if batch == 1:
         return
-    images = np.stack([random_scene(np.random.default_rng(seed), 320, 192, 2 + seed).picture for seed in range(2)])
+    images = np.stack([random_scene(np.random.default_rng(seed), 320, 192, 2 + seed).image for seed in range(2)])
     scores = open_session(onnx.load(tmp_path / "canonical.onnx"))({"images": images})["scores"]
     assert (scores > 0).sum(1).tolist() == [2, 3]
 
@@ -121,7 +121,7 @@ def test_fixed_batch_is_opened_unless_it_is_asked_for(open_session, tmp_path, wa
 def test_any_opset_gives_the_same_results(open_session, tmp_path, opset):
     scene = random_scene(np.random.default_rng(1), 320, 192, 5)
     prepare(save_colour_model(tmp_path / "source.onnx", opset=opset), tmp_path / "canonical.onnx")
-    outputs = open_session(onnx.load(tmp_path / "canonical.onnx"))({"images": scene.picture[None]})
+    outputs = open_session(onnx.load(tmp_path / "canonical.onnx"))({"images": scene.image[None]})
     assert sorted(outputs["boxes"][0, :5].tolist()) == sorted(scene.boxes.tolist())
 
 
@@ -138,7 +138,7 @@ def test_names_and_order_of_outputs_do_not_matter(open_session, tmp_path, rename
     model.graph.output.extend(outputs)
     prepare(save(model, tmp_path), tmp_path / "canonical.onnx")
     scene = random_scene(np.random.default_rng(1), 320, 192, 5)
-    results = open_session(onnx.load(tmp_path / "canonical.onnx"))({"images": scene.picture[None]})
+    results = open_session(onnx.load(tmp_path / "canonical.onnx"))({"images": scene.image[None]})
     assert set(results) == set(INSTANCE_OUTPUTS)
     assert sorted(results["boxes"][0, :5].tolist()) == sorted(scene.boxes.tolist())
 
@@ -150,7 +150,7 @@ def test_open_height_and_width_need_a_size(open_session, tmp_path):
     spec = prepare(source, tmp_path / "canonical.onnx", PrepareOptions(input_size=(192, 320)))
     assert (spec.batch, spec.network_height, spec.network_width, spec.mask_width) == (0, 192, 320, 80)
     scene = random_scene(np.random.default_rng(2), 320, 192, 4)
-    outputs = open_session(onnx.load(tmp_path / "canonical.onnx"))({"images": scene.picture[None]})
+    outputs = open_session(onnx.load(tmp_path / "canonical.onnx"))({"images": scene.image[None]})
     assert sorted(outputs["boxes"][0, :4].tolist()) == sorted(scene.boxes.tolist())
 
 
@@ -214,7 +214,7 @@ def test_names_may_be_a_list(tmp_path):
     "change",
     [{"mean": (float("nan"), 0.0, 0.0)}, {"std": (float("inf"), 1.0, 1.0)}, {"std": (0.0, 1.0, 1.0)}],
 )
-def test_a_normalisation_that_leaves_no_picture_is_refused(change):
+def test_a_normalisation_that_leaves_no_image_is_refused(change):
     with pytest.raises(ConfigurationError, match="expected finite numbers"):
         PixelChange(**change)
 

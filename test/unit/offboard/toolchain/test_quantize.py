@@ -40,16 +40,16 @@ def scenes(count: int, seed: int = 0) -> list[Scene]:
     return [random_scene(rng, WIDTH, HEIGHT, 4, sides=(16, 40)) for _ in range(count)]
 
 
-def write_pictures(folder: Path, drawn: list[Scene]) -> Path:
+def write_images(folder: Path, drawn: list[Scene]) -> Path:
     folder.mkdir(parents=True)
     for index, scene in enumerate(drawn):
-        cv2.imwrite(str(folder / f"{index:03d}.png"), scene.picture[..., ::-1])
+        cv2.imwrite(str(folder / f"{index:03d}.png"), scene.image[..., ::-1])
     return folder
 
 
 def write_labels(folder: Path, drawn: list[Scene]) -> Path:
-    """Pictures in `images` and the annotation file beside it."""
-    write_pictures(folder / "images", drawn)
+    """Images in `images` and the annotation file beside it."""
+    write_images(folder / "images", drawn)
     images = [
         {"id": index, "file_name": f"{index:03d}.png", "width": WIDTH, "height": HEIGHT} for index in range(len(drawn))
     ]
@@ -83,8 +83,8 @@ def outlier_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("pictures") / "some", scenes(40))
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images") / "some", scenes(40))
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +93,19 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestFrames:
-    def test_the_split_and_the_hash_depend_on_the_pixels_alone(self, tmp_path: Path, pictures: Path, labels: Path):
-        first = gather([pictures, labels])
+    def test_the_split_and_the_hash_depend_on_the_pixels_alone(self, tmp_path: Path, images: Path, labels: Path):
+        first = gather([images, labels])
         renamed = tmp_path / "renamed"
         renamed.mkdir()
-        for index, path in enumerate(sorted(pictures.iterdir(), reverse=True)):
+        for index, path in enumerate(sorted(images.iterdir(), reverse=True)):
             (renamed / f"other{index:03d}.png").write_bytes(path.read_bytes())
         second = gather([labels, renamed])
         assert first.sha256 == second.sha256
         assert _digests(first, "held_back") == _digests(second, "held_back")
         assert not _digests(first, "held_back") & _digests(first, "calibration")
 
-    def test_labelled_frames_are_mostly_for_the_gate_and_others_for_calibration(self, pictures: Path, labels: Path):
-        frames = gather([pictures, labels])
+    def test_labelled_frames_are_mostly_for_the_gate_and_others_for_calibration(self, images: Path, labels: Path):
+        frames = gather([images, labels])
         kinds = [
             (name, each.image_id is not None) for name in ("calibration", "held_back") for each in getattr(frames, name)
         ]
@@ -117,56 +117,56 @@ class TestFrames:
     def test_the_gate_sees_the_end_of_a_video_and_no_neighbours_of_what_set_the_scales(self, tmp_path: Path):
         writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (WIDTH, HEIGHT))
         for scene in scenes(20):
-            writer.write(np.ascontiguousarray(scene.picture[..., ::-1]))
+            writer.write(np.ascontiguousarray(scene.image[..., ::-1]))
         writer.release()
         frames = gather([tmp_path / "clip.avi"])
         last = max(each.name for each in frames.calibration)
         assert len(frames.held_back) == 5
         assert all(each.name > last for each in frames.held_back)
 
-    def test_frames_can_be_read_again(self, pictures: Path, labels: Path):
-        frames = gather([pictures, labels])
+    def test_frames_can_be_read_again(self, images: Path, labels: Path):
+        frames = gather([images, labels])
         for _ in range(2):
             read = dict(frames.frames(frames.held_back))
             assert set(read) == set(frames.held_back)
         assert all((frame.width, frame.height) == (WIDTH, HEIGHT) for frame in read.values())
 
-    def test_more_frames_than_wanted_are_thinned_out_evenly(self, pictures: Path):
-        names = sorted(each.name for each in gather([pictures], limit=10).pictures)
+    def test_more_frames_than_wanted_are_thinned_out_evenly(self, images: Path):
+        names = sorted(each.name for each in gather([images], limit=10).images)
         assert len(names) == 10
         assert (names[0], names[-1]) == ("000", "039")
 
     def test_what_cannot_be_read_is_listed_and_equal_frames_count_once(self, tmp_path: Path):
-        folder = write_pictures(tmp_path / "some", scenes(5))
+        folder = write_images(tmp_path / "some", scenes(5))
         (folder / "copy.png").write_bytes((folder / "000.png").read_bytes())
-        (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+        (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no image")
         frames = gather([folder])
         summary = frames_summary(frames)
-        assert (len(frames.pictures), frames.duplicates, len(frames.failures)) == (5, 1, 1)
+        assert (len(frames.images), frames.duplicates, len(frames.failures)) == (5, 1, 1)
         assert "1 could not be read" in summary
         assert "broken.jpg" in summary
         assert "warning: only 5 frames; give 32 or more" in summary
 
-    def test_enough_frames_need_no_warning(self, pictures: Path):
-        assert "warning" not in frames_summary(gather([pictures]))
+    def test_enough_frames_need_no_warning(self, images: Path):
+        assert "warning" not in frames_summary(gather([images]))
 
-    def test_labelled_pictures_that_are_not_there_are_counted(self, tmp_path: Path):
+    def test_labelled_images_that_are_not_there_are_counted(self, tmp_path: Path):
         path = write_labels(tmp_path / "set", scenes(4))
         (path.parent / "images" / "002.png").unlink()
-        assert "1 labelled pictures are not there, such as 002.png" in frames_summary(gather([path]))
+        assert "1 labelled images are not there, such as 002.png" in frames_summary(gather([path]))
 
     @pytest.mark.parametrize("limit", [1, 0, -3])
-    def test_too_few_frames_wanted(self, pictures: Path, limit: int):
+    def test_too_few_frames_wanted(self, images: Path, limit: int):
         with pytest.raises(ConfigurationError, match="--max-frames: expected at least 2"):
-            gather([pictures], limit)
+            gather([images], limit)
 
     def test_frames_that_are_all_the_same(self, tmp_path: Path):
-        folder = write_pictures(tmp_path / "same", scenes(1) * 40)
-        with pytest.raises(ConfigurationError, match="all 40 frames are the same picture"):
+        folder = write_images(tmp_path / "same", scenes(1) * 40)
+        with pytest.raises(ConfigurationError, match="all 40 frames are the same image"):
             gather([folder])
 
     def test_frames_none_of_which_can_be_read(self, tmp_path: Path):
-        (tmp_path / "broken.jpg").write_bytes(b"no picture")
+        (tmp_path / "broken.jpg").write_bytes(b"no image")
         with pytest.raises(ConfigurationError, match="no frame could be read") as error:
             gather([tmp_path])
         assert "broken.jpg" in str(error.value)
@@ -178,16 +178,16 @@ def _digests(frames: CalibrationSet, kind: str) -> set[str]:
 
 def found_rectangles(path: Path, backend: str, scene: Scene) -> list[list[int]]:
     runner = open_backend(path, backend)
-    detections = runner.detect([Frame.from_bgr(np.ascontiguousarray(scene.picture[..., ::-1]))])[0]
+    detections = runner.detect([Frame.from_bgr(np.ascontiguousarray(scene.image[..., ::-1]))])[0]
     kept = detections.scores > 0.25
     rows = np.column_stack([np.rint(detections.boxes_network[kept]), detections.labels[kept]])
     runner.close()
     return sorted(rows.astype(int).tolist())
 
 
-def test_few_labels_do_not_decide_alone(tmp_path: Path, model_path: Path, pictures: Path, labels: Path):
+def test_few_labels_do_not_decide_alone(tmp_path: Path, model_path: Path, images: Path, labels: Path):
     model = onnx.load(model_path)
-    done = quantize(model, gather([pictures]), QuantizeOptions(Budget(), method=METHOD, force=True)).model
+    done = quantize(model, gather([images]), QuantizeOptions(Budget(), method=METHOD, force=True)).model
     # No two precisions agree to the last pixel, and no AP can be lost beyond a hundred points.
     budget = Budget(100.0, AgreementBudget(min_iou=1.0, max_faults=0.0))
     few = gather([write_labels(tmp_path / "few", scenes(6, seed=2))])
@@ -199,9 +199,9 @@ def test_few_labels_do_not_decide_alone(tmp_path: Path, model_path: Path, pictur
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_a_quantized_model_finds_the_same_and_says_what_was_done(
-    tmp_path: Path, model_path: Path, pictures: Path, labels: Path, labelled: bool
+    tmp_path: Path, model_path: Path, images: Path, labels: Path, labelled: bool
 ):
-    frames = gather([pictures, labels] if labelled else [pictures])
+    frames = gather([images, labels] if labelled else [images])
     # The network blurs colours a little where rectangles end, which COCO's AP at an IoU of 0.95 takes for a loss.
     done = quantize(onnx.load(model_path), frames, QuantizeOptions(Budget(max_loss=5.0), method=METHOD))
     report = done.report
@@ -241,9 +241,9 @@ def test_with_labels_layers_return_until_the_loss_of_average_precision_fits(mode
     assert done.report.steps[-1].int8_share < done.report.steps[0].int8_share
 
 
-def test_the_layer_that_hurts_returns_to_float16_and_the_others_do_not(outlier_path: Path, pictures: Path):
+def test_the_layer_that_hurts_returns_to_float16_and_the_others_do_not(outlier_path: Path, images: Path):
     lines: list[str] = []
-    done = quantize(onnx.load(outlier_path), gather([pictures]), QuantizeOptions(method=METHOD), lines.append)
+    done = quantize(onnx.load(outlier_path), gather([images]), QuantizeOptions(method=METHOD), lines.append)
     assert not done.report.steps[0].fits
     assert done.report.steps[-1].fits
     returned = {layer.name for layer in done.report.kept if layer.reason == "hurts accuracy"}
@@ -255,13 +255,13 @@ def test_the_layer_that_hurts_returns_to_float16_and_the_others_do_not(outlier_p
 class TestBudget:
     impossible = Budget(agreement=AgreementBudget(min_iou=1.0, max_faults=0.0))
 
-    def test_a_model_that_loses_too_much_does_not_leave(self, outlier_path: Path, pictures: Path):
+    def test_a_model_that_loses_too_much_does_not_leave(self, outlier_path: Path, images: Path):
         with pytest.raises(ModelError, match=r"loses too much even with 4 of 5 layers in float16: .*--force"):
-            quantize(onnx.load(outlier_path), gather([pictures]), QuantizeOptions(self.impossible, METHOD))
+            quantize(onnx.load(outlier_path), gather([images]), QuantizeOptions(self.impossible, METHOD))
 
-    def test_unless_it_is_forced_and_then_it_says_so(self, outlier_path: Path, pictures: Path):
+    def test_unless_it_is_forced_and_then_it_says_so(self, outlier_path: Path, images: Path):
         options = QuantizeOptions(self.impossible, METHOD, force=True)
-        done = quantize(onnx.load(outlier_path), gather([pictures]), options)
+        done = quantize(onnx.load(outlier_path), gather([images]), options)
         assert done.report.forced
         assert not done.report.steps[-1].fits
         again = report_of({item.key: item.value for item in done.model.metadata_props})
@@ -279,20 +279,20 @@ class TestBudget:
 
 
 class TestModelsThatCannotBe:
-    def test_a_raw_export(self, pictures: Path):
+    def test_a_raw_export(self, images: Path):
         with pytest.raises(NotCanonicalError, match=r"seg_perception prepare raw\.onnx"):
-            quantize(conv_model(width=WIDTH, height=HEIGHT), gather([pictures]), origin="raw.onnx")
+            quantize(conv_model(width=WIDTH, height=HEIGHT), gather([images]), origin="raw.onnx")
 
-    def test_a_quantized_one(self, model_path: Path, pictures: Path):
-        frames = gather([pictures])
+    def test_a_quantized_one(self, model_path: Path, images: Path):
+        frames = gather([images])
         done = quantize(onnx.load(model_path), frames, QuantizeOptions(method=METHOD))
         with pytest.raises(ModelError, match="quantized already"):
             quantize(done.model, frames)
 
-    def test_one_without_layers(self, tmp_path: Path, pictures: Path):
+    def test_one_without_layers(self, tmp_path: Path, images: Path):
         path = save_canonical_colour_model(tmp_path / "model.onnx", width=WIDTH, height=HEIGHT)
         with pytest.raises(ModelError, match="no layer can be quantized: it has 0 convolutions"):
-            quantize(onnx.load(path), gather([pictures]))
+            quantize(onnx.load(path), gather([images]))
 
 
 def test_a_report_of_another_version_is_refused():
@@ -302,10 +302,10 @@ def test_a_report_of_another_version_is_refused():
 
 class TestCommand:
     def test_writes_the_model_and_prints_what_it_did(
-        self, tmp_path: Path, model_path: Path, pictures: Path, labels: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, model_path: Path, images: Path, labels: Path, capsys: pytest.CaptureFixture[str]
     ):
         result = tmp_path / "int8.onnx"
-        arguments = ["--calibration", str(pictures), "--calibration", str(labels), "--max-loss", "5", "-o", str(result)]
+        arguments = ["--calibration", str(images), "--calibration", str(labels), "--max-loss", "5", "-o", str(result)]
         assert main(["quantize", str(model_path), *arguments]) == 0
         printed = capsys.readouterr().out
         assert "64 frames: 36 for calibration, 28 held back for the gate (18 with labels)" in printed
@@ -316,7 +316,7 @@ class TestCommand:
         assert "36 frames; mask AP" in capsys.readouterr().out
 
     def test_ctrl_c_leaves_nothing(
-        self, tmp_path: Path, model_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, model_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
     ):
         def interrupted(items: Iterable[Any], title: str, count: int | None) -> Iterable[Any]:
             for item in items:
@@ -326,7 +326,7 @@ class TestCommand:
 
         monkeypatch.setattr(progress, "bar", interrupted)
         folder = tmp_path / "results"
-        arguments = ["--calibration", str(pictures), "--method", METHOD, "-o", str(folder / "int8.onnx")]
+        arguments = ["--calibration", str(images), "--method", METHOD, "-o", str(folder / "int8.onnx")]
         assert main(["quantize", str(model_path), *arguments]) == 130
         assert list(folder.iterdir()) == []
 
@@ -334,10 +334,10 @@ class TestCommand:
         ("empty folder", "expected files ending in"),
         ("nothing", "does not exist"),
     ])  # fmt: skip
-    def test_pictures_that_are_not_there(
+    def test_images_that_are_not_there(
         self, tmp_path: Path, model_path: Path, capsys: pytest.CaptureFixture[str], made: str, message: str
     ):
-        folder = tmp_path / "pictures"
+        folder = tmp_path / "images"
         if made == "empty folder":
             folder.mkdir()
         arguments = ["--calibration", str(folder), "-o", str(tmp_path / "int8.onnx")]
@@ -346,21 +346,21 @@ class TestCommand:
         assert not (tmp_path / "int8.onnx").exists()
 
     def test_a_folder_is_no_name_for_the_result(
-        self, tmp_path: Path, model_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, model_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
     ):
-        assert main(["quantize", str(model_path), "--calibration", str(pictures), "-o", str(tmp_path)]) == 1
+        assert main(["quantize", str(model_path), "--calibration", str(images), "-o", str(tmp_path)]) == 1
         assert f"{tmp_path}: is a folder" in capsys.readouterr().err
 
     def test_the_result_may_not_replace_the_source(
-        self, model_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+        self, model_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
     ):
-        assert main(["quantize", str(model_path), "--calibration", str(pictures), "-o", str(model_path)]) == 1
+        assert main(["quantize", str(model_path), "--calibration", str(images), "-o", str(model_path)]) == 1
         assert "this is the source itself" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs the model and the pictures of ../shared/data")
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the model and the images of ../shared/data")
 def test_the_real_model_has_nearly_all_of_its_work_in_int8(tmp_path: Path):
-    """One picture's accuracy proves nothing, so this is about size and loading; docs/accuracy.md has the rest."""
+    """One image's accuracy proves nothing, so this is about size and loading; docs/accuracy.md has the rest."""
     canonical = tmp_path / "model.onnx"
     assert main(["prepare", str(DATA / "models" / "yolov8n-seg-640.onnx"), "-o", str(canonical)]) == 0
     frames = gather([DATA / "images" / "street"], limit=4)

@@ -19,14 +19,14 @@ from seg_perception.offboard.toolchain.quantize.report import Precision
 WIDTH, HEIGHT = 320, 192
 
 
-def write_pictures(folder: Path, rectangles: int) -> CalibrationSet:
+def write_images(folder: Path, rectangles: int) -> CalibrationSet:
     rng = np.random.default_rng(3)
     folder.mkdir()
     for index in range(8):
         scene = random_scene(rng, WIDTH, HEIGHT, rectangles, sides=(24, 60))
-        # Where there is no rectangle, nothing else would tell the pictures apart.
-        scene.picture[0, index] += 1
-        cv2.imwrite(str(folder / f"{index}.png"), scene.picture[..., ::-1])
+        # Where there is no rectangle, nothing else would tell the images apart.
+        scene.image[0, index] += 1
+        cv2.imwrite(str(folder / f"{index}.png"), scene.image[..., ::-1])
     return gather([folder])
 
 
@@ -43,7 +43,7 @@ def with_other_stuff(model: onnx.ModelProto, columns: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("rectangles", [0, 4])
 def test_stuff_that_changes_is_over_the_budget(tmp_path: Path, rectangles: int):
-    frames = write_pictures(tmp_path / "pictures", rectangles)
+    frames = write_images(tmp_path / "images", rectangles)
     model = onnx.load(save_panoptic_model(tmp_path / "model.onnx"))
     gate = Gate(model, frames, Budget())
 
@@ -60,16 +60,16 @@ def test_stuff_that_changes_is_over_the_budget(tmp_path: Path, rectangles: int):
 
 
 def test_layers_are_ranked_by_their_harm_to_class_maps_too(tmp_path: Path):
-    frames = write_pictures(tmp_path / "pictures", 4)
+    frames = write_images(tmp_path / "images", 4)
     model = onnx.load(save_panoptic_model(tmp_path / "model.onnx"))
-    yardstick = Yardstick(model, frames, frames.pictures)
+    yardstick = Yardstick(model, frames, frames.images)
     harm = [yardstick.distortion(with_other_stuff(model, columns)) for columns in (0, 4, 40)]
     assert harm[0] == 0
     assert 0 < harm[1] < harm[2]
 
 
 def test_a_model_without_instances_is_measured_by_its_class_map(tmp_path: Path):
-    frames = write_pictures(tmp_path / "pictures", 4)
+    frames = write_images(tmp_path / "images", 4)
     model = onnx.load(save_semantic_model(tmp_path / "model.onnx"))
     precision = Gate(model, frames, Budget()).measure(model, "same").precision
     assert precision.class_map_share == 1.0

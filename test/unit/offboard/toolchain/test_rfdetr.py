@@ -58,26 +58,26 @@ def random_outputs(seed, batch):
 
 @pytest.mark.parametrize("classes", [COLUMNS, COLUMNS - 1])
 @pytest.mark.parametrize("count", [5, 100, 1000])
-def test_head_equals_the_reference_for_every_picture_of_a_batch(open_session, count, classes):
+def test_head_equals_the_reference_for_every_image_of_a_batch(open_session, count, classes):
     raw = random_outputs(1, batch=3)
     outputs = open_session(bare_head(HeadOptions(max_instances=count), classes))(raw)
     rows = min(count, QUERIES * classes)
     assert outputs["scores"].shape == (3, rows)
-    for picture in range(3):
-        logits = raw["raw_logits"][picture, :, :classes]
+    for image in range(3):
+        logits = raw["raw_logits"][image, :, :classes]
         order = np.argsort(-logits.ravel(), kind="stable")[:rows]
         query, label = order // classes, order % classes
-        x, y, width, height = (raw["raw_boxes"][picture, query] * np.array([80, 48, 80, 48], np.float32)).T
+        x, y, width, height = (raw["raw_boxes"][image, query] * np.array([80, 48, 80, 48], np.float32)).T
         boxes = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], 1)
-        np.testing.assert_allclose(outputs["boxes"][picture], boxes.clip(0, [80, 48, 80, 48]), atol=1e-4)
-        np.testing.assert_allclose(outputs["scores"][picture], 1 / (1 + np.exp(-logits.ravel()[order])), atol=1e-6)
-        np.testing.assert_array_equal(outputs["labels"][picture], label)
-        np.testing.assert_array_equal(outputs["masks"][picture], raw["raw_masks"][picture, query])
+        np.testing.assert_allclose(outputs["boxes"][image], boxes.clip(0, [80, 48, 80, 48]), atol=1e-4)
+        np.testing.assert_allclose(outputs["scores"][image], 1 / (1 + np.exp(-logits.ravel()[order])), atol=1e-6)
+        np.testing.assert_array_equal(outputs["labels"][image], label)
+        np.testing.assert_array_equal(outputs["masks"][image], raw["raw_masks"][image, query])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", RAW)
-def test_nan_and_infinity_anywhere_mark_their_picture_and_no_other(open_session, name, value):
+def test_nan_and_infinity_anywhere_mark_their_image_and_no_other(open_session, name, value):
     raw = random_outputs(2, batch=3)
     raw[name].reshape(3, -1)[1, -1] = value
     scores = open_session(bare_head())(raw)["scores"]

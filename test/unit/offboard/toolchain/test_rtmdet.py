@@ -23,12 +23,12 @@ HEIGHT, WIDTH = 64, 96
 STRIDES = (8, 16, 32)
 CLASSES, FEATURES, LAYER = 5, 8, 8
 PARAMETERS = 169
-PICTURE = {"images": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)}
+IMAGE = {"images": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)}
 TABLE = ClassTable("five", tuple("abcde"), {})
 
 
 def random_heads(seed, classes=CLASSES, features=FEATURES, parameters=PARAMETERS):
-    """Outputs of one picture, boxes before their relu."""
+    """Outputs of one image, boxes before their relu."""
     rng = np.random.default_rng(seed)
     arrays = {"features": rng.normal(0, 1, (features, HEIGHT // 8, WIDTH // 8))}
     for place, stride in enumerate(STRIDES):
@@ -116,7 +116,7 @@ def iou(one, other):
 )
 def test_head_equals_the_reference(open_session, tmp_path, options):
     arrays = random_heads(1)
-    outputs = open_session(canonical(network(arrays), tmp_path, options))(PICTURE)
+    outputs = open_session(canonical(network(arrays), tmp_path, options))(IMAGE)
     boxes, scores, labels, masks = reference(arrays, options)
     used = len(scores)
     assert len(set(labels)) == CLASSES
@@ -132,7 +132,7 @@ def test_boxes_without_area_are_none(open_session, tmp_path):
     for place in range(len(STRIDES)):
         arrays[f"boxes{place}"][:2] = arrays[f"boxes{place}"][2:] = -1
     arrays["boxes0"][:, 4, 6] = 8
-    outputs = open_session(canonical(network(arrays), tmp_path))(PICTURE)
+    outputs = open_session(canonical(network(arrays), tmp_path))(IMAGE)
     assert set(map(tuple, outputs["boxes"][0, outputs["scores"][0] > 0])) == {(40, 24, 56, 40)}
     assert (outputs["scores"] > 0).sum() == CLASSES
 
@@ -169,20 +169,20 @@ def test_parameters_that_are_no_dynamic_network(parameters):
 def test_nan_and_infinity_are_reported(open_session, tmp_path, name, value):
     arrays = random_heads(4)
     arrays[name].flat[-1] = value
-    assert np.isnan(open_session(canonical(network(arrays), tmp_path))(PICTURE)["scores"]).all()
+    assert np.isnan(open_session(canonical(network(arrays), tmp_path))(IMAGE)["scores"]).all()
 
 
 @pytest.mark.parametrize("write", [rtmdet.heads, rtmdet.rows])
-def test_a_batch_equals_single_pictures(open_session, tmp_path, write):
+def test_a_batch_equals_single_images(open_session, tmp_path, write):
     scenes = [random_scene(np.random.default_rng(seed), 320, 192, 4, (24, 64)) for seed in (1, 2)]
     session = open_session(canonical(write(batch=None), tmp_path, table=rtmdet.OPTIONS.classes))
-    together = session({"images": np.stack([scene.picture for scene in scenes])})
-    for picture, scene in enumerate(scenes):
-        alone = session({"images": scene.picture[None]})
-        used = together["scores"][picture] > 0.5
+    together = session({"images": np.stack([scene.image for scene in scenes])})
+    for image, scene in enumerate(scenes):
+        alone = session({"images": scene.image[None]})
+        used = together["scores"][image] > 0.5
         assert used.sum() == len(scene.boxes)
         for name in ("boxes", "scores", "labels", "masks"):
-            np.testing.assert_allclose(together[name][picture][used], alone[name][0][used], atol=1e-4)
+            np.testing.assert_allclose(together[name][image][used], alone[name][0][used], atol=1e-4)
 
 
 @pytest.mark.parametrize("ending", ["", "Open", "Hidden"])
@@ -192,7 +192,7 @@ def test_rows_of_any_number_become_as_many_as_wanted(open_session, tmp_path, end
     session = open_session(model)
     scenes = [random_scene(np.random.default_rng(seed), 320, 192, count, (24, 64)) for seed, count in ((1, 5), (2, 0))]
     for scene in scenes:
-        outputs = session({"images": scene.picture[None]})
+        outputs = session({"images": scene.image[None]})
         assert outputs["boxes"].shape == (1, rows, 4)
         assert outputs["masks"].shape == (1, rows, 48, 80)
         used = min(rows, len(scene.boxes))

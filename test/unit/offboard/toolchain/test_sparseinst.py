@@ -68,7 +68,7 @@ def canonical(model, folder, family=""):
     return onnx.load(destination)
 
 
-PICTURE = {"images": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)}
+IMAGE = {"images": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)}
 
 
 @pytest.mark.parametrize("ending", ["Resize", "Sigmoid", "Mul"])
@@ -79,7 +79,7 @@ def test_head_equals_the_published_post_processing(open_session, tmp_path, endin
     scores[np.arange(QUERIES), rng.integers(CLASSES, size=QUERIES)] = rng.permutation(np.linspace(-4, 1, QUERIES))
     logits[4] = -3
     model = canonical(network(scores, logits, ending), tmp_path, family="sparseinst")
-    outputs = open_session(model)(PICTURE)
+    outputs = open_session(model)(IMAGE)
 
     probability = sigmoid(logits)
     inside = probability > 0.45
@@ -128,22 +128,22 @@ def test_nan_and_infinity_are_reported(open_session, tmp_path, where, value):
     rng = np.random.default_rng(6)
     arrays = {"scores": rng.normal(size=(QUERIES, CLASSES)).astype(np.float32), "logits": smooth_logits(rng)}
     arrays[where][3, 1] = value
-    scores = open_session(canonical(network(**arrays), tmp_path))(PICTURE)["scores"]
+    scores = open_session(canonical(network(**arrays), tmp_path))(IMAGE)["scores"]
     # The scores' sigmoid is the network's own: an infinity does not leave it.
     assert np.isnan(scores).all() == (where == "logits" or np.isnan(value))
 
 
-def test_a_batch_equals_single_pictures(open_session, tmp_path):
-    images = np.stack([random_scene(np.random.default_rng(seed), 320, 192, 4).picture for seed in (1, 2)])
+def test_a_batch_equals_single_images(open_session, tmp_path):
+    images = np.stack([random_scene(np.random.default_rng(seed), 320, 192, 4).image for seed in (1, 2)])
     onnx.save(sparseinst(batch=None), tmp_path / "raw.onnx")
     prepare(tmp_path / "raw.onnx", tmp_path / "canonical.onnx")
     session = open_session(onnx.load(tmp_path / "canonical.onnx"))
     together = session({"images": images})
-    for picture in range(2):
-        alone = session({"images": images[picture : picture + 1]})
+    for image in range(2):
+        alone = session({"images": images[image : image + 1]})
         assert (alone["scores"] > 0.5).sum() == 4
         for name, array in together.items():
-            np.testing.assert_allclose(array[picture], alone[name][0], atol=1e-5)
+            np.testing.assert_allclose(array[image], alone[name][0], atol=1e-5)
 
 
 def run_part(open_session, write, array):

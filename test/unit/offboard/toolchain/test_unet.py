@@ -23,11 +23,11 @@ from seg_perception.onboard.backend.registry import open_model
 SCENE = random_scene(np.random.default_rng(1), 320, 192, 6, grid=8)
 
 
-def class_map(folder: Path, model: onnx.ModelProto, pictures: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ModelSpec]:
+def class_map(folder: Path, model: onnx.ModelProto, images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ModelSpec]:
     onnx.save(model, folder / "raw.onnx")
     prepare(folder / "raw.onnx", folder / "canonical.onnx")
     runner = open_model(folder / "canonical.onnx", "onnxruntime", RunOptions(threads=1))
-    found = runner.run(pictures).class_map.copy()
+    found = runner.run(images).class_map.copy()
     runner.close()
     return found, runner.spec
 
@@ -45,7 +45,7 @@ def class_map(folder: Path, model: onnx.ModelProto, pictures: NDArray[np.uint8])
     ],
 )
 def test_every_ending(ending: str, classes: tuple[str, ...], tmp_path: Path) -> None:
-    found, spec = class_map(tmp_path, unet(ending=ending), SCENE.picture[None])
+    found, spec = class_map(tmp_path, unet(ending=ending), SCENE.image[None])
     assert (spec.family, spec.class_names) == ("unet", classes)
     assert (spec.max_instances, spec.class_map) == (0, True)
     assert spec.things == tuple(name != "background" for name in classes)
@@ -61,16 +61,16 @@ def test_every_ending(ending: str, classes: tuple[str, ...], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("ending", ["Softmax", "ArgMax"])
 def test_what_only_hides_the_logits_is_cut_off(ending: str, tmp_path: Path) -> None:
-    class_map(tmp_path, unet(ending=ending), SCENE.picture[None])
+    class_map(tmp_path, unet(ending=ending), SCENE.image[None])
     nodes = [node for node in onnx.load(tmp_path / "canonical.onnx").graph.node if not node.name.startswith("head/")]
     assert ending not in {node.op_type for node in nodes}
 
 
 @pytest.mark.parametrize("ending", ["", "Sigmoid", "Binary", "Coarse"])
-def test_a_fault_fills_the_map_of_its_picture_only(ending: str, tmp_path: Path) -> None:
-    broken = SCENE.picture.copy()
+def test_a_fault_fills_the_map_of_its_image_only(ending: str, tmp_path: Path) -> None:
+    broken = SCENE.image.copy()
     broken[:4, :4] = FAULT_COLOUR
-    found, _ = class_map(tmp_path, unet(ending=ending, batch=None), np.stack([SCENE.picture, broken]))
+    found, _ = class_map(tmp_path, unet(ending=ending, batch=None), np.stack([SCENE.image, broken]))
     assert (found[1] == FAULTY_CELL).all()
     assert (found[0] != FAULTY_CELL).all()
 

@@ -83,18 +83,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def save(folder: Path, scenes: dict[str, Scene]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, scene in scenes.items():
-        assert cv2.imwrite(str(folder / f"{name}.png"), scene.picture[..., ::-1])
+        assert cv2.imwrite(str(folder / f"{name}.png"), scene.image[..., ::-1])
     return folder
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     return save(tmp_path / "images", {name: paint_scene(640, 384, scene) for name, scene in SCENES.items()})
 
 
 @pytest.fixture
-def labels(pictures: Path) -> Path:
-    """Annotations of the pictures, beside their folder."""
+def labels(images: Path) -> Path:
+    """Annotations of the images, beside their folder."""
     content: dict[str, Any] = {"categories": [{"id": 7 + label, "name": name} for label, name in enumerate(NAMES)]}
     content["images"] = [
         {"id": number, "file_name": f"{name}.png", "width": 640, "height": 384} for number, name in enumerate(SCENES)
@@ -110,19 +110,19 @@ def labels(pictures: Path) -> Path:
         }
         for number, (image, (x1, y1, x2, y2, label)) in enumerate(objects)
     ]
-    path = pictures.parent / "instances.json"
+    path = images.parent / "instances.json"
     path.write_text(json.dumps(content))
     return path
 
 
 class Page(HTMLParser):
-    """The text of a page, the sources of its pictures, and everything that would be fetched."""
+    """The text of a page, the sources of its images, and everything that would be fetched."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.words: list[str] = []
         self.headings: list[str] = []
-        self.pictures: list[str] = []
+        self.images: list[str] = []
         self.fetched: list[str] = []
         self.tags: list[str] = []
         self.feed(path.read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         for name, value in attributes:
             if name == "src" and (value or "").startswith("data:image/jpeg;base64,"):
-                self.pictures.append(str(value))
+                self.images.append(str(value))
             elif name in ("src", "href", "srcset", "action") and not (value or "").startswith("#"):
                 self.fetched.append(str(value))
 
@@ -152,24 +152,24 @@ def run(*arguments: object) -> int:
 
 
 def test_a_model_passes_against_itself(
-    models: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, Path], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert run(models["good"], "--reference", models["good"], "--data", pictures, "-o", out) == 0
+    assert run(models["good"], "--reference", models["good"], "--data", images, "-o", out) == 0
     printed = capsys.readouterr().out
     assert "within the budget" in printed
     assert re.search(r"matched +7\n", printed)
     page = Page(out / "report.html")
     assert "Within the budget." in page.text
     assert "No frame differs." in page.text
-    assert page.pictures == page.headings == page.fetched == []
+    assert page.images == page.headings == page.fetched == []
 
 
 def test_a_model_that_overlooks_cars_fails_and_the_frames_are_named(
-    models: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, Path], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert run(models["blind"], "--reference", models["good"], "--data", pictures, "-o", out) == 1
+    assert run(models["blind"], "--reference", models["good"], "--data", images, "-o", out) == 1
     printed = capsys.readouterr().out
     assert "over the budget" in printed
     assert "3 missed, 0 extra, 0 relabelled" in printed
@@ -179,34 +179,34 @@ def test_a_model_that_overlooks_cars_fails_and_the_frames_are_named(
     assert re.findall(r"^differs: (\w+): missed car", printed, re.MULTILINE) == ["bridge", "corner"]
     assert f"differs: {WITHOUT_CARS}" not in printed
     assert "Over the budget." in page.text
-    assert len(page.pictures) == 3 * len(WITH_CARS)
+    assert len(page.images) == 3 * len(WITH_CARS)
     assert page.fetched == []
     assert "://" not in (out / "report.html").read_text()
 
 
 def test_exchanged_models_have_too_much(
-    models: dict[str, Path], pictures: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, Path], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(models["good"], "--reference", models["blind"], "--data", pictures) == 1
+    assert run(models["good"], "--reference", models["blind"], "--data", images) == 1
     assert "0 missed, 3 extra, 0 relabelled" in capsys.readouterr().out
 
 
 def test_shifted_masks_fail_by_their_overlap(
-    models: dict[str, Path], pictures: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, Path], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = (models["shifted"], "--reference", models["good"], "--data", pictures)
+    arguments = (models["shifted"], "--reference", models["good"], "--data", images)
     assert run(*arguments) == 1
     assert "mean mask IoU of 7 matched instances: expected at least 0.97" in capsys.readouterr().out
     assert run(*arguments, "--min-iou", 0.5) == 0
 
 
-def test_network_sizes_may_differ(models: dict[str, Path], pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(models["good"], "--reference", models["larger"], "--data", pictures) == 0
+def test_network_sizes_may_differ(models: dict[str, Path], images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(models["good"], "--reference", models["larger"], "--data", images) == 0
     assert re.search(r"matched +7\n", capsys.readouterr().out)
 
 
 def test_with_labels_the_loss_of_average_precision_decides(
-    models: dict[str, Path], pictures: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, Path], images: Path, labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert run(models["good"], "--reference", models["good"], "--data", labels) == 0
@@ -220,7 +220,7 @@ def test_with_labels_the_loss_of_average_precision_decides(
     assert page.headings == ["bridge.png", "corner.png"]
     assert "Average precision, mask" in page.text
     assert run(models["blind"], "--reference", models["good"], "--data", labels, "--max-loss", 40) == 0
-    assert run(models["good"], "--reference", models["good"], "--data", pictures, "--labels", labels) == 0
+    assert run(models["good"], "--reference", models["good"], "--data", images, "--labels", labels) == 0
 
 
 def test_with_labels_agreement_is_judged_on_request(
@@ -255,17 +255,17 @@ def test_what_was_skipped_is_said(
     models: dict[str, Path], labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = labels.parent / "images"
-    (images / "square.png").write_bytes(b"no picture")
+    (images / "square.png").write_bytes(b"no image")
     (images / "bridge.png").unlink()
     assert run(models["good"], "--reference", models["good"], "--data", labels, "-o", tmp_path / "out") == 0
     printed, page = capsys.readouterr().out, Page(tmp_path / "out" / "report.html")
     for text in (printed, page.text):
         assert "square.png" in text
-        assert "1 labelled pictures are not there, such as bridge.png" in text
+        assert "1 labelled images are not there, such as bridge.png" in text
     assert "1 frames" in page.text
 
 
-def test_class_maps_are_compared_too(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_class_maps_are_compared_too(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = save_panoptic_model(tmp_path / "good.onnx")
     model = onnx.load(good)
     (stuff,) = [tensor for tensor in model.graph.initializer if tensor.name == "stuff/stuff"]
@@ -273,9 +273,9 @@ def test_class_maps_are_compared_too(pictures: Path, tmp_path: Path, capsys: pyt
     stuff.CopyFrom(numpy_helper.from_array(moved, stuff.name))
     broken, out = tmp_path / "broken.onnx", tmp_path / "out"
     onnx.save(model, broken)
-    assert run(good, "--reference", good, "--data", pictures) == 0
+    assert run(good, "--reference", good, "--data", images) == 0
     assert "pixels of the same class                  100.00 %" in capsys.readouterr().out
-    assert run(broken, "--reference", good, "--data", pictures, "-o", out) == 1
+    assert run(broken, "--reference", good, "--data", images, "-o", out) == 1
     (reason,) = capsys.readouterr().out.split("over the budget:\n")[1].splitlines()
     assert reason.startswith("  class map: expected the same class in at least 97 % of the pixels")
     assert sorted(Page(out / "report.html").headings) == sorted(SCENES)
@@ -287,13 +287,13 @@ def test_class_maps_are_compared_too(pictures: Path, tmp_path: Path, capsys: pyt
 
 
 def test_a_model_with_a_class_map_only(
-    models: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, Path], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = save_semantic_model(tmp_path / "unet.onnx")
-    assert run(model, "--reference", model, "--data", pictures) == 0
+    assert run(model, "--reference", model, "--data", images) == 0
     assert re.search(r"matched +7\n", capsys.readouterr().out)
     panoptic = save_panoptic_model(tmp_path / "panoptic.onnx")
-    assert run(models["good"], "--reference", panoptic, "--data", pictures) == 1
+    assert run(models["good"], "--reference", panoptic, "--data", images) == 1
     assert "only the reference has one" in capsys.readouterr().err
 
 
@@ -310,32 +310,32 @@ def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
     assert page.tags.count("script") == 1
 
 
-def test_fewer_pictures_on_request(models: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
-    arguments = (models["blind"], "--reference", models["good"], "--data", pictures, "-o")
-    assert run(*arguments, tmp_path / "one", "--pictures", 1) == 1
+def test_fewer_images_on_request(models: dict[str, Path], images: Path, tmp_path: Path) -> None:
+    arguments = (models["blind"], "--reference", models["good"], "--data", images, "-o")
+    assert run(*arguments, tmp_path / "one", "--report-frames", 1) == 1
     assert Page(tmp_path / "one" / "report.html").headings == ["bridge"]
-    assert run(*arguments, tmp_path / "none", "--pictures", 0) == 1
-    assert "No pictures were asked for." in Page(tmp_path / "none" / "report.html").text
+    assert run(*arguments, tmp_path / "none", "--report-frames", 0) == 1
+    assert "No images were asked for." in Page(tmp_path / "none" / "report.html").text
 
 
 def test_other_classes_are_refused(
-    models: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, Path], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exchanged = save_canonical_colour_model(tmp_path / "a.onnx", names=("person", "bus", "stop sign", "traffic light"))
     fewer = save_canonical_colour_model(tmp_path / "b.onnx", names=NAMES[:3])
-    assert run(exchanged, "--reference", models["good"], "--data", pictures) == 1
+    assert run(exchanged, "--reference", models["good"], "--data", images) == 1
     assert "for label 1 'car' (thing) and 'bus' (thing)" in capsys.readouterr().err
-    assert run(fewer, "--reference", models["good"], "--data", pictures) == 1
+    assert run(fewer, "--reference", models["good"], "--data", images) == 1
     assert "4 and 3 classes" in capsys.readouterr().err
 
 
 def test_a_model_that_breaks_is_reported_with_the_frame(
-    models: dict[str, Path], pictures: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, Path], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = paint_scene(640, 384, [])
-    broken.picture[:32, :32] = FAULT_COLOUR
-    save(pictures, {"white": broken})
-    assert run(models["good"], "--reference", models["larger"], "--data", pictures) == 1
+    broken.image[:32, :32] = FAULT_COLOUR
+    save(images, {"white": broken})
+    assert run(models["good"], "--reference", models["larger"], "--data", images) == 1
     assert "frame white: model output: expected finite" in capsys.readouterr().err
 
 
@@ -344,7 +344,7 @@ def test_a_model_that_breaks_is_reported_with_the_frame(
     [
         (["--data", "absent"], "does not exist"),
         (["--data", "absent.json"], "does not exist; expected a COCO annotation file"),
-        (["--data", "images", "--max-loss", "1"], "--max-loss: expected labelled pictures"),
+        (["--data", "images", "--max-loss", "1"], "--max-loss: expected labelled images"),
         (["--data", "instances.json", "--labels", "instances.json"], "--labels: expected none"),
         (["--data", "images", "--score", "2"], "expected a score from 0 to 1"),
         (["--data", "images", "--min-iou", "2"], "lowest mean mask IoU: expected 0 to 1"),
@@ -369,19 +369,19 @@ def test_errors_say_what_was_expected(
 
 
 def test_an_engine_that_cannot_be_opened_is_an_error(
-    models: dict[str, Path], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    models: dict[str, Path], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = tmp_path / "model.engine"
     engine.write_bytes(b"no engine")
-    assert run(engine, "--reference", models["good"], "--data", pictures) == 1
+    assert run(engine, "--reference", models["good"], "--data", images) == 1
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_pycocotools_is_needed_for_labels_only(models: dict[str, Path], pictures: Path, labels: Path) -> None:
+def test_pycocotools_is_needed_for_labels_only(models: dict[str, Path], images: Path, labels: Path) -> None:
     block = "import sys; sys.modules['pycocotools'] = None"
     code = f"{block}; from seg_perception.cli.main import main; sys.exit(main(sys.argv[1:]))"
     good = str(models["good"])
-    for data, status in ((pictures, 0), (labels, 1)):
+    for data, status in ((images, 0), (labels, 1)):
         arguments = ["verify", good, "--reference", good, "--data", str(data)]
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stderr

@@ -17,7 +17,7 @@ from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
 HEIGHT, WIDTH = 64, 96
 GRID = (16, 24)
-PICTURE = {"images": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)}
+IMAGE = {"images": np.zeros((1, HEIGHT, WIDTH, 3), np.uint8)}
 NAMES = ("loc", "conf", "mask", "priors", "proto")
 
 
@@ -92,7 +92,7 @@ def iou(one, other):
 )
 def test_head_equals_the_reference(open_session, tmp_path, options):
     arrays = random_outputs(1)
-    outputs = open_session(canonical(network(arrays), tmp_path, options=options))(PICTURE)
+    outputs = open_session(canonical(network(arrays), tmp_path, options=options))(IMAGE)
     boxes, scores, labels, masks = reference(arrays, options)
     used = len(scores)
     assert len(set(labels)) == 5
@@ -108,7 +108,7 @@ def test_one_position_may_be_two_classes(open_session, tmp_path):
     arrays["conf"][:] = -5
     arrays["conf"][:, 0] = 5
     arrays["conf"][7, [0, 2, 4]] = -5, 4.5, 4
-    outputs = open_session(canonical(network(arrays), tmp_path))(PICTURE)
+    outputs = open_session(canonical(network(arrays), tmp_path))(IMAGE)
     np.testing.assert_allclose(outputs["scores"][0, :3], [0.622, 0.378, 0], atol=5e-3)
     np.testing.assert_array_equal(outputs["labels"][0, :2], [1, 3])
     np.testing.assert_array_equal(outputs["boxes"][0, 0], outputs["boxes"][0, 1])
@@ -135,12 +135,12 @@ def test_outputs_are_told_apart_by_sizes_where_activations_are_hidden():
 def test_nan_and_infinity_are_reported(open_session, tmp_path, name, value):
     arrays = random_outputs(5)
     arrays[name].flat[-1] = value
-    scores = open_session(canonical(network(arrays), tmp_path))(PICTURE)["scores"]
+    scores = open_session(canonical(network(arrays), tmp_path))(IMAGE)["scores"]
     # A tanh hides infinity.
     assert np.isnan(scores).all() == (name != "mask" or np.isnan(value))
 
 
-def test_every_picture_of_a_batch_has_its_rows(open_session, tmp_path):
+def test_every_image_of_a_batch_has_its_rows(open_session, tmp_path):
     session = open_session(canonical(network(random_outputs(6), batch=None), tmp_path))
     outputs = session({"images": np.zeros((3, HEIGHT, WIDTH, 3), np.uint8)})
     assert outputs["scores"].shape[0] == 3

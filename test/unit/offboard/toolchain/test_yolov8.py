@@ -23,7 +23,7 @@ CLASSES, POSITIONS, PROTOTYPES, HEIGHT, WIDTH = 5, 300, 6, 12, 20
 
 
 def reference(predictions, prototypes, options=None):
-    """Rows of one picture, decoded as the documentation of the family says: boxes, scores, labels, masks.
+    """Rows of one image, decoded as the documentation of the family says: boxes, scores, labels, masks.
 
     Args:
         predictions: float32 `[4 + C + P, N]`.
@@ -57,17 +57,17 @@ def _iou(one, other):
     return shared / max(sum(areas) - shared, 1e-9)
 
 
-def assert_rows(outputs, expected, picture=0):
+def assert_rows(outputs, expected, image=0):
     """Equal rows in equal order, and nothing in the rest."""
     used = len(expected[1])
-    scores = outputs["scores"][picture]
+    scores = outputs["scores"][image]
     assert (scores > 0).sum() == used
-    np.testing.assert_allclose(outputs["boxes"][picture, :used], expected[0], atol=1e-3)
+    np.testing.assert_allclose(outputs["boxes"][image, :used], expected[0], atol=1e-3)
     np.testing.assert_allclose(scores[:used], expected[1], atol=1e-5)
-    np.testing.assert_array_equal(outputs["labels"][picture, :used], expected[2])
-    np.testing.assert_allclose(outputs["masks"][picture, :used], expected[3], atol=1e-3)
+    np.testing.assert_array_equal(outputs["labels"][image, :used], expected[2])
+    np.testing.assert_allclose(outputs["masks"][image, :used], expected[3], atol=1e-3)
     for name in INSTANCE_OUTPUTS:
-        assert not outputs[name][picture, used:].any(), f"unused rows of {name} are not 0"
+        assert not outputs[name][image, used:].any(), f"unused rows of {name} are not 0"
 
 
 def bare_head(options=None):
@@ -111,13 +111,13 @@ def random_outputs(seed, batch, levels=0):
     ],
     ids=["default", "few", "more than there are"],
 )
-def test_head_equals_the_reference_for_every_picture_of_a_batch(open_session, options):
+def test_head_equals_the_reference_for_every_image_of_a_batch(open_session, options):
     predictions, prototypes = random_outputs(5, batch=20)
     outputs = open_session(bare_head(options))({"predictions": predictions, "prototypes": prototypes})
     assert outputs["scores"].shape == (20, min(options.max_instances, options.nms_candidates, POSITIONS))
     assert outputs["labels"].dtype == np.int32
-    for picture in range(20):
-        assert_rows(outputs, reference(predictions[picture], prototypes[picture], options), picture)
+    for image in range(20):
+        assert_rows(outputs, reference(predictions[image], prototypes[image], options), image)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 8])
@@ -126,8 +126,8 @@ def test_of_equal_scores_the_first_position_comes_first(open_session, levels):
     if levels == 1:
         predictions[:, 4 : 4 + CLASSES] = 0.5
     outputs = open_session(bare_head())({"predictions": predictions, "prototypes": prototypes})
-    for picture in range(20):
-        assert_rows(outputs, reference(predictions[picture], prototypes[picture]), picture)
+    for image in range(20):
+        assert_rows(outputs, reference(predictions[image], prototypes[image]), image)
 
 
 def test_nothing_found_is_all_zeros(open_session):
@@ -140,7 +140,7 @@ def test_nothing_found_is_all_zeros(open_session):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("row", [0, 3, 4, 4 + CLASSES - 1, 4 + CLASSES, -1])
-def test_nan_and_infinity_anywhere_mark_their_picture_and_no_other(open_session, row, value):
+def test_nan_and_infinity_anywhere_mark_their_image_and_no_other(open_session, row, value):
     predictions, prototypes = random_outputs(8, batch=3)
     weakest = predictions[1, 4 : 4 + CLASSES].max(0).argmin()
     predictions[1, row, weakest] = value
@@ -186,20 +186,20 @@ def test_canonical_colour_model_equals_the_reference(open_session, tmp_path):
     model = colour_model(batch=None)
     rng = np.random.default_rng(10)
     scenes = [random_scene(rng, 320, 192, count) for count in (0, 1, 6, 12)]
-    images = np.stack([scene.picture for scene in scenes])
+    images = np.stack([scene.image for scene in scenes])
     predictions, prototypes = raw_outputs(open_session, model, images)
     outputs = open_session(prepared(model, tmp_path))({"images": images})
-    for picture, scene in enumerate(scenes):
+    for image, scene in enumerate(scenes):
         rows = len(scene.boxes)
-        assert_rows(outputs, reference(predictions[picture], prototypes[picture]), picture)
+        assert_rows(outputs, reference(predictions[image], prototypes[image]), image)
         # And both equal the truth.
-        found = [*zip(outputs["boxes"][picture, :rows].tolist(), outputs["labels"][picture, :rows], strict=True)]
+        found = [*zip(outputs["boxes"][image, :rows].tolist(), outputs["labels"][image, :rows], strict=True)]
         assert sorted(found) == sorted(zip(scene.boxes.tolist(), scene.labels, strict=True))
 
 
 def test_masks_of_the_colour_model_are_the_rectangles(open_session, tmp_path):
     scene = random_scene(np.random.default_rng(11), 320, 192, 8, grid=4)
-    outputs = open_session(prepared(colour_model(), tmp_path))({"images": scene.picture[None]})
+    outputs = open_session(prepared(colour_model(), tmp_path))({"images": scene.image[None]})
     for row in range(len(scene.boxes)):
         left, top, right, bottom = (outputs["boxes"][0, row] / 4).astype(int)
         own = scene.instance_map[2::4, 2::4] == scene.instance_map[4 * top, 4 * left]
@@ -209,19 +209,19 @@ def test_masks_of_the_colour_model_are_the_rectangles(open_session, tmp_path):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_a_batch_equals_single_pictures(open_session, tmp_path, batch):
-    images = np.stack([random_scene(np.random.default_rng(seed), 320, 192, 5).picture for seed in range(batch)])
+def test_a_batch_equals_single_images(open_session, tmp_path, batch):
+    images = np.stack([random_scene(np.random.default_rng(seed), 320, 192, 5).image for seed in range(batch)])
     session = open_session(prepared(colour_model(batch=None), tmp_path))
     together = session({"images": images})
-    for picture in range(batch):
-        alone = session({"images": images[picture : picture + 1]})
+    for image in range(batch):
+        alone = session({"images": images[image : image + 1]})
         for name in INSTANCE_OUTPUTS:
-            np.testing.assert_array_equal(together[name][picture], alone[name][0])
+            np.testing.assert_array_equal(together[name][image], alone[name][0])
 
 
 def test_float16_export_gives_a_float32_model(open_session, tmp_path):
     scene = random_scene(np.random.default_rng(12), 320, 192, 4)
-    outputs = open_session(prepared(colour_model(float16=True), tmp_path))({"images": scene.picture[None]})
+    outputs = open_session(prepared(colour_model(float16=True), tmp_path))({"images": scene.image[None]})
     assert {name: outputs[name].dtype.name for name in INSTANCE_OUTPUTS} == {
         "boxes": "float32",
         "scores": "float32",
@@ -232,8 +232,8 @@ def test_float16_export_gives_a_float32_model(open_session, tmp_path):
     np.testing.assert_allclose(sorted(boxes.tolist()), sorted(scene.boxes.tolist()), atol=0.25)
 
 
-def test_nan_of_a_network_reaches_the_scores_of_its_picture(open_session, tmp_path):
-    images = np.stack([random_scene(np.random.default_rng(13), 320, 192, 3).picture] * 2)
+def test_nan_of_a_network_reaches_the_scores_of_its_image(open_session, tmp_path):
+    images = np.stack([random_scene(np.random.default_rng(13), 320, 192, 3).image] * 2)
     images[1, 0, 0] = 255
     outputs = open_session(prepared(colour_model(batch=None, fault="predictions"), tmp_path))({"images": images})
     assert (outputs["scores"][0, :3] > 0).all()
@@ -243,12 +243,12 @@ def test_nan_of_a_network_reaches_the_scores_of_its_picture(open_session, tmp_pa
 @pytest.mark.parametrize("number", [0, 1])
 def test_real_model_equals_the_reference(open_session, tmp_path, number):
     source = SHARED / "models" / "yolov8n-seg-640.onnx"
-    pictures = sorted((SHARED / "images" / "street").glob("*.jpg"))
-    if not source.is_file() or len(pictures) < 2:
+    images = sorted((SHARED / "images" / "street").glob("*.jpg"))
+    if not source.is_file() or len(images) < 2:
         pytest.skip("needs the model and the street photographs of ../shared/data")
     cv2 = pytest.importorskip("cv2")
-    picture = cv2.imread(str(pictures[number]))
-    images = cv2.resize(picture, (640, 640))[None, :, :, ::-1].copy()
+    image = cv2.imread(str(images[number]))
+    images = cv2.resize(image, (640, 640))[None, :, :, ::-1].copy()
     model = onnx.load(source)
     predictions, prototypes = raw_outputs(open_session, model, images)
     outputs = open_session(prepared(model, tmp_path))({"images": images})

@@ -1,4 +1,4 @@
-"""Class maps become instances, and both become pictures of the camera's size."""
+"""Class maps become instances, and both become images of the camera's size."""
 
 from __future__ import annotations
 

@@ -90,9 +90,9 @@ def test_suppressed_instances_suppress_nothing() -> None:
 
 
 def test_ignore_region(tmp_path: Path) -> None:
-    picture = np.zeros((160, 320), np.uint8)
-    picture[100:] = 255
-    cv2.imwrite(str(tmp_path / "hood.png"), picture)
+    image = np.zeros((160, 320), np.uint8)
+    image[100:] = 255
+    cv2.imwrite(str(tmp_path / "hood.png"), image)
     hood = IgnoreMask.load(tmp_path / "hood.png")
     found = detections((0.9, 1, (10, 210, 60, 310)), (0.8, 1, (10, 120, 60, 220)), (0.7, 0, (90, 150, 120, 240)))
     assert select(found, GROUPS, SelectOptions(), hood).rows.tolist() == [1, 2]
@@ -114,7 +114,7 @@ def test_any_mask_size_fits_any_camera(width: int, height: int, columns: int, ro
 
 
 def test_unreadable_ignore_mask(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="ignore mask: expected a picture"):
+    with pytest.raises(ConfigurationError, match="ignore mask: expected an image"):
         IgnoreMask.load(tmp_path / "absent.png")
 
 

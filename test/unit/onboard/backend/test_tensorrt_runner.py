@@ -32,7 +32,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def images(count: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(count)
-    return np.stack([random_scene(rng, WIDTH, HEIGHT, 3, sides=(16, 40)).picture for _ in range(count)])
+    return np.stack([random_scene(rng, WIDTH, HEIGHT, 3, sides=(16, 40)).image for _ in range(count)])
 
 
 def opened(model: Path, device: HostDevice) -> tuple[TensorRtRunner, OrtEngine]:

@@ -36,10 +36,10 @@ def test_nothing_of_a_frame_waits_for_the_cyclic_collector(tmp_path: Path, track
     backend = open_backend(save_canonical_colour_model(tmp_path / "colours.onnx"), "", RunOptions())
     table = resolve_class_table("auto", backend.spec.class_names)
     segmenter = Segmenter(backend, table, SegmenterOptions(tracking=tracking))
-    picture = paint_scene(320, 192, [(16, 40, 56, 136, 0), (80, 64, 176, 128, 1)]).picture
+    image = paint_scene(320, 192, [(16, 40, 56, 136, 0), (80, 64, 176, 128, 1)]).image
     style, alive = OverlayStyle("both", True, True), []
     for number in range(4):
-        frame = Frame.from_bgr(picture[..., ::-1].copy(), stamp_ns=number * 10**8)
+        frame = Frame.from_bgr(image[..., ::-1].copy(), stamp_ns=number * 10**8)
         segmentation = segmenter.segment([frame], semantic=True)[0]
         figures = OverlayStats(frame.camera, 0.1, 10.0, {}, 5.0, frozenset())
         messages = FrameMessages(

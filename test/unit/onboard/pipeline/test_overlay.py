@@ -1,4 +1,4 @@
-"""Pictures for people: what they show, and what they leave alone."""
+"""Images for people: what they show, and what they leave alone."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def filled(shape: tuple[int, int], boxes: Sequence[Box], numbers: Sequence[int])
     return pixels
 
 
-def picture(height: int, width: int, seed: int = 1) -> NDArray[np.uint8]:
+def photo(height: int, width: int, seed: int = 1) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -66,14 +66,14 @@ def nearness(part: NDArray[np.uint8], image: NDArray[np.uint8], number: int) -> 
 
 
 def test_nothing_found_leaves_the_image_and_gives_a_copy() -> None:
-    image = picture(90, 120)
+    image = photo(90, 120)
     overlay = draw_overlay(image, segmentation(image, np.zeros((90, 120), np.uint16), [], []), NAMES)
     np.testing.assert_array_equal(overlay, image)
     assert not np.shares_memory(overlay, image)
 
 
 def test_the_input_is_not_modified() -> None:
-    image, boxes = picture(240, 320), [(40.0, 60.0, 160.0, 200.0)]
+    image, boxes = photo(240, 320), [(40.0, 60.0, 160.0, 200.0)]
     pixels = filled((240, 320), boxes, [1])
     before, before_pixels = image.copy(), pixels.copy()
     found = segmentation(image, pixels, boxes, [1])
@@ -86,7 +86,7 @@ def test_the_input_is_not_modified() -> None:
 
 
 def test_a_view_with_padded_rows_gives_the_same() -> None:
-    wide, boxes = picture(240, 400), [(40.0, 60.0, 160.0, 200.0)]
+    wide, boxes = photo(240, 400), [(40.0, 60.0, 160.0, 200.0)]
     image = wide[:, :320]
     found = segmentation(np.ascontiguousarray(image), filled((240, 320), boxes, [1]), boxes, [1])
     np.testing.assert_array_equal(
@@ -95,13 +95,13 @@ def test_a_view_with_padded_rows_gives_the_same() -> None:
 
 
 def test_the_inside_is_tinted_and_the_rest_of_the_box_is_not() -> None:
-    image, box = picture(480, 640), (200.0, 100.0, 400.0, 400.0)
+    image, box = photo(480, 640), (200.0, 100.0, 400.0, 400.0)
     pixels = np.zeros((480, 640), np.uint16)
     pixels[180:320, 240:360] = 5
     overlay = draw_overlay(image, segmentation(image, pixels, [box], [5]), NAMES)
     inside = np.s_[190:310, 250:350]
     share = nearness(overlay[inside], image[inside], 5)
-    # On dark and bright alike the picture shines through.
+    # On dark and bright alike the image shines through.
     assert np.isfinite(share).all()
     assert np.median(share) == pytest.approx(0.42, abs=0.02)
     # Between the instance and the frame of its box, clear of corners and label.
@@ -110,7 +110,7 @@ def test_the_inside_is_tinted_and_the_rest_of_the_box_is_not() -> None:
 
 
 def test_the_outline_has_the_pure_colour() -> None:
-    image, box = picture(720, 1280), (100.0, 100.0, 500.0, 500.0)
+    image, box = photo(720, 1280), (100.0, 100.0, 500.0, 500.0)
     pixels = np.zeros((720, 1280), np.uint16)
     pixels[200:400, 200:400] = 3
     overlay = draw_overlay(image, segmentation(image, pixels, [box], [3]), NAMES)
@@ -120,7 +120,7 @@ def test_the_outline_has_the_pure_colour() -> None:
 
 @pytest.mark.parametrize("shape", [OUTLINE, FILL, BOTH])
 def test_outlines_and_areas_are_drawn_as_the_style_says(shape: str) -> None:
-    image, box = picture(720, 1280), (100.0, 100.0, 500.0, 500.0)
+    image, box = photo(720, 1280), (100.0, 100.0, 500.0, 500.0)
     pixels = np.zeros((720, 1280), np.uint16)
     pixels[200:400, 200:400] = 3
     overlay = draw_overlay(image, segmentation(image, pixels, [box], [3]), NAMES, OverlayStyle(shape))
@@ -155,7 +155,7 @@ def test_numbers_stand_in_labels_where_they_are_kept() -> None:
 @pytest.mark.parametrize(("name", "drawn"), [("piéton", "pieton"), ("歩行者", "pedestrian")])
 def test_names_in_letters_that_the_font_lacks_stay_legible(name: str, drawn: str) -> None:
     boxes = [(20.0, 60.0, 260.0, 200.0)]
-    image = picture(240, 320)
+    image = photo(240, 320)
     given = segmentation(image, filled((240, 320), boxes, [4]), boxes, [4])
     overlays = [draw_overlay(image, given, (each,)) for each in (name, drawn, "another")]
     assert np.array_equal(overlays[0], overlays[1])
@@ -208,7 +208,7 @@ def test_labels_keep_clear_of_figures_and_legend() -> None:
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1280, 720), (3840, 2160)])
-def test_the_writing_grows_with_the_picture(size: tuple[int, int]) -> None:
+def test_the_writing_grows_with_the_image(size: tuple[int, int]) -> None:
     width, height = size
     image = np.zeros((height, width, 3), np.uint8)
     nothing = segmentation(image, np.zeros((height, width), np.uint16), [], [])
@@ -227,7 +227,7 @@ def test_pictograms_differ(side: int) -> None:
 
 
 def test_far_from_boxes_and_labels_nothing_changes() -> None:
-    image = picture(720, 1280)
+    image = photo(720, 1280)
     boxes = [(100.5, 200.5, 250.2, 300.7), (600.0, 400.0, 700.0, 500.0), (1000.0, 60.0, 1279.0, 200.0)]
     overlay = draw_overlay(image, segmentation(image, filled((720, 1280), boxes, [1, 2, 3]), boxes, [1, 2, 3]), NAMES)
     allowed = np.zeros((720, 1280), bool)
@@ -239,7 +239,7 @@ def test_far_from_boxes_and_labels_nothing_changes() -> None:
 
 def test_pixels_of_other_numbers_are_not_tinted() -> None:
     # Numbers that are in the map but not in the list belong to nobody.
-    image, box = picture(240, 320), (10.0, 30.0, 300.0, 230.0)
+    image, box = photo(240, 320), (10.0, 30.0, 300.0, 230.0)
     pixels = np.zeros((240, 320), np.uint16)
     pixels[60:120, 120:200], pixels[140:200, 120:200] = 7, 8
     overlay = draw_overlay(image, segmentation(image, pixels, [box], [7]), NAMES)
@@ -285,7 +285,7 @@ def test_many_instances_are_all_there() -> None:
 
 
 def test_the_label_of_the_surest_lies_on_top() -> None:
-    image, box = picture(360, 640), (100.0, 100.0, 400.0, 300.0)
+    image, box = photo(360, 640), (100.0, 100.0, 400.0, 300.0)
     alone = draw_overlay(image, segmentation(image, filled((360, 640), [box], [1]), [box], [1]), NAMES)
     label = np.zeros((360, 640), bool)
     label[:97] = (alone != image).any(axis=-1)[:97]
@@ -338,7 +338,7 @@ def test_tiny_images_and_any_boxes(
     height: int, width: int, map_height: int, map_width: int, count: int, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
-    image = picture(height, width, seed)
+    image = photo(height, width, seed)
     corners = np.sort(random.uniform(0, 1, (count, 2, 2)), axis=1)
     # Some lie on the border, have no area or end before they begin.
     corners = np.where(random.random(corners.shape) < 0.2, np.round(corners), corners) * [width, height]

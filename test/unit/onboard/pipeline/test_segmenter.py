@@ -41,8 +41,8 @@ def segmenter(request: pytest.FixtureRequest, model: Path) -> Iterator[Segmenter
     opened.close()
 
 
-def picture(index: int, boxes: list[Box], camera: str = "") -> Frame:
-    rgb = paint_scene(320, 192, boxes).picture
+def image(index: int, boxes: list[Box], camera: str = "") -> Frame:
+    rgb = paint_scene(320, 192, boxes).image
     return Frame.from_bgr(np.ascontiguousarray(rgb[..., ::-1]), stamp_ns=index * PERIOD_NS, camera=camera)
 
 
@@ -59,7 +59,7 @@ def number_of(result: Segmentation, x: int, y: int) -> int:
 def test_a_number_stays_with_its_object_and_is_its_pixel_value(segmenter: Segmenter) -> None:
     seen = []
     for index in range(12):
-        (result,) = segmenter.segment([picture(index, two_cars(index, swapped=index % 2 == 1))])
+        (result,) = segmenter.segment([image(index, two_cars(index, swapped=index % 2 == 1))])
         seen.append((number_of(result, 48 + 8 * index, 40), number_of(result, 240, 144)))
         assert sorted(result.instances.numbers) == sorted(seen[-1])
     assert len(set(seen)) == 1
@@ -67,30 +67,30 @@ def test_a_number_stays_with_its_object_and_is_its_pixel_value(segmenter: Segmen
 
 
 def test_an_object_that_was_away_comes_back_under_its_number(segmenter: Segmenter) -> None:
-    first = number_of(segmenter.segment([picture(0, two_cars(0))])[0], 240, 144)
+    first = number_of(segmenter.segment([image(0, two_cars(0))])[0], 240, 144)
     for index in range(1, 5):
-        (result,) = segmenter.segment([picture(index, two_cars(index)[:1])])
+        (result,) = segmenter.segment([image(index, two_cars(index)[:1])])
         assert len(result.instances) == 1
-    assert number_of(segmenter.segment([picture(5, two_cars(5))])[0], 240, 144) == first
-    segmenter.segment([picture(6, [])])
+    assert number_of(segmenter.segment([image(5, two_cars(5))])[0], 240, 144) == first
+    segmenter.segment([image(6, [])])
     # Away for longer than max_age.
-    assert number_of(segmenter.segment([picture(30, two_cars(0))])[0], 240, 144) not in (0, first)
+    assert number_of(segmenter.segment([image(30, two_cars(0))])[0], 240, 144) not in (0, first)
 
 
 def test_cameras_have_tracks_of_their_own(segmenter: Segmenter) -> None:
-    (left,) = segmenter.segment([picture(0, two_cars(0), "left")])
-    (right,) = segmenter.segment([picture(0, two_cars(0)[1:], "right")])
+    (left,) = segmenter.segment([image(0, two_cars(0), "left")])
+    (right,) = segmenter.segment([image(0, two_cars(0)[1:], "right")])
     assert right.instances.numbers.tolist() == [1]
     for index in range(1, 4):
-        (again,) = segmenter.segment([picture(index, two_cars(index), "left")])
-        segmenter.segment([picture(index, [], "right")])
+        (again,) = segmenter.segment([image(index, two_cars(index), "left")])
+        segmenter.segment([image(index, [], "right")])
         assert sorted(again.instances.numbers) == sorted(left.instances.numbers)
 
 
 def test_small_instances_are_not_published_and_do_not_take_numbers_from_others(segmenter: Segmenter) -> None:
     boxes = [*two_cars(0), (160, 16, 176, 32, 0)]
     segmenter.options = SegmenterOptions(min_pixels=400, tracking=TrackerOptions())
-    (result,) = segmenter.segment([picture(0, boxes)])
+    (result,) = segmenter.segment([image(0, boxes)])
     assert result.instances.labels.tolist() == [1, 1]
     assert set(np.unique(result.instance_map.pixels)) == {0, *result.instances.numbers.tolist()}
     assert (result.areas >= 400).all()
@@ -99,9 +99,9 @@ def test_small_instances_are_not_published_and_do_not_take_numbers_from_others(s
 def test_coasted_objects_have_a_box_and_no_pixels(segmenter: Segmenter) -> None:
     segmenter.options = SegmenterOptions(tracking=TrackerOptions(coast=0.5))
     for index in range(4):
-        (result,) = segmenter.segment([picture(index, two_cars(index))])
+        (result,) = segmenter.segment([image(index, two_cars(index))])
     number = number_of(result, 72, 40)
-    (result,) = segmenter.segment([picture(4, two_cars(4)[1:])], semantic=True)
+    (result,) = segmenter.segment([image(4, two_cars(4)[1:])], semantic=True)
     at = result.instances.numbers.tolist().index(number)
     assert result.areas[at] == 0
     assert not (result.instance_map.pixels == number).any()
@@ -109,25 +109,25 @@ def test_coasted_objects_have_a_box_and_no_pixels(segmenter: Segmenter) -> None:
 
 
 def test_a_fault_of_the_model_does_not_end_tracks(segmenter: Segmenter) -> None:
-    (before,) = segmenter.segment([picture(0, two_cars(0))])
-    bad = picture(1, two_cars(1))
+    (before,) = segmenter.segment([image(0, two_cars(0))])
+    bad = image(1, two_cars(1))
     bad.data[: 3 * 8] = FAULT_COLOUR[0]
     (fault,) = segmenter.end(segmenter.begin([bad]))
     assert isinstance(fault, ModelOutputError)
-    (after,) = segmenter.segment([picture(2, two_cars(2))])
+    (after,) = segmenter.segment([image(2, two_cars(2))])
     assert sorted(after.instances.numbers) == sorted(before.instances.numbers)
 
 
 def test_without_tracking_each_frame_is_numbered_anew(segmenter: Segmenter) -> None:
-    segmenter.segment([picture(0, two_cars(0))])
+    segmenter.segment([image(0, two_cars(0))])
     segmenter.options = SegmenterOptions()
-    (result,) = segmenter.segment([picture(1, two_cars(1)[1:])])
+    (result,) = segmenter.segment([image(1, two_cars(1)[1:])])
     assert result.instances.numbers.tolist() == [1]
 
 
 def test_tracks_age_by_arrival_where_stamps_cannot_be_believed(segmenter: Segmenter) -> None:
     def arrived(index: int, boxes: list[Box]) -> Frame:
-        return replace(picture(0, boxes), arrival_ns=(100 + index) * PERIOD_NS)
+        return replace(image(0, boxes), arrival_ns=(100 + index) * PERIOD_NS)
 
     first = number_of(segmenter.segment([arrived(0, two_cars(0))])[0], 240, 144)
     assert number_of(segmenter.segment([arrived(2, two_cars(2))])[0], 240, 144) == first

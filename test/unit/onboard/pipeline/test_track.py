@@ -207,7 +207,7 @@ def test_filling_in_is_off_by_default_and_goes_on_where_things_went() -> None:
         assert len(drive.tracker.coasted(640, 384)) == 0
         drive.see()
         found = drive.tracker.coasted(640, 384)
-        # What has left the picture is not filled in.
+        # What has left the image is not filled in.
         assert len(found) == expected
         if expected:
             assert found.numbers.tolist() == [1]

@@ -46,12 +46,12 @@ def backend(model: Path, device: HostDevice) -> Iterator[CudaBackend]:
     opened.close()
 
 
-def frame(picture: NDArray[np.uint8], camera: str = "") -> Frame:
-    return Frame.from_bgr(np.ascontiguousarray(picture[..., ::-1]), camera=camera)
+def frame(image: NDArray[np.uint8], camera: str = "") -> Frame:
+    return Frame.from_bgr(np.ascontiguousarray(image[..., ::-1]), camera=camera)
 
 
 def random_frame(seed: int, width: int = 320, height: int = 192, count: int = 6) -> Frame:
-    return frame(random_scene(np.random.default_rng(seed), width, height, count, grid=8).picture)
+    return frame(random_scene(np.random.default_rng(seed), width, height, count, grid=8).image)
 
 
 def assert_same(one: Segmentation, two: Segmentation) -> None:
@@ -80,12 +80,12 @@ def test_all_at_once_equals_both_halves_and_the_host(name: str, backend: CudaBac
     left_out = 0
     for seed in range(4):
         for camera in ("", "left"):
-            picture = replace(random_frame(seed, *((320, 192), (417, 299))[seed % 2]), camera=camera)
-            (expected,) = host.segment([picture])
-            (found,) = ours.segment([picture])
+            image = replace(random_frame(seed, *((320, 192), (417, 299))[seed % 2]), camera=camera)
+            (expected,) = host.segment([image])
+            (found,) = ours.segment([image])
             assert_same(found, expected)
-            detections = ours.detect([picture])[0]
-            halves = ours.finish(picture, detections, OPTIONS[name])
+            detections = ours.detect([image])[0]
+            halves = ours.finish(image, detections, OPTIONS[name])
             np.testing.assert_array_equal(halves.instance_map.pixels, found.instance_map.pixels)
             np.testing.assert_array_equal(halves.areas, found.areas)
             left_out += int((detections.scores > 0.25).sum()) - len(found.instances)
@@ -95,10 +95,10 @@ def test_all_at_once_equals_both_halves_and_the_host(name: str, backend: CudaBac
 def test_nothing_is_allocated_and_nothing_captured_after_the_warm_up(backend: CudaBackend, device: HostDevice) -> None:
     segmenter = Segmenter(backend, TABLE)
     segmenter.warm_up()
-    pictures = [random_frame(seed, 640, 480) for seed in range(3)]
+    images = [random_frame(seed, 640, 480) for seed in range(3)]
     for count in (1, 2, 3):
         for _ in range(4):
-            segmenter.segment(pictures[:count])
+            segmenter.segment(images[:count])
     taken, captured, launched = device.allocations, backend.captures.made, len(device.launches)
     for index in range(20):
         segmenter.segment([random_frame(index, 640 - 2 * index, 480 - index)] * (1 + index % 3))
@@ -113,9 +113,9 @@ def test_a_larger_frame_is_captured_again_and_counted(backend: CudaBackend, mode
     before = backend.captures.made
     host = Segmenter(open_backend(model, "onnxruntime"), TABLE)
     for size in ((320, 192), (800, 600), (320, 192), (1280, 720), (200, 900)):
-        picture = random_frame(1, *size)
+        image = random_frame(1, *size)
         for _ in range(3):
-            assert_same(segmenter.segment([picture])[0], host.segment([picture])[0])
+            assert_same(segmenter.segment([image])[0], host.segment([image])[0])
     assert backend.captures.made - before == 4  # two larger sizes in two slots
     assert backend.identity["graphs captured"] == str(backend.captures.made)
 
@@ -126,16 +126,16 @@ def test_two_batches_under_way_do_not_mix(backend: CudaBackend, model: Path) -> 
     frames = [random_frame(seed) for seed in range(8)]
     ahead = None
     results = []
-    for picture in frames:
-        begun = segmenter.begin([picture])
+    for image in frames:
+        begun = segmenter.begin([image])
         if ahead is not None:
             results += segmenter.end(ahead)
         ahead = begun
     assert ahead is not None
     results += segmenter.end(ahead)
-    for picture, result in zip(frames, results, strict=True):
+    for image, result in zip(frames, results, strict=True):
         assert isinstance(result, Segmentation)
-        assert_same(result, host.segment([picture])[0])
+        assert_same(result, host.segment([image])[0])
 
 
 def test_what_was_returned_stays_as_it_is(backend: CudaBackend) -> None:
@@ -157,7 +157,7 @@ def test_a_job_that_was_overtaken_is_refused(backend: CudaBackend) -> None:
 
 
 def test_cameras_of_all_encodings_in_one_batch(backend: CudaBackend, model: Path) -> None:
-    scene = paint_scene(320, 192, [(32, 32, 128, 160, 0), (176, 32, 288, 128, 1)]).picture
+    scene = paint_scene(320, 192, [(32, 32, 128, 160, 0), (176, 32, 288, 128, 1)]).image
     bgr = np.ascontiguousarray(scene[..., ::-1])
     wide = np.zeros((192, 1000), np.uint8)
     wide[:, :960] = bgr.reshape(192, 960)
@@ -179,7 +179,7 @@ def test_cameras_of_all_encodings_in_one_batch(backend: CudaBackend, model: Path
 def test_a_fault_in_one_camera_leaves_the_others_alone(model: Path, tmp_path: Path) -> None:
     path = save_canonical_colour_model(tmp_path / "nan.onnx", batch=None, fault="prototypes")
     segmenter = Segmenter(host_backend(path, largest_batch=2), TABLE)
-    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).picture
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).image
     bad = good.copy()
     bad[0:8, 0:8] = FAULT_COLOUR
     first, second = segmenter.end(segmenter.begin([frame(bad), frame(good)]))
@@ -221,8 +221,8 @@ def test_memory_shared_with_the_cpu_is_not_copied(model: Path, monkeypatch: pyte
     segmenter = Segmenter(host_backend(model, device=device), TABLE)
     host = Segmenter(open_backend(model, "onnxruntime"), TABLE)
     for seed in range(3):
-        picture = random_frame(seed, 300 + seed, 200)
-        assert_same(segmenter.segment([picture])[0], host.segment([picture])[0])
+        image = random_frame(seed, 300 + seed, 200)
+        assert_same(segmenter.segment([image])[0], host.segment([image])[0])
     segmenter.close()
 
 
@@ -300,13 +300,13 @@ def test_closing_gives_all_memory_back(backend: CudaBackend, device: HostDevice)
 
 
 def test_choices_may_change_from_frame_to_frame(backend: CudaBackend) -> None:
-    picture = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).picture)
+    image = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).image)
     groups = np.array([0, 1, 2, 3], np.int32)
     low, none = np.full(4, 0.25, np.float32), np.array([0.25, np.inf, 0.25, 0.25], np.float32)
     counts = []
     for thresholds, size in ((low, (192, 320)), (none, (96, 160)), (low, (192, 320)), (none, (50, 70)), (low, (9, 9))):
         choice = Choice(thresholds, groups, 0.7, 1, size)
-        (result,) = backend.chosen(backend.start([picture], [choice]))
+        (result,) = backend.chosen(backend.start([image], [choice]))
         assert not isinstance(result, ModelOutputError)
         assert result.painted.pixels.shape == size
         counts.append(int((result.numbers > 0).sum()))
@@ -314,12 +314,12 @@ def test_choices_may_change_from_frame_to_frame(backend: CudaBackend) -> None:
 
 
 def test_each_camera_of_a_batch_has_its_own_choice(backend: CudaBackend) -> None:
-    picture = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).picture)
+    image = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).image)
     groups = np.array([0, 1, 2, 3], np.int32)
     low, none = np.full(4, 0.25, np.float32), np.array([0.25, np.inf, 0.25, 0.25], np.float32)
     choices = [Choice(low, groups, 0.7, 1, (192, 320)), Choice(none, groups, 0.7, 1, (96, 160))]
     choices.append(Choice(low, groups, 0.7, 2000, (192, 320)))
-    results = backend.chosen(backend.start([picture] * 3, choices))
+    results = backend.chosen(backend.start([image] * 3, choices))
     kept = [np.flatnonzero(each.numbers).size for each in results if not isinstance(each, ModelOutputError)]
     assert kept == [2, 1, 1]
 
@@ -337,10 +337,10 @@ def test_numbers_given_for_a_whole_batch(backend: CudaBackend, model: Path) -> N
         choices = [Choice(low, groups, 0.7, 700, (frame.height, frame.width)) for frame in frames]
         results = backend.painted(job, numbers, choices, semantic=True)
         left_out = 0
-        for picture, own, result in zip(frames, numbers, results, strict=True):
+        for image, own, result in zip(frames, numbers, results, strict=True):
             assert not isinstance(result, ModelOutputError)
-            (theirs,) = host.detect([picture])
-            size = (picture.height, picture.width)
+            (theirs,) = host.detect([image])
+            size = (image.height, image.width)
             small = (own > 0) & (host.paint(theirs, own, size).areas < 700)
             left_out += int(small.sum())
             expected = np.where(small, 0, own).astype(np.uint16)
@@ -361,7 +361,7 @@ def test_both_halves_are_captured(backend: CudaBackend) -> None:
 def test_infinite_masks_are_noticed_by_either_way_of_painting(tmp_path: Path) -> None:
     path = save_canonical_colour_model(tmp_path / "nan.onnx", batch=None, fault="prototypes")
     backend = host_backend(path, largest_batch=2)
-    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).picture
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).image
     bad = good.copy()
     bad[0:8, 0:8] = FAULT_COLOUR
     size, groups, low = (192, 320), np.array([0, 1, 2, 3], np.int32), np.full(4, 0.25, np.float32)

@@ -28,8 +28,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def scene(count: int) -> Frame:
     """As many things as asked for, 64 x 64 pixels each, at half the scale of the network input."""
-    picture = paint_scene(640, 384, [(32 + 96 * n, 64, 96 + 96 * n, 128, n % 4) for n in range(count)]).picture
-    return Frame.from_bgr(np.ascontiguousarray(picture[..., ::-1]))
+    image = paint_scene(640, 384, [(32 + 96 * n, 64, 96 + 96 * n, 128, n % 4) for n in range(count)]).image
+    return Frame.from_bgr(np.ascontiguousarray(image[..., ::-1]))
 
 
 def choice(_: Frame) -> Choice:

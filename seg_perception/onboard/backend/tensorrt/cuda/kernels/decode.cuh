@@ -14,7 +14,7 @@ struct Colour {
     int red, green, blue;
 };
 
-struct Picture {
+struct Image {
     const unsigned char* pixels;
     int width, height, step;
 
@@ -28,8 +28,8 @@ template <int Channels>
 struct Interleaved {
     int red, green, blue;
 
-    __device__ Colour at(const Picture& picture, int x, int y) const {
-        const unsigned char* pixel = picture.row(y) + x * Channels;
+    __device__ Colour at(const Image& image, int x, int y) const {
+        const unsigned char* pixel = image.row(y) + x * Channels;
         return {pixel[red], pixel[green], pixel[blue]};
     }
 };
@@ -51,8 +51,8 @@ __device__ inline Colour from_yuv(int luma, int u, int v) {
 struct Packed422 {
     int luma, u, v;
 
-    __device__ Colour at(const Picture& picture, int x, int y) const {
-        const unsigned char* pair = picture.row(y) + 2 * (x & ~1);
+    __device__ Colour at(const Image& image, int x, int y) const {
+        const unsigned char* pair = image.row(y) + 2 * (x & ~1);
         return from_yuv(pair[luma + 2 * (x & 1)], pair[u], pair[v]);
     }
 };
@@ -61,9 +61,9 @@ struct Packed422 {
 struct SemiPlanar {
     int u, v;
 
-    __device__ Colour at(const Picture& picture, int x, int y) const {
-        const unsigned char* chroma = picture.row(picture.height + y / 2) + (x & ~1);
-        return from_yuv(picture.row(y)[x], chroma[u], chroma[v]);
+    __device__ Colour at(const Image& image, int x, int y) const {
+        const unsigned char* chroma = image.row(image.height + y / 2) + (x & ~1);
+        return from_yuv(image.row(y)[x], chroma[u], chroma[v]);
     }
 };
 
@@ -73,22 +73,22 @@ __device__ inline int mirrored(int value, int length) {
 }
 
 // A mosaic with red where x has parity red_x and y has red_y. A pixel at the border gets the colour of its neighbour
-// inside, as OpenCV does it; a picture of two rows or columns has none inside, there the mosaic goes on as its mirror
+// inside, as OpenCV does it; an image of two rows or columns has none inside, there the mosaic goes on as its mirror
 // image, as core/encodings/raw.py does it.
 struct Bayer {
     int red_x, red_y;
 
-    __device__ Colour at(const Picture& picture, int x, int y) const {
+    __device__ Colour at(const Image& image, int x, int y) const {
         int left, right, up, down;
-        if (min(picture.width, picture.height) > 2) {
-            x = clamped(x, 1, picture.width - 2);
-            y = clamped(y, 1, picture.height - 2);
+        if (min(image.width, image.height) > 2) {
+            x = clamped(x, 1, image.width - 2);
+            y = clamped(y, 1, image.height - 2);
             left = x - 1, right = x + 1, up = y - 1, down = y + 1;
         } else {
-            left = mirrored(x - 1, picture.width), right = mirrored(x + 1, picture.width);
-            up = mirrored(y - 1, picture.height), down = mirrored(y + 1, picture.height);
+            left = mirrored(x - 1, image.width), right = mirrored(x + 1, image.width);
+            up = mirrored(y - 1, image.height), down = mirrored(y + 1, image.height);
         }
-        const unsigned char *above = picture.row(up), *row = picture.row(y), *below = picture.row(down);
+        const unsigned char *above = image.row(up), *row = image.row(y), *below = image.row(down);
         const int centre = row[x], vertical = above[x] + below[x], horizontal = row[left] + row[right];
         const bool red_row = (y & 1) == red_y;
         if (((x & 1) == red_x) != red_row) {  // at green

@@ -55,12 +55,12 @@ __device__ inline int blended(int a, int b, int c, int d, const Tap& column, con
 }
 
 template <typename Encoding>
-__device__ decode::Colour sampled(const Encoding& encoding, const decode::Picture& picture, const Tap& column,
+__device__ decode::Colour sampled(const Encoding& encoding, const decode::Image& image, const Tap& column,
                                   const Tap& row) {
-    const decode::Colour a = encoding.at(picture, column.first, row.first);
-    const decode::Colour b = encoding.at(picture, column.second, row.first);
-    const decode::Colour c = encoding.at(picture, column.first, row.second);
-    const decode::Colour d = encoding.at(picture, column.second, row.second);
+    const decode::Colour a = encoding.at(image, column.first, row.first);
+    const decode::Colour b = encoding.at(image, column.second, row.first);
+    const decode::Colour c = encoding.at(image, column.first, row.second);
+    const decode::Colour d = encoding.at(image, column.second, row.second);
     return {
         blended(a.red, b.red, c.red, d.red, column, row),
         blended(a.green, b.green, c.green, d.green, column, row),
@@ -72,13 +72,13 @@ __device__ decode::Colour sampled(const Encoding& encoding, const decode::Pictur
 template <typename Encoding>
 __device__ void fill(const Encoding& encoding, const Camera& camera, const unsigned char* pixels, int begin,
                      const Tap* columns, const Tap* row, unsigned char* line) {
-    const decode::Picture picture{pixels, camera.width, camera.height, camera.step};
+    const decode::Image image{pixels, camera.width, camera.height, camera.step};
 #pragma unroll
     for (int i = 0; i < PIXELS; ++i) {
         const int column = static_cast<int>(threadIdx.x) + i * LANES;
         const int x = begin + column - camera.left;
         decode::Colour colour{camera.pad_value, camera.pad_value, camera.pad_value};
-        if (row && x >= 0 && x < camera.content_width) colour = sampled(encoding, picture, columns[column], *row);
+        if (row && x >= 0 && x < camera.content_width) colour = sampled(encoding, image, columns[column], *row);
         line[3 * column] = static_cast<unsigned char>(colour.red);
         line[3 * column + 1] = static_cast<unsigned char>(colour.green);
         line[3 * column + 2] = static_cast<unsigned char>(colour.blue);

@@ -3,7 +3,7 @@
 //
 // One block per camera. Suppression across classes asks for every row whether a better one that stays suppresses it;
 // rows are decided in rounds, each when all better rivals are. There are as many rounds as rivals in the longest chain,
-// one or two in real pictures.
+// one or two in real images.
 
 #include "records.cuh"
 

@@ -1,4 +1,4 @@
-"""Pictures of a frame under two models: both as overlays in the same colours, and where they differ."""
+"""Images of a frame under two models: both as overlays in the same colours, and where they differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .compare import ComparedFrame
 
 
 def layers(frame: ComparedFrame, class_names: Sequence[str]) -> list[Layer]:
-    """Reference, tested model and difference, at the width of a report's pictures."""
+    """Reference, tested model and difference, at the width of a report's images."""
     height, width = frame.image_bgr.shape[:2]
     image = narrowed(frame.image_bgr)
     ours, theirs = (resized_instances(found, width, height, image) for found in (frame.reference, frame.tested))

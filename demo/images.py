@@ -1,4 +1,4 @@
-"""Pictures for the camera, spread evenly over sources of any length."""
+"""Images for the camera, spread evenly over sources of any length."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _UNKNOWN_LENGTH = 300
 
 
 def spread(path: Path, most: int, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
-    """Up to `most` pictures of a source, evenly spread, each filling `size`; only these are kept in memory.
+    """Up to `most` images of a source, evenly spread, each filling `size`; only these are kept in memory.
 
     Args:
-        path: picture, folder or video.
+        path: image, folder or video.
         most: at least 1.
         size: width and height.
 
     Returns:
-        bgr8 pictures `[height, width, 3]`, at least one.
+        bgr8 images `[height, width, 3]`, at least one.
 
     Raises:
         SourceError: the source cannot be opened, or nothing in it can be read.
@@ -45,36 +45,36 @@ def spread(path: Path, most: int, size: tuple[int, int]) -> list[NDArray[np.uint
             break
     if not chosen:
         reasons = "; ".join(map(str, source.failures)) or "it is empty"
-        raise SourceError(f"{path}: expected at least one picture that can be read, got none: {reasons}")
+        raise SourceError(f"{path}: expected at least one image that can be read, got none: {reasons}")
     return chosen
 
 
 def schedule(
     paths: Sequence[Path], frames: int, size: tuple[int, int], most: int = 60
 ) -> tuple[list[NDArray[np.uint8]], list[int]]:
-    """Pictures of one size, and the order in which to send them.
+    """Images of one size, and the order in which to send them.
 
-    Each source gets an equal share of the frames; its pictures, at most `most`, are held for several frames if there
+    Each source gets an equal share of the frames; its images, at most `most`, are held for several frames if there
     are fewer of them.
 
     Returns:
-        Pictures, bgr8 `[height, width, 3]`, and for each of the `frames` frames the index of its picture.
+        Images, bgr8 `[height, width, 3]`, and for each of the `frames` frames the index of its image.
     """
-    pictures: list[NDArray[np.uint8]] = []
+    images: list[NDArray[np.uint8]] = []
     order: list[int] = []
     for source, path in enumerate(paths):
         share = frames * (source + 1) // len(paths) - len(order)
         if share:
             kept = spread(path, min(share, most), size)
-            order += [len(pictures) + index * len(kept) // share for index in range(share)]
-            pictures += kept
-    return pictures, order
+            order += [len(images) + index * len(kept) // share for index in range(share)]
+            images += kept
+    return images, order
 
 
-def _fill(picture: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Scale a picture until it fills width x height and cut off the rest, equally on both sides."""
-    scale = max(width / picture.shape[1], height / picture.shape[0])
-    size = (max(width, round(picture.shape[1] * scale)), max(height, round(picture.shape[0] * scale)))
-    scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+def _fill(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """Scale an image until it fills width x height and cut off the rest, equally on both sides."""
+    scale = max(width / image.shape[1], height / image.shape[0])
+    size = (max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale)))
+    scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return np.ascontiguousarray(scaled[top : top + height, left : left + width])
