@@ -49,7 +49,7 @@ STAND_INS: dict[str, Callable[[], Queue | None]] = {
 
 
 def kernel_table(bench: Bench, ruler: Ruler, cases: Sequence[Case], multiprocessors: int, hertz: float) -> list[str]:
-    """Markdown rows: times beside what memory and arithmetic allow."""
+    """Markdown rows: times next to what memory and arithmetic allow."""
     bandwidth = ruler.bandwidth.on_device
     lines = [
         "| kernel | µs | µs, warm | MB | µs by memory | Mop | µs by arithmetic | bound by | goal on an H200, µs | |",

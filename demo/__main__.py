@@ -71,7 +71,7 @@ def _street(arguments: argparse.Namespace) -> Report:
         print(truth_text(driven.comparison))
     video, sheet = arguments.out / "drive.mp4", arguments.out / "contact_sheet.jpg"
     write_film(driven, video, sheet)
-    print(f"\nreceived beside the truth: {video}, {sheet}   received: {arguments.out / 'received'}", end="   ")
+    print(f"\nreceived next to the truth: {video}, {sheet}   received: {arguments.out / 'received'}", end="   ")
     return driven.report
 
 

@@ -1,6 +1,6 @@
 """A camera: publishes images, or what a bag of the street world has recorded, stamped at the moment they leave.
 
-Messages are serialised before they are due; only the stamp is written anew, so that the camera takes little of the
+Messages are serialised before they are due; only the stamp is written again, so that the camera takes little of the
 machine it shares with what is measured.
 """
 

@@ -1,4 +1,4 @@
-"""What the demo shows in images: overlays on one sheet; a drive beside its truth, as a video and on a sheet."""
+"""What the demo shows in images: overlays on one sheet; a drive next to its truth, as a video and on a sheet."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def sourced_distribution(interpreter: Interpreter, wanted: str, env: Mapping[str
 
     Raises:
         SetupError: one is sourced, but it is not the wanted one or `interpreter` cannot use it. Installing wheels
-            beside it would mix the libraries of two distributions.
+            next to it would mix the libraries of two distributions.
     """
     name = env.get("ROS_DISTRO")
     if not name or not env.get("AMENT_PREFIX_PATH"):

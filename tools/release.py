@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "seg_perception"
 MODEL = "street-nano.onnx"
-# What the wheel has to bring beside its modules.
+# What the wheel has to bring next to its modules.
 SHARED = ("package.xml", f"engines/{MODEL}", "config/seg_perception.yaml", "launch/perception.launch.py")
 # What a source distribution needs for a wheel to be built from it.
 SOURCES = ("setup.py", "setup.cfg", "package.xml", "README.md", "LICENSE", f"resource/{PACKAGE}", f"engines/{MODEL}")

@@ -218,7 +218,7 @@ def set_up(venv: Path, ros: str, python: str) -> None:
         if ros not in DISTRIBUTIONS:
             raise SetupError(f"ROS: expected one of {', '.join(DISTRIBUTIONS)}, got {ros!r}; set ROS= accordingly")
 
-    # An environment knows its own absolute path, so one that was moved is made anew.
+    # An environment knows its own absolute path, so one that was moved is made again.
     kind = fingerprint(str(venv), ros, dotted(base.version), distribution or "wheels")
     if State(venv).get("environment") != kind or not (venv / "bin" / "python").exists():
         create(venv, base, distribution)

@@ -1,4 +1,4 @@
-"""Makes an environment beside the product's own: `python3 -m tools.side training --venv .venv-training`.
+"""Makes an environment next to the product's own: `python3 -m tools.side training --venv .venv-training`.
 
 `training` has what `make train` needs, `families` the packages that models of other families are exported with, `cuda`
 pycuda for `make test-cuda`, `fleet` Ray for `make test-fleet`.

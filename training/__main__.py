@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=1, help="processes that make samples (default: %(default)s)")
     add("--init", type=Path, metavar="FILE.safetensors", help="weights to begin with, such as those in engines/")
     add("--data", type=Path, metavar="INSTANCES.json", help="labels in COCO's format to train on, not the street world")
-    add("--images", type=Path, metavar="DIR", help="folder of their images (default: `images` beside them)")
+    add("--images", type=Path, metavar="DIR", help="folder of their images (default: `images` next to them)")
     add(
         "--validation", type=Path, metavar="INSTANCES.json",
         help="labels to measure with (default: a fifth of --data, drawn by chance, which is too kind where images "

@@ -69,7 +69,7 @@ class ConvBlock(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions next to a shortcut."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def merged(sets: Sequence[CocoSet]) -> CocoSet:
-    """Several sets of the same categories as one; images and annotations are numbered anew."""
+    """Several sets of the same categories as one; images and annotations are numbered again."""
     images: list[LabelledImage] = []
     content: dict[str, Any] = {**sets[0].annotations, "images": [], "annotations": []}
     for each in sets:

@@ -40,7 +40,7 @@ class Progress:
     """How far a training is.
 
     Attributes:
-        epoch: the one that is under way.
+        epoch: the one that is in flight.
         step: batches of it that are done.
         sums: losses of these batches, added up.
         seconds: they have taken.

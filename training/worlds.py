@@ -57,7 +57,7 @@ class Split:
 
 
 def splits(images: int) -> dict[str, Split]:
-    """Training worlds with `images` images in all, and those that show what became of it.
+    """Training worlds with `images` images in all, and those that show the result of it.
 
     `validation` chooses the best checkpoint. `familiar` and `unseen` have new streets in all weathers; `familiar` has
     designs like those of training, `unseen` only such as training never saw. Neither is looked at before the end.

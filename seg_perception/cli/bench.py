@@ -150,7 +150,7 @@ def measure_gpu(
     """Time a backend on a GPU; the keys are explained by `EPILOG`.
 
     Args:
-        backend: nothing of it is under way.
+        backend: nothing of it is in flight.
         groups: int32 `[C]`, road group of each class.
         batches: frames, one per camera.
         rounds: how often.
@@ -209,7 +209,7 @@ def _percentiles(seconds: Any) -> dict[str, float]:
 
 
 def _against(percentiles: dict[str, float], moved: int, floor: float) -> dict[str, float | int | None]:
-    """Percentiles with the floor beside them; `floor` in seconds."""
+    """Percentiles with the floor next to them; `floor` in seconds."""
     ratio = percentiles["p50"] / (floor * 1e3) if floor else None
     return {**percentiles, "bytes": moved, "floor_ms": floor * 1e3, "ratio": ratio}
 
@@ -290,7 +290,7 @@ def _gpu_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("launches", f"one by one: {result['obstacle']}" if result["obstacle"] else "one captured graph"),
         ("host gap", f"{host['gap']['p50']:.3f} ms (frames to results less all on the GPU); CPU, p50 ms: {parts}"),
-        ("throughput", f"{one:.1f} frames/s one batch at a time, {two:.1f} with two batches under way"),
+        ("throughput", f"{one:.1f} frames/s one batch at a time, {two:.1f} with two batches in flight"),
         ("copies", f"{', '.join(copies)} (on the device read and written bytes count)"),
         ("GPU memory", f"{memory['gpu']:.0f} MiB in use by all programs" + _since(before)),
         *_host_facts(result)[1:],

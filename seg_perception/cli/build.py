@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def settings_of(arguments: argparse.Namespace) -> BuildSettings:
-    """What the arguments ask for."""
+    """Return what the arguments ask for."""
     return BuildSettings(
         precision=arguments.precision,
         target=arguments.target,

@@ -75,7 +75,7 @@ class CocoResults:
             raise ConfigurationError(f"--coco {path}: cannot be written ({error.strerror})") from error
 
     def summary(self) -> str:
-        """How many entries there are, and how well the maps match."""
+        """Return how many entries there are, and how well the maps match."""
         if not self._overlaps:
             return f"{len(self._entries)} COCO results"
         overlaps = np.concatenate(self._overlaps)

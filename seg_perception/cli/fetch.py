@@ -149,7 +149,7 @@ def _prepare(entry: CatalogueEntry, file: Path, destination: Path, precision: st
 
 
 def _what_is_left(entry: CatalogueEntry, recipe: Recipe, file: Path, precisions: list[str]) -> list[str]:
-    """How to get from a checkpoint to the model, step by step."""
+    """Return how to get from a checkpoint to the model, step by step."""
     from seg_perception.core.catalogue import fetched_path
 
     paths = {precision: fetched_path(entry.name, precision) for precision in precisions}

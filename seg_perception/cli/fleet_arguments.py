@@ -61,7 +61,7 @@ def bags_of(paths: Sequence[Path], arguments: argparse.Namespace) -> list[Path]:
 
 
 def on_fleet(arguments: argparse.Namespace) -> bool:
-    """Whether Ray was asked for.
+    """Return whether Ray was asked for.
 
     Raises:
         ConfigurationError: the arguments do not go together.

@@ -112,7 +112,7 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
 
 
 def _ignored(folder: Path, names: Sequence[str]) -> str:
-    """What of a folder was left out; videos by name, because they look as if they belonged."""
+    """Return what of a folder was left out; videos by name, because they look as if they belonged."""
     from seg_perception.offboard.data.video import VIDEO_SUFFIXES
 
     videos = [name for name in names if name.lower().endswith(VIDEO_SUFFIXES)]
@@ -132,7 +132,7 @@ def _frames(sources: list[FrameSource]) -> Iterator[tuple[int, str, Frame]]:
 
 
 def _count(sources: list[FrameSource]) -> int | None:
-    """How many frames there are, or None where a video does not say."""
+    """Return how many frames there are, or None where a video does not say."""
     try:
         return sum(map(len, sources))
     except TypeError:

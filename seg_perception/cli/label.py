@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def options_of(arguments: argparse.Namespace) -> LabelOptions:
-    """What the arguments ask for.
+    """Return what the arguments ask for.
 
     Raises:
         ConfigurationError: they do not go together.

@@ -38,5 +38,5 @@ def model_choice(model: str, arguments: argparse.Namespace) -> ModelChoice:
 
 
 def model_line(identity: Mapping[str, str]) -> str:
-    """What runs, in one line."""
+    """Return what runs, in one line."""
     return ", ".join(f"{key} {identity[key]}" for key in ("backend", "device", "precision", "model"))

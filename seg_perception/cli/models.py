@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _described(entry: CatalogueEntry) -> dict[str, Any]:
-    """What there is to say of an entry, and what of it is here."""
+    """Return what there is to say of an entry, and what of it is here."""
     from seg_perception.core.catalogue import PRECISIONS, SHIPPED, fetched_path, shipped_path
     from seg_perception.core.class_tables import find_class_table, load_class_table
     from seg_perception.core.classes import ROAD_GROUPS

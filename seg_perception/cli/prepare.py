@@ -106,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare a model and say what became of it."""
+    """Prepare a model and say the result of it."""
     start = time.perf_counter()
     try:
         from seg_perception.offboard.toolchain.head import HeadOptions

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         required=True,
         metavar="PATH",
-        help="images, folders, videos, bags, or a COCO annotation file (its images in `images` beside it), with "
+        help="images, folders, videos, bags, or a COCO annotation file (its images in `images` next to it), with "
         "which the loss is measured as mask AP, too; about 500 frames of what the cameras see are best",
     )
     parser.add_argument(
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _table(report: QuantizationReport) -> str:
-    """What was tried, what stays in float16 and what the result loses."""
+    """Return what was tried, what stays in float16 and what the result loses."""
     lines = ["", "INT8     mask IoU  faults  lost mask AP  within budget"]
     for step in report.steps:
         iou = "-" if step.precision.mask_iou is None else f"{step.precision.mask_iou:.4f}"

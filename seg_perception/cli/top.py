@@ -159,7 +159,7 @@ class _Top:
         return {"time": time, "machine": machine, "nodes": nodes, "passed_over": self._nodes.passed_over}
 
     def _silence(self) -> str:
-        """What to check when no node speaks."""
+        """Return what to check when no node speaks."""
         domain = os.environ.get("ROS_DOMAIN_ID") or "0"
         reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") or "SUBNET"
         wanted = f" of {', '.join(self._arguments.nodes)}" if self._arguments.nodes else ""

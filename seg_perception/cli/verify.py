@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="PATH",
         help="image, folder of images, video, or a COCO annotation file (.json) with its images in `images` "
-        "beside it",
+        "next to it",
     )
     parser.add_argument(
         "--labels", type=Path, metavar="instances.json", help="COCO annotations of the images in the folder --data"

@@ -49,7 +49,7 @@ class Checksum:
     digits: str = ""
 
     def fits(self, sha256: str, md5: str) -> bool:
-        """Whether a file of these digests may be the one; without a checksum any file may."""
+        """Return whether a file of these digests may be the one; without a checksum any file may."""
         return (md5 if self.kind == "md5" else sha256).startswith(self.digits)
 
     def __str__(self) -> str:

@@ -195,7 +195,7 @@ def _refuse_unknown(path: Path, key: str, names: Sequence[str], class_names: Seq
 
 
 def _is_mapping_of_integers(value: object) -> bool:
-    """Whether it maps text to numbers that fit into 64 bits."""
+    """Return whether it maps text to numbers that fit into 64 bits."""
     return isinstance(value, dict) and all(
         isinstance(name, str)
         and isinstance(number, int)
@@ -212,7 +212,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _kind(value: object) -> str:
-    """What a value is, without saying which."""
+    """Return what a value is, without saying which."""
     if isinstance(value, (str, dict, list)):
         names = {str: "text", dict: "a mapping", list: "a list"}
         return f"{names[type(value)]} of {len(value)}"

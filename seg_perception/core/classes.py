@@ -65,7 +65,7 @@ class ClassTable:
                 )
 
     def covers(self, class_names: Sequence[str]) -> int:
-        """How many of `class_names` this table knows."""
+        """Return how many of `class_names` this table knows."""
         known = {name_key(name) for name in (*self.class_names, *self.group_of)}
         return sum(name_key(name) in known for name in class_names)
 

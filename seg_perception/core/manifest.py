@@ -1,4 +1,4 @@
-"""The manifest of an engine: `NAME.engine.json` beside `NAME.engine`, without which the engine is not loaded.
+"""The manifest of an engine: `NAME.engine.json` next to `NAME.engine`, without which the engine is not loaded.
 
 An engine is opaque. Its manifest says which model it holds, what it was built from, with what, for which devices and
 how accurate it is; and it is enough to give the command that builds the engine again.
@@ -114,11 +114,11 @@ class EngineManifest:
     package_version: str
 
     def rebuild_command(self, engine: Path) -> str:
-        """What builds `engine` again, for a shell; the source's path is that of the machine that built it."""
+        """Return what builds `engine` again, for a shell; the source's path is that of the machine that built it."""
         return self.settings.command(self.source, str(engine.parent))
 
     def to_json(self) -> str:
-        """What `from_json` reads; a file name that is no UTF-8 is written escaped."""
+        """Return what `from_json` reads; a file name that is no UTF-8 is written escaped."""
         values = {
             "manifest_version": MANIFEST_VERSION,
             "package_version": self.package_version,
@@ -185,7 +185,7 @@ class EngineManifest:
 
 
 def manifest_path(engine: Path) -> Path:
-    """Where the manifest of an engine lies."""
+    """Return where the manifest of an engine lies."""
     return engine.with_name(f"{engine.name}.json")
 
 
@@ -203,7 +203,7 @@ def load_manifest(engine: Path) -> EngineManifest:
         text = data.decode("utf-8")
     except FileNotFoundError as error:
         raise ModelError(
-            f"{engine}: expected its manifest {path.name} beside it, found none; copy both files, or {_REBUILD}"
+            f"{engine}: expected its manifest {path.name} next to it, found none; copy both files, or {_REBUILD}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: the manifest cannot be read ({error}); copy it again, or {_REBUILD}") from error

@@ -48,7 +48,7 @@ def message_text(text: object, limit: int = MESSAGE_LIMIT) -> str:
 
 
 def is_printable(text: str) -> bool:
-    """Whether a text holds nothing that `printable` would escape; its length does not matter."""
+    """Return whether a text holds nothing that `printable` would escape; its length does not matter."""
     return _UNPRINTABLE.search(text) is None
 
 

@@ -1,6 +1,6 @@
 """Tests on the emulated driver of CUDA, in an environment and a process of their own (`make test-cuda`).
 
-It takes the place of the real driver in the process, so that no test of a real GPU may run beside these.
+It takes the place of the real driver in the process, so that no test of a real GPU may run next to these.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """torchvision's compiled operators in Python, where its wheel finds no CUDA libraries to load them with.
 
-PyPI has torchvision only as a build for CUDA. Beside a CPU build of torch its library of operators does not load, and
+PyPI has torchvision only as a build for CUDA. Next to a CPU build of torch its library of operators does not load, and
 `import torchvision` fails because `nms` is missing. Imported first, this module declares the operators that the
 models here use and computes `nms` and `roi_align` as they are defined. Where the library loads it does nothing.
 """

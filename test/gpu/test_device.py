@@ -1,4 +1,4 @@
-"""The GPU through pycuda: memory, times, graphs, other programs beside ours, and what happens when it fails."""
+"""The GPU through pycuda: memory, times, graphs, other programs next to ours, and what happens when it fails."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from sensor_msgs.msg import Image
 
 TEST = Path(__file__).parents[1]
 CAMERAS = ("front", "left", "right")
-# Engines open as the model that their file names; the file `fault` beside it makes the device fail once.
+# Engines open as the model that their file names; the file `fault` next to it makes the device fail once.
 PATCH = """
 from pathlib import Path
 import seg_perception.onboard.backend.tensorrt.backend as tensorrt
@@ -107,7 +107,7 @@ def test_cameras_at_once_are_served_in_turn(node: NodeProcess) -> None:
 
 
 def test_frames_that_come_one_after_the_other_go_together_where_that_is_wanted(node: NodeProcess) -> None:
-    """Each time the engine is opened anew, which the accelerator must survive, too, and which begins new counts."""
+    """Each time the engine is opened again, which the accelerator must survive, too, and which begins new counts."""
     publishers = [node.publisher(topic=f"/accelerated_{name}") for name in ("front", "left")]
     together = []
     for batch_wait in (0.0, 0.15):
@@ -142,6 +142,6 @@ def test_a_fault_of_the_device_leads_through_error_processing_and_back(node: Nod
     node.publisher(topic="/accelerated_front").publish(image())
     node.wait_log("illegal address", "activate: done")
     wait_for(lambda: node.log.count("activate: done") == 2, "the node active again")
-    wait_for(lambda: node.count("dropped_failure", "camera front") == 1, "the frame that was under way in the counts")
+    wait_for(lambda: node.count("dropped_failure", "camera front") == 1, "the frame that was in flight in the counts")
     result = node.process(image(), node.output(Image, "front/instance_map"), "/accelerated_front")
     assert_same_instances(pixels_of(result), street())

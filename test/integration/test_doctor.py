@@ -1,4 +1,4 @@
-"""`seg_perception doctor` beside real publishers."""
+"""`seg_perception doctor` next to real publishers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`seg_perception top` beside the real node."""
+"""`seg_perception top` next to the real node."""
 
 from __future__ import annotations
 

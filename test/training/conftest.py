@@ -11,7 +11,7 @@ import pytest
 if find_spec("torch") is not None:
     import torch
 
-    # Beside other work, threads that wait for one another are many times slower than one.
+    # Next to other work, threads that wait for one another are many times slower than one.
     torch.set_num_threads(1)
 WITHOUT_TORCH = ("test_augment.py", "test_worlds.py")
 

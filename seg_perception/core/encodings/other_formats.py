@@ -67,17 +67,17 @@ def name_of_other(start: bytes) -> str:
 
 
 def is_webp(start: bytes) -> bool:
-    """Whether bytes begin as a WebP."""
+    """Return whether bytes begin as a WebP."""
     return start[:4] == b"RIFF" and start[8:12] == b"WEBP"
 
 
 def is_pnm(start: bytes) -> bool:
-    """Whether bytes begin as a PBM, PGM or PPM."""
+    """Return whether bytes begin as a PBM, PGM or PPM."""
     return re.match(rb"P[1-6][\s#]", start) is not None
 
 
 def is_tiff(start: bytes) -> bool:
-    """Whether bytes begin as a TIFF or BigTIFF."""
+    """Return whether bytes begin as a TIFF or BigTIFF."""
     return start[:4] in _TIFF_STARTS
 
 

@@ -80,7 +80,7 @@ def without_extras(data: memoryview) -> bytes | memoryview:
 
 
 def _is_intact(data: memoryview, begin: int, length: int) -> bool:
-    """Whether the checksum of a chunk, over its kind and its data, is the one that follows it."""
+    """Return whether the checksum of a chunk, over its kind and its data, is the one that follows it."""
     end = begin + length
     return zlib.crc32(data[begin - 4 : end]) == int.from_bytes(data[end : end + 4], "big")
 

@@ -100,7 +100,7 @@ class Calibration:
         return replace(self, stamp_ns=stamp_ns, frame_id=frame_id)
 
     def describes(self, width: int, height: int) -> bool:
-        """Whether it is one for images of this size, as they are sent."""
+        """Return whether it is one for images of this size, as they are sent."""
         sent_width, sent_height = self.roi.width or self.width, self.roi.height or self.height
         return (sent_width // max(1, self.binning_x), sent_height // max(1, self.binning_y)) == (width, height)
 

@@ -16,6 +16,6 @@ def raw_above(topic: str) -> str:
 
 
 def info_beside(topic: str) -> str:
-    """The camera_info topic beside an image topic."""
+    """The camera_info topic next to an image topic."""
     parent, slash, _ = raw_above(topic).rpartition("/")
     return f"{parent}{slash}camera_info"

@@ -69,7 +69,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many frames there are, those that cannot be read included.
+        """Return how many frames there are, those that cannot be read included.
 
         Raises:
             TypeError: it is not known (a video whose container does not say), as for an iterator.

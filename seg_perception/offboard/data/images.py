@@ -51,7 +51,7 @@ class ImageFiles(FrameSource):
                 yield path.stem if self._stems[path.stem] == 1 else path.name.replace(".", "_"), frame
 
     def __len__(self) -> int:
-        """How many files there are."""
+        """Return how many files there are."""
         return len(self._paths)
 
 

@@ -36,7 +36,7 @@ class PublishedFrame:
         numbers: int64 `[N]`, the ids of the detections.
         groups: int32 `[N]`, index into `ROAD_GROUPS`, or `NO_GROUP`.
         scores: float32 `[N]`.
-        boxes_camera: float32 `[N, 4]`, x1 y1 x2 y2 in pixels of the map, as in those of the camera_info beside it.
+        boxes_camera: float32 `[N, 4]`, x1 y1 x2 y2 in pixels of the map, as in those of the camera_info next to it.
 
     Raises:
         ValueError: the arrays of the detections are not of one length.

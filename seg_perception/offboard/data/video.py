@@ -70,7 +70,7 @@ class VideoFile(FrameSource):
             )
 
     def __len__(self) -> int:
-        """How many frames the container states; not every container's number is exact."""
+        """Return how many frames the container states; not every container's number is exact."""
         if self._count is None:
             raise TypeError(f"{self._path}: the container does not say how many frames it has")
         return self._count

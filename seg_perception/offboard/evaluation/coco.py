@@ -83,7 +83,7 @@ class CocoSet:
 
         Args:
             path: the annotation file (`instances_val2017.json` or the like).
-            folder: of the images; by default `images` beside the file or, if none of them is there, the file's own.
+            folder: of the images; by default `images` next to the file or, if none of them is there, the file's own.
 
         Raises:
             SourceError: the file cannot be read or has another form, or none of its images is there.
@@ -185,7 +185,7 @@ class CocoSet:
 
 
 def is_annotation_file(path: Path) -> bool:
-    """Whether a path is meant as a COCO annotation file, by its suffix."""
+    """Return whether a path is meant as a COCO annotation file, by its suffix."""
     return path.suffix.lower() == ".json"
 
 
@@ -386,7 +386,7 @@ def _check_numbers(path: Path, content: Mapping[str, Any], key: str) -> None:
 
 
 def _other_format(content: object) -> str:
-    """What a file of another known format is taken for, for the message."""
+    """Return what a file of another known format is taken for, for the message."""
     if isinstance(content, dict) and "shapes" in content:
         return "; it has `shapes`, as LabelMe's files: review reads a folder of them"
     via = ("_via_img_metadata" in content or "_via_settings" in content) if isinstance(content, dict) else False

@@ -58,7 +58,7 @@ def collect(
 def find(
     segmenter: Segmenter, name: str, frame: Frame, lowest_score: float
 ) -> tuple[FrameInstances, NDArray[np.uint8] | None]:
-    """What a model finds in one frame; arguments and errors as `collect`.
+    """Return what a model finds in one frame; arguments and errors as `collect`.
 
     Returns:
         The instances, and the class map at camera size, uint8 `[height, width]`, if the model has one.

@@ -131,7 +131,7 @@ class _Clock:
 
 
 class _Work:
-    """An evaluation under way."""
+    """An evaluation in flight."""
 
     def __init__(
         self,
@@ -300,7 +300,7 @@ class _Work:
         return Comparison(place, differences, Agreement.of(self._agreements[place - 1]))
 
     def _blocks(self) -> list[int]:
-        """Which frames resemble one another: a number for each frame."""
+        """Return which frames resemble one another: a number for each frame."""
         if not self._sequences:
             return list(range(len(self._image_ids)))
         length = max(1, min(_ALIKE, len(self._image_ids) // _FEWEST_BLOCKS))

@@ -66,7 +66,7 @@ class Gallery:
             self._kept[kind].append(_Kept(ranks[kind], place, entry))
 
     def frames(self) -> tuple[GalleryFrame, ...]:
-        """What was kept, by kind, the most telling first; of equals the earlier one."""
+        """Return what was kept, by kind, the most telling first; of equals the earlier one."""
         return tuple(
             each.entry
             for kind in GALLERY_KINDS
@@ -74,7 +74,7 @@ class Gallery:
         )
 
     def _makes_room(self, kind: str, rank: float, place: int) -> bool:
-        """Whether a frame is to be kept; what it displaces is dropped."""
+        """Return whether a frame is to be kept; what it displaces is dropped."""
         kept = self._kept[kind]
         near = [each for each in kept if place - each.place < self._apart]
         rivals = near or (kept if len(kept) >= self._most else [])
@@ -99,7 +99,7 @@ class _Kept:
 
 
 def _ranks(truth: FrameTruth, verdict: FrameVerdict, changes: Sequence[FrameAgreement]) -> dict[str, float]:
-    """How well a frame fits each kind; kinds that it does not fit at all are left out."""
+    """Return how well a frame fits each kind; kinds that it does not fit at all are left out."""
     ranks = {}
     faults = len(verdict.missed) + len(verdict.extra)
     if not np.isnan(verdict.score):
@@ -113,7 +113,7 @@ def _ranks(truth: FrameTruth, verdict: FrameVerdict, changes: Sequence[FrameAgre
 
 
 def _changed(changes: Sequence[FrameAgreement], names: Sequence[str]) -> str:
-    """What the model that differs most sees otherwise than the first."""
+    """Return what the model that differs most sees otherwise than the first."""
     place = int(np.argmax([each.disagreement for each in changes]))
     change = changes[place]
     numbers = [

@@ -183,7 +183,7 @@ class ModelRun:
         )
 
     def throughput(self) -> Throughput:
-        """How fast it was."""
+        """Return how fast it was."""
         names = list(dict.fromkeys(stage for frame in self._stages for stage in frame))
         times = {name: np.array([frame.get(name, 0.0) for frame in self._stages]) for name in names}
         total = np.sum([np.zeros(len(self._stages)), *times.values()], axis=0)

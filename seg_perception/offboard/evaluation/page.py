@@ -89,7 +89,7 @@ def _sentence(found: Evaluation) -> str:
 
 
 def _difference_line(found: Evaluation, each: Comparison) -> str:
-    """What another model gains and loses against the first."""
+    """Return what another model gains and loses against the first."""
     first, other = (found.scores[n].throughput.frames_per_second for n in (0, each.model))
     changes = ", ".join(
         f"{kind} AP {_points(groups[_ALL])} points" for kind, groups in each.differences.items() if _ALL in groups

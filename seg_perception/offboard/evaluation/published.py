@@ -205,7 +205,7 @@ def _group_map(frame: PublishedFrame) -> NDArray[np.uint8]:
 def _overlap(
     true: NDArray[np.uint8], seen: NDArray[np.uint8], shift: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """What of both lies over one another once the second is moved right; the same size for each shift."""
+    """Return what of both lies over one another once the second is moved right; the same size for each shift."""
     most = max(SHIFTS)
     width = true.shape[1] - 2 * most
     return true[:, most : most + width], seen[:, most - shift : most - shift + width]

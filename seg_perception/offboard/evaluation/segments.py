@@ -55,7 +55,7 @@ class TrueSegments:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What a model would publish of a frame, beside the truth.
+    """What a model would publish of a frame, next to the truth.
 
     Attributes:
         result: of the segmenter.

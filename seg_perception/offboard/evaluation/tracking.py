@@ -169,7 +169,7 @@ class _Sequence:
         return _Sequence(_indexed(frames), groups)
 
     def tracks(self) -> tuple[int, int]:
-        """How many there are, true and reported."""
+        """Return how many there are, true and reported."""
         return (
             max((int(frame.true.max(initial=-1)) for frame in self.frames), default=-1) + 1,
             max((int(frame.reported.max(initial=-1)) for frame in self.frames), default=-1) + 1,
@@ -248,7 +248,7 @@ def _higher_order(frames: Sequence[_Frame], tracks: tuple[int, int]) -> tuple[ND
 
 
 def _alignment(frames: Sequence[_Frame], tracks: tuple[int, int]) -> NDArray[np.float64]:
-    """How well each true track goes with each reported one over the whole sequence, float64 `[T, R]`, 0-1."""
+    """Return how well each true track goes with each reported one over the whole sequence, float64 `[T, R]`, 0-1."""
     shared = np.zeros(tracks)
     for frame in frames:
         similarity = frame.similarity

@@ -121,7 +121,7 @@ class Truths:
             self.groups = {int(each["id"]): NO_GROUP for each in categories}
 
     def facts(self, image_id: int) -> Mapping[str, Any]:
-        """What the set says of an image."""
+        """Return what the set says of an image."""
         return self._images[image_id]
 
     def of(self, image_id: int, stuff: bool = False) -> FrameTruth:
@@ -194,7 +194,7 @@ def _values(entries: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.float
 
 
 def near_objects(boxes: NDArray[np.float64]) -> NDArray[np.int64]:
-    """How many other boxes are near each one, int64 `[N]` of float64 `[N, 4]`."""
+    """Return how many other boxes are near each one, int64 `[N]` of float64 `[N, 4]`."""
     if not len(boxes):
         return np.zeros(0, np.int64)
     low, high = boxes[:, None, :2], boxes[:, None, 2:]

@@ -21,7 +21,7 @@ class Failure:
 
 
 class TaskQueue:
-    """What is to be done, what is under way and what came of it; executors take from it and tell it.
+    """What is to be done, what is in flight and what came of it; executors take from it and tell it.
 
     Attributes:
         tasks: all of them.
@@ -113,15 +113,15 @@ class TaskQueue:
 
     @property
     def running(self) -> int:
-        """How many tasks are under way."""
+        """How many tasks are in flight."""
         return len(self._running)
 
     def frames_so_far(self) -> int:
-        """Processed frames, also of tasks under way."""
+        """Processed frames, also of tasks in flight."""
         return self.frames + sum(each.frames for each in self._running.values())
 
     def share(self) -> float:
-        """How much of the bytes is done, 0 to 1."""
+        """Return how much of the bytes is done, 0 to 1."""
         total = sum(each.source.bytes for each in self.tasks)
         running = sum(each.task.source.bytes * each.share for each in self._running.values())
         return (self._done_bytes + running) / total if total else 1.0

@@ -115,7 +115,7 @@ def joined(parts: Sequence[MatchedResults]) -> MatchedResults:
         name: ClassMatches.joined([part.classes.get(name) or _nothing(len(part.image_ids)) for part in parts])
         for name in names
     }
-    # Numbers of images begin anew in each bag.
+    # Numbers of images begin again in each bag.
     return MatchedResults(parts[0].kind, range(sum(len(part.image_ids) for part in parts)), classes)
 
 

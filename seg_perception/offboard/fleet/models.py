@@ -40,7 +40,7 @@ def anywhere(choice: ModelChoice) -> ModelChoice:
 
 
 def runs_on_gpu(choice: ModelChoice) -> bool:
-    """Whether each worker needs a GPU of its own."""
+    """Return whether each worker needs a GPU of its own."""
     device = choice.device.lower()
     return find_model(choice.model).suffix == ENGINE_SUFFIX or device.startswith(("cuda", "gpu"))
 

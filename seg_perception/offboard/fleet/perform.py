@@ -39,7 +39,7 @@ def perform(
         partial = task.folder / f".{task.name}.{secrets.token_hex(4)}.partial{work.suffix}"
         outcome = worker.do(task, partial, tell)
         output = task.folder / f"{task.name}{work.suffix}"
-        # In this order: no manifest ever stands beside an output that it does not describe.
+        # In this order: no manifest ever stands next to an output that it does not describe.
         (task.folder / f"{task.name}{MANIFEST}").unlink(missing_ok=True)
         if work.precious:
             set_aside(output)
@@ -61,7 +61,7 @@ def perform(
 
 
 def _partials(task: Task) -> list[Path]:
-    """What attempts at the task have left."""
+    """Return what attempts at the task have left."""
     pattern = f".{glob.escape(task.name)}.{'[0-9a-f]' * 8}.partial*"
     return list(task.folder.glob(pattern))
 

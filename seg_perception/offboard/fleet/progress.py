@@ -40,7 +40,7 @@ class Progress:
             self._width = 0
 
     def line(self, queue: TaskQueue, now: float) -> str:
-        """What there is to say at a time of `monotonic`."""
+        """Return what there is to say at a time of `monotonic`."""
         frames = queue.frames_so_far()
         self._frames.append((now, frames))
         while len(self._frames) > 2 and now - self._frames[0][0] > _RECENT:
@@ -51,7 +51,7 @@ class Progress:
         share, running = queue.share(), queue.running
         left = (now - queue.begin) * (1 - share) / share if share else float("nan")
         return (
-            f"bags: {len(queue.results)} done, {len(queue.failures)} failed, {running} under way, "
+            f"bags: {len(queue.results)} done, {len(queue.failures)} failed, {running} in flight, "
             f"{len(queue.tasks) - len(queue.results) - len(queue.failures) - running} to come; "
             f"workers: {queue.workers}; {frames} frames, {rate:.1f} a second; left: {_clock(left)}"
         )

@@ -117,7 +117,7 @@ def _cores(work: Work) -> int:
 
 
 def room(resources: Mapping[str, float], work: Work, per_gpu: int) -> int:
-    """How many workers a cluster has room for now."""
+    """Return how many workers a cluster has room for now."""
     cores = int(resources.get("CPU", 0))
     return max(1, int(resources.get("GPU", 0)) * per_gpu if work.on_gpu else cores // _cores(work))
 
@@ -301,7 +301,7 @@ class _WorkerPool:
         try:
             frames, of = self._ray.get(handle.status)
         except self._ray.exceptions.RayError:
-            return  # What became of the work itself is told by its own reference.
+            return  # The result of the work itself is told by its own reference.
         finally:
             handle.status = None
         if task is not None:

@@ -139,7 +139,7 @@ class _ReplayWorker(Worker):
 
 
 def _earlier(folder: Path, task: Task) -> Path:
-    """What an earlier run made of the same bag.
+    """Return what an earlier run made of the same bag.
 
     Raises:
         SourceError: it made nothing of it, or calls something else so.

@@ -1,1 +1,1 @@
-"""Labels made by a model for people to review, and what became of them in the review."""
+"""Labels made by a model for people to review, and the result of them in the review."""

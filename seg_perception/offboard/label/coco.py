@@ -20,7 +20,7 @@ INSTANCES = "instances.json"
 def coco_bytes(frames: Iterable[LabelledFrame], categories: Sequence[Category], style: MaskStyle) -> bytes:
     """The content of an annotation file.
 
-    Beside the usual fields an image has `camera`, `stamp_ns`, `source` and, where it was given, `weather`; an
+    Next to the usual fields an image has `camera`, `stamp_ns`, `source` and, where it was given, `weather`; an
     annotation has `score`, `track_id` and `visible` where they are known. An object of which only the box is known has
     no segmentation; training ignores such regions.
     """

@@ -74,7 +74,7 @@ def cvat_bytes(frames: Iterable[LabelledFrame], categories: Sequence[Category], 
 
 
 def cvat_labels(categories: Sequence[Category]) -> bytes:
-    """What is to be pasted under "Raw" where CVAT asks for the labels of a new task."""
+    """Return what is to be pasted under "Raw" where CVAT asks for the labels of a new task."""
     content = [{"name": each.name, "type": "any", "attributes": _ATTRIBUTES} for each in categories]
     return json.dumps(content, indent=1).encode()
 

@@ -1,4 +1,4 @@
-"""A data set under way: images, labels and lists for reviewers, valid whenever the work stops.
+"""A data set in flight: images, labels and lists for reviewers, valid whenever the work stops.
 
 Each chosen frame is an image, a LabelMe file and a record of its own, each written at once or not at all. Everything
 else is made of the records, so a run that was killed loses nothing that was chosen. Of the records only names stay in
@@ -132,7 +132,7 @@ class Dataset:
         return cls(folder, read_categories(labels), style, how, resume=True)
 
     def __len__(self) -> int:
-        """How many frames are chosen."""
+        """Return how many frames are chosen."""
         return len(self._entries)
 
     def __iter__(self) -> Iterator[LabelledFrame]:
@@ -302,7 +302,7 @@ class Dataset:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """What a run has written of itself, with the keys that are used."""
+    """Return what a run has written of itself, with the keys that are used."""
     path = folder / STATE
     kinds = {"how": dict, "frames": int, **{name: type(value) for name, value in asdict(State()).items()}}
     try:

@@ -31,7 +31,7 @@ _DOUBLE_IOU = 0.5
 _BOX_IOU = 0.6
 # Below, a box's sides are a matter of single pixels.
 _FEWEST_PIXELS = 64
-# Parts of a mask beside the largest one that hold less than this share are specks.
+# Parts of a mask next to the largest one that hold less than this share are specks.
 _ONE_PIECE = 0.9
 
 
@@ -127,7 +127,7 @@ class Observer:
         return Observation(result, detections, doubtful, uncertainty, compared)
 
     def sights(self, seen: Observation) -> list[TrackedObservation]:
-        """What the frames around this one will be compared with."""
+        """Return what the frames around this one will be compared with."""
         instances = seen.result.instances
         sides = instances.boxes_camera[:, 2:] - instances.boxes_camera[:, :2]
         fill = seen.result.areas / np.maximum(sides.prod(axis=1), 1.0)
@@ -164,7 +164,7 @@ class Observer:
         return objects, [*concerns, *self._overlooked(seen, threshold), *_disagreements(seen)]
 
     def _overlooked(self, seen: Observation, threshold: float) -> list[QaFlag]:
-        """What is not labelled, but might have been."""
+        """Return what is not labelled, but might have been."""
         found = seen.doubtful
         weights = doubt(found.scores, threshold)
         places = [box_of(each) for each in found.boxes_camera]
@@ -190,13 +190,13 @@ class Observer:
 
 
 def doubt(scores: NDArray[np.float32], threshold: float) -> NDArray[np.float64]:
-    """How doubtful it is whether something is there: 1 at the threshold, 0 far from it; float64 `[N]`."""
+    """Return how doubtful it is whether something is there: 1 at the threshold, 0 far from it; float64 `[N]`."""
     above = scores.astype(np.float64) - threshold
     return np.maximum(0.0, 1.0 - np.where(above < 0, -above / _BELOW, above / _ABOVE))
 
 
 def by_group(result: Segmentation) -> FrameInstances:
-    """What would be labelled in a frame, as far as it belongs to road groups, which are the labels."""
+    """Return what would be labelled in a frame, as far as it belongs to road groups, which are the labels."""
     instances = result.instances.where(result.instances.groups != NO_GROUP)
     masks = [
         painted_mask(result.instance_map.pixels, int(number), box)
@@ -206,7 +206,7 @@ def by_group(result: Segmentation) -> FrameInstances:
 
 
 def doubts_of(name: str, score: float, threshold: float, box: NDArray[np.float32], whole: CompactMask) -> list[QaFlag]:
-    """What is doubtful about one instance by itself."""
+    """Return what is doubtful about one instance by itself."""
     found = []
     near = float(doubt(np.array([score], np.float32), threshold)[0])
     place = box_of(box)
@@ -227,13 +227,13 @@ def doubts_of(name: str, score: float, threshold: float, box: NDArray[np.float32
 
 
 def _pieces(mask: CompactMask) -> tuple[int, float]:
-    """How many parts a mask has, and the share of the largest."""
+    """Return how many parts a mask has, and the share of the largest."""
     count, _, stats, _ = cv2.connectedComponentsWithStats(mask.region().astype(np.uint8), connectivity=8)
     return count - 1, float(stats[1:, cv2.CC_STAT_AREA].max()) / mask.area
 
 
 def _disagreements(seen: Observation) -> list[QaFlag]:
-    """Where the other model says something else."""
+    """Return where the other model says something else."""
     if seen.other is None:
         return []
     ours, theirs, compared = by_group(seen.result), seen.other.instances, seen.other.agreement

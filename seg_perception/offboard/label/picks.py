@@ -79,7 +79,7 @@ class Ranking:
         self._best: dict[Moment, tuple[float, str]] = {}
 
     def wants(self, moment: Moment, name: str, value: float) -> bool:
-        """Whether a name would be among them now."""
+        """Return whether a name would be among them now."""
         rival = self._rival(moment)
         return self._most > 0 and value > 0 and (rival is None or (-value, name) < self._best[rival])
 
@@ -150,7 +150,7 @@ class Picker:
         return [each for each in dict.fromkeys(gone) if not self._picks[each] and self._picks.pop(each) is not None]
 
     def _change(self, frame: Frame) -> float:
-        """How much a frame differs from the last one that was chosen for it; 1 for the first."""
+        """Return how much a frame differs from the last one that was chosen for it; 1 for the first."""
         grey = cv2.cvtColor(to_bgr(frame), cv2.COLOR_BGR2GRAY)
         glance = cv2.resize(grey, _GLANCE, interpolation=cv2.INTER_AREA).astype(np.int16)
         last = self._glances.get(frame.camera)

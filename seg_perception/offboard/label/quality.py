@@ -21,7 +21,7 @@ KINDS = {
     "flicker": "an object is seen in a single frame",
     "gap": "an object is seen before and after, but not here",
     "class_change": "the class differs from that in the frames around",
-    "mask_jump": "the mask's size differs from that in the frames beside it",
+    "mask_jump": "the mask's size differs from that in the frames next to it",
     "track_break": "a track ends where another one begins",
     "models": "another model says something else",
     "rare": "there are few objects of this category",

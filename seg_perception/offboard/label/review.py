@@ -27,7 +27,7 @@ _UNCHANGED = 1
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A label and what became of it.
+    """A label and the result of it.
 
     Attributes:
         before, after: rows of the objects of the frame, as labelled and as reviewed.
@@ -163,7 +163,7 @@ def review(path: Path, dataset: Path) -> Review:
 
 
 def compare_frames(before: LabelledFrame, after: LabelledFrame) -> FrameReview:
-    """Compare the labels of one image with what became of them.
+    """Compare the labels of one image with the result of them.
 
     Raises:
         SourceError: they are of images of different sizes.

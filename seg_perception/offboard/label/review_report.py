@@ -103,7 +103,7 @@ def rows(review: Review) -> list[list[str]]:
 
 
 def notes(review: Review) -> Iterator[str]:
-    """What else is to be said, in sentences."""
+    """Return what else is to be said, in sentences."""
     if review.unreviewed:
         yield f"{len(review.unreviewed)} images did not come back and are left out, such as {review.unreviewed[0]}."
     if review.foreign:

@@ -175,7 +175,7 @@ class Labeller:
         )
 
     def _how(self) -> dict[str, object]:
-        """What a run must have in common with the one that it goes on with."""
+        """Return what a run must have in common with the one that it goes on with."""
         options = self.options
         names = ("categories", "classes", "score", "min_pixels", "images", "weather")
         return {

@@ -85,7 +85,7 @@ class Window:
 
 
 def flags_of(here: Tracks, before: Sequence[Tracks], after: Sequence[Tracks]) -> list[QaFlag]:
-    """What the frames around one show; each is given by its tracks' numbers, in the order of time."""
+    """Return what the frames around one show; each is given by its tracks' numbers, in the order of time."""
     found = []
     for track, sight in here.items():
         found += _flicker(sight, before, after, track)
@@ -117,7 +117,7 @@ def _changes(
         steady = max(last.fill, following.fill) / min(last.fill, following.fill) < _JUMP**0.5
         ratio = sight.fill / median((last.fill, following.fill))
         if steady and not 1 / _JUMP <= ratio <= _JUMP:
-            words = f"the mask of {sight.group} {track} has {100 * ratio:.0f} % of its size in the frames beside it"
+            words = f"the mask of {sight.group} {track} has {100 * ratio:.0f} % of its size in the frames next to it"
             found.append(QaFlag("mask_jump", 1 - min(ratio, 1 / max(ratio, 1e-9)), words, sight.box))
     return found
 

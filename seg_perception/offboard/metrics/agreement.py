@@ -170,7 +170,7 @@ class AgreementBudget:
             raise ConfigurationError(f"highest share of missed and extra instances: expected 0 or more, got {self}")
 
     def violations(self, agreement: Agreement, class_maps: ClassMapAgreement | None = None) -> tuple[str, ...]:
-        """What is over the budget, in words; nothing where the models agree well enough.
+        """Return what is over the budget, in words; nothing where the models agree well enough.
 
         Args:
             agreement: of the instances.

@@ -19,7 +19,7 @@ BOUNDARY_SHARE = 0.02
 
 
 def boundary_width(height: int, width: int) -> int:
-    """How many pixels inside its outline belong to a mask's boundary, in an image of this size."""
+    """Return how many pixels inside its outline belong to a mask's boundary, in an image of this size."""
     return max(1, round(BOUNDARY_SHARE * math.hypot(height, width)))
 
 

@@ -64,7 +64,7 @@ def summarize(
 
 
 def _views(areas: NDArray[np.object_]) -> Iterable[tuple[tuple[int, int], list[Mapping[str, Any] | None]]]:
-    """What one class has of each image, by place of the area and number of results that are looked at."""
+    """Return what one class has of each image, by place of the area and number of results that are looked at."""
     for place, images in enumerate(areas):
         for most in _MOST if place == 0 else _MOST[-1:]:
             yield (place, most), [_best(each, most) for each in images]

@@ -60,7 +60,7 @@ def mask_iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.
 
 
 def map_iou(pixels: NDArray[np.uint16], numbers: NDArray[np.uint16], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """How well an instance map shows instances: IoU of each one's region in the map with its own full mask.
+    """Return how well an instance map shows instances: IoU of each one's region in the map with its own full mask.
 
     Args:
         pixels: uint16 `[H, W]`, an instance map.

@@ -1,6 +1,6 @@
 """Results matched with some of the truth, again and again with others of it, from overlaps that are computed once.
 
-The rules are those of pycocotools (`COCOeval.evaluateImg`), which computes everything anew for each choice of objects.
+The rules are those of pycocotools (`COCOeval.evaluateImg`), which computes everything again for each choice of objects.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class ClassOverlaps:
         return matched
 
     def outcome(self, ignored: NDArray[np.bool_], sizes: tuple[float, float] | None = None) -> Mapping[str, Any] | None:
-        """What `ClassMatches.of` takes of one image; None for nothing there.
+        """Return what `ClassMatches.of` takes of one image; None for nothing there.
 
         Args:
             ignored: bool `[T]`, as for `match`.

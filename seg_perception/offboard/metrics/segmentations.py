@@ -55,7 +55,7 @@ def require_pycocotools() -> None:
 
 
 def encode_compact(mask: CompactMask) -> dict[str, Any]:
-    """What `encode_rle` makes of the same mask, at a cost that follows its rectangle and not the image."""
+    """Return what `encode_rle` makes of the same mask, at a cost that follows its rectangle and not the image."""
     height, width = mask.size
     region = np.zeros((mask.right - mask.left, mask.bottom - mask.top + 2), np.int8)
     region[:, 1:-1] = mask.region().T
@@ -275,7 +275,7 @@ def _polygons(segmentation: object) -> list[NDArray[np.float64]]:
 
 
 def _is_near(polygons: Sequence[NDArray[np.float64]], height: int, width: int) -> bool:
-    """Whether the way along all edges is short enough for pycocotools."""
+    """Return whether the way along all edges is short enough for pycocotools."""
     if max(float(np.abs(polygon).max()) for polygon in polygons) > _MARGIN * max(height, width):
         return False
     edges = (np.abs(np.diff(polygon.reshape(-1, 2), axis=0)).max(axis=1).sum() for polygon in polygons)

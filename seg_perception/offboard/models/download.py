@@ -250,7 +250,7 @@ def _validator(note: Path, url: str) -> str:
 
 
 def _begin_of(response: requests.Response) -> int:
-    """Where a partial answer begins; -1 where it does not tell."""
+    """Return where a partial answer begins; -1 where it does not tell."""
     unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
     begin = rest.partition("-")[0]
     return int(begin) if unit == "bytes" and begin.isdecimal() else -1

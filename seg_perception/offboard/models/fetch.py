@@ -1,6 +1,6 @@
 """Bring the file of a catalogue entry here, from its address or a mirror, and hold it against its checksum.
 
-A file gets its name only after it was verified. What came is recorded beside it: where nobody published a checksum,
+A file gets its name only after it was verified. What came is recorded next to it: where nobody published a checksum,
 the first file that came is the one that all later ones have to equal.
 """
 
@@ -76,7 +76,7 @@ def fetch_file(entry: CatalogueEntry, origin: str, report: Callable[[str], None]
 
 
 def _sources(entry: CatalogueEntry, origin: str) -> list[str | Path]:
-    """Where to look for an entry's file: addresses and paths."""
+    """Return where to look for an entry's file: addresses and paths."""
     option = "--from" if origin else MIRROR
     origin = origin or os.environ.get(MIRROR, "")
     if not origin:

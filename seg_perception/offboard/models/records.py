@@ -17,7 +17,7 @@ _MOST_RECORD_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What came, kept beside the file as JSON.
+    """What came, kept next to the file as JSON.
 
     Attributes:
         name: of the entry.

@@ -154,7 +154,7 @@ def _space(path: Path, spaces: Sequence[str], camera: str, cameras: int, namespa
 
 
 def describe(change: FrameDiff) -> str:
-    """What is different now, in words."""
+    """Return what is different now, in words."""
     agreement = change.agreement
     parts = [
         *(f"gone: {_named(change.before, row)}" for row in agreement.missed.tolist()),

@@ -118,7 +118,7 @@ class BagRecording(Recording):
             count = sum(bag.counts[topic] for topic in self._names)
             super().__init__(path, list(self._names.values()), count if whole else None)
             self.notes = tuple(bag.notes)
-            # Raw and rectified images of a camera have one calibration beside them.
+            # Raw and rectified images of a camera have one calibration next to them.
             self._infos: dict[str, list[str]] = {}
             for topic, name in self._names.items():
                 if bag.topics.get(info_beside(topic)) == CAMERA_INFO:
@@ -210,7 +210,7 @@ class FileRecording(Recording):
 
 
 def _message(frame: Frame, time_ns: int) -> BagMessage:
-    """What a camera would have sent."""
+    """Return what a camera would have sent."""
     data = write_image(frame.stamp_ns, frame.frame_id, "bgr8", to_bgr(frame))
     return BagMessage(f"/{VIDEO_CAMERA}/image_raw", IMAGE, time_ns, data)
 

@@ -67,7 +67,7 @@ class Outcome:
     """What came of a replay.
 
     Attributes:
-        record: what became of the frames.
+        record: the result of the frames.
         seconds: that it took.
         size: of the bag that was written, in bytes.
         earlier: what it was compared with, if anything.
@@ -142,7 +142,7 @@ def _rule(options: SegmenterOptions) -> AgreementRule:
 
 
 def _settings(job: ReplayJob, options: SegmenterOptions) -> dict[str, str]:
-    """What a reader of the results should know, for people."""
+    """Return what a reader of the results should know, for people."""
     size = options.output_size
     return {
         "score_threshold": f"{options.select.score_threshold:g}",

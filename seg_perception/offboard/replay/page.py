@@ -38,7 +38,7 @@ class ReplayReport:
         inputs: the recordings.
         output: the bag that was written.
         size: of the bag in bytes.
-        record: what became of the frames.
+        record: the result of the frames.
         seconds: that it took.
         identity: of the model.
         settings: of the run.

@@ -36,7 +36,7 @@ class _Best:
     entries: list[tuple[float, int, str, Shot]] = field(default_factory=list)
 
     def wants(self, value: float, time_ns: int, camera: str) -> bool:
-        """Whether a frame would be among them."""
+        """Return whether a frame would be among them."""
         near = self._near(time_ns, camera)
         if near is not None:
             return value > near[0]

@@ -46,7 +46,7 @@ class Samples:
 
 @dataclass
 class Record:
-    """What became of the frames of one recording, or of several.
+    """The result of the frames of one recording, or of several.
 
     Attributes:
         frames: processed frames by camera.

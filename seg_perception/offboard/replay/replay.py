@@ -39,7 +39,7 @@ class ReplayOptions:
     """How a recording is replayed.
 
     Attributes:
-        on_demand: which of `outputs.ON_DEMAND` are written beside those that always are.
+        on_demand: which of `outputs.ON_DEMAND` are written next to those that always are.
         namespace: of the node whose topics are written.
         realtime: whether frames come as quickly as they were recorded; else as quickly as they are processed.
     """
@@ -57,7 +57,7 @@ class Replay:
     """Sends recordings through a segmenter into one bag.
 
     Attributes:
-        record: what became of the frames.
+        record: the result of the frames.
         seconds: from the first shot to the last message, summed over recordings.
     """
 
@@ -138,7 +138,7 @@ class Replay:
     def _processed(
         self, shots: Iterable[InputFrame], behind: BackgroundWriter[list[_Message]]
     ) -> Iterator[tuple[InputFrame, Segmentation]]:  # fmt: skip
-        """Shots with their results, in order; as many batches under way as the segmenter takes."""
+        """Shots with their results, in order; as many batches in flight as the segmenter takes."""
         under_way: deque[tuple[list[InputFrame], _Begun]] = deque()
         for batch in self._batches(shots, behind):
             begun = self._begun(batch)
@@ -242,5 +242,5 @@ class Replay:
 
 
 _Message = tuple[str, str, int, bytes]
-# What a segmenter knows of frames under way.
+# What a segmenter knows of frames in flight.
 _Begun = Any

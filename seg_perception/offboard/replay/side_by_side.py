@@ -94,7 +94,7 @@ class SideBySide:
 
     @property
     def trackers(self) -> Trackers:
-        """Of the cameras; to be replaced only while no frame is under way."""
+        """Of the cameras; to be replaced only while no frame is in flight."""
         return self._segmenters[0].trackers
 
     @trackers.setter

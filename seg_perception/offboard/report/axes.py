@@ -61,7 +61,7 @@ class Scale:
     log: bool = False
 
     def share(self, value: float) -> float:
-        """Where a value lies between the ends: 0 to 1, or beyond."""
+        """Return where a value lies between the ends: 0 to 1, or beyond."""
         if self.log:
             return log10(max(value, 1e-300) / self.low) / log10(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
@@ -114,7 +114,7 @@ class Across:
         return WIDTH - self.right - self.left
 
     def at(self, value: float) -> float:
-        """Where a value lies in the drawing."""
+        """Return where a value lies in the drawing."""
         return self.left + self.scale.share(value) * self.width
 
     def marks(self, top: float, base: float) -> Iterable[Html]:
@@ -148,7 +148,7 @@ class Canvas:
         return self.x.at(x), self.up(y)
 
     def up(self, y: float) -> float:
-        """Where a value of y lies in the drawing."""
+        """Return where a value of y lies in the drawing."""
         return _BASE - self.y.share(y) * (_BASE - TOP)
 
     def drawing(self, title: str, marks: Iterable[Html]) -> Html:

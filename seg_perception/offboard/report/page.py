@@ -116,7 +116,7 @@ def subheading(text: str) -> Html:
 
 
 def collapsed(summary: str, *content: Content) -> Html:
-    """What is shown on demand, and in print."""
+    """Return what is shown on demand, and in print."""
     return element("details", element("summary", summary), *content)
 
 

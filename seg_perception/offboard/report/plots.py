@@ -80,7 +80,7 @@ def line_plot(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Html:
 
 
 def histogram(title: str, samples: Mapping[str, ArrayLike], label: str, bins: int = 40) -> Html:
-    """How values are spread: the share of the samples in each of equally wide bins.
+    """Return how values are spread: the share of the samples in each of equally wide bins.
 
     Args:
         title: of the plot.

@@ -1,7 +1,7 @@
 """How a report looks and what moves in it: the one style sheet and the few lines of script that every page carries.
 
 Series have a colour and a dash each. The colours differ for colour-blind people too (their lightness differs, and they
-avoid red beside green), and stand out from the paper by 3 to 1 or more, light and dark.
+avoid red next to green), and stand out from the paper by 3 to 1 or more, light and dark.
 """
 
 from __future__ import annotations

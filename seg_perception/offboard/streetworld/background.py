@@ -136,7 +136,7 @@ class Background:
 
 
 def _level(footprint: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Which blurred copy of a texture has details of `footprint` pixels."""
+    """Return which blurred copy of a texture has details of `footprint` pixels."""
     level = (footprint > 2).astype(np.float32)
     for step in range(2, t.LEVELS):
         level += footprint > 2**step

@@ -1,7 +1,7 @@
 """The street world as a bag: what a camera would record, and the truth as the node would publish it.
 
 The topics and messages of the truth are those of the node: an instance map and detections under the image's header.
-Beside them, `/tf` says at the same stamps where the car and its camera are.
+Next to them, `/tf` says at the same stamps where the car and its camera are.
 """
 
 from __future__ import annotations

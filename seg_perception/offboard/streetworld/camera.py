@@ -62,7 +62,7 @@ class Camera:
         return floats(np.clip(flat + floats(self.centre), -_MAX_PIXEL, _MAX_PIXEL))
 
     def rays(self) -> NDArray[np.float32]:
-        """Where each pixel looks, float32 `[height, width, 3]` in camera coordinates, z = 1."""
+        """Return where each pixel looks, float32 `[height, width, 3]` in camera coordinates, z = 1."""
         columns, rows = np.meshgrid(np.arange(self.width), np.arange(self.height))
         pixels = np.stack([columns, rows], -1).reshape(-1, 1, 2).astype(np.float64)
         flat = cv2.undistortPoints(pixels, self.matrix(), self.distortion()).reshape(self.height, self.width, 2)

@@ -19,9 +19,9 @@ _JPEG_QUALITY = 95
 
 
 def write_coco(folder: Path, shots: Iterable[WorldFrame]) -> dict[str, int]:
-    """Write `instances.json` and the images in `images` beside it.
+    """Write `instances.json` and the images in `images` next to it.
 
-    Beside the usual fields an annotation has `track_id`, `full_segmentation` and `full_bbox` (as if nothing stood
+    Next to the usual fields an annotation has `track_id`, `full_segmentation` and `full_bbox` (as if nothing stood
     before the object; the box also outside the image), `distance` in metres, `occlusion` and `truncation` (shares).
 
     Args:

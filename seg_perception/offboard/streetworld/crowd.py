@@ -241,7 +241,7 @@ class Crowd:
             yield self._vehicle(Placement(x, 0, z + random.uniform(-3, 3), random.uniform(-np.pi, np.pi)))
 
     def _in_our_way(self, speed: float) -> bool:
-        """Whether somebody who turns into the lane beside the middle is run over; for short drives not asked."""
+        """Whether somebody who turns into the lane next to the middle is run over; for short drives not asked."""
         ours = self._lane < self._street.lane_width
         return self._seconds > _SOON and ours and speed < self._speed
 

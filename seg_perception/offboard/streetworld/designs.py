@@ -29,7 +29,7 @@ D = TypeVar("D", VehicleDesign, CycleDesign, PersonDesign, SignDesign, LightDesi
 
 
 def is_unseen(design: CastDesign) -> bool:
-    """Whether a design is kept from training.
+    """Return whether a design is kept from training.
 
     Those are hatchbacks, scooters, any vehicle painted dark red or green, people in a long coat with a bag or whose top
     has one of three colours, three kinds of signs, and traffic lights in an ochre housing with a board.

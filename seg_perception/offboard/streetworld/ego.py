@@ -49,7 +49,7 @@ class EgoPose:
     pitch: float
 
     def transforms(self) -> tuple[Transform, Transform]:
-        """Where the car is, and where the camera's mount is on it."""
+        """Return where the car is, and where the camera's mount is on it."""
         return (
             Transform(MAP, BASE, (self.x, self.y, 0.0), quaternion(0.0, 0.0, self.heading)),
             Transform(BASE, MOUNT, (0.0, 0.0, self.height), quaternion(self.roll, self.pitch, 0.0)),

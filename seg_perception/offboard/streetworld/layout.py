@@ -46,7 +46,7 @@ class Street:
         return tuple(k * self.lane_width for k in range(-self.lanes + 1, self.lanes))
 
     def in_crossing(self, z: float, margin: float) -> bool:
-        """Whether z is within the crossing street or `margin` metres before or behind it."""
+        """Return whether z is within the crossing street or `margin` metres before or behind it."""
         return abs(z % self.period - self.crossing) < self.cross_half + margin
 
 

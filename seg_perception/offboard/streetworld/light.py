@@ -175,7 +175,7 @@ def shade(
     light: Light, colours: NDArray[np.float32], normals: NDArray[np.float32], relative: NDArray[np.float32],
     gloss: NDArray[np.float32], glow: NDArray[np.float32],
 ) -> NDArray[np.float32]:  # fmt: skip
-    """What the camera sees of faces: Lambert's law, mirrored sky, fog.
+    """Return what the camera sees of faces: Lambert's law, mirrored sky, fog.
 
     Args:
         light: of the scene.

@@ -153,7 +153,7 @@ class MeshBuilder:
         self.loft([ring(a, b - a, radii[0], radii[0], sides), ring(b, b - a, radii[1], radii[1], sides)], colour, gloss)
 
     def build(self) -> Mesh:
-        """What was collected; faces without an area are left out."""
+        """Return what was collected; faces without an area are left out."""
         width = max(len(face) for face in self._faces)
         faces = np.array([(*face, *(face[-1],) * (width - len(face))) for face in self._faces], np.int32)
         counts = np.array([len(face) for face in self._faces], np.int32)

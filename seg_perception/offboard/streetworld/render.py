@@ -79,7 +79,7 @@ class Renderer:
         return self._finish(colours(canvas), index, fps), truth
 
     def _in_view(self, pose: Pose, second: float) -> list[_Item]:
-        """What is not behind the camera or too far away, far to near."""
+        """Return what is not behind the camera or too far away, far to near."""
         items = []
         half_view = 1.1 * self._camera.width / (2 * self._camera.focal)
         for actor in self.scene.actors:

@@ -1,4 +1,4 @@
-"""A contact sheet: some frames, and beside each its truth in colours."""
+"""A contact sheet: some frames, and next to each its truth in colours."""
 
 from __future__ import annotations
 

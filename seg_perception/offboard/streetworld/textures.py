@@ -1,4 +1,4 @@
-"""The images that ground, house fronts and sky are covered with, drawn anew for each scene."""
+"""The images that ground, house fronts and sky are covered with, drawn again for each scene."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class StreetWorld(FrameSource):
         )  # fmt: skip
 
     def __len__(self) -> int:
-        """How many frames there are."""
+        """Return how many frames there are."""
         return self.options.frames
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:

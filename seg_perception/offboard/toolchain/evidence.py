@@ -152,7 +152,7 @@ def _constant(export: Export, name: str) -> NDArray[Any] | None:
 
 
 def _order(mean: NDArray[np.float64]) -> bool | None:
-    """Whether a mean of 1 is that of ImageNet in the order blue, green, red; None for any other."""
+    """Return whether a mean of 1 is that of ImageNet in the order blue, green, red; None for any other."""
     if mean.size == 3:
         for bgr, expected in ((False, _IMAGENET_MEAN), (True, _IMAGENET_MEAN[::-1])):
             if np.allclose(mean, expected, atol=0.01):

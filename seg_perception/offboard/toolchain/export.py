@@ -56,7 +56,7 @@ class Export:
     Attributes:
         origin: the file, for messages.
         model: with inferred shapes.
-        inputs: without those that initializers fill or, beside one that is used, that nothing uses.
+        inputs: without those that initializers fill or, next to one that is used, that nothing uses.
         outputs: in the order of the file.
         metadata: the file's own key-value pairs.
         sha256: of the file and of the files that hold its weights.
@@ -199,7 +199,7 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
 
     Args:
         path: the file.
-        weights: whether to read weights in files beside it and to check the graph.
+        weights: whether to read weights in files next to it and to check the graph.
 
     Returns:
         The model, and the SHA-256 of the file and of those that hold its weights.
@@ -244,7 +244,7 @@ def reading_of(metadata: Mapping[str, str]) -> list[tuple[str, str]]:
 
 
 def spec_of(model: onnx.ModelProto, origin: str = "model") -> ModelSpec:
-    """What a canonical model says of itself.
+    """Return what a canonical model says of itself.
 
     Raises:
         NotCanonicalError: it is a raw export.
@@ -289,14 +289,14 @@ def _used(graph: onnx.GraphProto, inputs: list[Port]) -> tuple[Port, ...]:
 
 
 def _interpolates(resize: onnx.NodeProto) -> bool:
-    """Whether it keeps the centre of every cell where it is, as painting supposes."""
+    """Return whether it keeps the centre of every cell where it is, as painting supposes."""
     texts = {attribute.name: attribute.s.decode() for attribute in resize.attribute}
     place = texts.get("coordinate_transformation_mode", "half_pixel")
     return texts.get("mode") in ("linear", "cubic") and place in ("half_pixel", "pytorch_half_pixel")
 
 
 def _is_coarser(one: Port, other: Port) -> bool:
-    """Whether two grids `[B, C, h, w]` differ in nothing but how fine they are."""
+    """Return whether two grids `[B, C, h, w]` differ in nothing but how fine they are."""
     sizes, finer = (one.shape or ())[1:], (other.shape or ())[1:]
     if len(sizes) != 3 or None in sizes[1:] or sizes[0] != finer[0]:
         return False

@@ -239,5 +239,5 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
 
 
 def element_name(element: int) -> str:
-    """How an ONNX element type is called, in lower case: `float`, `uint8`, ..."""
+    """Return how an ONNX element type is called, in lower case: `float`, `uint8`, ..."""
     return str(TensorProto.DataType.Name(element)).lower()

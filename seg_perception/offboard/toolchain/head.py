@@ -271,7 +271,7 @@ def report_faults(graph: GraphBuilder, scores: Value, output: Value) -> Value:
 
 
 def finite(values: Value, *axes: int) -> Value:
-    """Whether all elements along some axes are finite: bool, without those axes."""
+    """Return whether all elements along some axes are finite: bool, without those axes."""
     # The obvious `+ sum(values * 0)` invites a compiler to fold it away; this sum does depend on the elements. It is
     # NaN or infinite if any of them is, and otherwise below 2^28 times their number: finite ones raise no alarm.
     return (values * _TINY).sum(*axes).abs() < _LARGE

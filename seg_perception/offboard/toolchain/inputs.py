@@ -152,7 +152,7 @@ def with_open_batch(export: Export) -> Export | None:
 
 
 def _open_length(source: Port | None, batch: int, shape: NDArray[Any]) -> int:
-    """What stands for the batch in a reshape: 0 for the length that the axis has, -1 for what remains."""
+    """Return what stands for the batch in a reshape: 0 for the length that the axis has, -1 for what remains."""
     kept = source is not None and source.shape is not None and source.shape[:1] == (batch,)
     return 0 if kept or -1 in shape else -1
 
@@ -236,7 +236,7 @@ def inferred_again(export: Export) -> Export:
 
 
 def _behind_new_input(export: Export, port: Port) -> str:
-    """Declare an input anew and give the tensor that had its name another one, which is returned."""
+    """Declare an input again and give the tensor that had its name another one, which is returned."""
     graph, inner = export.model.graph, f"{port.name}/inner"
     while any(inner in (*node.input, *node.output) for node in graph.node):
         inner += "_"

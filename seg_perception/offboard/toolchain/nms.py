@@ -57,7 +57,7 @@ def kept_candidates(
     iou: float,
     steps: int,
 ) -> Value:
-    """Which candidates survive.
+    """Return which candidates survive.
 
     Args:
         graph: where to write.
@@ -80,12 +80,12 @@ def kept_candidates(
 
 
 def ranks(graph: GraphBuilder, before: Value, count: int) -> Value:
-    """How many come before each candidate: float32 `[B, K0]`, the numbers 0 to K0 - 1 in some order."""
+    """Return how many come before each candidate: float32 `[B, K0]`, the numbers 0 to K0 - 1 in some order."""
     return (graph.constant(np.ones((1, 1, count))) @ before.cast(np.float32)).reshape(-1, count)
 
 
 def _overlaps(corners: tuple[Value, Value, Value, Value], iou: float) -> Value:
-    """Whether the IoU of row and column is above `iou`: bool `[B, K0, K0]`."""
+    """Return whether the IoU of row and column is above `iou`: bool `[B, K0, K0]`."""
     left, top, right, bottom = corners
     # IoU > t without a division: intersection * (1 + t) > t * (area + other area). A box that is empty or inside out
     # has no area and overlaps nothing.

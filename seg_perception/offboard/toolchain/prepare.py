@@ -52,7 +52,7 @@ class PixelChange:
             raise ConfigurationError(f"--std: expected finite numbers above 0, got {self.std}")
 
     def of(self, own: PixelSpec) -> PixelSpec:
-        """What the model wants, given what its family wants."""
+        """Return what the model wants, given what its family wants."""
         return PixelSpec(
             own.mean if self.mean is None else self.mean,
             own.std if self.std is None else self.std,
@@ -203,7 +203,7 @@ def choose_class_names(export: Export, match: Match, table: ClassTable | None) -
 
 
 def _pixels(export: Export, match: Match, change: PixelChange) -> tuple[PixelSpec, str]:
-    """What the network wants to see, and how that is known."""
+    """Return what the network wants to see, and how that is known."""
     own = own_scaling(export, match.image)
     # Whole numbers cannot have been normalised outside of the graph.
     limit = 255.0 if export.takes_bytes else own.limit if own is not None else None

@@ -100,7 +100,7 @@ class QueryFamily:
         )
 
     def _evidence(self, export: Export, columns: int, activation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What speaks for this family and what against it."""
+        """Return what speaks for this family and what against it."""
         evidence: list[str] = []
         against: list[str] = []
         exporter = export.metadata.get("model_family", "")
@@ -122,7 +122,7 @@ class QueryFamily:
         return tuple(evidence), tuple(against)
 
     def _probe(self, match: Match, outputs: Mapping[str, NDArray[Any]]) -> Match:
-        """What the last column says of a grey image, in which nothing is to be found."""
+        """Return what the last column says of a grey image, in which nothing is to be found."""
         logits = outputs.get(match.outputs["classes"].name)
         if logits is None or not np.isfinite(logits).all():
             return match
@@ -170,7 +170,7 @@ class QueryFamily:
 
 
 def _boxes_first(one: Port, other: Port) -> tuple[Port, Port]:
-    """Which of two outputs are the boxes.
+    """Return which of two outputs are the boxes.
 
     Three classes and the spare column are four, too; then names decide, and without them the exporter's order.
     """
@@ -180,7 +180,7 @@ def _boxes_first(one: Port, other: Port) -> tuple[Port, Port]:
 
 
 def _cuts_patches(export: Export) -> bool:
-    """Whether the first convolution moves by its own size, and by at least eight pixels."""
+    """Return whether the first convolution moves by its own size, and by at least eight pixels."""
     first = next((node for node in export.model.graph.node if node.op_type == "Conv"), None)
     values = {} if first is None else {item.name: list(item.ints) for item in first.attribute}
     size = values.get("kernel_shape", [])

@@ -2,7 +2,7 @@
 
 A `Backend` does the two things the pipeline needs, on whatever device it lives: `detect` and `paint`. A backend that
 computes on the host only has to be a `Runner`, arrays in and arrays out; `pipeline.host` completes it with the host's
-letterbox and paint, the same for all of them. An `Accelerator` is a backend beside the host: it works while the host
+letterbox and paint, the same for all of them. An `Accelerator` is a backend next to the host: it works while the host
 does something else, and can select and paint by itself.
 """
 
@@ -170,7 +170,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What became of one frame under a `Choice`.
+    """The result of one frame under a `Choice`.
 
     Attributes:
         detections: all that the model found.
@@ -187,11 +187,11 @@ class Chosen:
 
 @runtime_checkable
 class Accelerator(Backend, Protocol):
-    """A backend beside the host. Up to `depth` batches may be under way; each `start` ends the oldest one's life."""
+    """A backend next to the host. Up to `depth` batches may be in flight; each `start` ends the oldest one's life."""
 
     @property
     def depth(self) -> int:
-        """How many batches may be under way at once."""
+        """How many batches may be in flight at once."""
 
     @property
     def largest_batch(self) -> int:

@@ -11,7 +11,7 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def cache_file(name: str) -> Path | None:
-    """Where a file of this package's cache lies, by XDG's rules; None for a user without a home."""
+    """Return where a file of this package's cache lies, by XDG's rules; None for a user without a home."""
     caches = os.environ.get("XDG_CACHE_HOME", "")
     try:
         # A path that is not absolute counts as none.
@@ -22,7 +22,7 @@ def cache_file(name: str) -> Path | None:
 
 
 def read_cached(file: Path | None) -> bytes:
-    """What `write_cached` wrote; empty if that is absent or damaged."""
+    """Return what `write_cached` wrote; empty if that is absent or damaged."""
     try:
         content = b"" if file is None else file.read_bytes()
     except OSError:

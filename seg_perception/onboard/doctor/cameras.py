@@ -59,7 +59,7 @@ def near_names(topic: str, known: Sequence[str]) -> list[str]:
 
 
 def _left_out(graph: RosGraph) -> list[Finding]:
-    """What nothing is found of: topics that cannot be asked about, and more image topics than are measured."""
+    """Return what nothing is found of: topics that cannot be asked about, and more image topics than are measured."""
     findings = []
     if graph.refused:
         found = (
@@ -94,7 +94,7 @@ def _clock(graph: RosGraph, simulated: bool) -> Finding:
 
 
 def _images(graph: RosGraph, stream: ImageStream, named: bool) -> Finding:
-    """Whether images come that can be used."""
+    """Return whether images come that can be used."""
     worst = Level.FAIL if named else Level.WARN
     if not stream.kind:
         return _absent(graph, stream.topic)
@@ -145,7 +145,7 @@ def _absent(graph: RosGraph, topic: str) -> Finding:
 
 
 def _stamps(stream: ImageStream, simulated: bool) -> Finding:
-    """Whether the camera's clock is the node's."""
+    """Return whether the camera's clock is the node's."""
     check = f"{stream.topic} stamps"
     least, median, most = stream.ages
     facts = {"age_min": least, "age_median": median, "age_max": most}

@@ -53,7 +53,7 @@ def check_dds(around: Surroundings, distribution: str, rmw: str, image_bytes: in
 
 
 def check_profile(around: Surroundings, distribution: str, image_bytes: int) -> tuple[Finding, Transport | None]:
-    """Whether a profile with room for the images is active in this shell; its shared memory, if it has some."""
+    """Return whether a profile with room for the images is active in this shell; its shared memory, if it has some."""
     old = distribution in OLD_DISTRIBUTIONS
     name = OLD_VARIABLE if old else NEW_VARIABLE
     value = around.environment.get(name, "") or ("" if old else around.environment.get(OLD_VARIABLE, ""))
@@ -152,7 +152,7 @@ def _other_middleware(around: Surroundings, rmw: str, image_bytes: int) -> Findi
 
 
 def _zenoh(around: Surroundings, rmw: str, image_bytes: int) -> Finding:
-    """Whether Zenoh's shared memory is on and holds images."""
+    """Return whether Zenoh's shared memory is on and holds images."""
     if around.environment.get("ZENOH_SESSION_CONFIG_URI"):
         return Finding(GROUP, "profile", Level.SKIPPED, f"{rmw}: a session configuration of your own is not judged")
     needed = SEGMENT_IMAGES * ((image_bytes or USUAL_IMAGE_BYTES) + MESSAGE_BYTES)

@@ -43,10 +43,10 @@ class Finding:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Finding:
-        """What `as_json` made."""
+        """Return what `as_json` made."""
         return cls(**{**values, "level": Level(values["level"])})
 
 
 def failed(findings: Iterable[Finding]) -> bool:
-    """Whether the machine is not fit to drive."""
+    """Return whether the machine is not fit to drive."""
     return any(finding.level is Level.FAIL for finding in findings)

@@ -25,7 +25,7 @@ class ImageStream:
         topic: full name.
         kind: message type, as `sensor_msgs/msg/Image`; empty if nobody knows the topic.
         publishers: who publishes it.
-        infos: publishers of the camera_info beside it.
+        infos: publishers of the camera_info next to it.
         frames: how many came.
         missed: how many more were published meanwhile and never came, by their sequence numbers.
         hz: rate at which they came; 0 if less than two did.
@@ -88,7 +88,7 @@ class RosGraph:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RosGraph:
-        """What `as_json` made."""
+        """Return what `as_json` made."""
         streams = []
         for each in values["streams"]:
             publishers = tuple(Publisher(**publisher) for publisher in each["publishers"])

@@ -25,7 +25,7 @@ def check_machine(around: Surroundings) -> list[Finding]:
 
 
 def check_governor(around: Surroundings) -> Finding:
-    """Whether the CPU's clock follows the load."""
+    """Return whether the CPU's clock follows the load."""
     folder = "sys/devices/system/cpu"
     governors = Counter(
         around.read(str(path.relative_to(around.root)))
@@ -67,7 +67,7 @@ def check_power_mode(around: Surroundings) -> Finding:
 
 
 def check_time(around: Surroundings) -> Finding:
-    """Whether the system's clock is synchronised, so that stamps of several machines can be compared."""
+    """Return whether the system's clock is synchronised, so that stamps of several machines can be compared."""
     if not around.has_program("timedatectl"):
         return Finding(GROUP, "time", Level.SKIPPED, "timedatectl is absent", "look with `chronyc tracking` or pmc")
     answer = around.run(["timedatectl", "show", "--property=NTPSynchronized", "--value"])

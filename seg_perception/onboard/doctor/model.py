@@ -67,7 +67,7 @@ def check_model(path: Path, backend: str, classes: str) -> list[Finding]:
 
 
 def check_classes(names: Sequence[str], classes: str) -> Finding:
-    """Whether the class table knows the model's classes, and finds something in every road group."""
+    """Return whether the class table knows the model's classes, and finds something in every road group."""
     from seg_perception.core.class_tables import resolve_class_table
     from seg_perception.core.classes import ROAD_GROUPS
 

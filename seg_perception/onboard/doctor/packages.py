@@ -76,12 +76,12 @@ def check_packages(answers: Mapping[str, Ran], engine: bool, ros: bool) -> list[
 
 
 def is_absent(answer: Ran, name: str) -> bool:
-    """Whether a package is not installed at all, in contrast to one that does not work."""
+    """Return whether a package is not installed at all, in contrast to one that does not work."""
     return f"No module named '{name}'" in answer.err
 
 
 def numpy_mismatch(answer: Ran) -> bool:
-    """Whether a package was built for another NumPy than the one that is installed."""
+    """Return whether a package was built for another NumPy than the one that is installed."""
     return any(mark in answer.err for mark in _NUMPY_MARKS)
 
 

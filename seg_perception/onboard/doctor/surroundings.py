@@ -89,7 +89,7 @@ class Surroundings:
         return int(text) if text.lstrip("-").isdecimal() else None
 
     def has_program(self, name: str) -> bool:
-        """Whether a program is on PATH."""
+        """Return whether a program is on PATH."""
         return shutil.which(name, path=self.environment.get("PATH", os.defpath)) is not None
 
     def python(self, code: str) -> Ran:

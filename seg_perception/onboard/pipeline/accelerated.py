@@ -35,7 +35,7 @@ class Choices:
         self._thresholds: dict[str, tuple[SegmenterOptions, NDArray[np.float32]]] = {}
 
     def of(self, frames: Sequence[Frame], options: Sequence[SegmenterOptions]) -> list[Choice]:
-        """What is kept in each frame, by its own options."""
+        """Return what is kept in each frame, by its own options."""
         return [self._of(*each) for each in zip(frames, options, strict=True)]
 
     def _of(self, frame: Frame, options: SegmenterOptions) -> Choice:
@@ -58,7 +58,7 @@ class Choices:
 def segmentation(
     frame: Frame, chosen: Chosen | ModelOutputError, groups: NDArray[np.int32]
 ) -> Segmentation | ModelOutputError:
-    """What is published for a frame; `groups` int32 `[C]` is the road group of each class."""
+    """Return what is published for a frame; `groups` int32 `[C]` is the road group of each class."""
     if isinstance(chosen, ModelOutputError):
         return chosen
     instances = numbered(chosen.detections, chosen.numbers, groups)

@@ -177,7 +177,7 @@ def shade(region: NDArray[np.uint8], colour: Colour, share: float) -> NDArray[np
 
 @lru_cache(maxsize=256)
 def _shades(colour: Colour, share: float) -> NDArray[np.uint8]:
-    """What each value of each channel becomes: uint8 `[1, 256, 3]`."""
+    """Return what each value of each channel becomes: uint8 `[1, 256, 3]`."""
     values = np.arange(256.0)[:, None] * (1 - share) + np.array(colour) * share
     return np.round(values).astype(np.uint8)[None]
 

@@ -22,7 +22,7 @@ class SegmenterOptions:
         select: which detections are kept.
         min_pixels: instances with fewer visible pixels of the instance map are not published.
         output_size: size of the instance map.
-        tracking: how numbers are kept from frame to frame; None numbers each frame anew, 1..N by descending score.
+        tracking: how numbers are kept from frame to frame; None numbers each frame again, 1..N by descending score.
     """
 
     select: SelectOptions = field(default_factory=SelectOptions)

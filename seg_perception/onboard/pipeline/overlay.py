@@ -160,7 +160,7 @@ def _draw_corners(canvas: NDArray[np.uint8], box: Box, colour: Colour, sizes: Si
 def _writings(
     instances: Instances, index: int, class_names: Sequence[str], style: OverlayStyle, sizes: Sizes, box: Box
 ) -> list[Writing]:
-    """What an instance's label may say, the fullest first; a label much wider than its box says less."""
+    """Return what an instance's label may say, the fullest first; a label much wider than its box says less."""
     group, score = int(instances.groups[index]), f"{instances.scores[index]:.2f}"
     number = f"#{instances.numbers[index]} " if style.numbers else ""
     name = _legible(class_names[instances.labels[index]]) or group_name(group).replace("_", " ")

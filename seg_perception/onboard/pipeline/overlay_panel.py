@@ -19,7 +19,7 @@ _AMBER = (64, 190, 255)
 
 @dataclass(frozen=True, slots=True)
 class OverlayStats:
-    """What is told about a camera beside its image.
+    """What is told about a camera next to its image.
 
     Attributes:
         camera: its name.

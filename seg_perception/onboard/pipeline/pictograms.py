@@ -18,7 +18,7 @@ _Points = Sequence[tuple[float, float]]
 
 @lru_cache(maxsize=64)
 def pictogram(group: int, side: int) -> NDArray[np.uint8]:
-    """How much of each pixel a pictogram covers.
+    """Return how much of each pixel a pictogram covers.
 
     Args:
         group: index into `classes.ROAD_GROUPS`, or `NO_GROUP`.

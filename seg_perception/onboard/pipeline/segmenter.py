@@ -25,7 +25,7 @@ from .trackers import Trackers
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Frames under way.
+    """Frames in flight.
 
     Attributes:
         frames: one of each of several cameras.
@@ -130,7 +130,7 @@ class Segmenter:
         return Begun(frames, options, semantic, tracked, job)
 
     def end(self, begun: Begun) -> list[Segmentation | ModelOutputError]:
-        """The second half of `segment`: what became of each frame; the model's fault in one does not harm the others.
+        """The second half of `segment`: the result of each frame; the model's fault in one does not harm the others.
 
         Raises:
             FrameError: a frame cannot be decoded.
@@ -147,7 +147,7 @@ class Segmenter:
             return [error] * len(begun.frames)
 
     def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """What the model found, before anything is left out."""
+        """Return what the model found, before anything is left out."""
         return self._backend.detect(frames)
 
     def finish(
@@ -208,7 +208,7 @@ class Segmenter:
         return self.trackers.select(frame, detections, self._groups, options, ignore)
 
     def _tracked(self, begun: Begun) -> list[Chosen | ModelOutputError]:
-        """What an accelerator makes of numbers that are decided here, while it works on the next frames."""
+        """Return what an accelerator makes of numbers that are decided here, while it works on the next frames."""
         if self._accelerator is None:
             raise RuntimeError("expected an accelerator, got a backend on the host")
         numbers: list[NDArray[np.uint16]] = []

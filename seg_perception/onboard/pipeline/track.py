@@ -150,7 +150,7 @@ class Tracker:
         self._stamp_ns: int | None = None
 
     def __len__(self) -> int:
-        """How many tracks there are, those out of view included."""
+        """Return how many tracks there are, those out of view included."""
         return len(self._tracks)
 
     def reset(self) -> None:
@@ -248,7 +248,7 @@ class Tracker:
 
 
 def _kinds(groups: NDArray[np.int32], labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """What a track cannot change: its road group, or the class where there is none; int32 `[N]`."""
+    """Return what a track cannot change: its road group, or the class where there is none; int32 `[N]`."""
     return np.where(groups == NO_GROUP, NO_GROUP - 1 - labels, groups).astype(np.int32)
 
 

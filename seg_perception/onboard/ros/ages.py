@@ -8,7 +8,7 @@ from .statistics import LONGEST_LATENCY
 
 # Clocks of two machines, and /clock of a simulation, may be apart by this much.
 _AHEAD_SECONDS = 1.0
-# Stamps or a clock that go back by more than this begin anew: a bag that starts again, a clock that was set.
+# Stamps or a clock that go back by more than this begin again: a bag that starts again, a clock that was set.
 _BACK_SECONDS = 1.0
 # So many old frames in a row, after the stamps went back, are new ones of a camera with another clock. Fewer are old
 # frames between new ones, such as those of a second publisher.

@@ -109,7 +109,7 @@ class GapCounter:
             self._last.clear()
 
     def missed(self, info: Mapping[str, Any]) -> int:
-        """How many frames came between the last one taken and this one, whose message info is given."""
+        """Return how many frames came between the last one taken and this one, whose message info is given."""
         number = info.get("publication_sequence_number")
         if number is None:
             return 0
@@ -212,7 +212,7 @@ class Camera:
         return newest
 
     def due(self, now: float, until: float) -> bool:
-        """Whether a frame is to be expected before `until`, on the monotonic clock; called by the worker."""
+        """Return whether a frame is to be expected before `until`, on the monotonic clock; called by the worker."""
         return self._images is not None and self._rhythm.due(now, until)
 
     def take_info(self) -> Calibration | None:
@@ -254,7 +254,7 @@ class Camera:
         return nan if self._judge.doubt else (now_ns - frame.stamp_ns) / 1e9
 
     def waiting(self) -> bool:
-        """Whether the executor has handed a frame over; call with the doorbell held."""
+        """Return whether the executor has handed a frame over; call with the doorbell held."""
         return self._slot is not None
 
     def look_after(self) -> bool:

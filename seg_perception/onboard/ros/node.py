@@ -144,7 +144,7 @@ class SegmenterNode(GuardedNode):
             delattr(self, name)
 
     def _all_opened(self) -> bool:
-        """Whether no model is being opened; that is waited for, if there is patience."""
+        """Return whether no model is being opened; that is waited for, if there is patience."""
         reload_ended = self._reload is None or self._reload.ended(self._patience)
         return reload_ended and all(opening.ended(self._patience) for opening in self._openings)
 

@@ -74,7 +74,7 @@ class Opening:
         return self.result
 
     def late(self) -> bool:
-        """Whether it takes longer than it may."""
+        """Return whether it takes longer than it may."""
         return monotonic() - self.begun > self._limit
 
     def give_up(self) -> ConfigurationError:
@@ -89,7 +89,7 @@ class Opening:
         )
 
     def ended(self, patience: float | None) -> bool:
-        """Whether there is a result; it is waited for up to `patience` seconds, or until then."""
+        """Return whether there is a result; it is waited for up to `patience` seconds, or until then."""
         return self._ended.wait(patience)
 
     def _open(self, log: Any, settings: Settings, trial: bool) -> None:

@@ -85,7 +85,7 @@ class Outputs:
         self._publishers[LABELS].publish(write_label_info(now_ns, self.class_names, threshold))
 
     def wants_semantic_map(self) -> bool:
-        """Whether anybody listens to the semantic map."""
+        """Return whether anybody listens to the semantic map."""
         return self._watched(SEMANTIC_MAP)
 
     def publish(self, segmentation: Segmentation, calibration: Calibration | None) -> bool:

@@ -26,7 +26,7 @@ class RateEstimator:
         self._last = max(self._last, time)
 
     def due(self, now: float, until: float) -> bool:
-        """Whether the next frame is to be expected before `until`; never before two have come."""
+        """Return whether the next frame is to be expected before `until`; never before two have come."""
         if not self._intervals:
             return False
         interval = median(self._intervals)

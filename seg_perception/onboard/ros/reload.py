@@ -60,7 +60,7 @@ class Reload:
         self._service = node.create_service(Trigger, "~/reload", self._serve, callback_group=group)
 
     def ended(self, patience: float | None) -> bool:
-        """Whether no model is being opened; that is waited for up to `patience` seconds, or until then."""
+        """Return whether no model is being opened; that is waited for up to `patience` seconds, or until then."""
         return all(opening.ended(patience) for opening in self._openings)
 
     async def _serve(self, request: Any, response: Any) -> Any:

@@ -151,7 +151,7 @@ CAMERA_SCHEME = (
         "topic",
         "image_raw",
         CONFIGURE,
-        "image topic; camera_info is expected beside it, and a remapping of the topic takes it along; the default is "
+        "image topic; camera_info is expected next to it, and a remapping of the topic takes it along; the default is "
         "NAME/image_raw when several cameras are named",
     ),
     ParameterSpec("transport", "raw", CONFIGURE, "raw (sensor_msgs/Image) or compressed (TOPIC/compressed)"),

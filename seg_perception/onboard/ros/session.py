@@ -201,7 +201,7 @@ class Session:
         self._segmenter.camera_options = {camera.name: camera.options for camera in self._settings.cameras}
 
     def _figures(self, frame: Frame) -> OverlayStats:
-        """What is told on the overlay of a frame."""
+        """Return what is told on the overlay of a frame."""
         recent = self._statistics[frame.camera].recent()
         age = (self._now_ns() - frame.time_ns) / 1e9
         known = 0 <= age < LONGEST_LATENCY
@@ -235,7 +235,7 @@ class Session:
             )
 
     def _is_idle(self) -> bool:
-        """Whether no worker that was stopped is still at work on the model that is open."""
+        """Return whether no worker that was stopped is still at work on the model that is open."""
         if self._stuck_worker is not None and self._stuck_worker.stop(0.0):
             self._stuck_worker = None
         return self._stuck_worker is None
@@ -247,7 +247,7 @@ class Session:
         return max(_STUCK_SECONDS, _STUCK_BATCHES * (batch or self._segmenter.warm_up_seconds))
 
     def stuck(self, limit: float | None = None) -> str:
-        """What the worker has been at for too long, for people; empty while it is not.
+        """Return what the worker has been at for too long, for people; empty while it is not.
 
         Args:
             limit: seconds that are too long; None for those of the watchdog.

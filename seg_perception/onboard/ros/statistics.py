@@ -55,7 +55,7 @@ class CameraSnapshot:
 SUPERSEDED, LOST = "superseded", "lost"
 TOO_OLD = "too_old"
 MODEL_OUTPUT = "model_output"
-# Under way when something failed that was no fault of the frame.
+# In flight when something failed that was no fault of the frame.
 FAILURE = "failure"
 # Causes that are always listed, so that a chart of them has no gaps; others appear when they occur.
 CAUSES = (SUPERSEDED, LOST, TOO_OLD, "encoding", "layout", "size", "compressed", "memory", "message", MODEL_OUTPUT)
@@ -133,7 +133,7 @@ class CameraStatistics:
             self._warned[kind] += 1
 
     def recent(self) -> Recent:
-        """What was counted in the last seconds, if it is asked for regularly."""
+        """Return what was counted in the last seconds, if it is asked for regularly."""
         with self._lock:
             now, noted = monotonic(), self._noted
             if noted and now - noted[-1][0] > RECENT_SECONDS:
@@ -149,7 +149,7 @@ class CameraStatistics:
             return Recent((self._processed - processed) / elapsed, self._dropped - dropped, elapsed)
 
     def snapshot(self) -> CameraSnapshot:
-        """What was counted up to now."""
+        """Return what was counted up to now."""
         with self._lock:
             counts = {cause: self._dropped[cause] for cause in (*CAUSES, *self._dropped)}
             latencies = tuple(sorted(self._latencies))
@@ -186,7 +186,7 @@ class StageTimes:
             self._batches.append(frames)
 
     def frames_at_once(self) -> float:
-        """How many frames went together, on average; NaN before the first."""
+        """Return how many frames went together, on average; NaN before the first."""
         with self._lock:
             return sum(self._batches) / len(self._batches) if self._batches else nan
 

@@ -121,7 +121,7 @@ class CameraSubscription:
         return not self._overridden() and all_latched(self.publishers() or (), self.type_name)
 
     def _overridden(self) -> bool:
-        """Whether the user has said what to ask for."""
+        """Return whether the user has said what to ask for."""
         # Not public in rclpy, the same from Humble on.
         given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
         prefix = f"qos_overrides.{self.topic}.subscription"
@@ -143,7 +143,7 @@ class CameraSubscription:
 
 
 def request_qos(latched: bool) -> QoSProfile:
-    """What is asked of publishers; a new profile each time, as rclpy writes overrides into it."""
+    """Return what is asked of publishers; a new profile each time, as rclpy writes overrides into it."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
@@ -153,7 +153,7 @@ def request_qos(latched: bool) -> QoSProfile:
 
 
 def all_latched(publishers: Sequence[TopicEndpointInfo], wanted_type: str) -> bool:
-    """Whether there are publishers of a type and all keep their last message for those who come later."""
+    """Return whether there are publishers of a type and all keep their last message for those who come later."""
     profiles = [publisher.qos_profile for publisher in publishers if publisher.topic_type == wanted_type]
     return bool(profiles) and all(
         profile.durability == DurabilityPolicy.TRANSIENT_LOCAL and profile.reliability == ReliabilityPolicy.RELIABLE
@@ -167,7 +167,7 @@ def type_name(kind: type) -> str:
 
 
 def describe_qos(qos: QoSProfile) -> str:
-    """What people compare first, such as `best effort, volatile`."""
+    """Return what people compare first, such as `best effort, volatile`."""
     return ", ".join(policy.name.lower().replace("_", " ") for policy in (qos.reliability, qos.durability))
 
 

@@ -24,9 +24,9 @@ class CameraTopics:
 
 
 def camera_topics(node: Node, settings: CameraSettings) -> CameraTopics:
-    """Where a camera's messages come from.
+    """Return where a camera's messages come from.
 
-    The compressed images lie below the image topic and the calibration beside it, after remapping: whoever remaps
+    The compressed images lie below the image topic and the calibration next to it, after remapping: whoever remaps
     `image_raw` takes the other two along. Each can be remapped by its own name all the same.
 
     Raises:

@@ -30,7 +30,7 @@ class Activity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """The newest frames of some cameras, under way.
+    """The newest frames of some cameras, in flight.
 
     Attributes:
         cameras: where each frame came from, and where its results go.
@@ -91,7 +91,7 @@ class Worker:
         self._report = report
         self._fail = fail
         self._stages = stages
-        # Cameras whose frames are under way, one entry for each frame.
+        # Cameras whose frames are in flight, one entry for each frame.
         self._in_hand: list[Camera] = []
         # Frames that were taken and have not begun.
         self._held: dict[Camera, Taken] = {}
@@ -315,11 +315,11 @@ class Worker:
         self._report(camera.settings.name, "camera_info", text)
 
     def _lose(self, camera: Camera, kind: str, text: str) -> None:
-        """Give up a frame that is under way."""
+        """Give up a frame that is in flight."""
         self._in_hand.remove(camera)
         self._drop(camera, kind, text)
 
     def _drop(self, camera: Camera, kind: str, text: str) -> None:
-        """Give up a frame; another one of the camera may be under way."""
+        """Give up a frame; another one of the camera may be in flight."""
         camera.statistics.dropped(kind, text)
         self._report(camera.settings.name, kind, text)

@@ -54,7 +54,7 @@ MANIFEST = EngineManifest(
 
 
 def write(folder: Path, change: Callable[[dict[str, Any]], object] = lambda values: None) -> Path:
-    """An engine's file name, with the manifest beside where it would be."""
+    """An engine's file name, with the manifest next to where it would be."""
     values = json.loads(MANIFEST.to_json())
     change(values)
     engine = folder / "road.engine"
@@ -157,7 +157,7 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_manifest_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"x\.engine: expected its manifest x\.engine\.json beside it, found none"):
+    with pytest.raises(ModelError, match=r"x\.engine: expected its manifest x\.engine\.json next to it, found none"):
         load_manifest(tmp_path / "x.engine")
 
 

@@ -137,7 +137,7 @@ class McapStorage(Storage):
         self.counts = Counter(statistics.channel_message_counts)
 
     def _summary(self) -> tuple[int, bytes]:
-        """Where the summary of a file with an index begins, and what is in it."""
+        """Return where the summary of a file with an index begins, and what is in it."""
         tail = _FOOTER_RECORD.size + len(MAGIC)
         if self._size < 2 * len(MAGIC) + tail:
             raise _NoIndex("ends early")

@@ -265,7 +265,7 @@ class Bag:
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path is meant as a bag: a file by its suffix, a folder by what ROS 2 writes into it."""
+    """Return whether a path is meant as a bag: a file by its suffix, a folder by what ROS 2 writes into it."""
     if path.is_dir():
         return (path / METADATA).is_file() or bool(storage_files(path))
     return path.suffix.lower() in BAG_SUFFIXES
@@ -274,7 +274,7 @@ def is_bag(path: Path) -> bool:
 def storage_files(folder: Path) -> list[Path]:
     """The storage files in a folder in the order of their numbers: NAME_2 comes before NAME_10."""
     files = {path.name: path for path in folder.iterdir() if _is_storage(path.name)}
-    # What was unpacked once lies beside the compressed file.
+    # What was unpacked once lies next to the compressed file.
     chosen = [
         path
         for name, path in files.items()

@@ -19,7 +19,7 @@ from ..base import FrameSource
 from .reader import Bag
 from .video import Decoded, ImageDecoder
 
-# What a segmenter publishes beside its detections is no camera.
+# What a segmenter publishes next to its detections is no camera.
 _RESULTS = ("instance_map", "instance_map/color", "semantic_map", "overlay", "overlay/compressed")
 # Images of distances; whoever wants them as grey images can name their topics.
 _DISTANCES = ("depth", "disparity")
@@ -100,7 +100,7 @@ class BagImages(FrameSource):
                 yield name, frame if frame.frame_id else replace(frame, frame_id=self._frame_id)
 
     def __len__(self) -> int:
-        """How many image messages the bag has.
+        """Return how many image messages the bag has.
 
         Raises:
             TypeError: only a part of the bag is read.

@@ -151,7 +151,7 @@ def _connected(path: Path, report: Report) -> sqlite3.Connection:
 
 
 def has_journal(path: Path) -> bool:
-    """Return whether a part of an SQLite file is in the journal beside it, because the recorder did not close it."""
+    """Return whether a part of an SQLite file is in the journal next to it, because the recorder did not close it."""
     journal = _journal(path)
     return journal.is_file() and journal.stat().st_size > 0
 

@@ -30,7 +30,7 @@ def read_bag(path: Path, truth: str = TRUTH, topic: str = "") -> LabelledSet:
     Args:
         path: of the bag.
         truth: name under which `instance_map` and `detections` are.
-        topic: of the images; empty for the only one beside the truth.
+        topic: of the images; empty for the only one next to the truth.
 
     Raises:
         SourceError: the bag cannot be read, has no truth, or several topics of images to choose from.

@@ -51,7 +51,7 @@ _SIDES = ("x1", "y1", "x2", "y2")
 
 
 def recognises(path: Path) -> bool:
-    """Whether a path is a file of frames, or a folder of images with four channels."""
+    """Return whether a path is a file of frames, or a folder of images with four channels."""
     if path.is_file() and path.suffix.lower() == ".json":
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             head = file.read(_HEAD).lstrip()

@@ -40,7 +40,7 @@ _OBJECTS_FROM = 1000
 
 
 def recognises(path: Path) -> bool:
-    """Whether a folder has instance images, however deep."""
+    """Return whether a folder has instance images, however deep."""
     return path.is_dir() and next(path.rglob(f"*{_SUFFIX}"), None) is not None
 
 
@@ -49,7 +49,7 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
 
     Args:
         path: folder of the instance images, those of the cities in it or not.
-        images: folder of the images; by default the folder beside `gtFine` on the way to `path`.
+        images: folder of the images; by default the folder next to `gtFine` on the way to `path`.
         watch: shows how far it is.
 
     Raises:
@@ -76,7 +76,7 @@ def read(path: Path, images: Path | None, watch: Watch) -> LabelledSet:
 
 
 def _beside(path: Path) -> Path | None:
-    """Where the data set's own layout has the images of these labels."""
+    """Return where the data set's own layout has the images of these labels."""
     parts = path.resolve().parts
     if "gtFine" not in parts:
         return None

@@ -12,7 +12,7 @@ _INSTANCES = "instances.json"
 
 
 def recognises(path: Path) -> bool:
-    """Whether a path is an annotation file, or a folder that has one under the usual name."""
+    """Return whether a path is an annotation file, or a folder that has one under the usual name."""
     return is_annotation_file(path) or (path / _INSTANCES).is_file()
 
 

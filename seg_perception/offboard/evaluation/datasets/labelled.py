@@ -45,7 +45,7 @@ NO_STUFF = 255
 class LabelledSet:
     """Images with ground truth, whatever format it came in.
 
-    The truth is in COCO's form. Beside COCO's own fields an annotation may have `track_id`, `occlusion` (0-1, hidden
+    The truth is in COCO's form. Next to COCO's own fields an annotation may have `track_id`, `occlusion` (0-1, hidden
     share), `occluded`, `truncated`, `distance` (metres), and `void` (a crowd that stands for pixels of no known class,
     once for each category); an image may have `stamp_ns`, `sequence`, `weather`, `timeofday` and `scene`.
 
@@ -88,7 +88,7 @@ class Reader(Protocol):
     KIND: str
 
     def recognises(self, path: Path) -> bool:
-        """Whether a path looks like this format."""
+        """Return whether a path looks like this format."""
 
     def read(self, path: Path, images: Path | None, watch: Watch) -> LabelledSet:
         """Read it; `images` is the folder of the images."""

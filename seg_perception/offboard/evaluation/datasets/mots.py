@@ -40,7 +40,7 @@ _LARGEST = 0xFFFF
 
 
 def recognises(path: Path) -> bool:
-    """Whether a folder has sequences in this format."""
+    """Return whether a folder has sequences in this format."""
     return path.is_dir() and bool(_texts(path, Omissions()) or _folders(path))
 
 

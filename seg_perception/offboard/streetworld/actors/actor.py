@@ -70,7 +70,7 @@ class Actor:
     seat: float = 0.0
 
     def at(self, second: float) -> Placement:
-        """Where it is: straight on, then along an arc, then straight on again."""
+        """Return where it is: straight on, then along an arc, then straight on again."""
         place = self.start
         if not self.speed:
             return place

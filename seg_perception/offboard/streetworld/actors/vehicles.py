@@ -140,7 +140,7 @@ def _body(b: MeshBuilder, d: VehicleDesign, profile: Profile, length: float, z0:
             if not (opaque > 0 and s < opaque):
                 hue[s, [3, 7]], gloss[s, [3, 7]] = c.GLASS, 1.0
         elif max(tops[s], tops[s + 1]) > window:
-            # The window that slopes between roof and belt: its middle, and its corners beside it.
+            # The window that slopes between roof and belt: its middle, and its corners next to it.
             hue[s, 5], gloss[s, 5] = c.GLASS, 1.0
             hue[s, [4, 6]], gloss[s, [4, 6]] = c.darker(d.paint, 0.85), 0.4
             hue[s, [3, 7]], gloss[s, [3, 7]] = c.GLASS, 0.9

@@ -39,7 +39,7 @@ class Built:
     """An engine on disk.
 
     Attributes:
-        path: of the engine; its manifest lies beside it.
+        path: of the engine; its manifest lies next to it.
         manifest: what is known of it.
         reused: whether it was there already.
     """
@@ -158,7 +158,7 @@ def _network(
 def _engine(
     network: Network, source: Path, settings: BuildSettings, target: Target, report: Report, watch: _Stopwatch
 ) -> bytes:
-    """What TensorRT makes of it."""
+    """Return what TensorRT makes of it."""
     report(f"building for {target}")
     spec = spec_of(network.model, str(source))
     build = EngineBuild(target, Plan(network.model.SerializeToString(), spec, str(source), settings), report)

@@ -36,7 +36,7 @@ class Source:
         path: of the file.
         model: with its weights.
         sha256: of the file.
-        content: SHA-256 of the model with weights that lie in files beside it.
+        content: SHA-256 of the model with weights that lie in files next to it.
     """
 
     path: Path

@@ -97,7 +97,7 @@ class Family(Protocol):
         """The outputs it looks for, for the message of `UnknownFamilyError`."""
 
     def recognise(self, export: Export) -> Match | None:
-        """What the family sees in the model, or None if it is not one of the family's.
+        """Return what the family sees in the model, or None if it is not one of the family's.
 
         Looks at the number, shapes and element types of inputs and outputs; at names only where those leave a doubt.
         """
@@ -240,7 +240,7 @@ def logits_behind(export: Export, port: Port) -> Port | None:
 
 
 def is_float(port: Port) -> bool:
-    """Whether it is float32 or float16."""
+    """Return whether it is float32 or float16."""
     return port.element in (1, 10)  # TensorProto.FLOAT and FLOAT16
 
 

@@ -13,7 +13,7 @@ from . import IMAGENET
 
 
 def family() -> QueryFamily:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return QueryFamily(
         name="detr",
         expects="the outputs of rfdetr with one column more than classes, the last for no object (DETR)",

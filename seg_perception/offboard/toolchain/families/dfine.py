@@ -12,7 +12,7 @@ from . import PixelSpec
 
 
 def family() -> QueryFamily:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return QueryFamily(
         name="dfine",
         expects="the outputs of rfdetr from a network that sees RGB / 255 (D-FINE-seg, DEIM)",

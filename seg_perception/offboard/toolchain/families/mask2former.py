@@ -88,7 +88,7 @@ class Mask2Former:
 
 
 def family() -> Mask2Former:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return Mask2Former()
 
 
@@ -154,7 +154,7 @@ def _outputs(export: Export) -> tuple[Port, Port] | None:
 
 
 def _is_inner(export: Export, port: Port) -> bool:
-    """Whether an output is a state of the network that another output is computed from."""
+    """Return whether an output is a state of the network that another output is computed from."""
     node = maker(export, port.name, ("Identity", "Cast", "Transpose", "Reshape"))
     others = (other.name for other in export.outputs if other.name != port.name)
     return node is not None and any(
@@ -163,6 +163,6 @@ def _is_inner(export: Export, port: Port) -> bool:
 
 
 def _is_probability(export: Export, port: Port) -> bool:
-    """Whether class scores are what an activation made of logits, which is not what this family's are."""
+    """Return whether class scores are what an activation made of logits, which is not what this family's are."""
     node = maker(export, port.name, ("Identity", "Cast", "Slice"))
     return node is not None and node.op_type in ("Sigmoid", "Softmax")

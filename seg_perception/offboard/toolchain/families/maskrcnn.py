@@ -118,7 +118,7 @@ class MaskRCNN:
 
 
 def family() -> MaskRCNN:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return MaskRCNN()
 
 
@@ -169,7 +169,7 @@ def _moved(export: Export, node: onnx.NodeProto) -> str:
 
 
 def _side(export: Export, masks: str) -> int:
-    """How many cells a mask has along a side, where inference lost it behind the sorting of boxes by their size.
+    """Return how many cells a mask has along a side, where inference lost it behind the sorting of boxes by their size.
 
     Features are cut out at one size, and each transposed convolution enlarges them by its stride.
     """
@@ -184,7 +184,7 @@ def _side(export: Export, masks: str) -> int:
 
 
 def _telling(export: Export, boxes: Port) -> list[Port]:
-    """Where NaN and infinity would show: in what is found they do not, as what they touch is not found.
+    """Return where NaN and infinity would show: in what is found they do not, as what they touch is not found.
 
     That is what the proposals are chosen by, and everything that the head of boxes computes.
     """

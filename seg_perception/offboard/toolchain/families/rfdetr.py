@@ -16,7 +16,7 @@ from . import IMAGENET
 
 
 def family() -> QueryFamily:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return QueryFamily(
         name="rfdetr",
         expects="three float outputs for the same queries Q: boxes [B, Q, 4], class logits [B, Q, classes] and mask "

@@ -80,7 +80,7 @@ class RtmDet:
 
 
 def family() -> RtmDet:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return RtmDet()
 
 
@@ -217,14 +217,14 @@ def _orders(ports: Sequence[Port], count: int) -> Iterable[Sequence[Port]]:
 
 
 def _fits(image: Port, level: tuple[int, ...]) -> bool:
-    """Whether a grid's positions are a whole number of pixels apart, in both directions the same."""
+    """Return whether a grid's positions are a whole number of pixels apart, in both directions the same."""
     _, height, width = sizes_of(image)
     stride = width // level[1]
     return stride > 0 and (height, width) == (level[0] * stride, level[1] * stride)
 
 
 def _is_level(export: Export, parts: dict[str, Port]) -> bool:
-    """Whether boxes are four distances, which are not negative, as classes and kernels may be."""
+    """Return whether boxes are four distances, which are not negative, as classes and kernels may be."""
     distances = [_is_positive(export, parts[part]) for part in _PARTS]
     return sizes_of(parts["boxes"])[0] == 4 and distances == [False, True, False]
 

@@ -99,7 +99,7 @@ class SparseInst:
 
 
 def family() -> SparseInst:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return SparseInst()
 
 

@@ -80,7 +80,7 @@ class UNet:
 
 
 def family() -> UNet:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return UNet()
 
 
@@ -124,7 +124,7 @@ def _axis(node: onnx.NodeProto, default: int) -> int:
 
 
 def _same_aspect(key: str, scores: Port, image: Port) -> bool:
-    """Whether the grid is the input scaled down, to the cell."""
+    """Return whether the grid is the input scaled down, to the cell."""
     _, height, width = _sizes(key, scores)
     _, image_height, image_width = sizes_of(image)
     down, across = height / image_height, width / image_width

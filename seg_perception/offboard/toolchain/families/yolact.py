@@ -88,7 +88,7 @@ class Yolact:
 
 
 def family() -> Yolact:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return Yolact()
 
 
@@ -116,7 +116,7 @@ def _outputs(export: Export) -> dict[str, Port] | None:
 
 
 def _is_priors(export: Export, port: Port) -> bool:
-    """Whether an output is boxes that do not depend on the image."""
+    """Return whether an output is boxes that do not depend on the image."""
     if port.shape is None or port.rank not in (2, 3) or port.shape[-1] != 4:
         return False
     inputs = {name for node in export.ancestors(port.name) for name in node.input}
@@ -124,7 +124,7 @@ def _is_priors(export: Export, port: Port) -> bool:
 
 
 def _told_apart(export: Export, dense: list[Port], count: int) -> dict[str, Port] | None:
-    """Which of three outputs `[B, N, any]` is what: by activations where they are to be seen, else by sizes."""
+    """Return which of three outputs `[B, N, any]` is what: by activations where they are to be seen, else by sizes."""
     makers = [(maker(export, port.name, _NEUTRAL), port) for port in dense]
     activations = {node.op_type: port for node, port in makers if node is not None}
     conf, mask = activations.get("Softmax"), activations.get("Tanh")

@@ -84,7 +84,7 @@ class Yolo26:
 
 
 def family() -> Yolo26:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return Yolo26()
 
 

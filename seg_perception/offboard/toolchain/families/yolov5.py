@@ -90,5 +90,5 @@ class YoloV5:
 
 
 def family() -> YoloV5:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return YoloV5()

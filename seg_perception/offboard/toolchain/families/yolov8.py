@@ -78,5 +78,5 @@ class YoloV8:
 
 
 def family() -> YoloV8:
-    """What `known_families` asks for."""
+    """Return what `known_families` asks for."""
     return YoloV8()

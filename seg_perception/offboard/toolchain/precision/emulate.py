@@ -292,7 +292,7 @@ class _Origin:
         self._half = GraphView(half)
 
     def place(self, rounding: Rounding) -> _Place:
-        """What is rounded, by names of the float32 graph."""
+        """Return what is rounded, by names of the float32 graph."""
         made = self._half.nodes[rounding.node]
         source = self._nodes.get(rounding.node)
         if source is not None:

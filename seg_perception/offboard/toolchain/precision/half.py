@@ -138,7 +138,7 @@ class _Conversion:
         self._graph.node.extend(self._nodes)
 
     def report(self) -> HalfReport:
-        """What was done."""
+        """Return what was done."""
         return HalfReport(self._half_nodes, tuple(self._kept), self._casts, tuple(self._notes))
 
     def _is_half(self, node: onnx.NodeProto) -> bool:
@@ -175,7 +175,7 @@ class _Conversion:
             self._kept.append(KeptLayer(node.name, node.op_type, self._reasons[node.name]))
 
     def _made_in_half(self, name: str, node: onnx.NodeProto) -> str:
-        """What a new float16 tensor is called, in place of the float32 tensor `name`."""
+        """Return what a new float16 tensor is called, in place of the float32 tensor `name`."""
         self._half.add(name)
         if name not in self._outputs or name in _HALF_OUTPUTS:
             self._names[name, TensorProto.FLOAT16] = name
@@ -185,7 +185,7 @@ class _Conversion:
         return self._names[name, TensorProto.FLOAT16]
 
     def _as(self, name: str, element: int, reader: onnx.NodeProto) -> str:
-        """What the tensor is called in this type; it is made if nobody needed it before."""
+        """Return what the tensor is called in this type; it is made if nobody needed it before."""
         if element == TensorProto.FLOAT and name not in self._half:
             return name
         if (name, element) not in self._names:

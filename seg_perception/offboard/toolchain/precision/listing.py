@@ -14,6 +14,6 @@ def listed(names: Sequence[str]) -> str:
 
 
 def uncounted(names: Sequence[str]) -> str:
-    """What to say of layers whose multiply-accumulates are not known; there is at least one."""
+    """Return what to say of layers whose multiply-accumulates are not known; there is at least one."""
     layers = "layer of unknown size is" if len(names) == 1 else "layers of unknown size are"
     return f"{len(names)} {layers} not counted: {listed(names)}"

@@ -74,12 +74,12 @@ def float_nodes(view: GraphView, keep: Keep) -> dict[str, str]:
 
 
 def touches_float(node: onnx.NodeProto, view: GraphView) -> bool:
-    """Whether any input or output is float32."""
+    """Return whether any input or output is float32."""
     return any(view.is_float(name) for name in (*node.input, *node.output))
 
 
 def exact_in_half(array: Array) -> bool:
-    """Whether float16 holds exactly these numbers."""
+    """Return whether float16 holds exactly these numbers."""
     with np.errstate(over="ignore"):
         return bool(np.array_equal(array.astype(np.float16).astype(array.dtype), array, equal_nan=True))
 
@@ -109,7 +109,7 @@ def _own(node: onnx.NodeProto, view: GraphView, keep: Keep) -> str:
 
 
 def _can_be_half(node: onnx.NodeProto, view: GraphView) -> bool:
-    """Whether ONNX allows float16 for any of its float32 inputs and outputs."""
+    """Return whether ONNX allows float16 for any of its float32 inputs and outputs."""
     slots = zip((*node.input, *node.output), sum(half_slots(node, view.opset), ()), strict=True)
     return any(view.is_float(name) and element == TensorProto.FLOAT16 for name, element in slots)
 
@@ -120,14 +120,14 @@ def _terms(node: onnx.NodeProto, view: GraphView) -> float:
 
 
 def _vanishes(array: Array) -> bool:
-    """Whether a number becomes 0 or infinite in float16."""
+    """Return whether a number becomes 0 or infinite in float16."""
     with np.errstate(over="ignore"):
         half = array.astype(np.float16)
     return bool(np.any((half == 0) & (array != 0)) or np.any(np.isinf(half) & np.isfinite(array)))
 
 
 def _from_integers(node: onnx.NodeProto, view: GraphView) -> bool:
-    """Whether it casts whole numbers, which may be larger than float16 holds exactly."""
+    """Return whether it casts whole numbers, which may be larger than float16 holds exactly."""
     if node.op_type != "Cast" or not view.is_float(node.output[0]):
         return False
     kinds = (TensorProto.BOOL, TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
@@ -174,7 +174,7 @@ def _counting(view: GraphView) -> Iterator[str]:
 
 
 def _is_truth(name: str, view: GraphView) -> bool:
-    """Whether the tensor is made of zeros and ones."""
+    """Return whether the tensor is made of zeros and ones."""
     if name in view.constants:
         return bool(np.isin(view.constants[name], (0, 1)).all())
     origin = _origin(name, view)
@@ -182,7 +182,7 @@ def _is_truth(name: str, view: GraphView) -> bool:
 
 
 def _compares(node: onnx.NodeProto, name: str, view: GraphView) -> bool:
-    """Whether the node tells zero from one or more."""
+    """Return whether the node tells zero from one or more."""
     others = [view.constants.get(other) for other in node.input if other != name]
     return node.op_type in COMPARISONS and all(
         other is not None and other.size > 0 and bool(np.all((other > 0) & (other < 1))) and exact_in_half(other)
@@ -224,7 +224,7 @@ def _position_inputs(node: onnx.NodeProto, view: GraphView, reasons: dict[str, s
 
 
 def _is_expectation(node: onnx.NodeProto, view: GraphView) -> bool:
-    """Whether a convolution weighs probabilities, as the last one of YOLOv8's distribution focal loss."""
+    """Return whether a convolution weighs probabilities, as the last one of YOLOv8's distribution focal loss."""
     if node.op_type != "Conv" or (view.shapes.get(node.input[1]) or (None,))[0] != 1:
         return False
     origin = _origin(node.input[0], view)

@@ -64,7 +64,7 @@ class GraphView:
                 self._see_constant(node.output[0], array)
 
     def is_float(self, name: str) -> bool:
-        """Whether the tensor is float32."""
+        """Return whether the tensor is float32."""
         return self.elements.get(name) == TensorProto.FLOAT
 
     def maker(self, name: str) -> onnx.NodeProto | None:

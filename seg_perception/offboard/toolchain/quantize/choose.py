@@ -32,7 +32,7 @@ def scales_of_weights(network: Network, layers: Sequence[Layer]) -> dict[tuple[s
 def distortion_by_method(
     network: Network, layers: Sequence[Layer], scales: Mapping[str, Scales], yardstick: Yardstick, progress: Progress
 ) -> dict[str, float]:
-    """How far the model with all layers quantized is from the float one, by calibration method."""
+    """Return how far the model with all layers quantized is from the float one, by calibration method."""
     methods = progress(scales.items(), "calibration methods", len(scales))
     return {method: yardstick.distortion(insert(network, layers, found)) for method, found in methods}
 
@@ -40,7 +40,7 @@ def distortion_by_method(
 def distortion_by_layer(
     network: Network, layers: Sequence[Layer], scales: Scales, yardstick: Yardstick, progress: Progress
 ) -> dict[str, float]:
-    """How far the model with one layer alone quantized is from the float one, by the layer's name."""
+    """Return how far the model with one layer alone quantized is from the float one, by the layer's name."""
     each = progress(layers, "layers alone", len(layers))
     return {layer.name: yardstick.distortion(insert(network, [layer], scales)) for layer in each}
 

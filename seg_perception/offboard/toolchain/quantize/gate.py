@@ -96,7 +96,7 @@ class Yardstick:
         self.reference = self.found(reference, "float model")
 
     def found(self, model: onnx.ModelProto, title: str = "") -> list[CollectedFrame]:
-        """What a model finds; the frames' names are their digests."""
+        """Return what a model finds; the frames' names are their digests."""
         segmenter = Segmenter(HostBackend(ExactRunner(model)), _NO_GROUPS)
         try:
             frames = self._progress(self._frames.frames(self._images), title, len(self._images))
@@ -156,7 +156,7 @@ class Gate:
         self._truth = self._matched(self._yardstick.reference)
 
     def measure(self, model: onnx.ModelProto, title: str) -> Verdict:
-        """What a model loses, and whether that is too much."""
+        """Return what a model loses, and whether that is too much."""
         found = self._yardstick.found(model, title)
         agreement = Agreement.of(self._yardstick.compared(found))
         maps = self._yardstick.compared_maps(found)

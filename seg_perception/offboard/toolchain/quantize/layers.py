@@ -199,7 +199,7 @@ class Network:
         return reached
 
     def _upsamples_prototypes(self, layer: Layer, reached: Mapping[str, set[str]]) -> bool:
-        """Whether nothing else joins between this transposed convolution and the head."""
+        """Return whether nothing else joins between this transposed convolution and the head."""
         if layer.operator != "ConvTranspose":
             return False
         seen, waiting = {layer.output}, [layer.output]

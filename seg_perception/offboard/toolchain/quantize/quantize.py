@@ -210,7 +210,7 @@ class _Work:
 
 
 def frames_summary(frames: CalibrationSet) -> str:
-    """What the frames are, what could not be read, and whether they are enough; lines of text."""
+    """Return what the frames are, what could not be read, and whether they are enough; lines of text."""
     held = [each for each in frames.held_back if each.image_id is not None]
     lines = [
         f"{len(frames.images)} frames: {len(frames.calibration)} for calibration, {len(frames.held_back)} held back "

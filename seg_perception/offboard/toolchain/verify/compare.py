@@ -259,7 +259,7 @@ class _Precision:
 
 
 def _loss(pairs: Sequence[PrecisionPair], most: float | None) -> tuple[str, ...]:
-    """What the loss of mask AP has to say against the model."""
+    """Return what the loss of mask AP has to say against the model."""
     if most is None:
         return ()
     masks = next((pair for pair in pairs if pair.reference.kind == "mask"), None)

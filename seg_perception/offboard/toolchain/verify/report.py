@@ -134,7 +134,7 @@ def _frames(found: Verification) -> list[Html]:
 
 
 def describe(frame: ComparedFrame, class_names: Sequence[str]) -> str:
-    """What differs in a frame, in words."""
+    """Return what differs in a frame, in words."""
     agreement, ours, theirs = frame.agreement, frame.reference, frame.tested
     parts = []
     if len(agreement.missed):

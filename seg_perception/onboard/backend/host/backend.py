@@ -129,7 +129,7 @@ def open_backend(path: Path, backend: str = "", options: RunOptions | None = Non
 def _instances(
     spec: ModelSpec, outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float]
 ) -> Detections:
-    """What a model found in one frame of its batch."""
+    """Return what a model found in one frame of its batch."""
     boxes, scores, labels = outputs.boxes[index], outputs.scores[index], outputs.labels[index]
     classes = len(spec.class_names)
     check_detections(boxes, scores, labels, classes)

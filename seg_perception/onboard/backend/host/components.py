@@ -136,6 +136,6 @@ class _Part:
 
 
 def _counts(class_map: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How many cells have each value: float32 `[256]`."""
+    """Return how many cells have each value: float32 `[256]`."""
     counts = cv2.calcHist([np.ascontiguousarray(class_map)], [0], None, [256], [0, 256])
     return np.asarray(counts, np.float32).reshape(-1)

@@ -200,7 +200,7 @@ class TensorRt:
         config.set_flag(self.module.BuilderFlag.GPU_FALLBACK)
 
     def scratch_bytes(self, engine: trt.ICudaEngine) -> int:
-        """Device memory that an execution needs beside inputs and outputs, for any shape."""
+        """Device memory that an execution needs next to inputs and outputs, for any shape."""
         if hasattr(self.module.ICudaEngine, "device_memory_size_v2"):
             return engine.device_memory_size_v2
         return engine.device_memory_size
@@ -212,7 +212,7 @@ class TensorRt:
         return max(0, int(cast(Any, engine).get_engine_stat()))
 
     def runtime_config(self, engine: trt.ICudaEngine) -> Any:
-        """How RTX is to run an execution; None for TensorRT, which has nothing more to be told."""
+        """Return how RTX is to run an execution; None for TensorRT, which has nothing more to be told."""
         module: Any = self.module
         if not hasattr(module, "CudaGraphStrategy"):
             return None
@@ -238,7 +238,7 @@ class TensorRt:
             cast(Any, context).device_memory = address
 
     def is_capturable(self, context: trt.IExecutionContext, stream: int) -> bool:
-        """Whether a stream may be captured while it runs; TensorRT itself lets one try."""
+        """Return whether a stream may be captured while it runs; TensorRT itself lets one try."""
         if not hasattr(self.module.IExecutionContext, "is_stream_capturable"):
             return True
         return bool(cast(Any, context).is_stream_capturable(stream))

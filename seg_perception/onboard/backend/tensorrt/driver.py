@@ -55,7 +55,7 @@ def driver_version() -> tuple[int, int]:
 
 
 def error_text(code: int) -> str:
-    """What the driver says of an error code; empty for one that it does not know."""
+    """Return what the driver says of an error code; empty for one that it does not know."""
     return _error_text(_initialised(), code)
 
 

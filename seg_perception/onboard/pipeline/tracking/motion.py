@@ -22,7 +22,7 @@ _SMALLEST_SIDE = 2.0  # px; keeps a box that shrinks from turning inside out
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Boxes under way.
+    """Boxes in flight.
 
     Attributes:
         boxes: float64 `[T, 4]`, x1 y1 x2 y2 in camera pixels.
@@ -43,7 +43,7 @@ class Motion:
         return cls(boxes, np.zeros_like(boxes), variances)
 
     def after(self, seconds: float, unseen: NDArray[np.bool_]) -> Motion:
-        """Where the boxes are some time later.
+        """Return where the boxes are some time later.
 
         Args:
             seconds: 0 or more.

@@ -67,7 +67,7 @@ def random_scenes(count: int = 12) -> list[Scene]:
 def write_set(
     folder: Path, scenes: list[Scene], names: tuple[str, ...] = NAMES, crowds: bool = False, **facts: list[Any]
 ) -> Path:
-    """A labelled set; the truth of some rectangles is a little beside them, so that masks overlap more or less."""
+    """A labelled set; the truth of some rectangles is a little next to them, so that masks overlap more or less."""
     (folder / "images").mkdir(parents=True)
     content: dict[str, Any] = {"images": [], "annotations": []}
     content["categories"] = [{"id": 5 * (label + 1), "name": name} for label, name in enumerate(names)]

@@ -35,7 +35,7 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
 
 
 def write_set(folder: Path, scenes: list[Scene]) -> Path:
-    """A labelled set of scenes: the annotation file, with `images` beside it; category ids are 10, 20, 30, 40."""
+    """A labelled set of scenes: the annotation file, with `images` next to it; category ids are 10, 20, 30, 40."""
     (folder / "images").mkdir(parents=True)
     content: dict[str, Any] = {"images": [], "annotations": []}
     content["categories"] = [{"id": 10 * (label + 1), "name": name.upper()} for label, name in enumerate(NAMES)]

@@ -440,7 +440,7 @@ def test_the_line_of_progress_tells_what_is_left():
     line = progress.line(queue, then + 10)
     # Half of the 600 and one of the 200: as much is left as is done.
     assert line == (
-        "bags: 1 done, 0 failed, 2 under way, 0 to come; workers: 3; 50 frames, 5.0 a second; left: 0:00:10"
+        "bags: 1 done, 0 failed, 2 in flight, 0 to come; workers: 3; 50 frames, 5.0 a second; left: 0:00:10"
     )
 
 

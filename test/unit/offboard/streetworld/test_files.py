@@ -149,7 +149,7 @@ def test_a_sheet_shows_images_and_truth(tmp_path: Path, shots: list[WorldFrame])
     sheet = cv2.imread(str(path)).astype(int)
     assert sheet.shape == (6 * 192, 2 * 320, 3)
     truth, shot = sheet[:192, 320:], shots[0]
-    # What belongs to nobody is grey beside the image, and what belongs to somebody is coloured.
+    # What belongs to nobody is grey next to the image, and what belongs to somebody is coloured.
     colourful = np.abs(truth.max(2) - truth.min(2)) > 25
     owned = shot.truth.instance_map > 0
     assert colourful[owned].mean() > 0.8

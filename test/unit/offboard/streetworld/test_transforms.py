@@ -121,7 +121,7 @@ def to_map(tree: dict[str, Any], frame: str) -> Matrix:
 
 
 def misses(views: list[View], shots: list[WorldFrame], known: Callable[[int, int], View]) -> NDArray[np.float64]:
-    """How many pixels beside its mask a sign or a light is looked for in images one to three seconds later.
+    """How many pixels next to its mask a sign or a light is looked for in images one to three seconds later.
 
     Its place on the map comes from its mask's middle and its distance in the earlier image.
 

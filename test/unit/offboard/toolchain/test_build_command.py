@@ -118,7 +118,7 @@ def test_an_engine_without_its_suffix_is_known_by_its_content(engine: Path, tmp_
     copy.write_bytes(engine.read_bytes())
     done = command("inspect", copy)
     assert done.returncode == 1
-    assert f"{copy}: expected its manifest model.json beside it" in done.stderr
+    assert f"{copy}: expected its manifest model.json next to it" in done.stderr
 
 
 def test_a_manifest_without_its_engine(engine: Path, tmp_path: Path) -> None:

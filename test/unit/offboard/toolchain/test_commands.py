@@ -113,7 +113,7 @@ def test_inspect_of_no_model(tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         call(inspect_command, tmp_path / "nothing.onnx")
     (tmp_path / "model.engine").write_bytes(b"engine")
-    with pytest.raises(ModelError, match=r"expected its manifest model\.engine\.json beside it"):
+    with pytest.raises(ModelError, match=r"expected its manifest model\.engine\.json next to it"):
         call(inspect_command, tmp_path / "model.engine")
     (tmp_path / "model").write_bytes(b"neither")
     with pytest.raises(ModelError, match=r"not an ONNX model"):

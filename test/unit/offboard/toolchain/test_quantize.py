@@ -48,7 +48,7 @@ def write_images(folder: Path, drawn: list[Scene]) -> Path:
 
 
 def write_labels(folder: Path, drawn: list[Scene]) -> Path:
-    """Images in `images` and the annotation file beside it."""
+    """Images in `images` and the annotation file next to it."""
     write_images(folder / "images", drawn)
     images = [
         {"id": index, "file_name": f"{index:03d}.png", "width": WIDTH, "height": HEIGHT} for index in range(len(drawn))

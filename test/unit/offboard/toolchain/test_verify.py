@@ -94,7 +94,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def labels(images: Path) -> Path:
-    """Annotations of the images, beside their folder."""
+    """Annotations of the images, next to their folder."""
     content: dict[str, Any] = {"categories": [{"id": 7 + label, "name": name} for label, name in enumerate(NAMES)]}
     content["images"] = [
         {"id": number, "file_name": f"{name}.png", "width": 640, "height": 384} for number, name in enumerate(SCENES)

@@ -1,6 +1,6 @@
 """The backend on a CUDA GPU: camera bytes go up once, small results and the maps come down.
 
-Two batches may be under way, each in a `Slot` of its own: while the GPU works on one, the next is copied to it, and the
+Two batches may be in flight, each in a `Slot` of its own: while the GPU works on one, the next is copied to it, and the
 CPU selects and tracks between the halves of the other.
 """
 
@@ -35,7 +35,7 @@ DEPTH = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """A batch under way.
+    """A batch in flight.
 
     Attributes:
         slot: where.
@@ -185,7 +185,7 @@ class CudaBackend:
         return _cut(handle.job.slot.maps.host["semantic"][handle.index], output_size).copy()
 
     def geometry(self, frame: Frame) -> ResizeGeometry:
-        """Where a camera image lies in the network input."""
+        """Return where a camera image lies in the network input."""
         spec = self.spec
         return ResizeGeometry.fit(spec.resize, frame.width, frame.height, spec.network_width, spec.network_height)
 
@@ -251,7 +251,7 @@ class CudaBackend:
         return self._ignored[id(sums)][1]
 
     def _lives(self, job: Job) -> bool:
-        """Whether a batch is of this backend and its slot has not begun another."""
+        """Return whether a batch is of this backend and its slot has not begun another."""
         return job.slot in self._slots and job.slot.serial == job.serial
 
     def _current(self, job: object) -> Job:
@@ -282,7 +282,7 @@ class CudaBackend:
         )
 
     def _fault(self, job: Job, index: int, found: Detections) -> ModelOutputError | None:
-        """What is wrong with the outputs of one frame."""
+        """Return what is wrong with the outputs of one frame."""
         classes, faults = len(self.spec.class_names), int(job.slot.found.host["faults"][index])
         try:
             check_detections(found.boxes_network, found.scores, found.labels, classes)

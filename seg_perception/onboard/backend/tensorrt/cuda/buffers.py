@@ -38,7 +38,7 @@ class Capacity:
     map_pixels: int = 0
 
     def holds(self, frame_bytes: int, map_pixels: int) -> bool:
-        """Whether frames and maps of these sizes have room."""
+        """Return whether frames and maps of these sizes have room."""
         return frame_bytes <= self.frame_bytes and map_pixels <= self.map_pixels
 
     def grown(self, frame_bytes: int, map_pixels: int) -> Capacity:
@@ -81,7 +81,7 @@ class Block:
         self.host = {} if self._pinned is None else _views(self._pinned, layout, self._offsets, self._ends)
 
     def address(self, name: str) -> int:
-        """Where an array begins on the device."""
+        """Return where an array begins on the device."""
         return self._base + self._offsets[name]
 
     def size_of(self, name: str) -> int:
@@ -137,7 +137,7 @@ class Block:
 
 
 def request_layout(spec: ModelSpec, capacity: Capacity) -> Layout:
-    """What goes to the device: the records, then the frames, so that one copy brings both."""
+    """Return what goes to the device: the records, then the frames, so that one copy brings both."""
     classes, rows = len(spec.class_names), spec.max_instances
     return {
         "cameras": (CAMERA, (capacity.batch,)),
@@ -162,7 +162,7 @@ def found_layout(spec: ModelSpec, batch: int) -> Layout:
 
 
 def inner_layout(spec: ModelSpec, batch: int, mask_type: DTypeLike) -> Layout:
-    """What never leaves the device."""
+    """Return what never leaves the device."""
     grid = (spec.mask_height, spec.mask_width)
     layout: dict[str, tuple[DTypeLike, tuple[int, ...]]] = {
         "images": (np.uint8, (batch, spec.network_height, spec.network_width, 3)),

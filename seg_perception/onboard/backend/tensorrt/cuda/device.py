@@ -100,7 +100,7 @@ class Device(Protocol):
 
     @property
     def lost(self) -> bool:
-        """Whether a fault made the context useless; everything must be closed and made anew."""
+        """Whether a fault made the context useless; everything must be closed and made again."""
 
     def active(self) -> AbstractContextManager[object]:
         """Make the GPU current in this thread for as long as the context lasts."""

@@ -29,7 +29,7 @@ class Execution(Protocol):
         """
 
     def capturable(self, stream: int) -> bool:
-        """Whether `enqueue` may be captured into a graph of ours from this stream."""
+        """Return whether `enqueue` may be captured into a graph of ours from this stream."""
 
     def close(self) -> None:
         """Release it; calling it again does nothing. Nothing queued and no graph may still use it."""
@@ -39,7 +39,7 @@ class Engine(Protocol):
     """A network.
 
     Attributes:
-        scratch_bytes: device memory that one execution needs beside its inputs and outputs, for any batch size.
+        scratch_bytes: device memory that one execution needs next to its inputs and outputs, for any batch size.
         batch: the fixed batch size; 0 where it is open.
         largest_batch: the largest batch size; `batch` where that is fixed.
         mask_type: float32 or float16, the type of the output `masks`.

@@ -31,7 +31,7 @@ class Addresses(Protocol):
     """Named arrays on the device, each with one entry per frame of the batch on its first axis."""
 
     def address(self, name: str) -> int:
-        """Where an array begins."""
+        """Return where an array begins."""
 
 
 class MapKernels:
@@ -176,5 +176,5 @@ def _arrays(block: Addresses, *names: str) -> tuple[np.uint64, ...]:
 
 
 def _entry(block: Addresses, name: str, index: int, size: int) -> np.uint64:
-    """Where an entry of an array begins, each of `size` bytes."""
+    """Return where an entry of an array begins, each of `size` bytes."""
     return address(block.address(name) + index * size)

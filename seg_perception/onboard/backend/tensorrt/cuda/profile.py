@@ -76,7 +76,7 @@ class Profile:
         obstacle: why it is not a captured graph; empty where it is.
         wall: float64 `[rounds]`, seconds from frames to results, one batch at a time.
         host: seconds `[rounds]` of the CPU in each part of `wall`; `gpu` is the wait.
-        alone, together: frames per second with one batch and with two batches under way.
+        alone, together: frames per second with one batch and with two batches in flight.
         bandwidth: measured between the rounds.
         painted: instances on each map of the batches that were profiled.
         allocations: blocks of memory that were taken after the warm-up.
@@ -106,7 +106,7 @@ def profile(
     """Measure a backend.
 
     Args:
-        backend: nothing of it is under way.
+        backend: nothing of it is in flight.
         batches: frames, one per camera; they are taken in turn.
         choice: what is painted of a frame.
         rounds: how often each thing is measured, at least; of stages each batch is measured at least once.
@@ -310,7 +310,7 @@ def _walls(
 
 
 def _frames_per_second(backend: CudaBackend, work: _Work, rounds: int, depth: int) -> float:
-    """Frames per second with up to `depth` batches under way."""
+    """Frames per second with up to `depth` batches in flight."""
     jobs: list[Job] = []
     frames = 0
     begin = perf_counter()

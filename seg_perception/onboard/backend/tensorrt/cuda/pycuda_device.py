@@ -80,7 +80,7 @@ class PycudaDevice:
 
     @property
     def lost(self) -> bool:
-        """Whether a fault made the context useless; everything must be closed and made anew."""
+        """Whether a fault made the context useless; everything must be closed and made again."""
         return self._faults.lost
 
     @contextmanager

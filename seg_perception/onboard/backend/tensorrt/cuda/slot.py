@@ -1,4 +1,4 @@
-"""One batch under way: its memory, its stream, and the work that is queued there.
+"""One batch in flight: its memory, its stream, and the work that is queued there.
 
 `ALL` brings frames to the device and takes numbered maps from it; `DETECT` and `PAINT` are its two halves, for callers
 that decide between them which instances get which numbers; `CLASSES` fetches a class map. The first time, work is
@@ -182,7 +182,7 @@ class Slot:
             self._device.free(scratch)
 
     def _resize(self, capacity: Capacity) -> None:
-        """Make the blocks that depend on it anew; what the host had written there is gone."""
+        """Make the blocks that depend on it again; what the host had written there is gone."""
         self.stream.wait()
         self._graphs.clear()
         # What stood in the way may be gone, too.
