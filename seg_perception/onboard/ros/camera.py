@@ -31,8 +31,7 @@ from .convert import through_cv_bridge
 from .graph import count_publishers, topics_of_others
 from .missing_camera import ExpectedTopic, MissingCameraDiagnosis, explain
 from .parameters import CameraSettings
-from .rate import RateEstimator
-from .statistics import LOST, CameraStatistics
+from .statistics import LOST, CameraStatistics, RateEstimator
 from .subscription import CameraSubscription, describe_qos, type_name
 from .topics import camera_topics
 

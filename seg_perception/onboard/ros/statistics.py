@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil, nan
+from statistics import median
 from threading import Lock
 from time import monotonic
 
@@ -17,6 +18,11 @@ WINDOW = 512
 RECENT_SECONDS = 5.0
 # From this many seconds on, and below 0, the time since a stamp tells of two clocks and not of a latency.
 LONGEST_LATENCY = 3600.0
+_LATEST = 9
+# A camera may be this much earlier than usual.
+_EARLY = 0.3
+# One that has been silent for this many intervals is not waited for.
+_PATIENCE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,3 +238,25 @@ class FaultLog:
             self._logged[kind] = now
             more = self._silent.pop(kind, 0)
         return f"{text} ({more} more like this since it was last logged)" if more else text
+
+
+class RateEstimator:
+    """Estimates when the next frame of a camera is due; all times are in seconds on the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._intervals: deque[float] = deque(maxlen=_LATEST)
+
+    def arrived(self, time: float, missed: int) -> None:
+        """A frame came; `missed` others came between the one before and it."""
+        if self._last and time > self._last:
+            self._intervals.append((time - self._last) / (1 + missed))
+        self._last = max(self._last, time)
+
+    def due(self, now: float, until: float) -> bool:
+        """Return whether the next frame is to be expected before `until`; never before two have come."""
+        if not self._intervals:
+            return False
+        interval = median(self._intervals)
+        earliest, latest = self._last + (1 - _EARLY) * interval, self._last + _PATIENCE * interval
+        return earliest < until and now < latest
