@@ -7,15 +7,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
 
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from seg_perception.core.messages.topics import TRANSPORTS, base_of, raw_above, topic_of
 from seg_perception.core.text import printable
 
 from .graph import known_or
 from .subscription import describe_qos
+
+if TYPE_CHECKING:
+    # Not when it runs: Lyrical has it in rclpy.endpoint_info, and no longer here.
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 NO_PUBLISHER, WRONG_TYPE, INCOMPATIBLE, SILENT = "no_publisher", "wrong_type", "incompatible_qos", "silent"
 # The first of the transports that carry a type; still images are more usual than video.

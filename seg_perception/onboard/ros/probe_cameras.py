@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
-from rosgraph_msgs.msg import Clock  # type: ignore[import-untyped]
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from seg_perception.core.encodings.video import video_codec
@@ -97,13 +97,8 @@ class _Meter:
         self.ages: list[float] = []
         self.latest = b""
         self._gaps = GapCounter(lambda: count_publishers(node, topic))
-        node.create_subscription(
-            CompressedImage if self.compressed else Image,
-            topic,
-            self._receive_with_info if hasattr(Subscription, "CallbackType") else self._receive,
-            _QOS,
-            raw=True,
-        )
+        receive: Any = self._receive_with_info if hasattr(Subscription, "CallbackType") else self._receive
+        node.create_subscription(CompressedImage if self.compressed else Image, topic, receive, _QOS, raw=True)
 
     def measured(self, seconds: float) -> bool:
         return bool(self.arrivals) and time.monotonic() - self.arrivals[0] >= seconds

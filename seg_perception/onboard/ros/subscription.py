@@ -11,18 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from seg_perception.core.errors import ConfigurationError
 
 from .graph import publishers
+
+if TYPE_CHECKING:
+    # Not when it runs: Lyrical has it in rclpy.endpoint_info, and no longer here.
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
