@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,7 +81,7 @@ def bgr_frame(image: NDArray[np.uint8]) -> Frame:
     return Frame.from_bgr(np.ascontiguousarray(image[..., ::-1]))
 
 
-def run(path: Path, name: str, images: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
+def run(path: Path, name: str, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
     runner = open_model(path, name)
     assert isinstance(runner, Runner)
     outputs = runner.run(images)

@@ -122,7 +122,8 @@ def found_in(
 def outputs_of(canonical: Path, images: NDArray[np.uint8], backend: str = "onnxruntime") -> ModelOutputs:
     """The canonical model's own outputs (class maps among them) for images of the network's size, RGB."""
     runner: Any = open_model(canonical, backend, RunOptions(threads=1))
-    return runner.run(np.ascontiguousarray(images))
+    outputs: ModelOutputs = runner.run(np.ascontiguousarray(images))
+    return outputs
 
 
 def assert_agreement(

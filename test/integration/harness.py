@@ -124,7 +124,7 @@ class Client:
         quiet = PublisherEventCallbacks(use_default_callbacks=False)
         return self.node.create_publisher(kind, topic, qos or qos_profile_sensor_data, event_callbacks=quiet)
 
-    def subscription(self, kind: type, topic: str, callback: Callable[[Any], object], qos: QoSProfile | int) -> Any:
+    def subscription(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile | int) -> Any:
         quiet = SubscriptionEventCallbacks(use_default_callbacks=False)
         return self.node.create_subscription(kind, topic, callback, qos, event_callbacks=quiet)
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from std_srvs.srv import Trigger
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600), pytest.mark.alone]
 SECONDS = 8.0
-ODD = [float("nan"), float("inf"), -1.0, 0.25, 2**31, -1, "", "a" * 5000, "\n[INFO] fake", True, ["a"]]
+ODD: list[Any] = [float("nan"), float("inf"), -1.0, 0.25, 2**31, -1, "", "a" * 5000, "\n[INFO] fake", True, ["a"]]
 NAMES = [
     "score_threshold", "min_pixels", "output_size", "tracking", "camera_names", "cameras.camera.topic", "classes",
     "cameras.camera.max_age", "cameras.camera.enabled", "overlay_style", "threads", "backend", "nonsense",

@@ -29,7 +29,7 @@ def hang(name):
     while (folder / name).exists():
         time.sleep(0.05)
 from seg_perception.onboard.backend import registry
-from seg_perception.onboard.pipeline import host
+from seg_perception.onboard.backend.host import backend as host
 detect, open_model = host.HostBackend.detect, registry.open_model
 busy, close = set(), host.HostBackend.close
 def slow(backend, *arguments):
@@ -280,6 +280,19 @@ def test_a_signal_ends_a_configure_that_hangs(patched: Callable[..., NodeProcess
     wait_for(lambda: "configuring" in text(node), "what the node is at")
     assert node.end(signal.SIGINT) < END_SECONDS
     assert node.popen.returncode == 0
+
+
+def test_a_model_that_crashes_at_configure_is_survived_where_that_is_asked_for(
+    patched: Callable[..., NodeProcess], tmp_path: Path, model: Path
+) -> None:
+    crash = tmp_path / "crash.onnx"
+    crash.write_bytes(model.read_bytes())
+    node = patched("tried", model=str(crash), trial="always")
+    assert not node.change("configure")
+    wait_for(lambda: "ended the process that opened it for a trial (SIGSEGV)" in text(node), "why")
+    assert not node.set(trial="sometimes")[0].successful
+    node.set(model=str(model))
+    assert node.change("configure")
 
 
 def test_a_model_that_crashes_or_hangs_does_not_take_an_active_node_along(

@@ -17,8 +17,7 @@ from seg_perception.core.errors import FrameError
 from seg_perception.core.frame import Frame
 from seg_perception.onboard.ros.ages import StampCheck
 from seg_perception.onboard.ros.camera import Taken, WakeEvent
-from seg_perception.onboard.ros.rate import RateEstimator
-from seg_perception.onboard.ros.statistics import CameraStatistics, StageTimes
+from seg_perception.onboard.ros.statistics import CameraStatistics, RateEstimator, StageTimes
 from seg_perception.onboard.ros.worker import Worker
 
 PERIOD = 0.1

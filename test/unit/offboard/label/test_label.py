@@ -19,6 +19,7 @@ from seg_perception.cli.main import main
 from seg_perception.core.class_tables import resolve_class_table
 from seg_perception.core.encodings.raw import to_bgr
 from seg_perception.core.errors import ConfigurationError, SourceError
+from seg_perception.core.files import write_atomically
 from seg_perception.offboard.data.images import open_source
 from seg_perception.offboard.evaluation.coco import CocoSet
 from seg_perception.offboard.label import dataset as dataset_module
@@ -294,7 +295,7 @@ class _Kills:
 
     def __init__(self, patched: pytest.MonkeyPatch, at: int | None) -> None:
         self.count, self._at = 0, at
-        write, unlink = dataset_module.write_atomically, Path.unlink
+        write, unlink = write_atomically, Path.unlink
 
         def step() -> None:
             if self._at is not None and self.count >= self._at:

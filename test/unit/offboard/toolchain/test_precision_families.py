@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -51,11 +52,12 @@ def test_types_follow_the_contract(models):
 @pytest.mark.parametrize("runtime", ["emulation", "onnxruntime", "openvino"])
 def test_finds_what_float32_finds(models, runtime):
     reference = open_onnxruntime(models[0], RunOptions(threads=1))
-    runner = {
+    opened: dict[str, Any] = {
         "emulation": lambda: HalfEmulator(onnx.load(models[1]), threads=1),
         "onnxruntime": lambda: open_onnxruntime(models[1], RunOptions(threads=1)),
         "openvino": lambda: open_openvino(models[1], RunOptions(threads=1)),
-    }[runtime]()
+    }
+    runner = opened[runtime]()
     for seed in range(3):
         images = np.ascontiguousarray(random_scene(np.random.default_rng(seed), 320, 192, 5, (24, 64)).image[None])
         expected, found = reference.run(images), runner.run(images)

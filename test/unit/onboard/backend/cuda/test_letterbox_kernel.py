@@ -38,7 +38,7 @@ def on_host(frames: Sequence[Frame], spec: ResizeSpec, size: tuple[int, int]) ->
     """The network inputs of a batch, made by the kernel; nothing else may be written."""
     height, width = size
     cameras = np.zeros(len(frames), CAMERA)
-    block = np.full(MARGIN, 0x5A, np.uint8)
+    block: NDArray[np.uint8] = np.full(MARGIN, 0x5A, np.uint8)
     for record, frame in zip(cameras, frames, strict=True):
         geometry = ResizeGeometry.fit(spec, frame.width, frame.height, width, height)
         describe(record, frame, geometry, spec.pad_value, block.size)
