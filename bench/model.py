@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def main(values: argparse.Namespace | None = None) -> None:
     }
     spec = runners["openvino"].spec
     images = np.full((1, spec.network_height, spec.network_width, 3), 114, np.uint8)
-    seconds = interleaved([lambda each=each: each.run(images) for each in runners.values()], ROUNDS // 2, pause=0.1)
+    seconds = interleaved([partial(each.run, images) for each in runners.values()], ROUNDS // 2, pause=0.1)
     rows = [[name, f"{1e3 * s:.1f}", f"{s / seconds[0]:.2f}"] for name, s in zip(runners, seconds, strict=True)]
     title = f"Canonical model alone, {spec.network_width}x{spec.network_height}, f32, {THREADS} threads"
     show(title, ["backend", "ms", "ratio"], rows)

@@ -118,7 +118,7 @@ def _most_memory(process: subprocess.Popen[bytes]) -> float:
         most = max(most, int(peak.split()[1]) / 1000)
         sleep(0.05)
     if process.returncode:
-        raise RuntimeError(f"{process.args}: exit code {process.returncode}")
+        raise RuntimeError(f"{process.args!r}: exit code {process.returncode}")
     return most
 
 

@@ -111,7 +111,7 @@ def jump(self: motion.Motion, rows: NDArray[np.int64], boxes: NDArray[np.float64
 # What is taken away from the tracker: (where, name, what stands in).
 PARTS: dict[str, list[tuple[Any, str, Any]]] = {
     "best pairs (greedy)": [(track, "best_pairs", greedy_pairs)],
-    "speed": [(motion.Motion, "after", stay), (motion.Motion, "corrected", jump)],
+    "speed": [(motion.Motion, "predict", stay), (motion.Motion, "update", jump)],
     "nearness of sides": [(similarity, "_HALF_AT", 1e-9)],
     "second look": [(track, "_MARGIN", 0.0)],
     "camera's motion": [(track, "camera_shift", lambda expected, boxes: np.zeros(2))],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
@@ -221,12 +220,12 @@ def _host_memory() -> dict[str, float]:
     """MiB of this process, now and at most."""
     import resource
 
+    import psutil
+
     # Linux counts in KiB.
     memory = {"host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    with suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        memory["host"] = pages * resource.getpagesize() / _MIB
-        memory["host_peak"] = max(memory.values())
+    memory["host"] = psutil.Process().memory_info().rss / _MIB
+    memory["host_peak"] = max(memory.values())
     return memory
 
 

@@ -48,6 +48,8 @@ class _Engine(OrtEngine):
 
 
 class _Execution(OrtExecution):
+    _engine: _Engine
+
     def enqueue(self, stream: int) -> None:
         self._engine.driver.queue(stream, lambda: self._engine.infer(self._batch, self._addresses))
 

@@ -12,6 +12,7 @@ import pytest
 from integration.harness import NodeProcess, image_message, wait_for
 from sensor_msgs.msg import Image
 
+pytestmark = pytest.mark.alone
 FLOOD_HZ = 200
 SLOWED = 0.05
 

@@ -16,7 +16,8 @@ from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.trial import is_tried, try_model
 
-from .parameters import DEFAULT_MODEL, Settings, default_model, model_path
+from .parameters import Settings, default_model, model_path
+from .scheme import DEFAULT_MODEL
 
 # How often it is seen whether the node is to go on.
 _LOOK_SECONDS = 0.05

@@ -101,7 +101,7 @@ class Session:
         try:
             for settings in self._settings.cameras:
                 statistics = self._statistics[settings.name]
-                self.cameras.append(Camera(self._node, settings, statistics, self._doorbell))
+                self.cameras.append(Camera(self._node, settings, statistics, self._doorbell, self._report))
         except BaseException:
             self.deactivate()
             raise

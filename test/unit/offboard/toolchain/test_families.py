@@ -148,7 +148,7 @@ def test_names_do_not_matter(layout, source, tmp_path):
     assert_finds(tmp_path / "canonical.onnx", layout)
 
 
-@pytest.mark.parametrize("opset", [20, 21])
+@pytest.mark.parametrize("opset", [20, pytest.param(21, marks=pytest.mark.long)])
 def test_newer_opsets(layout, source, tmp_path, opset):
     model = version_converter.convert_version(onnx.load(source), opset)
     prepare(save(model, tmp_path / "newer.onnx"), tmp_path / "canonical.onnx", options_of(layout))

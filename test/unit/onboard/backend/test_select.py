@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_perception.core.classes import NO_GROUP
@@ -104,7 +104,6 @@ def test_ignore_region_at_the_image_border() -> None:
 
 
 @given(width=st.integers(1, 3000), height=st.integers(1, 3000), columns=st.integers(1, 3000), rows=st.integers(1, 3000))
-@settings(max_examples=200)
 def test_any_mask_size_fits_any_camera(width: int, height: int, columns: int, rows: int) -> None:
     boxes = np.array([[0, 0, width, height], [width / 2, height / 2, width, height]], np.float32)
     share = ignored_share(IgnoreMask(np.ones((rows, columns), bool)).sums, boxes, width, height)

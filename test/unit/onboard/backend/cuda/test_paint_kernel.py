@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from host_maps import POISON, GuardedArrays, Part, camera_record, map_kernels
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from paint_scenes import Scene, check_painted, random_scene
@@ -110,7 +110,6 @@ def check(scenes: Sequence[Scene], room: int = 0) -> None:
     seed=st.integers(0, 2**32 - 1), count=st.integers(0, 30), half=st.booleans(), cameras=st.integers(1, 3),
     room=st.integers(0, 9999),
 )  # fmt: skip
-@settings(max_examples=60)
 def test_equals_the_reference(mask_frame: str, seed: int, count: int, half: bool, cameras: int, room: int) -> None:
     dtype = np.float16 if half else np.float32
     check([random_scene(seed + camera, count, mask_frame, dtype, seed) for camera in range(cameras)], room)
@@ -240,7 +239,6 @@ def test_a_part_of_the_batch() -> None:
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 12), with_classes=st.booleans())
-@settings(max_examples=30)
 def test_semantic_map(seed: int, count: int, with_classes: bool) -> None:
     rng = np.random.default_rng(seed)
     scenes = [random_scene(seed + camera, count, "frame", network_seed=seed) for camera in range(2)]
