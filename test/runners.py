@@ -8,8 +8,7 @@ from seg_perception.onboard.backend.base import RunOptions
 from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
 from seg_perception.onboard.backend.host.openvino import OpenVinoRunner
 
-RUNNERS = {"openvino": OpenVinoRunner, "onnxruntime": OrtRunner}
-
 
 def open_runner(path: Path, backend: str = "onnxruntime", threads: int = 1) -> OpenVinoRunner | OrtRunner:
-    return RUNNERS[backend](path, RunOptions(threads=threads))
+    options = RunOptions(threads=threads)
+    return OpenVinoRunner(path, options) if backend == "openvino" else OrtRunner(path, options)

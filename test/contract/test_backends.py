@@ -89,7 +89,7 @@ def detections_of(job: Job) -> Detections:
     return found
 
 
-def run(path: Path, name: str, images: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
+def run(path: Path, name: str, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
     runner = open_runner(path, name, threads=0)
     outputs = runner.run(images)
     arrays = [outputs.boxes.copy(), outputs.scores.copy(), outputs.labels.copy(), outputs.masks.copy()]

@@ -29,6 +29,7 @@ from seg_perception.offboard.label.picks import PickOptions
 from seg_perception.offboard.label.run import Labeller, LabelOptions, LabelSummary
 from seg_perception.onboard.backend.base import RunOptions
 from seg_perception.onboard.backend.host.openvino import OpenVinoRunner
+from seg_perception.onboard.backend.host.runner import ModelOutputs
 from seg_perception.onboard.backend.host.select import SelectOptions
 from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
@@ -47,16 +48,16 @@ WHOLE = ("instances.json", "cvat.xml", "cvat_labels.json", "quality.json", "qual
 @pytest.fixture(scope="module", autouse=True)
 def opened_once() -> Iterator[None]:
     """Opening a model takes longer than labelling these drives, and their images come again and again."""
-    patched, infer = pytest.MonkeyPatch(), OpenVinoRunner._infer
-    outputs: dict[tuple[int, bytes], list[NDArray[Any]]] = {}
+    patched, infer = pytest.MonkeyPatch(), OpenVinoRunner.run
+    outputs: dict[tuple[int, bytes], ModelOutputs] = {}
 
-    def infer_once(runner: OpenVinoRunner, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    def infer_once(runner: OpenVinoRunner, images: NDArray[np.uint8]) -> ModelOutputs:
         key = id(runner), images.tobytes()
         if key not in outputs:
-            outputs[key] = [array.copy() for array in infer(runner, images)]
+            outputs[key] = infer(runner, images)
         return outputs[key]
 
-    patched.setattr(OpenVinoRunner, "_infer", infer_once)
+    patched.setattr(OpenVinoRunner, "run", infer_once)
     patched.setattr("seg_perception.onboard.pipeline.opening.open_backend", cache(open_backend))
     patched.setattr(Segmenter, "close", lambda self: None)
     yield
