@@ -44,6 +44,7 @@ setup(
     version=package_version(),
     description="Per-instance masks of road users and traffic control from camera images",
     license="Apache-2.0",
+    url="https://github.com/seg-perception/seg_perception",
     maintainer="seg_perception developers",
     maintainer_email="seg-perception@users.noreply.github.com",
     python_requires=">=3.10",
@@ -57,7 +58,7 @@ setup(
     zip_safe=False,
     # On a ROS distribution rosdep supplies these from package.xml; pip leaves
     # them alone when they are present.
-    install_requires=["setuptools", "numpy", "PyYAML", "jsonschema", "tqdm"],
+    install_requires=["setuptools", "numpy", "PyYAML", "jsonschema", "psutil", "tqdm"],
     extras_require={
         # What rosdep has no key for. One of the first two runs a model on a CPU.
         "openvino": ["openvino"],

@@ -110,8 +110,8 @@ def compare_models(labels: CocoSet, paths: list[Path]) -> None:
     ]
     show("AP by road group, mean over the model's classes in it", ["model", "kind", *groups], rows)
     rows = []
-    for path, each in zip(paths[1:], found[1:], strict=True):
-        agreed = Agreement.of([compare(a.instances, b.instances) for a, b in zip(found[0], each, strict=True)])
+    for path, frames in zip(paths[1:], found[1:], strict=True):
+        agreed = Agreement.of([compare(a.instances, b.instances) for a, b in zip(found[0], frames, strict=True)])
         counts = (agreed.reference, agreed.missed, agreed.extra, agreed.switched)
         rows.append([path.name, f"{agreed.mean_iou:.4f}", *map(str, counts)])
     faults = ["false negatives", "false positives", "class confusions"]

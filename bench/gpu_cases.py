@@ -93,9 +93,9 @@ class Bench:
         block = self.device.pinned(size)
         self.device.copy_out(block.array, source, self.stream)
         self.stream.wait()
-        found = block.array.view(dtype).reshape(shape).copy()
+        array: NDArray[Any] = block.array.view(dtype).reshape(shape).copy()
         self.device.free(block)
-        return found
+        return array
 
     def copies(self, moved: int) -> int:
         """How many buffers exceed the cache well."""
@@ -210,7 +210,11 @@ def paint_cases(bench: Bench, count: int, size: tuple[int, int], dtype: type, go
         kernels.select(found, request, 1, stream)
 
     inner, maps = buffers[-1]
-    prune = lambda: kernels.prune(request, found, inner, work, True, stream)  # noqa: E731
+
+    def prune_and_paint() -> None:
+        kernels.prune(request, found, inner, work, True, stream)
+        painting(inner, maps, True)()
+
     select()
     painting(inner, maps, False)()
     check_painted(bench, outputs, geometry, found, maps, (height, width))
@@ -222,7 +226,7 @@ def paint_cases(bench: Bench, count: int, size: tuple[int, int], dtype: type, go
     return [
         Case(f"paint {where}", [painting(*each, False) for each in buffers], moved, operations, FLOAT_LANES, goal),
         Case(f"select {where}", [select] * 20, rows),
-        Case(f"prune and closed second paint {where}", [lambda: (prune(), painting(inner, maps, True)())] * 20, rows),
+        Case(f"prune and closed second paint {where}", [prune_and_paint] * 20, rows),
     ]
 
 

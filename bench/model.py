@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +17,16 @@ from seg_perception.core.frame import Frame
 from seg_perception.core.instances import Segmentation
 from seg_perception.core.messages.images import write_image
 from seg_perception.core.messages.serialized import frame_from_image
-from seg_perception.onboard.backend.base import Runner, RunOptions
+from seg_perception.onboard.backend.base import RunOptions
 from seg_perception.onboard.backend.host.backend import HostBackend
-from seg_perception.onboard.backend.registry import backend_names, open_model
+from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
+from seg_perception.onboard.backend.host.openvino import OpenVinoRunner
+from seg_perception.onboard.backend.host.runner import Runner
 from seg_perception.onboard.pipeline.outputs import ALWAYS, FrameMessages
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 ROUNDS = 41
 MOST_INSTANCES = 10
-
-
-def runner(model: Path, backend: str) -> Runner:
-    """The model under one of the CPU backends."""
-    opened = open_model(model, backend, RunOptions(threads=THREADS))
-    if not isinstance(opened, Runner):
-        raise TypeError(f"{backend} is not a CPU backend")
-    return opened
 
 
 def typical(segmenter: Segmenter, images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -56,10 +51,14 @@ def message_path(image: NDArray[np.uint8], names: tuple[str, ...]) -> Callable[[
 def main(values: argparse.Namespace | None = None) -> None:
     """Print both tables."""
     values = values or arguments(__doc__)
-    runners = {name: runner(values.model, name) for name in backend_names()}
+    options = RunOptions(threads=THREADS)
+    runners: dict[str, Runner] = {
+        "openvino": OpenVinoRunner(values.model, options),
+        "onnxruntime": OrtRunner(values.model, options),
+    }
     spec = runners["openvino"].spec
     images = np.full((1, spec.network_height, spec.network_width, 3), 114, np.uint8)
-    seconds = interleaved([lambda each=each: each.run(images) for each in runners.values()], ROUNDS // 2, pause=0.1)
+    seconds = interleaved([partial(each.run, images) for each in runners.values()], ROUNDS // 2, pause=0.1)
     rows = [[name, f"{1e3 * s:.1f}", f"{s / seconds[0]:.2f}"] for name, s in zip(runners, seconds, strict=True)]
     title = f"Canonical model alone, {spec.network_width}x{spec.network_height}, f32, {THREADS} threads"
     show(title, ["backend", "ms", "ratio"], rows)

@@ -13,9 +13,10 @@ from time import perf_counter
 import numpy as np
 
 from bench.data import THREADS, arguments, street_images
-from bench.model import runner
 from bench.table import show
 from demo.session import Report, run
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.openvino import OpenVinoRunner
 
 QUIET_RATE, QUIET_FRAMES = 2.0, 60
 LOAD_RATE, LOAD_SECONDS = 15.0, 60.0
@@ -25,7 +26,7 @@ WARM_UP_SECONDS = 10
 
 def model_alone(model: Path, inputs: list[Path]) -> float:
     """Median seconds of the model alone, no other process of ours running."""
-    opened = runner(model, "openvino")
+    opened = OpenVinoRunner(model, RunOptions(threads=THREADS))
     spec = opened.spec
     images = street_images(inputs, spec.network_width, spec.network_height)
     seconds = []

@@ -29,11 +29,10 @@ from seg_perception.core.messages.images import COMPRESSED_IMAGE, IMAGE, write_c
 from seg_perception.core.share import find_model
 from seg_perception.offboard.data.bags.types import message_store
 from seg_perception.offboard.replay.job import ReplayJob, run_job
-from seg_perception.offboard.replay.side_by_side import SideBySide, open_side_by_side
 from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
-from seg_perception.onboard.backend.base import Runner, RunOptions
-from seg_perception.onboard.backend.registry import open_model
-from seg_perception.onboard.pipeline.opening import ModelChoice
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.openvino import OpenVinoRunner
+from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.track import TrackerOptions
@@ -59,14 +58,13 @@ def main() -> None:
 
 
 def _throughput(model: str, frames: list[Frame], rounds: int, folder: Path) -> None:
-    opened = open_model(find_model(model), "", RunOptions(threads=THREADS))
-    if not isinstance(opened, Runner):
-        raise TypeError(f"{model}: expected a model that runs on a CPU")
+    opened = OpenVinoRunner(find_model(model), RunOptions(threads=THREADS))
     spec = opened.spec
     image = np.full((1, spec.network_height, spec.network_width, 3), 114, np.uint8)
     bags = {"raw": _bag(folder / "raw", frames, False, REPLAYED), "JPEG": _bag(folder / "jpeg", frames, True, REPLAYED)}
     seconds: dict[str, list[float]] = {name: [] for name in ("bare", *bags)}
-    with closing(open_side_by_side(ModelChoice(model), SegmenterOptions(tracking=TrackerOptions()))) as own:
+    options = SegmenterOptions(tracking=TrackerOptions())
+    with closing(open_segmenter(ModelChoice(model, runners=0), options)) as own:
         own.warm_up()
         for number in range(rounds):
             begin = perf_counter()
@@ -90,7 +88,7 @@ def _throughput(model: str, frames: list[Frame], rounds: int, folder: Path) -> N
     )
 
 
-def _replayed(segmenter: Segmenter | SideBySide, bag: Path, output: Path) -> float:
+def _replayed(segmenter: Segmenter, bag: Path, output: Path) -> float:
     job = ReplayJob((bag,), output)
     outcome = run_job(job, segmenter, job.recordings())
     output.unlink()
@@ -120,7 +118,7 @@ def _most_memory(process: subprocess.Popen[bytes]) -> float:
         most = max(most, int(peak.split()[1]) / 1000)
         sleep(0.05)
     if process.returncode:
-        raise RuntimeError(f"{process.args}: exit code {process.returncode}")
+        raise RuntimeError(f"{process.args!r}: exit code {process.returncode}")
     return most
 
 

@@ -45,7 +45,12 @@ def camera(width: int, height: int, rate_hz: float) -> None:
     image.data.frombytes(bytes(3 * width * height))
     payload = bytearray(serialize_message(image))
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
     due = time.monotonic()
     while not ended.is_set():
         now_ns = time.time_ns()
@@ -60,7 +65,7 @@ def camera(width: int, height: int, rate_hz: float) -> None:
 def _stamp_ns(message: Any) -> int:
     if isinstance(message, bytes):
         return int.from_bytes(message[4:8], "little") * 10**9 + int.from_bytes(message[8:12], "little")
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+    return int(message.header.stamp.sec * 10**9 + message.header.stamp.nanosec)
 
 
 class Receiver:
@@ -228,8 +233,8 @@ def _measure(design: str, size: str, rate_hz: int, seconds: float) -> tuple[int,
         )
     finally:
         source.communicate()
-    values = next(line for line in run.stdout.splitlines() if line.startswith("RESULT")).split()[1:]
-    return int(values[0]), float(values[1]), float(values[2]), float(values[3]), float(values[4])
+    result = next(line for line in run.stdout.splitlines() if line.startswith("RESULT")).split()[1:]
+    return int(result[0]), float(result[1]), float(result[2]), float(result[3]), float(result[4])
 
 
 def main() -> None:

@@ -27,16 +27,15 @@ from bench.data import INPUTS, default_model
 from bench.table import show
 from demo.model import MODEL, canonical
 from seg_perception.core.boxes import box_iou
-from seg_perception.core.class_tables import resolve_class_table
 from seg_perception.core.classes import ROAD_GROUPS
 from seg_perception.core.instances import Instances
 from seg_perception.offboard.data.published import PublishedFrame
 from seg_perception.offboard.data.video import VideoFile
 from seg_perception.offboard.evaluation.tracking import TrackedFrame, TrackingScores, tracked_frame, tracking_scores
 from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.select import SelectOptions
 from seg_perception.onboard.pipeline import track
+from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.track import Tracker, TrackerOptions
@@ -112,7 +111,7 @@ def jump(self: motion.Motion, rows: NDArray[np.int64], boxes: NDArray[np.float64
 # What is taken away from the tracker: (where, name, what stands in).
 PARTS: dict[str, list[tuple[Any, str, Any]]] = {
     "best pairs (greedy)": [(track, "best_pairs", greedy_pairs)],
-    "speed": [(motion.Motion, "after", stay), (motion.Motion, "corrected", jump)],
+    "speed": [(motion.Motion, "predict", stay), (motion.Motion, "update", jump)],
     "nearness of sides": [(similarity, "_HALF_AT", 1e-9)],
     "second look": [(track, "_MARGIN", 0.0)],
     "camera's motion": [(track, "camera_shift", lambda expected, boxes: np.zeros(2))],
@@ -159,7 +158,7 @@ def drives(model: Path, count: int, seconds: int, seed: int) -> list[list[Shot]]
     """Frames of drives, rendered and looked at by the model."""
     length = seconds * RATE
     world = StreetWorld(WorldOptions(count * length, seed, fps=RATE, scene_frames=length, designs="unseen"))
-    segmenter = open_segmenter(model)
+    segmenter = opened(model)
     result: list[list[Shot]] = [[] for _ in range(count)]
     weathers = []
     for shot in tqdm(world.shots(), desc="street world", total=len(world), disable=None):
@@ -182,11 +181,10 @@ def drives(model: Path, count: int, seconds: int, seed: int) -> list[list[Shot]]
     return result
 
 
-def open_segmenter(model: Path) -> Segmenter:
-    """Keeps what may continue a track at the lowest threshold."""
-    backend = open_backend(model)
-    table = resolve_class_table("auto", backend.spec.class_names)
-    return Segmenter(backend, table, SegmenterOptions(SelectOptions(score_threshold=SHARE * min(THRESHOLDS))))
+def opened(model: Path) -> Segmenter:
+    """The model with the lowest thresholds that are asked for."""
+    options = SegmenterOptions(SelectOptions(score_threshold=SHARE * min(THRESHOLDS)))
+    return open_segmenter(ModelChoice(str(model)), options)
 
 
 def as_instances(boxes: NDArray[np.floating], groups: NDArray[np.int32]) -> Instances:
@@ -311,7 +309,7 @@ def times() -> None:
 
 def clip(path: Path, model: Path) -> None:
     """Print how long numbers last on a clip without truth."""
-    segmenter = open_segmenter(model)
+    segmenter = opened(model)
     seen = [(frame.stamp_ns, segmenter.segment([frame])[0].instances) for _, frame in VideoFile(path)]
     segmenter.close()
     rows = []

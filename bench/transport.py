@@ -64,7 +64,12 @@ def receive(reliable: bool) -> None:
     kind = QoSReliabilityPolicy.RELIABLE if reliable else QoSReliabilityPolicy.BEST_EFFORT
     node.create_subscription(Image, "transport", on_image, QoSProfile(depth=1, reliability=kind), raw=True)
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def wait_for_end() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
     print("ready", flush=True)
     while not ended.is_set():
         rclpy.spin_once(node, timeout_sec=0.1)
@@ -118,7 +123,8 @@ if __name__ == "__main__":
     parser.add_argument("--rate", type=float, default=RATE)
     options = parser.parse_args()
     if options.role == "publish":
-        publish(*options.size, options.reliable, options.frames, options.rate)
+        width, height = options.size
+        publish(width, height, options.reliable, options.frames, options.rate)
     elif options.role == "receive":
         receive(options.reliable)
     else:

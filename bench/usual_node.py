@@ -27,8 +27,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
-from seg_perception.onboard.backend.base import Runner, RunOptions
-from seg_perception.onboard.backend.registry import open_model
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.openvino import OpenVinoRunner
 
 NAME = "usual_segmenter"
 # As many masks as the default model finds instances at most; they leave at once.
@@ -45,10 +45,7 @@ class UsualNode(Node):
         cameras: list[str] = self._parameter("cameras", ["camera"])
         depth: int = self._parameter("queue", qos_profile_sensor_data.depth)
         self._threshold: float = self._parameter("score_threshold", 0.25)
-        opened = open_model(model, "openvino", RunOptions(threads=threads))
-        if not isinstance(opened, Runner):
-            raise TypeError(f"{model}: expected a model for the CPU")
-        self._model = opened
+        self._model = OpenVinoRunner(model, RunOptions(threads=threads))
         self._bridge = CvBridge()
         frames = QoSProfile(depth=depth, reliability=QoSReliabilityPolicy.BEST_EFFORT)
         self._outputs = {}

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,9 @@ def viewer(node_name: str, masks: str, names: Sequence[str], report: Path) -> No
         results[name].append((now, 1e3 * (now - seconds - 1e-9 * nanoseconds), count))
         arrived.append((now, len(message)))
 
+    def on_map(data: Any) -> None:
+        arrived.append((time.time(), len(data)))
+
     def on_diagnostics(message: DiagnosticArray) -> None:
         for status in message.status:
             diagnostics[status.name] = {pair.key: pair.value for pair in status.values}
@@ -168,11 +172,9 @@ def viewer(node_name: str, masks: str, names: Sequence[str], report: Path) -> No
     qos = QoSProfile(depth=100, reliability=QoSReliabilityPolicy.BEST_EFFORT)
     topics = [f"/{node_name}/{name}/{masks}" for name in names]
     for name, topic in zip(names, topics, strict=True):
-        node.create_subscription(Image, topic, lambda data: arrived.append((time.time(), len(data))), qos, raw=True)
+        node.create_subscription(Image, topic, on_map, qos, raw=True)
         detections = f"/{node_name}/{name}/detections"
-        node.create_subscription(
-            Detection2DArray, detections, lambda data, name=name: on_detections(name, data), qos, raw=True
-        )
+        node.create_subscription(Detection2DArray, detections, partial(on_detections, name), qos, raw=True)
     node.create_subscription(DiagnosticArray, "/diagnostics", on_diagnostics, 10)
     executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -51,7 +51,7 @@ class Camera(Node):
         self._images = self.create_publisher(Image, "image_raw", qos)
         self._infos = self.create_publisher(CameraInfo, "camera_info", qos)
 
-    def wait_for_node(self, timeout: float) -> bool:
+    def wait_for_subscriber(self, timeout: float) -> bool:
         """Whether somebody subscribed within `timeout` seconds."""
         end = time.monotonic() + timeout
         while not self._images.get_subscription_count():
@@ -127,7 +127,7 @@ def main() -> int:
         return 1
     rclpy.init()
     camera = Camera(arguments.reliable)
-    if not camera.wait_for_node(60.0):
+    if not camera.wait_for_subscriber(60.0):
         print("camera: nobody subscribed to image_raw within 60 s", file=sys.stderr)
         return 1
     time.sleep(0.5)  # let the other direction of discovery settle as well

@@ -80,7 +80,8 @@ def _painted(image: NDArray[np.uint8], published: PublishedFrame) -> NDArray[np.
     shown = (published.scores >= RULE.score) & (published.groups != NO_GROUP)
     colours = np.zeros((1 << 16, 3), np.uint8)
     colours[published.numbers[shown]] = np.array(_COLOURS, np.uint8)[published.groups[shown]]
-    numbers = np.where(colours.any(axis=1)[published.pixels], published.pixels, 0)
+    coloured = np.asarray(colours.any(axis=1))
+    numbers = np.where(coloured[published.pixels], published.pixels, 0)
     tint = colours[numbers]
     mixed = cv2.addWeighted(image, 0.5, tint, 0.5, 0.0)
     # Neighbours of one group stay apart by their outlines.
@@ -103,7 +104,8 @@ def contact_sheet(overlays: list[Path], target: Path) -> Path | None:
     if not overlays:
         return None
     chosen = np.linspace(0, len(overlays) - 1, min(len(overlays), 12)).round().astype(int)
-    images = [cv2.imread(str(overlays[index])) for index in chosen]
+    read = (cv2.imread(str(overlays[index])) for index in chosen)
+    images = [image.astype(np.uint8, copy=False) for image in read if image is not None]
     cv2.imwrite(str(target), _grid(images, 3, (480, 270)), _JPEG)
     return target
 

@@ -18,11 +18,11 @@ def canonical(model: Path, folder: Path) -> Path:
     """
     from seg_perception.core.share import find_model
     from seg_perception.offboard.toolchain.prepare import prepare
-    from seg_perception.onboard.backend.registry import open_model
+    from seg_perception.onboard.backend.registry import open_backend
 
     model = find_model(str(model))
     try:
-        open_model(model).close()
+        open_backend(model).close()
     except NotCanonicalError:
         digest = hashlib.sha256(model.read_bytes()).hexdigest()[:12]
         prepared = folder / f"{model.stem}-{digest}.canonical.onnx"

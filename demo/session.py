@@ -213,5 +213,5 @@ def _output(process: subprocess.Popen[Any], timeout: float) -> str:
     text, _ = process.communicate(timeout=timeout)
     lines = str(text).strip().splitlines()
     if not lines:
-        raise RuntimeError(f"a process printed nothing: {process.args}")
+        raise RuntimeError(f"a process printed nothing: {process.args!r}")
     return lines[-1]

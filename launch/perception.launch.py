@@ -26,7 +26,7 @@ ARGUMENTS = (
     ("model", "", "canonical model (.onnx) or engine: a path, a file in share/engines, or a fetched model's name"),
     ("engine", "", "another word for model"),
     ("camera_topic", "", "image topic of the camera named `camera`; several are set up in params_file"),
-    ("transport", "", "raw, or compressed to subscribe to CAMERA_TOPIC/compressed; for the same camera"),
+    ("transport", "", "raw, compressed (CAMERA_TOPIC/compressed), video, foxglove or ffmpeg; for the same camera"),
     ("params_file", "seg_perception", "YAML file with parameters: a path, or a name from the package's share/config"),
     ("namespace", "", "namespace of the node, for instance front"),
     ("name", "segmenter", "name of the node"),

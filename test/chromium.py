@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import shutil
@@ -36,7 +37,7 @@ class Browser:
     """
 
     def __init__(self, commands: int, answers: int) -> None:
-        self._commands, self._answers = commands, os.fdopen(answers, "rb", buffering=1 << 16)
+        self._commands, self._answers = commands, io.BufferedReader(io.FileIO(answers))
         self._last = 0
         self._session: str | None = None
         self._kept = b""

@@ -96,7 +96,8 @@ class _Convolutions:
 
     def _mix(self, rows: int, columns: int) -> NDArray[np.float64]:
         weights = self._rng.uniform(0.0, 1.0, (rows, columns)) ** 4
-        return weights / weights.sum(axis=1, keepdims=True)
+        mixed: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+        return mixed
 
     def _conv(self, name: str, value: str, matrix: NDArray[np.float64], relu: bool = True) -> str:
         weight = self._constant(f"{name}.weight", matrix[:, :, None, None].astype(np.float32))
@@ -114,8 +115,8 @@ class _Convolutions:
     def _with_outlier(self, value: str) -> str:
         """The same with one more channel, which is constant."""
         plane = self._node("ReduceSum", [value, self._constant("axes", np.array([1]))], "plane", keepdims=1)
-        zero = self._node("Mul", [plane, self._constant("zero", np.float32(0))], "nothing")
-        constant = self._node("Add", [zero, self._constant("large", np.float32(self._outlier))], "constant")
+        zero = self._node("Mul", [plane, self._constant("zero", np.array(0, np.float32))], "nothing")
+        constant = self._node("Add", [zero, self._constant("large", np.array(self._outlier, np.float32))], "constant")
         return self._node("Concat", [value, constant], "with_outlier", axis=1)
 
     def _node(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -21,7 +22,7 @@ from seg_perception.core.errors import DeviceError
 from seg_perception.onboard.backend.base import RunOptions
 from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
 from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
-from seg_perception.onboard.backend.tensorrt.cuda.device import CaptureFailed, Grid, Pinned
+from seg_perception.onboard.backend.tensorrt.cuda.device import CaptureFailed, Device, Grid, Pinned
 
 _STREAMS: WeakValueDictionary[int, HostStream] = WeakValueDictionary()
 POISON = 0xA5
@@ -166,7 +167,8 @@ class HostDevice:
         self.check()
         if self.capture_obstacle:
             raise CaptureFailed(self.capture_obstacle)
-        stream.recording = recorded = []
+        recorded: list[Callable[[], None]] = []
+        stream.recording = recorded
         self._capturing = True
         try:
             work()
@@ -260,4 +262,4 @@ def host_backend(path: Path, *, largest_batch: int = 1, device: HostDevice | Non
     """The GPU's backend on the CPU."""
     device = device or HostDevice()
     engine = OrtEngine(path, device, largest_batch)
-    return CudaBackend(engine.spec, {"backend": "host"}, device, engine)
+    return CudaBackend(engine.spec, {"backend": "host"}, cast(Device, device), engine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from cuda_host import HostKernels
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.contract import ModelSpec
 from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
-from seg_perception.onboard.backend.tensorrt.cuda.device import Grid
+from seg_perception.onboard.backend.tensorrt.cuda.device import Device, Grid
 from seg_perception.onboard.backend.tensorrt.cuda.paint import MapKernels
 from seg_perception.onboard.backend.tensorrt.cuda.records import CAMERA
 
@@ -28,7 +28,7 @@ class GuardedArrays:
         self._blocks: dict[str, NDArray[np.uint8]] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
         for name, array in arrays.items():
-            block = np.full(array.nbytes + 3 * GUARD, SURROUNDINGS, np.uint8)
+            block: NDArray[np.uint8] = np.full(array.nbytes + 3 * GUARD, SURROUNDINGS, np.uint8)
             block = block[-block.ctypes.data % GUARD :][: array.nbytes + 2 * GUARD]
             inner = block[GUARD : GUARD + array.nbytes].view(array.dtype).reshape(array.shape)
             inner[...] = array
@@ -84,7 +84,7 @@ def map_kernels(
         batch=0, max_instances=rows, mask_height=mask_size[0], mask_width=mask_size[1], mask_frame=mask_frame,
         class_map=class_map or not rows,
     )  # fmt: skip
-    return MapKernels(_Device(), spec, np.dtype(mask_type))
+    return MapKernels(cast(Device, _Device()), spec, np.dtype(mask_type))
 
 
 def camera_record(geometry: ResizeGeometry, output_size: tuple[int, int] = (1, 1), **fields: float) -> NDArray[Any]:

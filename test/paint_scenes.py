@@ -91,7 +91,8 @@ def random_scene(
     if mask_frame == "frame":
         grid = (network_height // 4, network_width // 4)
     else:
-        grid = tuple(int(n) for n in network.integers(1, 29, 2))
+        rows, columns = network.integers(1, 29, 2).tolist()
+        grid = (rows, columns)
     coarse = rng.normal(0, 4, (count, 5, 7))
     masks = (
         np.stack([np.kron(one, np.ones((grid[0] // 5 + 1, grid[1] // 7 + 1)))[: grid[0], : grid[1]] for one in coarse])

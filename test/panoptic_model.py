@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,7 +46,7 @@ def save_panoptic_model(path: Path, width: int = 320, height: int = 192) -> Path
         "stuff": stuff[None].astype(np.float32),
         "none": np.float32(NO_CLASS),
     }
-    nodes = (
+    nodes: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
         ("Slice", [INPUT_NAME, "starts", "ends", "axes", "steps"], {}),
         ("Cast", [], {"to": TensorProto.FLOAT}),
         ("Sub", ["background"], {}),
@@ -66,8 +67,8 @@ def save_panoptic_model(path: Path, width: int = 320, height: int = 192) -> Path
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), f"stuff/{k}") for k, v in constants.items())
     model.graph.output.append(helper.make_tensor_value_info(before, TensorProto.UINT8, [1, rows, columns]))
     spec = ModelSpec.from_metadata({item.key: item.value for item in model.metadata_props}, str(path))
-    names = (*spec.class_names, "ground", "air")
-    spec = replace(spec, class_names=names, things=(*spec.things, False, False), class_map=True)
+    classes = (*spec.class_names, "ground", "air")
+    spec = replace(spec, class_names=classes, things=(*spec.things, False, False), class_map=True)
     helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)

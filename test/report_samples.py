@@ -96,7 +96,7 @@ def _stratum(dimension: str, name: str, models: int, random: np.random.Generator
 
 
 def _curve(model: int, group: str, models: int) -> Curve:
-    recall = np.linspace(0, 1, 101)
+    recall = np.linspace(0.0, 1.0, 101, dtype=np.float64)
     end = 80 - 10 * model
     precision = np.where(np.arange(101) < end, 1 - 0.5 * recall, 0.0)
     scores = np.where(np.arange(101) < end, 1 - recall, np.nan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,8 @@ def floats(*shape: int) -> NDArray[np.float32]:
 
 def node_called(model: onnx.ModelProto, name: str) -> onnx.NodeProto:
     """The node of this name."""
-    return next(node for node in model.graph.node if node.name == name)
+    nodes: Iterable[onnx.NodeProto] = model.graph.node
+    return next(node for node in nodes if node.name == name)
 
 
 def elements(model: onnx.ModelProto) -> dict[str, int]:

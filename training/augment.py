@@ -72,7 +72,7 @@ def _placement(random: np.random.Generator, width: int, height: int, options: Au
     shift = middle - turn @ (np.array([width, height]) / 2)
     # OpenCV counts from the middle of the first pixel.
     shift += turn @ [0.5, 0.5] - 0.5
-    return np.c_[turn, shift]
+    return np.column_stack([turn, shift])
 
 
 def _warp(
@@ -112,6 +112,7 @@ def _other_light(random: np.random.Generator, image: NDArray[np.uint8], strength
     if random.random() < 0.25 * strength:
         noise = np.empty(image.shape, np.int16)
         cv2.setRNGSeed(int(random.integers(2**31)))
-        cv2.randn(noise, (0, 0, 0), (float(random.uniform(2, 12)),) * 3)
+        spread = float(random.uniform(2, 12))
+        cv2.randn(noise, np.zeros(3), np.full(3, spread))
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     return image

@@ -181,11 +181,11 @@ class Samples(Dataset[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.flo
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:
         """Image, map, boxes and labels of one sample, as in `Batch` without its first axis."""
         entry = self._images[index]
-        image, map_ = cv2.imread(str(entry.path)), cv2.imread(str(entry.map_path), cv2.IMREAD_GRAYSCALE)
-        if image is None or map_ is None or image.shape[:2] != map_.shape:
+        read, drawn = cv2.imread(str(entry.path)), cv2.imread(str(entry.map_path), cv2.IMREAD_GRAYSCALE)
+        if read is None or drawn is None or read.shape[:2] != drawn.shape:
             raise SourceError(f"{entry.path}: is not the image any more that {entry.map_path} was drawn for")
         random = np.random.default_rng((self._seed, self._epoch, index))
-        image, map_ = augmented(random, image, map_, self._augmentation)
+        image, map_ = augmented(random, read.astype(np.uint8), drawn.astype(np.uint8), self._augmentation)
         map_, boxes, labels = targets(map_, entry.labels)
         return np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)), map_, boxes, labels
 
@@ -208,7 +208,7 @@ def targets(
         x, y, width, height = cv2.boundingRect((map_ == number).view(np.uint8))
         boxes[row], kept[row] = (x, y, x + width, y + height), labels[number - 1]
         renumbered[number] = row + 1
-    return cv2.LUT(map_, renumbered), boxes, kept
+    return renumbered[map_], boxes, kept
 
 
 def collate(

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from seg_perception.core.class_tables import resolve_class_table
 from seg_perception.core.classes import ClassTable
 from seg_perception.core.frame import Frame
 from seg_perception.offboard.evaluation.by_group import SIZES, Counts, GroupPrecision, every, group_precision
 from seg_perception.offboard.evaluation.coco import CocoSet
 from seg_perception.offboard.evaluation.collect import coco_results, collect
-from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 _LOWEST_SCORE = 0.01
@@ -71,9 +69,8 @@ def evaluate_model(
     Raises:
         SourceError: an image cannot be read, or is of another size than the set says.
     """
-    with closing(open_backend(model, "onnxruntime", RunOptions(threads=threads))) as opened:
-        classes = resolve_class_table("auto", opened.spec.class_names)
-        segmenter, source = Segmenter(opened, classes), data.source()
+    with closing(open_segmenter(ModelChoice(str(model), "onnxruntime", threads=threads))) as segmenter:
+        classes, source = segmenter.table, data.source()
         frames = tqdm(source, "evaluation", len(source), unit="frame", disable=None, leave=False)
         results = benchmark(segmenter, classes, data, frames, sizes)
     if source.failures:

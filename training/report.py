@@ -29,7 +29,7 @@ def size_ranges() -> Mapping[str, Counts]:
 
     def between(low: int, high: int) -> Counts:
         def counts(annotation: Mapping[str, Any]) -> bool:
-            return low * low <= annotation["bbox"][2] * annotation["bbox"][3] < high * high
+            return bool(low * low <= annotation["bbox"][2] * annotation["bbox"][3] < high * high)
 
         return counts
 

@@ -23,7 +23,7 @@ from seg_perception.offboard.evaluation.coco import CocoSet
 
 from .augment import Augmentation
 from .curves import draw_curves
-from .data import Batch, Image, Samples, collate
+from .data import Batch, Samples, TrainingImage, collate
 from .evaluate import evaluate_model, mean_at_50
 from .export import export_canonical
 from .losses import losses
@@ -75,7 +75,7 @@ class Training:
     """One training in its folder: `last.pt`, `best.safetensors`, `street-nano.onnx`, `history.json`, `curves.png`."""
 
     def __init__(
-        self, folder: Path, options: TrainOptions, images: Sequence[Image], validation: CocoSet,
+        self, folder: Path, options: TrainOptions, images: Sequence[TrainingImage], validation: CocoSet,
         start: Path | None = None, workers: int = 1, device: str = "cpu", origin: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Begin, or go on where `last.pt` in the folder was written.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from time import perf_counter
@@ -85,23 +84,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measured(arguments: argparse.Namespace, images: list[Frame]) -> dict[str, Any]:
-    from seg_perception.core.class_tables import resolve_class_table
-    from seg_perception.onboard.backend.base import RunOptions
-    from seg_perception.onboard.backend.host.backend import open_backend
     from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
-    from seg_perception.onboard.pipeline.segmenter import Segmenter
+    from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 
     before = _gpu_memory(arguments.model)
-    options = RunOptions(device=arguments.device, threads=arguments.threads)
-    backend = open_backend(arguments.model, arguments.backend, options)
+    choice = ModelChoice(str(arguments.model), arguments.backend, arguments.device, arguments.threads)
+    segmenter = open_segmenter(choice)
     try:
-        table = resolve_class_table("auto", backend.spec.class_names)
+        backend = segmenter.backend
         batches = _batches(images, arguments.batch)
         if isinstance(backend, CudaBackend):
-            details = measure_gpu(backend, table.groups(backend.spec.class_names), batches, arguments.rounds)
+            groups = segmenter.table.groups(backend.spec.class_names)
+            details = measure_gpu(backend, groups, batches, arguments.rounds)
             details["memory"]["gpu_before"] = before
         else:
-            details = measure_cpu(Segmenter(backend, table), batches, arguments.rounds)
+            details = measure_cpu(segmenter, batches, arguments.rounds)
         first = images[0]
         shown = {"width": first.width, "height": first.height, "encoding": first.encoding}
         return {
@@ -112,7 +109,7 @@ def _measured(arguments: argparse.Namespace, images: list[Frame]) -> dict[str, A
             **details,
         }
     finally:
-        backend.close()
+        segmenter.close()
 
 
 def measure_cpu(segmenter: Segmenter, batches: Sequence[Sequence[Frame]], rounds: int) -> dict[str, Any]:
@@ -164,16 +161,16 @@ def measure_gpu(
     import numpy as np
 
     from seg_perception.onboard.backend.tensorrt.cuda.profile import profile
-    from seg_perception.onboard.pipeline.accelerated import Choices
     from seg_perception.onboard.pipeline.options import SegmenterOptions
+    from seg_perception.onboard.pipeline.selection import Selection
 
     if len(batches[0]) > backend.largest_batch:
         raise ConfigurationError(
             f"--batch: expected 1 to {backend.largest_batch}, which the engine takes, got {len(batches[0])}; build it "
             "with a larger --max-batch"
         )
-    choices, options = Choices(backend.spec, groups, {}), SegmenterOptions()
-    found = profile(backend, batches, lambda frame: choices.of([frame], [options])[0], rounds, **sizes)
+    selection, options = Selection(backend.spec, groups, {}), SegmenterOptions()
+    found = profile(backend, batches, lambda frame: selection.of(frame, options), rounds, **sizes)
     graph, wall = _percentiles(found.graph), _percentiles(found.wall)
     stages = {}
     for stage in found.stages:
@@ -223,12 +220,12 @@ def _host_memory() -> dict[str, float]:
     """MiB of this process, now and at most."""
     import resource
 
+    import psutil
+
     # Linux counts in KiB.
     memory = {"host_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    with suppress(OSError, ValueError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        memory["host"] = pages * resource.getpagesize() / _MIB
-        memory["host_peak"] = max(memory.values())
+    memory["host"] = psutil.Process().memory_info().rss / _MIB
+    memory["host_peak"] = max(memory.values())
     return memory
 
 

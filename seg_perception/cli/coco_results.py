@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from seg_perception.core.class_tables import category_ids, find_class_table
 from seg_perception.core.errors import ConfigurationError, SourceError
-from seg_perception.core.instances import Detections, Segmentation
+from seg_perception.core.instances import Segmentation
 from seg_perception.offboard.evaluation.collect import coco_results, frame_instances
 from seg_perception.offboard.metrics.masks import map_iou
+from seg_perception.onboard.backend.base import Job
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 
@@ -34,7 +35,6 @@ class CocoResults:
         """
         names = segmenter.spec.class_names
         self._categories = category_ids(find_class_table(classes, names), names)
-        self._segmenter = segmenter
         self._score = score
         self._entries: list[dict[str, Any]] = []
         self._overlaps: list[NDArray[np.float64]] = []
@@ -51,9 +51,9 @@ class CocoResults:
             raise SourceError(f"--coco: expected an integer (the image id) in each file name, got {name!r}")
         return int(numbers[-1])
 
-    def add(self, image_id: int, detections: Detections, result: Segmentation) -> None:
+    def add(self, image_id: int, job: Job, result: Segmentation) -> None:
         """Add the detections of one image, and compare its map with their masks."""
-        instances = frame_instances(self._segmenter, detections, self._score)
+        instances = frame_instances(job, self._score)
         self._entries += coco_results(instances, image_id, self._categories)
         shown = dict(zip(result.instances.rows.tolist(), result.instances.numbers.tolist(), strict=True))
         # Scores descend, so instance i is row i.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import ConfigurationError, IncompleteBagError
 
@@ -71,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
     from seg_perception.offboard.evaluation.page import write_evaluation_report
     from seg_perception.offboard.evaluation.result_file import write_evaluation
     from seg_perception.offboard.metrics.segmentations import require_pycocotools
-    from seg_perception.onboard.backend.base import RunOptions
 
     from .evaluate_tables import tables
 
@@ -81,8 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = EvaluateOptions(arguments.score, arguments.report_frames, _watch)
     writable_folder(arguments.output)
     with ExitStack() as opened:
-        own = RunOptions(arguments.device, arguments.threads)
-        subjects = _subjects(arguments.model, arguments.backend, arguments.classes, own, opened)
+        subjects = _opened([model_choice(str(each), arguments) for each in arguments.model], opened)
         labelled = _data(arguments)
         labelled.source.bit_depth = arguments.bit_depth
         found = evaluate(subjects, labelled, options, arguments.output)
@@ -115,11 +113,19 @@ def _each_by_itself(arguments: argparse.Namespace) -> int:
 
 
 def _opened(models: Sequence[ModelChoice], opened: ExitStack) -> list[Subject]:
-    from seg_perception.onboard.backend.base import RunOptions
+    """The models of a fleet's work or of the command."""
+    from seg_perception.core.manifest import ENGINE_SUFFIX, load_manifest
+    from seg_perception.offboard.evaluation.scheme import Subject
+    from seg_perception.onboard.pipeline.opening import open_segmenter
 
-    first = models[0]
-    paths = [Path(each.model) for each in models]
-    return _subjects(paths, first.backend, first.classes, RunOptions(first.device, first.threads), opened)
+    subjects: list[Subject] = []
+    for choice in models:
+        path = Path(choice.model)
+        segmenter = opened.enter_context(closing(open_segmenter(choice, any_classes=True)))
+        manifest = json.loads(load_manifest(path).to_json()) if path.suffix == ENGINE_SUFFIX else None
+        name = _name(path, [each.name for each in subjects])
+        subjects.append(Subject(name, choice.model, segmenter, segmenter.table, manifest))
+    return subjects
 
 
 def _data(arguments: argparse.Namespace) -> LabelledSet:
@@ -135,23 +141,6 @@ def _data(arguments: argparse.Namespace) -> LabelledSet:
     if arguments.bag is not None:
         return read_bag(arguments.bag[0], arguments.truth or TRUTH, arguments.topic)
     return open_dataset(arguments.dataset, arguments.images, arguments.format, _watch_files)
-
-
-def _subjects(paths: Sequence[Path], backend: str, classes: str, options: Any, opened: ExitStack) -> list[Subject]:
-    """The models, opened."""
-    from seg_perception.core.manifest import ENGINE_SUFFIX, load_manifest
-    from seg_perception.offboard.evaluation.scheme import Subject, class_table
-    from seg_perception.onboard.backend.host.backend import open_backend
-    from seg_perception.onboard.pipeline.segmenter import Segmenter
-
-    subjects: list[Subject] = []
-    for path in paths:
-        own = opened.enter_context(closing(open_backend(path, backend, options)))
-        table = class_table(classes, own.spec.class_names)
-        manifest = json.loads(load_manifest(path).to_json()) if path.suffix == ENGINE_SUFFIX else None
-        name = _name(path, [each.name for each in subjects])
-        subjects.append(Subject(name, str(path), Segmenter(own, table), table, manifest))
-    return subjects
 
 
 def _name(path: Path, taken: Sequence[str]) -> str:

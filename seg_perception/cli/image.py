@@ -86,10 +86,12 @@ def _process(segmenter: Segmenter, sources: list[FrameSource], arguments: argpar
     for source, name, frame in _frames(sources):
         try:
             image_id = coco.image_id(name) if coco is not None else 0
-            detections = segmenter.detect([frame])[0]
-            result = segmenter.finish(frame, detections, segmenter.options, segmenter.spec.class_map)
+            begun = segmenter.begin([frame], segmenter.spec.class_map)
+            (result,) = segmenter.end(begun)
+            if isinstance(result, SegPerceptionError):
+                raise result
             if coco is not None:
-                coco.add(image_id, detections, result)
+                coco.add(image_id, begun.job, result)
             files.add(source, name, result, sources[source].fps)
         except ConfigurationError:
             raise

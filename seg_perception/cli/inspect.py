@@ -28,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="class table for the road groups: a YAML file, the name of one that comes with the package, or auto for "
         "the one that knows most of the model's classes (default: %(default)s)",
     )
+    parser.add_argument(
+        "--write-classes", type=Path, metavar="TABLE.yaml",
+        help="also write a class table of the model's own class names, to be edited and given as --classes",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(f"{arguments.model}: is a folder; expected a model file (ONNX) or an engine")
     engine = engine_of(arguments.model)
     if engine is not None:
-        print("\n".join(_engine(engine, arguments.classes)))
+        print("\n".join(_engine(engine, arguments.classes, arguments.write_classes)))
         return 0
     try:
         from seg_perception.offboard.toolchain.export import contradictions_named, load_model, metadata_of, reading_of
@@ -60,8 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         if done is not None and done.forced:
             rows.append(("FORCED", "it loses more accuracy than its budget allowed"))
         lines = _canonical(arguments.model, spec, rows, arguments.classes)
+        lines += _written(arguments.write_classes, spec.class_names, spec.things)
     else:
-        lines = _raw(arguments.model)
+        lines = _raw(arguments.model, arguments.write_classes)
     print("\n".join(lines))
     return 0
 
@@ -75,11 +80,26 @@ def _canonical(path: Path, spec: ModelSpec, precision: list[tuple[str, str]], cl
     ]
 
 
-def _engine(path: Path, classes: str) -> list[str]:
+def _engine(path: Path, classes: str, written: Path | None) -> list[str]:
     manifest, rows = describe_engine(path)
     spec = manifest.spec
     origin = ("model", f"{path} (engine, contract {spec.contract_version})")
-    return [*_aligned([origin, *rows, *_facts(spec)]), "", *_class_table(spec, classes)]
+    table = _written(written, spec.class_names, spec.things)
+    return [*_aligned([origin, *rows, *_facts(spec)]), "", *_class_table(spec, classes), *table]
+
+
+def _written(path: Path | None, class_names: Sequence[str] | None, things: Sequence[bool] = ()) -> list[str]:
+    """Write the class table that --write-classes asks for; return what to say of it."""
+    from seg_perception.core.class_tables import write_class_table
+
+    if path is None:
+        return []
+    if class_names is None:
+        raise ConfigurationError("--write-classes: expected a model with class names in its metadata, it has none")
+    stuff = [name for name, thing in zip(class_names, things, strict=False) if not thing]
+    table = write_class_table(path, class_names, stuff)
+    count = len(table.group_of)
+    return [f"{path}: {len(class_names)} classes, {count} in road groups; edit `groups`, then --classes {path}"]
 
 
 def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
@@ -110,7 +130,7 @@ def _facts(spec: ModelSpec) -> list[tuple[str, str]]:
 
 def _class_table(spec: ModelSpec, classes: str) -> list[str]:
     from seg_perception.core.class_tables import resolve_class_table
-    from seg_perception.core.classes import group_name
+    from seg_perception.core.classes import NO_GROUP_NAME, group_name
 
     try:
         table = resolve_class_table(classes, spec.class_names)
@@ -120,14 +140,17 @@ def _class_table(spec: ModelSpec, classes: str) -> list[str]:
         groups, note = ["?"] * len(spec.class_names), f"road groups unknown: {message_text(error)}"
     else:
         groups = [group_name(int(group)) for group in table.groups(spec.class_names)]
+        left_out = groups.count(NO_GROUP_NAME)
         note = f"road groups after class table {table.name!r}"
+        if left_out:
+            note += f"; {left_out} of {len(groups)} classes belong to none and are not published"
     rows = [("label", "class", "road group", "kind")]
     for label, (name, group, thing) in enumerate(zip(spec.class_names, groups, spec.things, strict=True)):
         rows.append((str(label), name, group, "thing" if thing else "stuff"))
     return [*_aligned(rows), note]
 
 
-def _raw(path: Path) -> list[str]:
+def _raw(path: Path, written: Path | None) -> list[str]:
     from seg_perception.offboard.toolchain.export import contradictions_named, load_export
     from seg_perception.offboard.toolchain.families import recognise
     from seg_perception.offboard.toolchain.inputs import with_usual_input
@@ -154,6 +177,7 @@ def _raw(path: Path) -> list[str]:
         "",
         f"not canonical yet: run `seg_perception prepare {path} -o {path.with_suffix('.canonical.onnx')}`"
         + (" with --classes TABLE.yaml" if names is None else ""),
+        *_written(written, names),
     ]
 
 

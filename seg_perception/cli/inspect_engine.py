@@ -75,10 +75,10 @@ def _quantization(manifest: EngineManifest) -> Rows:
 
 
 def _verdict(path: Path) -> str:
-    from seg_perception.onboard.backend.registry import open_model
+    from seg_perception.onboard.backend.registry import open_backend
 
     try:
-        open_model(path).close()
+        open_backend(path).close()
     except SegPerceptionError as error:
         return f"not loaded: {error}"
     return "can be loaded"

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", type=Path, metavar="FILE.mp4", help="write a video of the overlays, of each camera")
     parser.add_argument(
         "--side-by-side", type=int, default=0, metavar="N",
-        help="models that work at once on a CPU, each with memory of its own (default: 2, or 1 with --threads)",
+        help="frames that a CPU works on at once, each with a model in memory (default: 2, or 1 with --threads)",
     )  # fmt: skip
     add_model_arguments(parser)
     add_fleet_arguments(parser)
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     from seg_perception.core.files import writable_folder
     from seg_perception.offboard.replay.films import absent
     from seg_perception.offboard.replay.job import run_job
-    from seg_perception.offboard.replay.side_by_side import open_side_by_side
+    from seg_perception.onboard.pipeline.opening import open_segmenter
 
     job = _job(arguments)
     if on_fleet(arguments) or not job.output.suffix or job.output.is_dir():
@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
     recordings = job.recordings()
     counts = [recording.count for recording in recordings if recording.count is not None]
     total = sum(counts) if len(counts) == len(recordings) else None
-    choice = model_choice(arguments.model, arguments)
-    with closing(open_side_by_side(choice, _options(arguments), arguments.side_by_side)) as segmenter:
+    choice = replace(model_choice(arguments.model, arguments), runners=arguments.side_by_side)
+    with closing(open_segmenter(choice, _options(arguments))) as segmenter:
         segmenter.warm_up()
         print(model_line(segmenter.identity))
         for recording in recordings:

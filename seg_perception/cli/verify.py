@@ -77,11 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from seg_perception.core.files import writable_folder
-    from seg_perception.offboard.evaluation.scheme import class_table
-    from seg_perception.offboard.toolchain.verify.compare import check_classes, verify
-    from seg_perception.onboard.backend.base import RunOptions
-    from seg_perception.onboard.backend.host.backend import open_backend
-    from seg_perception.onboard.pipeline.segmenter import Segmenter
+    from seg_perception.offboard.toolchain.verify.compare import verify
+    from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 
     labels = _labels(arguments)
     options = _options(arguments, labels is not None)
@@ -89,14 +86,16 @@ def run(arguments: argparse.Namespace) -> int:
         writable_folder(arguments.output)
     source, data = _source(arguments.data, labels)
     with ExitStack() as opened:
-        own = RunOptions(arguments.device, arguments.threads)
-        tested = opened.enter_context(closing(open_backend(arguments.model, arguments.backend, own)))
-        plain = RunOptions(threads=arguments.threads)
-        reference = opened.enter_context(closing(open_backend(arguments.reference, arguments.reference_backend, plain)))
-        check_classes(reference.spec, tested.spec)
-        table = class_table(arguments.classes, reference.spec.class_names)
+        classes, threads = arguments.classes, arguments.threads
+        tested, reference = (
+            opened.enter_context(closing(open_segmenter(choice, any_classes=True)))
+            for choice in (
+                ModelChoice(str(arguments.model), arguments.backend, arguments.device, threads, classes),
+                ModelChoice(str(arguments.reference), arguments.reference_backend, "", threads, classes),
+            )
+        )
         frames = tqdm(source, total=_count(source), unit="frame", disable=None)
-        found = verify(Segmenter(reference, table), Segmenter(tested, table), frames, options, labels, table)
+        found = verify(reference, tested, frames, options, labels, reference.table)
     notes = [f"skipped: {failure}" for failure in source.failures]
     if labels is not None and labels.missing:
         notes.append(f"{len(labels.missing)} labelled images are not there, such as {labels.missing[0]}")

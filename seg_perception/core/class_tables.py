@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from .classes import ClassTable, choose_table, fault_of_names, name_key
+from .classes import NO_GROUP, ROAD_GROUPS, ClassTable, choose_table, fault_of_names, name_key
 from .errors import ClassTableError, ConfigurationError
 from .share import is_there, share_directory, user_path
 from .text import printable
@@ -51,6 +53,45 @@ def load_class_table(path: Path) -> ClassTable:
         return ClassTable(name, class_names, groups, _stuff(path, content.get("stuff"), class_names))
     except ClassTableError as error:
         raise ClassTableError(f"{path}: {error}") from error
+
+
+def write_class_table(path: Path, class_names: Sequence[str], stuff: Sequence[str] = ()) -> ClassTable:
+    """Write a table of a model's own classes, to be edited; nothing is overwritten.
+
+    Args:
+        path: a YAML file that does not exist yet; the table is called like it.
+        class_names: the model's class names in label order, each once.
+        stuff: those without instances.
+
+    Returns:
+        The table. Classes that a table of the package knows have its road groups, the others none.
+
+    Raises:
+        ClassTableError: the names make no class table, or the file cannot be written or exists.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ClassTableError(f"class table: {path} is not written: expected a file {' or '.join(_SUFFIXES)}")
+    if fault := fault_of_names([path.stem]) or fault_of_names(class_names):
+        _refuse(path, f"`classes`: {fault}")
+    _refuse_repeated(path, "classes", class_names)
+    known: NDArray[np.int32] = np.full(len(class_names), NO_GROUP, np.int32)
+    # Where no table knows any of them, all groups begin empty.
+    with suppress(ClassTableError):
+        known = resolve_class_table(AUTO, class_names).groups(class_names)
+    members = {
+        group: [name for name, index in zip(class_names, known, strict=True) if index == number]
+        for number, group in enumerate(ROAD_GROUPS)
+    }
+    content = {"name": path.stem, "groups": members, "stuff": list(stuff), "classes": list(class_names)}
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write("# The keys are explained in config/classes/coco.yaml.\n")
+            yaml.safe_dump(content, file, sort_keys=False, allow_unicode=True)
+    except FileExistsError as error:
+        raise ClassTableError(f"class table: {path} exists and is not overwritten; name another file") from error
+    except OSError as error:
+        raise ClassTableError(f"class table: {path} cannot be written: {error.strerror}") from error
+    return load_class_table(path)
 
 
 def find_class_table(name_or_path: str, class_names: Sequence[str]) -> Path:

@@ -83,12 +83,12 @@ class ClassTable:
 
 
 def choose_table(tables: Sequence[ClassTable], class_names: Sequence[str]) -> ClassTable:
-    """The table that knows most of a model's classes; the earlier one of equals.
+    """Return the table that knows most of a model's classes; of equals the one with the fewest classes.
 
     Raises:
         ClassTableError: none of the tables knows any of the classes.
     """
-    best = max(tables, key=lambda table: table.covers(class_names), default=None)
+    best = max(tables, key=lambda table: (table.covers(class_names), -len(table.class_names)), default=None)
     if best is None or best.covers(class_names) == 0:
         raise ClassTableError(
             f"no class table knows any of the model's classes ({', '.join(class_names[:8])}, ...); "

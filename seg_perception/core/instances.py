@@ -33,7 +33,6 @@ class Detections:
         scores: float32 `[K]`, descending; unused rows are 0.
         labels: int32 `[K]`, index into the model's class names.
         geometry: where the camera image lies in the network input.
-        masks: the backend's own handle of the masks; valid until the backend's next `detect`.
         timings: seconds spent per stage.
     """
 
@@ -41,7 +40,6 @@ class Detections:
     scores: NDArray[np.float32]
     labels: NDArray[np.int32]
     geometry: ResizeGeometry
-    masks: object
     timings: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

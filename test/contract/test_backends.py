@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,18 +15,20 @@ from colour_model import FAULT_COLOUR, NAMES, paint_scene, random_scene, save_ca
 from host_device import host_backend
 from numpy.typing import NDArray
 from panoptic_model import AIR, GROUND, save_panoptic_model, save_semantic_model
+from runners import open_runner
 
 from seg_perception.core.classes import ClassTable
 from seg_perception.core.contract import METADATA_KEY, ModelSpec
 from seg_perception.core.errors import ConfigurationError, ModelError, ModelOutputError, NotCanonicalError
 from seg_perception.core.frame import Frame
-from seg_perception.onboard.backend.base import Accelerator, Backend, Runner, RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.core.instances import Detections, Segmentation
+from seg_perception.onboard.backend.base import Backend, Job, RunOptions, Selected, SelectionParams
 from seg_perception.onboard.backend.host.select import SelectOptions
-from seg_perception.onboard.backend.registry import backend_names, open_model
+from seg_perception.onboard.backend.registry import backend_names, open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.output_size import OutputSize
 from seg_perception.onboard.pipeline.segmenter import Segmenter
+from seg_perception.onboard.pipeline.track import TrackerOptions
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 # The backend of GPUs with its kernels compiled for the CPU, and the model under ONNX Runtime in the engine's place.
@@ -80,9 +83,14 @@ def bgr_frame(image: NDArray[np.uint8]) -> Frame:
     return Frame.from_bgr(np.ascontiguousarray(image[..., ::-1]))
 
 
-def run(path: Path, name: str, images: NDArray[np.uint8]) -> list[NDArray[np.generic]]:
-    runner = open_model(path, name)
-    assert isinstance(runner, Runner)
+def detections_of(job: Job) -> Detections:
+    (found,) = job.detections()
+    assert isinstance(found, Detections)
+    return found
+
+
+def run(path: Path, name: str, images: NDArray[np.uint8]) -> list[NDArray[Any]]:
+    runner = open_runner(path, name, threads=0)
     outputs = runner.run(images)
     arrays = [outputs.boxes.copy(), outputs.scores.copy(), outputs.labels.copy(), outputs.masks.copy()]
     runner.close()
@@ -127,17 +135,15 @@ def test_backends_agree_on_a_real_model(tmp_path: Path) -> None:
     backends = [open_backend(tmp_path / "real.onnx", each) for each in backend_names()]
     for image in images:
         frame = Frame.from_bgr(cv2.imread(str(image)))
-        found = [backend.detect([frame])[0] for backend in backends]
+        jobs = [backend.start([frame]) for backend in backends]
+        found = [detections_of(job) for job in jobs]
         strong = [int((each.scores > 0.3).sum()) for each in found]
         assert strong[0] == strong[1] > 0
         rows = strong[0]
         np.testing.assert_allclose(found[0].scores[:rows], found[1].scores[:rows], atol=2e-3)
         np.testing.assert_allclose(found[0].boxes_network[:rows], found[1].boxes_network[:rows], atol=0.5)
-        numbers = np.zeros(len(found[0].scores), np.uint16)
-        numbers[:rows] = np.arange(1, rows + 1)
-        maps = [b.paint(d, numbers, (frame.height, frame.width)) for b, d in zip(backends, found, strict=True)]
-        for number in range(1, rows + 1):
-            one, two = (each.pixels == number for each in maps)
+        for row in range(rows):
+            one, two = (job.mask(0, row, (frame.height, frame.width)) for job in jobs)
             if one.sum() > 200:
                 assert (one & two).sum() / (one | two).sum() > 0.97
 
@@ -160,8 +166,8 @@ def test_finds_and_paints_what_is_there(backend: Backend, mode: str) -> None:
         own, right = result.instance_map.pixels == number, truth == index + 1
         assert (own & right).sum() / (own | right).sum() > 0.93
         np.testing.assert_allclose(box, scene.boxes[index], atol=3.0)
-    own = {"copy", "launch", "gpu"} if isinstance(backend, Accelerator) else {"letterbox", "model", "select", "paint"}
-    assert set(result.timings) >= {"decode", *own}
+    on_gpu, on_host = {"copy", "launch", "gpu"}, {"letterbox", "model", "select", "paint"}
+    assert any(set(result.timings) >= {"decode", *own} for own in (on_gpu, on_host))
 
 
 def test_empty_image_gives_an_empty_map(backend: Backend) -> None:
@@ -204,13 +210,72 @@ def test_broken_numbers_are_reported_and_the_next_frame_is_fine(
     segmenter.close()
 
 
-def test_masks_of_an_earlier_detect_are_refused(backend: Backend) -> None:
-    frame = bgr_frame(scenes(1)[0])
-    (old,) = backend.detect([frame])
-    for _ in range(backend.depth if isinstance(backend, Accelerator) else 1):
-        backend.detect([frame])
-    with pytest.raises(ValueError, match="last detect"):
-        backend.paint(old, np.zeros(100, np.uint16), (192, 320))
+def test_a_job_has_its_masks_until_it_is_dropped(backend: Backend) -> None:
+    """Whatever another job does meanwhile."""
+    images = [bgr_frame(image) for image in scenes(6)]
+    jobs = [backend.start([images[0]])]
+    first = [jobs[0].mask(0, row, (192, 320)) for row in range(3)]
+    assert all(mask.any() for mask in first)
+    for image in images[1:]:
+        del jobs[1:]
+        jobs.append(backend.start([image]))
+        assert all((detections_of(job).scores > 0.3).any() for job in jobs)
+    for row, mask in enumerate(first):
+        np.testing.assert_array_equal(jobs[0].mask(0, row, (192, 320)), mask)
+
+
+def test_jobs_in_flight_give_what_each_gives_alone(backend: Backend) -> None:
+    segmenter, images = Segmenter(backend, TABLE), [bgr_frame(image) for image in scenes(7)]
+    alone = [segmenter.segment([image])[0] for image in images]
+    in_flight, results = [], []
+    for image in images:
+        in_flight.append(segmenter.begin([image]))
+        if len(in_flight) == backend.depth:
+            results += segmenter.end(in_flight.pop(0))
+    while in_flight:
+        results += segmenter.end(in_flight.pop(0))
+    for one, result in zip(alone, results, strict=True):
+        assert isinstance(result, Segmentation)
+        np.testing.assert_array_equal(one.instance_map.pixels, result.instance_map.pixels)
+        np.testing.assert_array_equal(one.instances.boxes_camera, result.instances.boxes_camera)
+
+
+@pytest.mark.parametrize("kind", ["nan_rows", "nan_masks"])
+def test_a_fault_of_the_model_in_one_frame_leaves_the_others_of_its_batch_alone(
+    any_name: str, kind: str, tmp_path: Path
+) -> None:
+    fault = {"nan_rows": "predictions", "nan_masks": "prototypes"}[kind]
+    backend = opened_backend(save_canonical_colour_model(tmp_path / "m.onnx", batch=None, fault=fault), any_name)
+    good = paint_scene(320, 192, [(64, 32, 256, 160, 1)]).image
+    bad = good.copy()
+    bad[0:8, 0:8] = FAULT_COLOUR
+    for tracking in (None, TrackerOptions()):
+        segmenter = Segmenter(backend, TABLE, SegmenterOptions(tracking=tracking))
+        first, second = segmenter.end(segmenter.begin([bgr_frame(bad), bgr_frame(good)]))
+        assert isinstance(first, ModelOutputError)
+        assert isinstance(second, Segmentation)
+        assert len(second.instances) == 1
+    backend.close()
+
+
+def test_ids_that_are_given_stay(backend: Backend) -> None:
+    """Rows with too few pixels are left out; a row that is hidden by another has none."""
+    scene = paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)])
+    params = SelectionParams(np.full(4, 0.25, np.float32), np.arange(4, dtype=np.int32), 0.7, 700, (192, 320))
+    job = backend.start([bgr_frame(scene.image)], [replace(params, tracked=True)])
+    found = detections_of(job)
+    ids = np.where(found.scores > 0.3, 60_000 + np.arange(len(found.scores)), 0).astype(np.uint16)
+    (result,) = job.painted([ids])
+    assert isinstance(result, Selected)
+    kept = result.ids > 0
+    assert found.labels[kept].tolist() == [1]
+    np.testing.assert_array_equal(result.ids[kept], ids[kept])
+    assert set(np.unique(result.painted.pixels)) == {0, *ids[kept].tolist()}
+
+
+def test_what_a_job_was_not_started_for_is_refused(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="started with a selection"):
+        backend.start([bgr_frame(scenes(1)[0])]).painted()
 
 
 def test_identity_names_what_runs(name: str, models: dict[str, Path]) -> None:
@@ -226,7 +291,7 @@ def test_threads_are_configurable(name: str, models: dict[str, Path]) -> None:
     for threads in (1, 2):
         backend = open_backend(models["fixed"], name, RunOptions(threads=threads))
         assert backend.identity["threads"] == str(threads)
-        assert len(backend.detect([bgr_frame(scenes(1)[0])])) == 1
+        assert (detections_of(backend.start([bgr_frame(scenes(1)[0])])).scores > 0).any()
         backend.close()
 
 
@@ -234,17 +299,17 @@ def test_threads_are_configurable(name: str, models: dict[str, Path]) -> None:
 def test_virtual_devices_of_openvino(device: str, models: dict[str, Path]) -> None:
     backend = open_backend(models["fixed"], "openvino", RunOptions(device=device))
     assert backend.identity["device"].startswith(device)
-    assert (backend.detect([bgr_frame(scenes(1)[0])])[0].scores > 0).any()
+    assert (detections_of(backend.start([bgr_frame(scenes(1)[0])])).scores > 0).any()
     backend.close()
 
 
 def test_a_virtual_device_of_absent_parts_is_a_clear_error(models: dict[str, Path]) -> None:
     with pytest.raises(ModelError, match="OpenVINO cannot compile it for device 'HETERO:ABACUS'"):
-        open_model(models["fixed"], "openvino", RunOptions(device="HETERO:ABACUS"))
+        open_backend(models["fixed"], "openvino", RunOptions(device="HETERO:ABACUS"))
 
 
 def test_labels_beyond_the_class_names_are_reported(any_name: str, models: dict[str, Path], tmp_path: Path) -> None:
-    runner = open_model(models["fixed"])
+    runner = open_backend(models["fixed"])
     spec = replace(runner.spec, class_names=runner.spec.class_names[:1], things=(True,))
     runner.close()
     path = with_metadata(models["fixed"], tmp_path / "few.onnx", spec.to_json())
@@ -256,7 +321,7 @@ def test_labels_beyond_the_class_names_are_reported(any_name: str, models: dict[
 
 def test_unknown_device_names_those_there_are(name: str, models: dict[str, Path]) -> None:
     with pytest.raises(ConfigurationError, match=r"(?i)cpu.*got 'abacus'"):
-        open_model(models["fixed"], name, RunOptions(device="abacus"))
+        open_backend(models["fixed"], name, RunOptions(device="abacus"))
 
 
 def test_close_twice_and_use_after_close(any_name: str, models: dict[str, Path]) -> None:
@@ -264,20 +329,20 @@ def test_close_twice_and_use_after_close(any_name: str, models: dict[str, Path])
     backend.close()
     backend.close()
     with pytest.raises(RuntimeError, match="closed"):
-        backend.detect([bgr_frame(scenes(1)[0])])
+        backend.start([bgr_frame(scenes(1)[0])])
 
 
 def test_unknown_backend_and_suffix(models: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="openvino"):
-        open_model(models["fixed"], "abacus")
+        open_backend(models["fixed"], "abacus")
     (tmp_path / "model.pt").write_bytes(b"")
     with pytest.raises(ModelError, match=r"expected a name ending in \.onnx"):
-        open_model(tmp_path / "model.pt")
+        open_backend(tmp_path / "model.pt")
 
 
 def test_model_file_that_is_missing(name: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not exist"):
-        open_model(tmp_path / "absent.onnx", name)
+        open_backend(tmp_path / "absent.onnx", name)
 
 
 @pytest.mark.parametrize("content", ["truncated", "text", "empty"])
@@ -286,12 +351,12 @@ def test_model_file_that_is_no_model(name: str, content: str, models: dict[str, 
     broken = {"truncated": whole[: len(whole) // 2], "text": b"this is no model\n" * 99, "empty": b""}[content]
     (tmp_path / "broken.onnx").write_bytes(broken)
     with pytest.raises(ModelError, match=r"broken\.onnx"):
-        open_model(tmp_path / "broken.onnx", name)
+        open_backend(tmp_path / "broken.onnx", name)
 
 
 def test_raw_export_says_to_prepare_it(name: str, models: dict[str, Path]) -> None:
     with pytest.raises(NotCanonicalError, match="seg_perception prepare"):
-        open_model(models["raw"], name)
+        open_backend(models["raw"], name)
 
 
 def with_metadata(source: Path, target: Path, text: str) -> Path:
@@ -302,19 +367,19 @@ def with_metadata(source: Path, target: Path, text: str) -> Path:
 
 
 def test_metadata_that_lie_about_a_shape(name: str, models: dict[str, Path], tmp_path: Path) -> None:
-    runner = open_model(models["fixed"], name)
+    runner = open_backend(models["fixed"], name)
     spec: ModelSpec = replace(runner.spec, max_instances=50)
     runner.close()
     path = with_metadata(models["fixed"], tmp_path / "lie.onnx", spec.to_json())
     with pytest.raises(NotCanonicalError, match="promise"):
-        open_model(path, name)
+        open_backend(path, name)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "not json"])
 def test_unreadable_metadata(name: str, text: str, models: dict[str, Path], tmp_path: Path) -> None:
     path = with_metadata(models["fixed"], tmp_path / "odd.onnx", text)
     with pytest.raises(NotCanonicalError):
-        open_model(path, name)
+        open_backend(path, name)
 
 
 def test_a_class_map_alone_becomes_instances(name: str, models: dict[str, Path]) -> None:
@@ -360,12 +425,15 @@ def test_broken_numbers_in_a_class_map_are_reported(name: str, models: dict[str,
     segmenter.close()
 
 
-def test_a_class_map_of_an_earlier_detect_is_refused(name: str, models: dict[str, Path]) -> None:
+def test_a_job_has_its_class_map_until_it_is_dropped(name: str, models: dict[str, Path]) -> None:
     backend = open_backend(models["semantic"], name)
-    (old,) = backend.detect([bgr_frame(scenes(1)[0])])
-    backend.detect([bgr_frame(scenes(1)[0])])
-    with pytest.raises(ValueError, match="last detect"):
-        backend.class_map(old, (192, 320))
+    first, second = (backend.start([bgr_frame(image)]) for image in scenes(2))
+    before = first.class_map(0, (192, 320))
+    other = second.class_map(0, (192, 320))
+    assert before is not None
+    assert other is not None
+    assert (before != other).any()
+    np.testing.assert_array_equal(first.class_map(0, (192, 320)), before)
     backend.close()
 
 
@@ -374,7 +442,7 @@ def test_without_a_class_map_the_semantic_map_has_the_instances(backend: Backend
     (result,) = Segmenter(backend, TABLE).segment([bgr_frame(scene.image)], semantic=True)
     expected = np.append(0, result.instances.labels + 1)[result.instance_map.pixels]
     np.testing.assert_array_equal(result.semantic_map, expected)
-    assert backend.class_map(backend.detect([bgr_frame(scene.image)])[0], (192, 320)) is None
+    assert backend.start([bgr_frame(scene.image)]).class_map(0, (192, 320)) is None
 
 
 def iou(found: NDArray[np.integer], truth: NDArray[np.integer]) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,7 @@ class _LeftOut(pytest.Module):
         pytest.skip("runs on an emulated CUDA driver, in an environment of its own: make test-cuda")
 
 
-def pytest_pycollect_makemodule(module_path: os.PathLike[str], parent: pytest.Collector) -> pytest.Module | None:
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Leave the tests out of every other environment."""
     return None if EMULATED else _LeftOut.from_parent(parent, path=module_path)
 

@@ -19,7 +19,7 @@ from seg_perception.core.classes import ClassTable
 from seg_perception.core.errors import DeviceError
 from seg_perception.core.frame import Frame
 from seg_perception.core.instances import Segmentation
-from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
 from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
 from seg_perception.onboard.pipeline.segmenter import Segmenter
@@ -48,6 +48,8 @@ class _Engine(OrtEngine):
 
 
 class _Execution(OrtExecution):
+    _engine: _Engine
+
     def enqueue(self, stream: int) -> None:
         self._engine.driver.queue(stream, lambda: self._engine.infer(self._batch, self._addresses))
 

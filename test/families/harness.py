@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from runners import open_runner
 
-from seg_perception.core.classes import ClassTable
 from seg_perception.core.frame import Frame
+from seg_perception.core.instances import Detections
 from seg_perception.offboard.metrics.agreement import Agreement, AgreementRule, FrameAgreement, compare
 from seg_perception.offboard.metrics.compact import FrameInstances
-from seg_perception.onboard.backend.base import ModelOutputs, RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
-from seg_perception.onboard.backend.registry import open_model
-from seg_perception.onboard.pipeline.segmenter import Segmenter
+from seg_perception.onboard.backend.base import RunOptions
+from seg_perception.onboard.backend.host.runner import ModelOutputs
+from seg_perception.onboard.backend.registry import open_backend
 
 # What was measured, for the table that the run ends with.
 MEASURED: list[str] = []
@@ -106,23 +106,23 @@ def found_in(
             the border pixels of a box, the difference is smaller in a larger mask.
     """
     opened = open_backend(canonical, backend, RunOptions(threads=1))
-    segmenter = Segmenter(opened, ClassTable("none", opened.spec.class_names, {}))
     size = (scale * images.shape[1], scale * images.shape[2])
     found = []
     for image in images:
-        detections = segmenter.detect([Frame.from_bgr(image[..., ::-1])])[0]
+        job = opened.start([Frame.from_bgr(image[..., ::-1])])
+        (detections,) = job.detections()
+        assert isinstance(detections, Detections), detections
         rows = np.flatnonzero((detections.scores > 0) & (detections.scores >= lowest_score))
         boxes = detections.geometry.boxes_to_camera(detections.boxes_network[rows])
-        masks = (segmenter.mask(detections, row, size) for row in rows.tolist())
+        masks = (job.mask(0, row, size) for row in rows.tolist())
         found.append(FrameInstances.of(boxes, detections.scores[rows], detections.labels[rows], masks))
-    segmenter.close()
+    opened.close()
     return found
 
 
 def outputs_of(canonical: Path, images: NDArray[np.uint8], backend: str = "onnxruntime") -> ModelOutputs:
     """The canonical model's own outputs (class maps among them) for images of the network's size, RGB."""
-    runner: Any = open_model(canonical, backend, RunOptions(threads=1))
-    return runner.run(np.ascontiguousarray(images))
+    return open_runner(canonical, backend).run(np.ascontiguousarray(images))
 
 
 def assert_agreement(

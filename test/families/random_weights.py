@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 # For all channels, or for each.
-Level = float | torch.Tensor
+Level: TypeAlias = float | torch.Tensor
 
 
 def enliven(network: nn.Module, run: Callable[[], Any], spread: Mapping[nn.Module, tuple[Level, Level]]) -> None:

@@ -33,8 +33,8 @@ from seg_perception.core.frame import Frame
 from seg_perception.offboard.metrics.compact import FrameInstances
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.select import SelectOptions
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 

@@ -128,5 +128,5 @@ def assert_same(subject: str, expected: list[FrameInstances], found: list[FrameI
     # With random weights, some queries find nearly the same; which is whose counterpart is then a matter of chance.
     assert_agreement(subject, expected, found, Bounds(score=0.25, at_least=50, score_difference=1.0))
     for one, other in zip(expected, found, strict=True):
-        scores = [np.sort(frame.scores)[::-1][:50] for frame in (one, other)]
-        np.testing.assert_allclose(*scores, atol=1e-3)
+        first, second = (np.sort(frame.scores)[::-1][:50] for frame in (one, other))
+        np.testing.assert_allclose(first, second, atol=1e-3)

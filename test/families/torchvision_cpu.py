@@ -11,6 +11,7 @@ import importlib.machinery
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -87,5 +88,6 @@ def _assert_present() -> None:
 
 if not torchvision.extension._has_ops():
     # By its name, because `torchvision.ops.roi_align` is the function that is in the module.
+    module: Any
     for module in (boxes, sys.modules["torchvision.ops.roi_align"]):
         module._assert_has_ops, module._has_ops = _assert_present, _present

@@ -25,8 +25,8 @@ from seg_perception.onboard.backend.host.letterbox import letterbox
 from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
 from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
 from seg_perception.onboard.backend.tensorrt.cuda.profile import profile
-from seg_perception.onboard.pipeline.accelerated import Choices
 from seg_perception.onboard.pipeline.segmenter import Segmenter
+from seg_perception.onboard.pipeline.selection import Selection
 
 if TYPE_CHECKING:
     from seg_perception.onboard.backend.tensorrt.cuda.pycuda_device import PycudaDevice
@@ -172,6 +172,7 @@ def test_captured_as_on_the_host_without_an_allocation_after_the_warm_up(
             np.testing.assert_array_equal(found.instance_map.pixels, wanted.instance_map.pixels)
             np.testing.assert_array_equal(found.semantic_map, wanted.semantic_map)
         ahead = begun
+        del begun
     segmenter.end(ahead)
     assert captured.captures.obstacle == ""
     assert made == captured.captures.made > 0
@@ -179,9 +180,9 @@ def test_captured_as_on_the_host_without_an_allocation_after_the_warm_up(
 
 
 def test_what_bench_measures(captured: CudaBackend) -> None:
-    choices = Choices(captured.spec, checks.TABLE.groups(captured.spec.class_names), {})
+    selection = Selection(captured.spec, checks.TABLE.groups(captured.spec.class_names), {})
     options = Segmenter(captured, checks.TABLE).options
-    found = profile(captured, [street_frames()], lambda frame: choices.of([frame], [options])[0], rounds=10)
+    found = profile(captured, [street_frames()], lambda frame: selection.of(frame, options), rounds=10)
     assert [stage.name for stage in found.stages] == ["upload", "letterbox", "engine", "select", "paint", "download"]
     assert all((stage.seconds > 0).all() for stage in found.stages)
     assert found.obstacle == ""

@@ -32,8 +32,8 @@ def on_gpu(frames: Sequence[Frame], spec: ResizeSpec, size: tuple[int, int]) -> 
         cameras=cameras,
         images=np.full((len(frames), height, width, 3), 0xCD, np.uint8),
     )
-    places = [arrays.address(name) for name in ("frames", "cameras", "images")]
-    launch_letterbox(letterbox.HostLetterbox(), *places, len(frames), size, None)
+    block, records, images = (arrays.address(name) for name in ("frames", "cameras", "images"))
+    launch_letterbox(letterbox.HostLetterbox(), block, records, images, len(frames), size, None)
     arrays.check_guards()
     return arrays["images"]
 

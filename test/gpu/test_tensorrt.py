@@ -41,7 +41,7 @@ def frames() -> list[Frame]:
 def test_engine_finds_what_the_model_finds(engine: Path) -> None:
     from seg_perception.core.boxes import box_iou
     from seg_perception.core.class_tables import resolve_class_table
-    from seg_perception.onboard.backend.host.backend import open_backend
+    from seg_perception.onboard.backend.registry import open_backend
     from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
     from seg_perception.onboard.pipeline.segmenter import Segmenter
 

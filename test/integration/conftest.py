@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-# Before rclpy is initialised: nothing leaves this machine, and no other test process hears this one.
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-# Domains above 100 can collide with the ports that the system hands out.
-os.environ.setdefault("ROS_DOMAIN_ID", str(random.randint(1, 100)))
-if "PYTEST_XDIST_WORKER" in os.environ:  # gw0, gw1, ..., which share what was given
-    number = int(os.environ["ROS_DOMAIN_ID"]) + 17 * int(os.environ["PYTEST_XDIST_WORKER"][2:])
-    os.environ["ROS_DOMAIN_ID"] = str(1 + number % 100)
 # The stock shared-memory segment of Fast DDS loses bursts of larger frames for half a second at a time.
 os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(Path(__file__).parents[2] / "config" / "fastdds.xml"))
 os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", os.environ["FASTDDS_DEFAULT_PROFILES_FILE"])  # up to Jazzy

@@ -124,7 +124,7 @@ def test_last_messages_are_asked_for_where_all_publishers_keep_theirs() -> None:
     assert all_latched([publisher(qos=LATCHED), publisher(CLOUD)], IMAGE)
     assert not all_latched([], IMAGE)
     for latched, offered in ((True, LATCHED), (False, LATCHED), (False, BEST_EFFORT)):
-        assert why(publisher(qos=offered), qos=request_qos(latched)).kind == SILENT, "it fits"
+        assert why(publisher(qos=offered), qos=request_qos(latched, latched)).kind == SILENT, "it fits"
 
 
 def test_names_and_types_of_strangers_are_escaped() -> None:

@@ -120,7 +120,7 @@ def test_frames_that_come_one_after_the_other_go_together_where_that_is_wanted(n
                 time.sleep(0.05)
             time.sleep(0.1)
         wait_for(lambda: node.count("processed", "camera left") >= 12, "results")
-        time.sleep(0.3)  # of diagnostics
+        node.wait_diagnostics()
         together.append(float(node.values("model")["frames_at_once"]))
     assert node.set(batch_wait=0.0)[0].successful
     assert together[0] < 1.3

@@ -9,7 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
@@ -74,7 +74,6 @@ def test_pixels_are_not_copied() -> None:
     assert frame.camera == "front"
 
 
-@settings(max_examples=1000)
 @given(images(), st.data())
 def test_damage_never_does_more_than_raise_a_frame_error(message: Image, data: st.DataObject) -> None:
     serialized = bytearray(serialize_message(message))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,7 +63,7 @@ def test_other_encodings_go_through_cv_bridge_where_it_is_able(monkeypatch: pyte
     seen = {}
 
     class Bridge:
-        def imgmsg_to_cv2(self, message: object, encoding: str) -> NDArray[np.uint8]:
+        def imgmsg_to_cv2(self, message: Any, encoding: str) -> NDArray[np.uint8]:
             seen.update(step=message.step, encoding=message.encoding, wanted=encoding)
             return np.full((message.height, message.width, 3), 7, np.uint8)
 

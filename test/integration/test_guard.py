@@ -99,7 +99,7 @@ def state(client: Client) -> str:
 
 
 def test_every_callback_of_the_node_is_guarded(node: SegmenterNode, bombs: Bombs) -> None:
-    entities = [*node.services, *node.subscriptions, *node.timers]
+    entities: list[Any] = [*node.services, *node.subscriptions, *node.timers]
     unguarded = [entity for entity in entities if not hasattr(entity.callback, "__wrapped__")]
     assert not unguarded
     assert len(list(node.services)) >= 12
@@ -112,7 +112,8 @@ def test_each_callback_may_raise_and_the_node_goes_on(node: SegmenterNode, bombs
     wait_for(lambda: clock.get_subscription_count() and images.get_subscription_count(), "the node's subscriptions")
     bombs.armed = True
     for service in list(node.services):
-        kind, name = service.srv_type, service.srv_name
+        kind: Any = service.srv_type
+        name = service.srv_name
         client.call(kind, node.resolve_service_name(name), kind.Request())
         assert any(name in where for where in bombs.burst), f"{name} did not raise"
 

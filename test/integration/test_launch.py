@@ -19,7 +19,7 @@ from colour_model import save_canonical_colour_model
 from integration.harness import NodeProcess, wait_for
 
 from seg_perception.offboard.streetworld.bag import IMAGE
-from seg_perception.onboard.ros.parameters import SCHEME, camera_parameters
+from seg_perception.onboard.ros.scheme import SCHEME, camera_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "launch"

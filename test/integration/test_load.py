@@ -12,6 +12,7 @@ import pytest
 from integration.harness import NodeProcess, image_message, wait_for
 from sensor_msgs.msg import Image
 
+pytestmark = pytest.mark.alone
 FLOOD_HZ = 200
 SLOWED = 0.05
 
@@ -21,10 +22,10 @@ def slow_node(start_node: Callable[..., NodeProcess], model: Path, tmp_path: Pat
     """A node whose model takes at least `SLOWED` seconds, on any machine."""
     (tmp_path / "sitecustomize.py").write_text(
         "import time\n"
-        "import seg_perception.onboard.backend.host.backend as host\n"
-        "detect = host.HostBackend.detect\n"
-        f"def slow(self, frames):\n    time.sleep({SLOWED})\n    return detect(self, frames)\n"
-        "host.HostBackend.detect = slow\n"
+        "from seg_perception.onboard.backend.host.openvino import OpenVinoRunner\n"
+        "run = OpenVinoRunner.run\n"
+        f"def slow(self, images):\n    time.sleep({SLOWED})\n    return run(self, images)\n"
+        "OpenVinoRunner.run = slow\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,7 +34,7 @@ def node(start_node: Callable[..., NodeProcess], model: object) -> NodeProcess:
     return node
 
 
-def bgr(scene: object) -> np.ndarray:
+def bgr(scene: Any) -> np.ndarray:
     return np.ascontiguousarray(scene.image[..., ::-1])
 
 
@@ -144,7 +145,7 @@ def test_the_calibration_goes_with_the_frame(node: NodeProcess) -> None:
     assert node.state() == "active"
 
 
-def _grey_words(scene: object) -> np.ndarray:
+def _grey_words(scene: Any) -> np.ndarray:
     return cv2.cvtColor(scene.image, cv2.COLOR_RGB2GRAY).astype(np.uint16) * 257
 
 

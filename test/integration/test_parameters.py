@@ -15,7 +15,7 @@ from rcl_interfaces.srv import ListParameters
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from seg_perception.onboard.ros.parameters import SCHEME, camera_parameters
+from seg_perception.onboard.ros.scheme import SCHEME, camera_parameters
 
 CONFIG = Path(__file__).parents[2] / "config" / "seg_perception.yaml"
 
@@ -47,14 +47,6 @@ def test_every_parameter_is_described(node: NodeProcess) -> None:
         assert descriptor.additional_constraints == spec.when
     (threshold,) = node.describe("thresholds.pedestrian")
     assert (threshold.floating_point_range[0].from_value, threshold.floating_point_range[0].to_value) == (-1.0, 1.0)
-
-
-def test_the_parameter_file_lists_all_with_their_defaults() -> None:
-    listed = yaml.safe_load(CONFIG.read_text())["/**"]["ros__parameters"]
-    assert listed == {
-        **{spec.name: spec.default for spec in SCHEME},
-        **{name: spec.default for name, spec in camera_parameters(["camera"]).items()},
-    }
 
 
 def test_the_parameter_file_starts_the_node(start_node: Callable[..., NodeProcess], model: object) -> None:

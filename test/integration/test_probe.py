@@ -12,8 +12,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.qos import QoSProfile
 
+from seg_perception.core.messages.images import COMPRESSED_IMAGE, write_compressed_image
 from seg_perception.onboard.doctor.cameras import check_cameras
-from seg_perception.onboard.doctor.graph import RosGraph
+from seg_perception.onboard.doctor.graph import ImageStream, RosGraph
 from seg_perception.onboard.ros import probe_cameras
 from seg_perception.onboard.ros.graph import known_or
 from seg_perception.onboard.ros.probe_diagnostics import MOST_CHARACTERS, MOST_STATUSES, MOST_VALUES, _spin, bounded
@@ -126,3 +127,10 @@ def test_a_message_that_cannot_be_read_is_counted_and_the_next_one_is_heard() ->
     executor.spin_once = lambda: told.append("next")
     _spin(executor, told.append)
     assert told == [{"status": [], "left_out": 1}, "next"]
+
+
+def test_a_packet_of_video_is_no_damaged_image() -> None:
+    packet = write_compressed_image(5 * 10**9, "front", "h264", b"\0\0\0\x01\x41\x9a")
+    meter: Any = SimpleNamespace(compressed=True, latest=packet)
+    stream = probe_cameras._with_image(ImageStream("/front/video", COMPRESSED_IMAGE), meter, "/front/video")
+    assert (stream.encoding, stream.frame_id, stream.stamp, stream.fault) == ("h264", "front", 5.0, "")

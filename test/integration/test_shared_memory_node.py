@@ -25,6 +25,8 @@ def segments(pid: int) -> set[Path]:
     return {path for path in paths if "port" not in path.name}
 
 
+# The node of another test would collect them first.
+@pytest.mark.alone
 def test_segments_are_private_and_those_of_a_killed_node_are_collected_by_the_next(
     start_node: Callable[..., NodeProcess],
 ) -> None:

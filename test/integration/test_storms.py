@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from integration.harness import Client, NodeProcess, image_message, street, wait_for
+from integration.harness import END_SECONDS, Client, NodeProcess, image_message, street, wait_for
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
@@ -22,9 +23,9 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import Trigger
 
-pytestmark = pytest.mark.long
-SECONDS = 15.0
-ODD = [float("nan"), float("inf"), -1.0, 0.25, 2**31, -1, "", "a" * 5000, "\n[INFO] fake", True, ["a"]]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600), pytest.mark.alone]
+SECONDS = 8.0
+ODD: list[Any] = [float("nan"), float("inf"), -1.0, 0.25, 2**31, -1, "", "a" * 5000, "\n[INFO] fake", True, ["a"]]
 NAMES = [
     "score_threshold", "min_pixels", "output_size", "tracking", "camera_names", "cameras.camera.topic", "classes",
     "cameras.camera.max_age", "cameras.camera.enabled", "overlay_style", "threads", "backend", "nonsense",
@@ -50,12 +51,16 @@ def test_a_thousand_frames_a_second_of_a_hundred_publishers_are_counted(
     publishers = [client.publisher(Image, "/flood_image") for _ in range(100)]
     wait_for(lambda: all(each.get_subscription_count() for each in publishers), "all publishers are connected")
     frame = image_message(np.zeros((48, 64, 3), np.uint8))
-    before, end = megabytes(node), time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    before = megabytes(node)
+
+    def flooded() -> bool:
         for publisher in publishers:
             publisher.publish(frame)
         time.sleep(0.1)
-    wait_for(lambda: node.count("received") > 1000, f"frames are counted: {node.values()}")
+        return node.count("received") > 3000
+
+    # As many as a flood has, however long this machine takes for them.
+    wait_for(flooded, f"frames are counted: {node.values()}", timeout=120)
     counted = node.values()
     assert int(counted["received"]) >= int(counted["processed"]) + int(counted["dropped_superseded"])
     assert megabytes(node) < before + 50
@@ -144,4 +149,4 @@ def test_a_storm_of_parameters_transitions_and_reloads_is_survived(
         client.node.destroy_client(service)
     wait_for(lambda: node.state() in ("unconfigured", "inactive", "active"), "the node answers", timeout=60)
     assert node.count("callback_faults", "model") == 0
-    assert node.end(signal.SIGTERM) < 2
+    assert node.end(signal.SIGTERM) < END_SECONDS

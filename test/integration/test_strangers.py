@@ -149,6 +149,7 @@ def test_the_tools_survive_all_announcements(client: Client, announcer: Announce
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_a_healthy_camera_keeps_its_rate_while_strangers_announce(
     start_node: Callable[..., NodeProcess], model: object, client: Client, announcer: Announcer
 ) -> None:

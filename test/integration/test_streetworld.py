@@ -19,6 +19,8 @@ from seg_perception.offboard.data.published import PublishedFrame
 from seg_perception.offboard.evaluation.published import PublishedComparison, compare_published
 from seg_perception.offboard.streetworld.world import WorldOptions
 
+# The drive and its evaluation take half a minute; `make test` has that of test_demo.py.
+pytestmark = pytest.mark.long
 # AP50 of masks of at least 16 x 16 pixels: 0.7 of what the model reached here.
 FLOORS = {"pedestrian": 0.4, "vehicle": 0.54, "traffic_sign": 0.19, "traffic_light": 0.35}
 # Four drives by day, at dusk, in rain and in fog, with many objects of each group; slow enough for a busy machine.

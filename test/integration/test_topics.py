@@ -10,7 +10,7 @@ from integration.harness import Client
 from rclpy.node import Node
 
 from seg_perception.core.errors import ConfigurationError
-from seg_perception.core.messages.topics import compressed_below, info_beside
+from seg_perception.core.messages.topics import info_beside, raw_above, topic_of
 from seg_perception.onboard.ros.parameters import CameraSettings
 from seg_perception.onboard.ros.topics import camera_topics
 
@@ -36,8 +36,12 @@ def resolved(node: Node, topic: str, transport: str) -> tuple[str, str]:
 
 
 def test_names_beside_and_below() -> None:
-    assert compressed_below("a/image_raw") == "a/image_raw/compressed"
-    assert compressed_below("a/image_raw/compressed") == "a/image_raw/compressed"
+    assert topic_of("a/image_raw", "raw") == "a/image_raw"
+    assert topic_of("a/image_raw", "compressed") == "a/image_raw/compressed"
+    assert topic_of("a/image_raw/compressed", "compressed") == "a/image_raw/compressed"
+    assert topic_of("a/image_raw", "ffmpeg") == "a/image_raw/ffmpeg"
+    assert topic_of("a/video", "foxglove") == topic_of("a/video", "video") == "a/video"
+    assert [raw_above(f"a/b{end}") for end in ("", "/compressed", "/ffmpeg", "/foxglove")] == ["a/b"] * 4
     assert info_beside("image_raw") == "camera_info"
     assert info_beside("/a/image_raw") == "/a/camera_info"
     assert info_beside("/a/image_raw/compressed") == "/a/camera_info"
@@ -53,6 +57,9 @@ def test_names_beside_and_below() -> None:
         (("image_raw:=/front/image",), "image_raw", "compressed", "/front/image/compressed", "/front/camera_info"),
         (("image_raw:=/front/image", "camera_info:=/calibration"), "image_raw", "raw", "/front/image", "/calibration"),
         (("image_raw/compressed:=/jpeg",), "image_raw", "compressed", "/jpeg", "/ns/camera_info"),
+        ((), "/a/image_raw", "ffmpeg", "/a/image_raw/ffmpeg", "/a/camera_info"),
+        ((), "/a/image_raw/foxglove", "foxglove", "/a/image_raw/foxglove", "/a/camera_info"),
+        ((), "/a/h264", "video", "/a/h264", "/a/camera_info"),
         (("image_raw:=/c/compressed",), "image_raw", "compressed", "/c/compressed", "/camera_info"),
     ],
 )

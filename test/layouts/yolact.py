@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from colour_model import MASK_STRIDE, NAMES, PROTOTYPES, STRIDE, colour_model
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from seg_perception.offboard.toolchain.formulas import GraphBuilder, Value
@@ -73,14 +74,14 @@ def yolact(width: int = 320, height: int = 192, batch: int | None = 1) -> onnx.M
     return model
 
 
-def _priors(rows: int, columns: int) -> np.ndarray:
+def _priors(rows: int, columns: int) -> NDArray[np.float32]:
     """Centre and sides of a prior at each cell, float32 `[rows * columns, 4]`, shares of the photo."""
     y, x = np.mgrid[:rows, :columns].reshape(2, -1) + 0.5
     across, down = (np.full(rows * columns, side) for side in SIDES)
     return np.stack([x / columns, y / rows, across / columns, down / rows], 1).astype(np.float32)
 
 
-def _encoded(graph: GraphBuilder, boxes: Value, priors: np.ndarray, size: tuple[int, int]) -> Value:
+def _encoded(graph: GraphBuilder, boxes: Value, priors: NDArray[np.float32], size: tuple[int, int]) -> Value:
     """SSD's offsets `[B, N, 4]` of boxes `[B, 4, N]`, rows centre x, centre y, width, height in pixels."""
     centre, side = (boxes.transpose(0, 2, 1) * graph.constant(1 / np.tile(size, 2))).split(2, 2, 2)
     shift = (centre - graph.constant(priors[:, :2])) * graph.constant(1 / (0.1 * priors[:, 2:]))

@@ -11,7 +11,7 @@ from colour_model import PROTOTYPES, colour_model
 from seg_perception.offboard.toolchain.export import Export
 from seg_perception.offboard.toolchain.families import known_families
 from seg_perception.offboard.toolchain.formulas import GraphBuilder
-from seg_perception.offboard.toolchain.head import HeadOptions
+from seg_perception.offboard.toolchain.head import HeadOptions, InstanceHead
 
 ROWS = 60
 
@@ -26,8 +26,10 @@ def yolo26(batch: int | None = 1) -> onnx.ModelProto:
     model = colour_model(batch=batch, fault="predictions", opset=19)
     dense = known_families()["yolov8"]
     match = dense.recognise(Export.of_model(model))
+    assert match is not None
     graph = GraphBuilder(model.graph, "yolo26")
     head = dense.write_head(graph, match, HeadOptions(max_instances=ROWS))
+    assert isinstance(head, InstanceHead)
     labels = head.labels.cast(np.float32).unsqueeze(2)
     coefficients = labels.equals(graph.constant(np.arange(PROTOTYPES))).cast(np.float32)
     rows = graph.concat(2, head.boxes, head.scores.unsqueeze(2), labels, coefficients)

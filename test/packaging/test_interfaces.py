@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed in this environment")
 
 import rclpy
+from rclpy.context import Context
 from rclpy.serialization import deserialize_message, serialize_message
 from vision_msgs import msg as vision_msgs
 
@@ -104,14 +105,14 @@ def domain(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 @pytest.fixture
-def context(domain: int) -> Iterator[rclpy.Context]:
-    context = rclpy.Context()
+def context(domain: int) -> Iterator[Context]:
+    context = Context()
     rclpy.init(context=context, domain_id=domain)
     yield context
     context.try_shutdown()
 
 
-def test_crosses_fast_dds_between_processes(context: rclpy.Context) -> None:
+def test_crosses_fast_dds_between_processes(context: Context) -> None:
     sent = [detections(), label_info()]
     arguments = [f"{type(m).__name__}:{serialize_message(m).hex()}" for m in sent]
     command = [sys.executable, "-c", PUBLISHER, *arguments]

@@ -18,8 +18,8 @@ from seg_perception.offboard.streetworld.coco import write_coco
 from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 from seg_perception.offboard.toolchain.head import HeadOptions
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
+from seg_perception.onboard.backend.registry import open_backend
 from training.__main__ import main
 from training.data import IGNORED, Samples, collate, draw_map, load_images
 from training.export import ForExport, export_canonical, fused

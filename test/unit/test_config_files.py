@@ -10,7 +10,12 @@ import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or source a ROS distribution")
 
-from seg_perception.onboard.ros.parameters import SCHEME, Settings, camera_parameters
+from seg_perception.onboard.pipeline.options import SegmenterOptions
+from seg_perception.onboard.pipeline.track import TrackerOptions
+from seg_perception.onboard.ros.node_parameters import descriptor
+from seg_perception.onboard.ros.parameters import Settings
+from seg_perception.onboard.ros.scheme import LIVE, SCHEME, ParameterSpec, camera_parameters
+from tools import parameters as parameter_tool
 
 CONFIG = Path(__file__).parents[2] / "config"
 # That for diagnostic_aggregator is held against the node's diagnostics in test/integration/test_launch.py, and the
@@ -40,3 +45,43 @@ def test_the_node_has_every_parameter_and_takes_its_value(file: Path) -> None:
 
 def test_six_cameras() -> None:
     assert len(parameters(CONFIG / "six_cameras.yaml")["camera_names"]) == 6
+
+
+def test_the_generated_files_are_up_to_date() -> None:
+    text = parameter_tool.DOCUMENTATION.read_text(encoding="utf-8")
+    assert parameter_tool.with_tables(text) == text, "run `python -m tools.parameters`"
+    assert CONFIG / "seg_perception.yaml" == parameter_tool.CONFIG
+    assert parameter_tool.parameter_file() == parameter_tool.CONFIG.read_text(encoding="utf-8"), (
+        "run `python -m tools.parameters`"
+    )
+
+
+def test_the_parameter_file_lists_all_with_their_defaults() -> None:
+    everything = {spec.name: spec for spec in SCHEME} | camera_parameters(["camera"])
+    assert parameters(CONFIG / "seg_perception.yaml") == {name: spec.default for name, spec in everything.items()}
+
+
+def test_the_defaults_are_those_of_the_code_that_uses_them() -> None:
+    everything = {spec.name: spec for spec in SCHEME} | camera_parameters(["camera"])
+    values = {name: spec.default for name, spec in everything.items()}
+    settings = Settings.from_values(values | {"tracking": True})
+    assert settings.options.tracking == TrackerOptions()
+    assert Settings.from_values(values).options == SegmenterOptions()
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (ParameterSpec("a", 0.5, LIVE, "", 0.1, 86400.0), "0.1 to 86400.0"),
+        (ParameterSpec("a", 16, LIVE, "", 0, 2**31 - 1), "0 to 2147483647"),
+        (ParameterSpec("a", -1.0, LIVE, "", -1.0, 1.0), "-1.0 to 1.0"),
+        (ParameterSpec("a", 1.0, LIVE, ""), ""),
+        (ParameterSpec("a", "1", LIVE, ""), ""),
+    ],
+)
+def test_a_range_reads_like_the_values_it_bounds(spec: ParameterSpec, text: str) -> None:
+    assert spec.range_text == text
+    declared = descriptor(spec)
+    ranges = [*declared.integer_range, *declared.floating_point_range]
+    assert [(each.from_value, each.to_value) for each in ranges] == ([(spec.lowest, spec.highest)] if text else [])
+    assert len(declared.integer_range) == (isinstance(spec.default, int) and bool(text))

@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 from seg_perception.onboard.pipeline.overlay import OverlayStyle
 from seg_perception.onboard.pipeline.overlay_panel import OverlayStats
 from seg_perception.onboard.ros.outputs import Outputs
-from seg_perception.onboard.ros.parameters import CAMERA_SCHEME
+from seg_perception.onboard.ros.scheme import CAMERA_SCHEME
 
 ROOT = Path(__file__).parents[2]
 CONFIG = yaml.safe_load((ROOT / "config" / "seg_perception.rviz").read_text())

@@ -1,4 +1,4 @@
-"""`sensor_msgs/Image` and `CompressedImage`.
+"""`sensor_msgs/Image` and `CompressedImage`, and the packets of video of Foxglove and ffmpeg_image_transport.
 
 All that is needed of a received image is its short header; the pixels stay where they are.
 """
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from .cdr import CdrReader, CdrWriter
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
+FFMPEG_PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,12 @@ class ImageMessage:
 
 @dataclass(frozen=True, slots=True)
 class CompressedImageMessage:
-    """The fields of a `sensor_msgs/CompressedImage`.
+    """The fields of a `sensor_msgs/CompressedImage`, or of a packet of video.
 
     Attributes:
         stamp_ns: `header.stamp` in nanoseconds.
         frame_id: `header.frame_id`.
-        format: as in the message.
+        format: as in the message; the `encoding` of a packet of video.
         data: uint8 `[bytes]`, a view into the serialized message.
     """
 
@@ -78,6 +80,33 @@ def read_compressed_image(serialized: bytes) -> CompressedImageMessage:
     reader = CdrReader(serialized)
     stamp_ns, frame_id = reader.header()
     return CompressedImageMessage(stamp_ns, frame_id, reader.text("format"), reader.octets("data"))
+
+
+def read_foxglove(serialized: bytes) -> CompressedImageMessage:
+    """Read a serialized `foxglove_msgs/CompressedVideo` or `CompressedImage`: stamp and frame, the data, their format.
+
+    Raises:
+        FrameError: kind `message`, the bytes are not such a message.
+    """
+    reader = CdrReader(serialized)
+    stamp_ns, frame_id = reader.header()
+    octets = reader.octets("data")
+    return CompressedImageMessage(stamp_ns, frame_id, reader.text("format"), octets)
+
+
+def read_ffmpeg_packet(serialized: bytes) -> CompressedImageMessage:
+    """Read a serialized `ffmpeg_image_transport_msgs/FFMPEGPacket`.
+
+    Raises:
+        FrameError: kind `message`, the bytes are not such a message.
+    """
+    reader = CdrReader(serialized)
+    stamp_ns, frame_id = reader.header()
+    reader.uint32("width"), reader.uint32("height")
+    encoding = reader.text("encoding")
+    reader.float64s("pts", 1)
+    reader.uint8("flags"), reader.uint8("is_bigendian")
+    return CompressedImageMessage(stamp_ns, frame_id, encoding, reader.octets("data"))
 
 
 def write_image(stamp_ns: int, frame_id: str, encoding: str, pixels: NDArray[Any]) -> bytes:

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encodings.raw import decode_compressed
+from ..encodings.video import video_codec
+from ..errors import FrameError
 from ..frame import ENCODINGS, MAX_PIXELS, Frame
+from ..text import printable
 from .images import COMPRESSED_IMAGE, ImageMessage, read_compressed_image, read_image
 
 # Makes bgr, uint8 `[height, width, 3]`, of a message whose encoding is unknown here, or raises FrameError.
@@ -64,6 +67,13 @@ def frame_from_compressed_image(serialized: bytes, camera: str, max_pixels: int 
         FrameError: the message is malformed, or its image cannot be decoded (`decode_compressed`).
     """
     message = read_compressed_image(serialized)
+    codec = video_codec(message.format, message.data)
+    if codec is not None:
+        raise FrameError(
+            "compressed",
+            f"compressed image: expected a still image (JPEG, PNG, TIFF), got a packet of {codec} video "
+            f"({printable(message.format)!r}), which needs those before it; set cameras.NAME.transport: video",
+        )
     return decode_compressed(
         message.data, described=message.format, stamp_ns=message.stamp_ns, frame_id=message.frame_id, camera=camera,
         max_pixels=max_pixels,

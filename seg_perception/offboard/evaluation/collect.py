@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import ModelOutputError
 from seg_perception.core.frame import Frame
-from seg_perception.core.instances import Detections
 from seg_perception.offboard.metrics.class_maps import CompactClassMap
 from seg_perception.offboard.metrics.compact import CompactMask, FrameInstances
 from seg_perception.offboard.metrics.masks import encode_rle
+from seg_perception.onboard.backend.base import Job
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 
@@ -63,27 +63,30 @@ def find(
     Returns:
         The instances, and the class map at camera size, uint8 `[height, width]`, if the model has one.
     """
+    job = segmenter.backend.start([frame])
     try:
-        detections = segmenter.detect([frame])[0]
-        instances = frame_instances(segmenter, detections, lowest_score)
+        instances = frame_instances(job, lowest_score)
     except ModelOutputError as error:
         raise ModelOutputError(f"frame {name}: {error}") from error
-    return instances, segmenter.class_map(detections, (frame.height, frame.width))
+    return instances, job.class_map(0, (frame.height, frame.width))
 
 
-def frame_instances(segmenter: Segmenter, detections: Detections, lowest_score: float) -> FrameInstances:
-    """The detections of the last `Segmenter.detect` with their whole masks at camera size; rows with no score end it.
+def frame_instances(job: Job, lowest_score: float) -> FrameInstances:
+    """Return the detections of a job's only frame from a score on, with their whole masks at camera size.
 
     Raises:
-        ModelOutputError: a mask has NaN or infinity.
+        ModelOutputError: the model produced NaN or infinity.
     """
+    (detections,) = job.detections()
+    if isinstance(detections, ModelOutputError):
+        raise detections
     rows = np.flatnonzero((detections.scores > 0) & (detections.scores >= lowest_score))
     size = (detections.geometry.camera_height, detections.geometry.camera_width)
     return FrameInstances(
         detections.geometry.boxes_to_camera(detections.boxes_network[rows]),
         detections.scores[rows],
         detections.labels[rows],
-        tuple(CompactMask.of(segmenter.mask(detections, row, size)) for row in rows.tolist()),
+        tuple(CompactMask.of(job.mask(0, row, size)) for row in rows.tolist()),
     )
 
 

@@ -149,16 +149,17 @@ class ModelRun:
             segmenter.trackers, self._sequence = Trackers(), sequence
         begin = perf_counter()
         try:
-            detections = segmenter.detect([frame])[0]
-            detected = perf_counter()
-            found = frame_instances(segmenter, detections, LOWEST_SCORE)
-            masked = perf_counter()
-            result = segmenter.finish(frame, detections, segmenter.options)
+            begun = segmenter.begin([frame])
+            (result,) = segmenter.end(begun)
+            if isinstance(result, ModelOutputError):
+                raise result
+            done = perf_counter()
+            found = frame_instances(begun.job, LOWEST_SCORE)
         except ModelOutputError as error:
             raise ModelOutputError(f"{self.subject.name}: frame {true.truth.name}: {error}") from error
-        self.masks_s += masked - detected
-        self.inference_s += perf_counter() - begin - (masked - detected)
-        class_map = segmenter.class_map(detections, true.truth.size) if true.truth.stuff is not None else None
+        self.inference_s += done - begin
+        self.masks_s += perf_counter() - done
+        class_map = begun.job.class_map(0, true.truth.size) if true.truth.stuff is not None else None
         return Seen(found, result, class_map)
 
     def look(self, seen: Seen, true: TrueSegments, sequence: str) -> Look:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.class_tables import AUTO, resolve_class_table
 from seg_perception.core.classes import NO_GROUP, ROAD_GROUPS, ClassTable, name_key
-from seg_perception.core.errors import ClassTableError, ConfigurationError
+from seg_perception.core.errors import ConfigurationError
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 from .coco import CocoSet
@@ -41,20 +40,6 @@ class Subject:
     def class_names(self) -> tuple[str, ...]:
         """The model's classes in label order."""
         return self.segmenter.spec.class_names
-
-
-def class_table(name: str, class_names: Sequence[str]) -> ClassTable:
-    """The class table of a model; an empty one where none is asked for and none fits.
-
-    Raises:
-        ClassTableError: the table that was asked for is not there or malformed.
-    """
-    try:
-        return resolve_class_table(name, class_names)
-    except ClassTableError:
-        if name != AUTO:
-            raise
-        return ClassTable("none", tuple(class_names), {})
 
 
 @dataclass(frozen=True, slots=True)

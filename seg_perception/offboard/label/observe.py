@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from seg_perception.core.boxes import box_iou
 from seg_perception.core.classes import NO_GROUP, ClassTable, group_name
+from seg_perception.core.errors import ModelOutputError
 from seg_perception.core.frame import Frame
-from seg_perception.core.instances import Detections, Instances, Segmentation
+from seg_perception.core.instances import Instances, Segmentation
 from seg_perception.offboard.metrics.agreement import AgreementRule, FrameAgreement, compare
 from seg_perception.offboard.metrics.compact import CompactMask, FrameInstances
+from seg_perception.onboard.backend.base import Job
 from seg_perception.onboard.backend.host.select import select
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.trackers import Trackers
@@ -67,14 +69,14 @@ class Observation:
 
     Attributes:
         result: what is labelled.
-        detections: all that the model found.
+        job: all that the model found.
         doubtful: what scores just below the threshold, and so is not labelled.
         uncertainty: how many instances are doubtful, each counted by how near its score is to the threshold.
         other: what the other model says.
     """
 
     result: Segmentation
-    detections: Detections
+    job: Job
     doubtful: Instances
     uncertainty: float
     other: Other | None = None
@@ -90,14 +92,15 @@ class Observer:
         self._class_names = model.segmenter.spec.class_names
         self._by_class = by_class
         self._known = {each.name for each in categories}
-        self._options = model.segmenter.options
+        self._tracked = model.segmenter.options
+        if other is not None:
+            other.segmenter.options = replace(other.segmenter.options, tracking=None)
 
     def begin(self, tracked: bool) -> None:
         """A new recording begins: tracks of the one before end; images that do not follow one another have none."""
         segmenter = self._model.segmenter
         segmenter.trackers = Trackers()
-        options = segmenter.options
-        self._options = options if tracked else replace(options, tracking=None)
+        segmenter.options = self._tracked if tracked else replace(self._tracked, tracking=None)
 
     def look(self, frame: Frame) -> Observation:
         """Run the models on a frame.
@@ -106,10 +109,12 @@ class Observer:
             FrameError: it cannot be decoded.
             ModelOutputError: a model produced NaN or infinity.
         """
-        segmenter, options = self._model.segmenter, self._options
-        other = self._others(frame)
-        detections = segmenter.detect([frame])[0]
-        result = segmenter.finish(frame, detections, options)
+        options = self._model.segmenter.options
+        other = None if self._other is None else by_group(_run(self._other.segmenter, frame)[1])
+        job, result = _run(self._model.segmenter, frame)
+        (detections,) = job.detections()
+        if isinstance(detections, ModelOutputError):
+            raise detections
         threshold = options.select.score_threshold
         lowered = replace(options.select, score_threshold=max(0.0, threshold - _BELOW))
         found = select(detections, self._groups, lowered)
@@ -124,7 +129,7 @@ class Observer:
         if other is not None:
             rule = AgreementRule(threshold, min(0.05, threshold))
             compared = Other(other, compare(by_group(result), other, rule))
-        return Observation(result, detections, doubtful, uncertainty, compared)
+        return Observation(result, job, doubtful, uncertainty, compared)
 
     def sights(self, seen: Observation) -> list[TrackedObservation]:
         """Return what the frames around this one will be compared with."""
@@ -139,19 +144,20 @@ class Observer:
         ]
 
     def describe(self, seen: Observation) -> tuple[list[LabelledObject], list[QaFlag]]:
-        """Labels of a frame, and what is doubtful about them; to be asked for before the next `look`."""
+        """Labels of a frame, and what is doubtful about them."""
         objects: list[LabelledObject] = []
         concerns: list[QaFlag] = []
         instances, frame = seen.result.instances, seen.result.frame
         size = (frame.height, frame.width)
-        threshold = self._options.select.score_threshold
+        options = self._model.segmenter.options
+        threshold = options.select.score_threshold
         for index in range(len(instances)):
             name = self._name(instances, index)
             if name not in self._known:
                 continue
             number, box = int(instances.numbers[index]), instances.boxes_camera[index]
             score = float(instances.scores[index])
-            whole = CompactMask.of(self._model.segmenter.mask(seen.detections, int(instances.rows[index]), size))
+            whole = CompactMask.of(seen.job.mask(0, int(instances.rows[index]), size))
             mask = painted_mask(seen.result.instance_map.pixels, number, box)
             if not mask.area:  # all of it is behind others
                 continue
@@ -159,7 +165,7 @@ class Observer:
             about = doubts_of(name, score, threshold, box, whole)
             concerns += [replace(each, subject=len(objects)) for each in about]
             objects.append(
-                LabelledObject(name, mask, round(score, 4), number if self._options.tracking else 0, visible)
+                LabelledObject(name, mask, round(score, 4), number if options.tracking else 0, visible)
             )
         return objects, [*concerns, *self._overlooked(seen, threshold), *_disagreements(seen)]
 
@@ -181,12 +187,19 @@ class Observer:
             return self._class_names[int(instances.labels[index])]
         return group_name(int(instances.groups[index]))
 
-    def _others(self, frame: Frame) -> FrameInstances | None:
-        if self._other is None:
-            return None
-        segmenter = self._other.segmenter
-        options = replace(segmenter.options, tracking=None)
-        return by_group(segmenter.finish(frame, segmenter.detect([frame])[0], options))
+
+def _run(segmenter: Segmenter, frame: Frame) -> tuple[Job, Segmentation]:
+    """Run a model on a frame.
+
+    Raises:
+        FrameError: it cannot be decoded.
+        ModelOutputError: the model produced NaN or infinity.
+    """
+    begun = segmenter.begin([frame])
+    (result,) = segmenter.end(begun)
+    if isinstance(result, ModelOutputError):
+        raise result
+    return begun.job, result
 
 
 def doubt(scores: NDArray[np.float32], threshold: float) -> NDArray[np.float64]:

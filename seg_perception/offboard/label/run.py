@@ -12,7 +12,7 @@ from types import TracebackType
 import cv2
 from tqdm import tqdm
 
-from seg_perception.core.class_tables import AUTO, resolve_class_table
+from seg_perception.core.class_tables import AUTO
 from seg_perception.core.encodings.bit_depth import check_bit_depth
 from seg_perception.core.encodings.raw import to_bgr
 from seg_perception.core.errors import ConfigurationError, FrameError, ModelOutputError, SourceError
@@ -343,7 +343,7 @@ def _open(path: Path, options: LabelOptions) -> Model:
         SelectOptions(options.score), min_pixels=options.min_pixels, tracking=TrackerOptions()
     )  # fmt: skip
     segmenter = open_segmenter(choice, kept)
-    return Model(segmenter, resolve_class_table(options.classes, segmenter.spec.class_names))
+    return Model(segmenter, segmenter.table)
 
 
 def _count(source: FrameSource) -> int | None:

@@ -21,7 +21,6 @@ from .page import ReplayReport, write_replay_report
 from .picks import Picks
 from .record import Record
 from .replay import Replay, ReplayOptions, Watcher
-from .side_by_side import SideBySide
 from .writer import BagWriter
 
 
@@ -95,7 +94,7 @@ class Outcome:
 
 
 def run_job(
-    job: ReplayJob, segmenter: Segmenter | SideBySide, recordings: Sequence[Recording], watchers: Sequence[Watcher] = ()
+    job: ReplayJob, segmenter: Segmenter, recordings: Sequence[Recording], watchers: Sequence[Watcher] = ()
 ) -> Outcome:
     """Replay.
 

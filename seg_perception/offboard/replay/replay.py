@@ -12,18 +12,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event
 from time import perf_counter
-from typing import Any
 
 from seg_perception.core.errors import FrameError, ModelOutputError
 from seg_perception.core.instances import Segmentation
 from seg_perception.core.messages.detections import LABEL_INFO, write_label_info
 from seg_perception.onboard.pipeline.outputs import ALWAYS, LABELS, LATCHED, ON_DEMAND, SEMANTIC_MAP, FrameMessages
-from seg_perception.onboard.pipeline.segmenter import Segmenter
+from seg_perception.onboard.pipeline.segmenter import Begun, Segmenter
 from seg_perception.onboard.pipeline.trackers import Trackers
 
 from .inputs import BagRecording, InputFrame, Recording, at_their_pace
 from .record import Record
-from .side_by_side import SideBySide
 from .threads import BackgroundWriter, Prefetcher
 from .writer import LATCHED_QOS, BagWriter
 
@@ -63,7 +61,7 @@ class Replay:
 
     def __init__(
         self,
-        segmenter: Segmenter | SideBySide,
+        segmenter: Segmenter,
         writer: BagWriter,
         options: ReplayOptions | None = None,
         watchers: Sequence[Watcher] = (),
@@ -138,18 +136,17 @@ class Replay:
     def _processed(
         self, shots: Iterable[InputFrame], behind: BackgroundWriter[list[_Message]]
     ) -> Iterator[tuple[InputFrame, Segmentation]]:  # fmt: skip
-        """Shots with their results, in order; as many batches in flight as the segmenter takes."""
-        under_way: deque[tuple[list[InputFrame], _Begun]] = deque()
+        """Shots with their results, in order; as many batches in flight as the backend takes."""
+        in_flight: deque[_Started] = deque()
         for batch in self._batches(shots, behind):
-            begun = self._begun(batch)
-            if isinstance(begun, FrameError):
-                yield from self._drained(under_way)
-                yield from self._one_by_one(batch, begun)
-                continue
-            under_way.append((batch, begun))
-            if len(under_way) >= self._segmenter.depth:
-                yield from self._ended(*under_way.popleft())
-        yield from self._drained(under_way)
+            for part in self._started(batch):
+                in_flight.append(part)
+                # The next one must find a place that is free.
+                del part
+                if len(in_flight) >= self._segmenter.backend.depth:
+                    yield from self._ended(*in_flight.popleft())
+        while in_flight:
+            yield from self._ended(*in_flight.popleft())
 
     def _batches(
         self, shots: Iterable[InputFrame], behind: BackgroundWriter[list[_Message]]
@@ -162,47 +159,31 @@ class Replay:
             if shot.frame is None:
                 continue
             cameras = {each.frame.camera for each in batch if each.frame is not None}
-            if batch and (len(batch) >= self._segmenter.largest_batch or shot.frame.camera in cameras):
+            if batch and (len(batch) >= self._segmenter.backend.largest_batch or shot.frame.camera in cameras):
                 yield batch
                 batch = []
             batch.append(shot)
         if batch:
             yield batch
 
-    def _begun(self, batch: Sequence[InputFrame]) -> _Begun | FrameError:
-        """The first half of the work; the error when a frame cannot be decoded."""
+    def _started(self, batch: list[InputFrame]) -> Iterator[_Started]:
+        """Start a batch; where a frame of it cannot be decoded, each frame by itself."""
         try:
-            return self._segmenter.begin([shot.frame for shot in batch if shot.frame is not None], self._semantic)
+            frames = [shot.frame for shot in batch if shot.frame is not None]
+            yield batch, self._segmenter.begin(frames, self._semantic)
         except FrameError as error:
-            return error
+            if len(batch) == 1:
+                self._lose(batch[0], error)
+                return
+            for shot in batch:
+                yield from self._started([shot])
 
-    def _drained(self, under_way: deque[tuple[list[InputFrame], _Begun]]) -> Iterator[tuple[InputFrame, Segmentation]]:
-        while under_way:
-            yield from self._ended(*under_way.popleft())
-
-    def _ended(self, batch: list[InputFrame], begun: _Begun) -> Iterator[tuple[InputFrame, Segmentation]]:
-        try:
-            results = self._segmenter.end(begun)
-        except FrameError as error:
-            yield from self._one_by_one(batch, error)
-            return
-        for shot, result in zip(batch, results, strict=True):
+    def _ended(self, batch: list[InputFrame], begun: Begun) -> Iterator[tuple[InputFrame, Segmentation]]:
+        for shot, result in zip(batch, self._segmenter.end(begun), strict=True):
             if isinstance(result, ModelOutputError):
                 self._lose(shot, result)
             else:
                 yield shot, result
-
-    def _one_by_one(self, batch: list[InputFrame], error: FrameError) -> Iterator[tuple[InputFrame, Segmentation]]:
-        """The frames of a batch in which one could not be decoded."""
-        if len(batch) == 1:
-            self._lose(batch[0], error)
-            return
-        for shot in batch:
-            begun = self._begun([shot])
-            if isinstance(begun, FrameError):
-                self._lose(shot, begun)
-            else:
-                yield from self._ended([shot], begun)
 
     def _lose(self, shot: InputFrame, error: Exception) -> None:
         camera = shot.frame.camera if shot.frame is not None else ""
@@ -242,5 +223,4 @@ class Replay:
 
 
 _Message = tuple[str, str, int, bytes]
-# What a segmenter knows of frames in flight.
-_Begun = Any
+_Started = tuple[list[InputFrame], Begun]

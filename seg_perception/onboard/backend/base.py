@@ -1,9 +1,8 @@
-"""What a backend is.
+"""What a backend is: frames in, a `Job` out, whatever computes.
 
-A `Backend` does the two things the pipeline needs, on whatever device it lives: `detect` and `paint`. A backend that
-computes on the host only has to be a `Runner`, arrays in and arrays out; `pipeline.host` completes it with the host's
-letterbox and paint, the same for all of them. An `Accelerator` is a backend next to the host: it works while the host
-does something else, and can select and paint by itself.
+A job is begun by `Backend.start`, which returns while the work goes on, and owns what belongs to its batch, masks
+included, until it is dropped. The host's backend (host/backend.py) runs the model on threads of its own; that of a GPU
+(tensorrt/cuda/backend.py) has its kernels select and paint, and the masks never come to the host.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,139 +24,41 @@ from seg_perception.core.text import message_text
 
 
 @dataclass(frozen=True, slots=True)
-class ModelOutputs:
-    """Outputs of a canonical model as host arrays. They belong to the runner and last until its next `run`.
-
-    Attributes:
-        boxes: float32 `[B, K, 4]`, x1 y1 x2 y2 in network pixels.
-        scores: float32 `[B, K]`, descending.
-        labels: int32 `[B, K]`.
-        masks: float32 or float16 `[B, K, h, w]`, logits.
-        class_map: uint8 `[B, h, w]`, or None.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    masks: NDArray[np.floating]
-    class_map: NDArray[np.uint8] | None = None
-
-    @classmethod
-    def from_arrays(cls, spec: ModelSpec, arrays: Sequence[NDArray[np.generic]]) -> ModelOutputs:
-        """Take the arrays in the order of `spec.output_names`; a model without instances has none of them (K = 0)."""
-        named: dict[str, Any] = dict(zip(spec.output_names, arrays, strict=True))
-        if not spec.max_instances:
-            batch = len(named[CLASS_MAP_OUTPUT])
-            named |= {
-                "boxes": np.zeros((batch, 0, 4), np.float32),
-                "scores": np.zeros((batch, 0), np.float32),
-                "labels": np.zeros((batch, 0), np.int32),
-                "masks": np.zeros((batch, 0, spec.mask_height, spec.mask_width), np.float32),
-            }
-        return cls(**named)
-
-
-@dataclass(frozen=True, slots=True)
 class RunOptions:
     """How to run a model.
 
     Attributes:
         device: the backend's name of the device (`CPU`, `GPU`, `NPU`, `cuda`); empty for its default.
-        threads: CPU threads; 0 lets the backend choose.
+        threads: CPU threads of each runner; 0 lets the backend choose.
+        runners: how many batches a CPU works on at once, each with a copy of the model; 0 for the number that gives the
+            most frames per second. More than one delays each result.
     """
 
     device: str = ""
     threads: int = 0
+    runners: int = 1
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ConfigurationError(f"threads: expected 0 (the backend's choice) or more, got {self.threads}")
-
-
-@runtime_checkable
-class Runner(Protocol):
-    """Runs a canonical model on host arrays."""
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What the model says of itself."""
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What runs here, for people: backend, device, precision, threads, model file and its sha256."""
-
-    def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
-        """Run the model.
-
-        Args:
-            images: uint8 `[B, H, W, 3]`, RGB, B at least 1; a model of another fixed batch is run in parts.
-        """
-
-    def close(self) -> None:
-        """Release everything; calling it again does nothing."""
-
-
-@runtime_checkable
-class Backend(Protocol):
-    """Finds instances in frames and paints them."""
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What the model says of itself."""
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What runs here, for people: backend, device, precision, threads, model file and its sha256."""
-
-    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Run the model on one frame of each of several cameras.
-
-        Raises:
-            FrameError: a frame cannot be decoded.
-            ModelOutputError: the model produced NaN or infinity.
-        """
-
-    def paint(self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]) -> InstanceMap:
-        """Paint the masks of the last `detect`.
-
-        Args:
-            detections: one of those that the last `detect` returned.
-            numbers: uint16 `[K]`, the pixel value for each row; 0 leaves a row out.
-            output_size: height and width of the map; it shows the whole camera image.
-
-        Raises:
-            ModelOutputError: a mask that would be painted has NaN or infinity. A backend may pass over those where
-                nothing would be seen of them.
-        """
-
-    def class_map(self, detections: Detections, output_size: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """The class of each pixel, by the model's class map of the last `detect`.
-
-        Args:
-            detections: one of those that the last `detect` returned.
-            output_size: height and width of the result; it shows the whole camera image.
-
-        Returns:
-            uint8 `[height, width]`, index into the class names or `contract.NO_CLASS`; None for a model without a
-            class map.
-        """
-
-    def close(self) -> None:
-        """Release everything; calling it again does nothing."""
+        if self.runners < 0:
+            raise ConfigurationError(f"runners: expected 0 (the backend's choice) or more, got {self.runners}")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which instances of a frame are painted, and how large: what `pipeline.select` decides by, as plain numbers.
+class SelectionParams:
+    """Which instances of a frame are painted, and how large the map is.
 
     Attributes:
         thresholds: float32 `[C]`, lowest score of each of the model's classes; infinity for those never kept.
         groups: int32 `[C]`, road group of each class, or `classes.NO_GROUP`; the same for all frames of a batch.
-        group_iou: of two instances of different classes in a group that overlap by more, the weaker is dropped.
+        group_iou: of two instances of different classes in a group that overlap by more, the one with the lower score
+            is dropped.
         min_pixels: instances with fewer visible pixels are left out, and their pixels fall to those behind.
         map_size: height and width of the instance map; it shows the whole camera image.
-        ignore: float64 `[h + 1, w + 1]`, sums of the ignore mask as `pipeline.select.IgnoreMask` holds them, or None.
-            The same array every time: it stays on the device.
+        ignore: float64 `[h + 1, w + 1]`, sums of the ignore mask (`IgnoreMask.sums`), or None. Pass the same array
+            every time: a GPU keeps it.
+        tracked: whether the instances and their ids will be given to `Job.painted`. The backend selects nothing then.
     """
 
     thresholds: NDArray[np.float32]
@@ -166,86 +67,132 @@ class Choice:
     min_pixels: int
     map_size: tuple[int, int]
     ignore: NDArray[np.float64] | None = None
+    tracked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """The result of one frame under a `Choice`.
+class Selected:
+    """The result of one frame under its `SelectionParams`.
 
     Attributes:
         detections: all that the model found.
-        numbers: uint16 `[K]`, pixel value of each row, 1..N by descending score; 0 for rows left out.
+        ids: uint16 `[K]`, pixel value of each row; 0 for rows left out. 1..N by descending score, unless they were
+            given.
         painted: the map, and the visible pixels of each row.
         semantic_map: uint8 `[height, width]`, class index + 1 of each pixel and 0 for none; None when not asked for.
+        timings: seconds spent per stage.
     """
 
     detections: Detections
-    numbers: NDArray[np.uint16]
+    ids: NDArray[np.uint16]
     painted: InstanceMap
     semantic_map: NDArray[np.uint8] | None
+    timings: Mapping[str, float]
 
 
-@runtime_checkable
-class Accelerator(Backend, Protocol):
-    """A backend next to the host. Up to `depth` batches may be in flight; each `start` ends the oldest one's life."""
+class Job(Protocol):
+    """A batch of frames in flight or done. Results come in the order of the frames."""
+
+    def detections(self) -> list[Detections | ModelOutputError]:
+        """Wait for the model, and return what it found in each frame, or its fault in that frame.
+
+        Raises:
+            ModelError: the model cannot be run.
+            DeviceError: the device failed.
+        """
+
+    def painted(self, ids: Sequence[NDArray[np.uint16]] | None = None) -> list[Selected | ModelOutputError]:
+        """Wait for the maps of a batch that was started with a selection.
+
+        Args:
+            ids: for each frame uint16 `[K]`, the pixel value of each row, 0 for rows left out. None where the backend
+                is to select, which needs `SelectionParams` that are not tracked. Given ids stay; rows with too few
+                visible pixels get 0.
+
+        Returns:
+            The result of each frame, or the fault of the model in it: NaN or infinity in a mask that was painted, too.
+
+        Raises:
+            ModelError: the model cannot be run.
+            DeviceError: the device failed.
+        """
+
+    def mask(self, frame: int, row: int, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Paint the whole mask of one row of the detections, whatever lies before it.
+
+        Args:
+            frame: index of the frame, one without a fault of the model.
+            row: of its detections.
+            size: height and width of the result; it shows the whole camera image.
+
+        Returns:
+            bool `[height, width]`.
+
+        Raises:
+            ModelOutputError: the mask has NaN or infinity.
+        """
+
+    def class_map(self, frame: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """Return the class of each pixel by the model's class map.
+
+        Args:
+            frame: index of the frame, one without a fault of the model.
+            size: height and width of the result; it shows the whole camera image.
+
+        Returns:
+            uint8 `[height, width]`, index into the class names or `contract.NO_CLASS`; None for a model without a
+            class map.
+        """
+
+
+class Backend(Protocol):
+    """Finds instances in frames and paints them. One thread at a time uses a backend and its jobs."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's description of itself."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Human-readable facts: backend, device, precision, threads, model file and its sha256."""
 
     @property
     def depth(self) -> int:
-        """How many batches may be in flight at once."""
+        """How many jobs may exist at once for full throughput. A GPU takes no more."""
 
     @property
     def largest_batch(self) -> int:
-        """How many frames one `start` takes at most."""
+        """How many frames are worth starting together. A GPU takes no more."""
 
-    def start(self, frames: Sequence[Frame], choices: Sequence[Choice] | None = None, semantic: bool = False) -> object:
-        """Begin with one frame of each of several cameras, and return while the device works.
+    def wait(self) -> None:
+        """Wait until a job that is started now would not wait for others; the moment to take the freshest frames.
+
+        A GPU copies a batch while it works on the one before, so there is nothing to wait for.
+        """
+
+    def start(
+        self, frames: Sequence[Frame], selection: Sequence[SelectionParams] | None = None, semantic: bool = False
+    ) -> Job:
+        """Begin with one frame of each of several cameras, and return while the work goes on.
 
         Args:
-            frames: they may be overwritten once this returns.
-            choices: one for each frame, for `chosen`; None where only `detections` is wanted.
-            semantic: whether `chosen` gives semantic maps, too.
-
-        Returns:
-            A handle for `detections` or `chosen`.
+            frames: at least one. Their pixels must stay as they are until the job's `detections` returns.
+            selection: one for each frame; None where only detections, masks and class maps are wanted.
+            semantic: whether `painted` gives semantic maps too.
 
         Raises:
             FrameError: a frame cannot be decoded.
             DeviceError: the device failed.
         """
 
-    def detections(self, job: object) -> list[Detections | ModelOutputError]:
-        """Wait for what was found in each frame, or the fault of the model in it; for the rest see `detect`."""
-
-    def chosen(self, job: object) -> list[Chosen | ModelOutputError]:
-        """Wait for the result of each frame, or the fault of the model in it.
-
-        Raises:
-            DeviceError: the device failed.
-        """
-
-    def painted(
-        self, job: object, numbers: Sequence[NDArray[np.uint16]], choices: Sequence[Choice], semantic: bool = False
-    ) -> list[Chosen | ModelOutputError]:
-        """After `detections`: paint under given numbers, and wait for the result of each frame.
-
-        Args:
-            job: one of the last `depth`.
-            numbers: for each frame uint16 `[K]`, the pixel value for each row; 0 leaves a row out.
-            choices: for each frame; only `min_pixels` and `map_size` are looked at.
-            semantic: whether semantic maps are made, too.
-
-        Returns:
-            As `chosen`; instances that are too small have the number 0, the others keep theirs.
-
-        Raises:
-            DeviceError: the device failed.
-        """
+    def close(self) -> None:
+        """Release everything; calling it again does nothing."""
 
 
 def check_detections(
     boxes: NDArray[np.float32], scores: NDArray[np.float32], labels: NDArray[np.int32], classes: int
 ) -> None:
-    """See that what a model says of a frame is usable.
+    """Check the detections of one frame.
 
     Args:
         boxes: float32 `[K, 4]`.

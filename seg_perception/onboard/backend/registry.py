@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from seg_perception.core.errors import BackendUnavailable, ConfigurationError, ModelError, interrupted
+from seg_perception.core.share import find_model
 
-from .base import Backend, Runner, RunOptions
+from .base import Backend, RunOptions
 
 
 class _Entry(NamedTuple):
@@ -32,8 +33,13 @@ def backend_names(suffix: str = ".onnx") -> tuple[str, ...]:
     return tuple(entry.name for entry in BACKENDS[suffix])
 
 
-def open_model(path: Path, backend: str = "", options: RunOptions | None = None) -> Runner | Backend:
+def open_backend(path: Path, backend: str = "", options: RunOptions | None = None) -> Backend:
     """Open a canonical model or an engine with the backend that its suffix (or `backend`) names.
+
+    Args:
+        path: of its file, or what else `find_model` takes.
+        backend: its name; empty for the one that goes with the file's suffix.
+        options: how it runs.
 
     Raises:
         ModelError: the file is missing or no backend knows the suffix.
@@ -41,6 +47,7 @@ def open_model(path: Path, backend: str = "", options: RunOptions | None = None)
         ConfigurationError: `backend` does not exist for this suffix.
         BackendUnavailable: the backend's library is not installed and no other opens the file.
     """
+    path = find_model(str(path))
     if path.is_dir():
         raise ModelError(f"model file: {path}: is a folder; expected a file ending in {', '.join(BACKENDS)}")
     if not path.is_file():
@@ -67,5 +74,5 @@ def open_model(path: Path, backend: str = "", options: RunOptions | None = None)
     raise BackendUnavailable("; or ".join(missing))
 
 
-def _opener(entry: _Entry) -> Callable[[Path, RunOptions], Runner | Backend]:
-    return cast("Callable[[Path, RunOptions], Runner | Backend]", import_module(entry.module).open_model)
+def _opener(entry: _Entry) -> Callable[[Path, RunOptions], Backend]:
+    return cast("Callable[[Path, RunOptions], Backend]", import_module(entry.module).open_model)

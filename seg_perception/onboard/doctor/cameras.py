@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from seg_perception.core.messages.topics import TRANSPORTS, VIDEO_TRANSPORTS
 from seg_perception.core.text import printable
 
 from .finding import Finding, Level
@@ -98,6 +99,11 @@ def _images(graph: RosGraph, stream: ImageStream, named: bool) -> Finding:
     worst = Level.FAIL if named else Level.WARN
     if not stream.kind:
         return _absent(graph, stream.topic)
+    video = next((name for name in VIDEO_TRANSPORTS if TRANSPORTS[name] == stream.kind not in IMAGE_KINDS), "")
+    if video:
+        found = f"packets of video ({stream.kind}), which are not measured"
+        advice = f"the node reads them with cameras.NAME.transport: {video}"
+        return Finding(GROUP, stream.topic, Level.OK, found, advice)
     if stream.kind not in IMAGE_KINDS:
         advice = f"the node takes {' or '.join(IMAGE_KINDS)}"
         return Finding(GROUP, stream.topic, Level.FAIL, f"is of type {stream.kind}", advice)

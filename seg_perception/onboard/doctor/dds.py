@@ -13,7 +13,7 @@ from .finding import Finding, Level
 from .surroundings import Surroundings
 
 GROUP = "dds"
-FAST_DDS, CYCLONE = "rmw_fastrtps", "rmw_cyclonedds"
+FAST_DDS, CYCLONE, ZENOH = "rmw_fastrtps", "rmw_cyclonedds", "rmw_zenoh"
 # The name from Kilted (Fast DDS 3) on, which still knows the other, and the one before.
 NEW_VARIABLE, OLD_VARIABLE = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
 OLD_DISTRIBUTIONS = ("humble", "iron", "jazzy")
@@ -22,6 +22,8 @@ USUAL_IMAGE_BYTES, MESSAGE_BYTES = 1920 * 1080 * 3, 1024
 # Images that the segment of one process should hold, as config/fastdds.xml says.
 SEGMENT_IMAGES = 4
 _MIB = 1 << 20
+# As read in the sources of rmw_zenoh for Jazzy, Kilted and Lyrical (0.10.5): shared memory is off, its pool 48 MiB.
+_ZENOH_SHARED, _ZENOH_POOL = "transport/shared_memory/enabled=true", 48 * _MIB
 # Fragments of a few images that are on their way; the ROS documentation advises this for large messages, too.
 _FRAGMENT_BYTES = 128 * _MIB
 
@@ -45,7 +47,7 @@ def check_dds(around: Surroundings, distribution: str, rmw: str, image_bytes: in
     if not rmw:
         return [Finding(GROUP, "profile", Level.SKIPPED, "no ROS here"), _sockets(around, image_bytes, False)]
     if not rmw.startswith(FAST_DDS):
-        return [_other_middleware(around, rmw), _sockets(around, image_bytes, False)]
+        return [_other_middleware(around, rmw, image_bytes), _sockets(around, image_bytes, False)]
     profile, transport = check_profile(around, distribution, image_bytes)
     return [profile, check_shared_memory(around, transport), _sockets(around, image_bytes, transport is not None)]
 
@@ -139,12 +141,29 @@ def _without_profile(around: Surroundings, name: str, advice: str) -> Finding:
     return Finding(GROUP, "profile", Level.WARN, text, advice)
 
 
-def _other_middleware(around: Surroundings, rmw: str) -> Finding:
+def _other_middleware(around: Surroundings, rmw: str, image_bytes: int) -> Finding:
+    if rmw.startswith(ZENOH):
+        return _zenoh(around, rmw, image_bytes)
     if rmw.startswith(CYCLONE) and not around.environment.get("CYCLONEDDS_URI"):
         text = f"{rmw} without CYCLONEDDS_URI: images go through UDP, also on this machine"
         advice = "raise the socket limits below and set SocketReceiveBufferSize in a file that CYCLONEDDS_URI names"
         return Finding(GROUP, "profile", Level.WARN, text, advice)
     return Finding(GROUP, "profile", Level.SKIPPED, f"{rmw} takes no Fast DDS profile; not judged")
+
+
+def _zenoh(around: Surroundings, rmw: str, image_bytes: int) -> Finding:
+    """Return whether Zenoh's shared memory is on and holds images."""
+    if around.environment.get("ZENOH_SESSION_CONFIG_URI"):
+        return Finding(GROUP, "profile", Level.SKIPPED, f"{rmw}: a session configuration of your own is not judged")
+    needed = SEGMENT_IMAGES * ((image_bytes or USUAL_IMAGE_BYTES) + MESSAGE_BYTES)
+    override = around.environment.get("ZENOH_CONFIG_OVERRIDE", "").replace(" ", "")
+    pool = around.environment.get("ZENOH_SHM_ALLOC_SIZE", "") or str(_ZENOH_POOL)
+    if _ZENOH_SHARED in override.split(";") and pool.isdecimal() and int(pool) >= needed:
+        return Finding(GROUP, "profile", Level.OK, f"{rmw}: shared memory of {_mib(int(pool))}")
+    text = f"{rmw} without shared memory for {SEGMENT_IMAGES} images: they go through TCP, also on this machine"
+    pool = f"ZENOH_SHM_ALLOC_SIZE={max(needed, _ZENOH_POOL)}"
+    advice = f"export ZENOH_CONFIG_OVERRIDE={_ZENOH_SHARED} {pool}, here and for the cameras"
+    return Finding(GROUP, "profile", Level.WARN, text, advice)
 
 
 def _sockets(around: Surroundings, image_bytes: int, shared: bool) -> Finding:

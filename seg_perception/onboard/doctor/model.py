@@ -92,9 +92,9 @@ def check_classes(names: Sequence[str], classes: str) -> Finding:
 
 def _opened(path: Path, backend: str) -> tuple[str, Sequence[str]]:
     """Open a model as the node would; an engine is held against this machine first, with the reason if it differs."""
-    from seg_perception.onboard.backend.registry import open_model
+    from seg_perception.onboard.backend.registry import open_backend
 
-    model = open_model(path, backend)
+    model = open_backend(path, backend)
     try:
         spec, identity = model.spec, model.identity
         words = [identity.get(name, "") for name in ("backend", "device", "precision")]

@@ -8,8 +8,10 @@ from .surroundings import Surroundings
 
 GROUP = "ros"
 # rclpy's major version of each distribution.
-DISTRIBUTIONS = {"humble": 3, "iron": 4, "jazzy": 7, "kilted": 9}
+DISTRIBUTIONS = {"humble": 3, "iron": 4, "jazzy": 7, "kilted": 9, "lyrical": 10}
 TRIED = ("jazzy", "kilted")
+# The package was written to fit their sources; it was not run on them.
+READ = ("humble", "lyrical")
 _UNKNOWN = -1
 # DDS derives ports from the domain; those of higher ones collide with the ports that Linux hands out.
 _HIGHEST_DOMAIN, _SAFE_DOMAIN = 232, 101
@@ -46,7 +48,7 @@ def _distribution(around: Surroundings, rclpy_version: str) -> Finding:
         return Finding(GROUP, "distribution", Level.WARN, f"{text}, but {named} comes with rclpy {expected}.x", advice)
     if name not in TRIED:
         text += f"; this package was run on {' and '.join(TRIED)}"
-        level = Level.OK if name == "humble" else Level.WARN
+        level = Level.OK if name in READ else Level.WARN
         return Finding(GROUP, "distribution", level, text)
     return Finding(GROUP, "distribution", Level.OK, text)
 

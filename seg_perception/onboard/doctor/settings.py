@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seg_perception.core.errors import BackendUnavailable, ConfigurationError, SegPerceptionError
+from seg_perception.core.messages.topics import topic_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,7 @@ def _settings(parameters: Mapping[str, Any]) -> NodeSettings:
     for name in names:
         default = "image_raw" if len(names) == 1 else f"{name}/image_raw"
         topic = full_name(str(parameters.get(f"cameras.{name}.topic", default)))
-        if parameters.get(f"cameras.{name}.transport") == "compressed":
-            topic = f"{topic.removesuffix('/compressed')}/compressed"
+        topic = topic_of(topic, str(parameters.get(f"cameras.{name}.transport", "raw")))
         # A camera may be configured and switched off.
         if parameters.get(f"cameras.{name}.enabled", True):
             topics.append(topic)

@@ -1,8 +1,7 @@
-"""How busy this machine is, and a node's process on it, as far as that can be told without a package for it."""
+"""How busy this machine is, and a node's process on it."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -10,10 +9,10 @@ import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event, Thread
-from time import monotonic
 from typing import Any
+
+import psutil
 
 from .nodes import count
 
@@ -32,26 +31,18 @@ class ProcessLoad:
 
 
 class HostLoad:
-    """The CPUs of this machine and processes on it, from /proc."""
+    """The CPUs of this machine and processes on it."""
 
-    def __init__(self, root: Path = Path("/proc")) -> None:
-        self._root = root
-        self._ticks = os.sysconf("SC_CLK_TCK")
-        self._page = os.sysconf("SC_PAGE_SIZE")
-        self._all: tuple[int, int] | None = None
-        self._processes: dict[int, tuple[float, float]] = {}
+    def __init__(self) -> None:
+        # psutil compares with its last look, and has nothing to say at the first.
+        self._looked = False
+        self._processes: dict[int, psutil.Process] = {}
 
     def cpu(self) -> float | None:
-        """Percent of all CPUs that were busy since the last look; None at the first, and where nobody tells."""
-        try:
-            counts = [int(word) for word in (self._root / "stat").read_text().splitlines()[0].split()[1:9]]
-        except (OSError, ValueError, IndexError):
-            return None
-        idle, total = sum(counts[3:5]), sum(counts)
-        before, self._all = self._all, (idle, total)
-        if before is None or total <= before[1]:
-            return None
-        return 100 * (1 - (idle - before[0]) / (total - before[1]))
+        """Percent of all CPUs that were busy since the last look; None at the first."""
+        percent, looked = psutil.cpu_percent(), self._looked
+        self._looked = True
+        return percent if looked else None
 
     def process(self, values: Mapping[str, str]) -> ProcessLoad | None:
         """The load of a node's process.
@@ -62,20 +53,18 @@ class HostLoad:
         pid = count(values.get("pid", ""))
         if values.get("host") != socket.gethostname() or pid is None:
             return None
-        folder = self._root / str(pid)
+        known = self._processes.pop(pid, None)
         try:
+            # Numbers of processes come again.
+            process = known if known and known.is_running() else psutil.Process(pid)
             # A container may share the host's name and not its numbers of processes.
-            if b"seg" not in (folder / "cmdline").read_bytes():
+            if not any("seg" in word for word in process.cmdline()):
                 return None
-            # The name of the process, in parentheses, may hold anything.
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
+            cpu, memory = process.cpu_percent(), process.memory_info().rss
+        except psutil.Error:
             return None
-        seconds, now = (int(fields[11]) + int(fields[12])) / self._ticks, monotonic()
-        before = self._processes.get(pid)
-        self._processes[pid] = seconds, now
-        cpu = 100 * (seconds - before[0]) / (now - before[1]) if before and now > before[1] else None
-        return ProcessLoad(cpu, int(fields[21]) * self._page / _MIB)
+        self._processes[pid] = process
+        return ProcessLoad(cpu if process is known else None, memory / _MIB)
 
 
 class GpuLoad:

@@ -1,9 +1,9 @@
-"""An image comes in as a frame; the backend turns it into detections; they become numbered instances on one map."""
+"""A frame comes in; the backend finds, selects and paints; a tracker decides on ids; a segmentation goes out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -13,13 +13,12 @@ from seg_perception.core.classes import ClassTable
 from seg_perception.core.contract import ModelSpec
 from seg_perception.core.errors import ModelOutputError
 from seg_perception.core.frame import Frame
-from seg_perception.core.instances import Detections, InstanceMap, Instances, Segmentation
-from seg_perception.onboard.backend.base import Accelerator, Backend, Chosen
-from seg_perception.onboard.backend.host.select import IgnoreMask, renumber, select
+from seg_perception.core.instances import Detections, Segmentation
+from seg_perception.onboard.backend.base import Backend, Job, Selected
+from seg_perception.onboard.backend.host.select import IgnoreMask, instances_of, select_rows
 
-from .accelerated import Choices, segmentation
 from .options import SegmenterOptions
-from .semantic import semantic_map
+from .selection import Selection
 from .trackers import Trackers
 
 
@@ -29,29 +28,25 @@ class Begun:
 
     Attributes:
         frames: one of each of several cameras.
-        options: those in force when they began, of each frame.
-        semantic: whether semantic maps are made, too.
-        tracked: whether the frames go through the trackers.
-        job: the accelerator's; None for a backend on the host, which does all its work at the end.
+        options: of each frame, those in force when it began.
+        job: the backend's.
     """
 
     frames: Sequence[Frame]
     options: Sequence[SegmenterOptions]
-    semantic: bool
-    tracked: bool
-    job: object = None
+    job: Job
 
 
 class Segmenter:
     """Frames in, segmentations out.
 
-    A frame is processed under one set of options.
-
     Attributes:
         options: of cameras that have none of their own; may be replaced at any time.
         camera_options: by camera name; may be replaced at any time.
         trackers: of the cameras.
-        warm_up_seconds: what the last batch of `warm_up` took.
+        table: sorts the model's classes into road groups.
+        backend: runs the model.
+        warm_up_seconds: duration of one batch at the end of `warm_up`.
     """
 
     def __init__(
@@ -61,43 +56,26 @@ class Segmenter:
         options: SegmenterOptions | None = None,
         ignore_masks: Mapping[str, IgnoreMask] | None = None,
     ) -> None:
-        """Take what frames go through.
-
-        Args:
-            backend: runs the model; closed by `close`.
-            table: sorts the model's classes into road groups.
-            options: defaults for all.
-            ignore_masks: by camera name.
-        """
+        """Take a backend, which `close` closes, options for all cameras, and ignore masks by camera name."""
         self.options = options or SegmenterOptions()
         self.camera_options: Mapping[str, SegmenterOptions] = {}
         self.trackers = Trackers()
+        self.table = table
+        self.backend = backend
         self.warm_up_seconds = 0.0
-        self._backend = backend
         self._groups = table.groups(backend.spec.class_names)
         self._ignore_masks = dict(ignore_masks or {})
-        self._accelerator = backend if isinstance(backend, Accelerator) else None
-        self._choices = Choices(backend.spec, self._groups, self._ignore_masks)
+        self._selection = Selection(backend.spec, self._groups, self._ignore_masks)
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model says of itself."""
-        return self._backend.spec
+        """The model's description of itself."""
+        return self.backend.spec
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, for people."""
-        return self._backend.identity
-
-    @property
-    def depth(self) -> int:
-        """How many batches may have begun and not ended."""
-        return self._accelerator.depth if self._accelerator else 1
-
-    @property
-    def largest_batch(self) -> int:
-        """How many frames are worth beginning at once: a backend on the host gains nothing from several."""
-        return self._accelerator.largest_batch if self._accelerator else 1
+        """Human-readable facts about what runs here."""
+        return self.backend.identity
 
     def segment(self, frames: Sequence[Frame], semantic: bool = False) -> list[Segmentation]:
         """Process one frame of each of several cameras; `semantic` asks for semantic maps, too.
@@ -106,137 +84,77 @@ class Segmenter:
             FrameError: a frame cannot be decoded.
             ModelOutputError: the model produced NaN or infinity.
         """
-        results = []
-        for result in self.end(self.begin(frames, semantic)):
-            if isinstance(result, ModelOutputError):
-                raise result
-            results.append(result)
-        return results
+        return _without_faults(self.end(self.begin(frames, semantic)))
 
     def begin(self, frames: Sequence[Frame], semantic: bool = False) -> Begun:
-        """The first half of `segment`: an accelerator works on the frames from now on, while the caller goes on.
+        """Start the first half of `segment`; the backend works on the frames while the caller goes on.
 
         Raises:
             FrameError: a frame cannot be decoded.
         """
-        own = self.camera_options
-        options = [own.get(frame.camera, self.options) for frame in frames]
-        # A tracker decides on the host which instances get which numbers.
-        tracked = any(each.tracking is not None for each in options)
-        job = None
-        if self._accelerator is not None:
-            choices = None if tracked else self._choices.of(frames, options)
-            job = self._accelerator.start(frames, choices, semantic)
-        return Begun(frames, options, semantic, tracked, job)
+        options = [self.camera_options.get(frame.camera, self.options) for frame in frames]
+        selection = [self._selection.of(*each) for each in zip(frames, options, strict=True)]
+        return Begun(frames, options, self.backend.start(frames, selection, semantic))
 
     def end(self, begun: Begun) -> list[Segmentation | ModelOutputError]:
-        """The second half of `segment`: the result of each frame; the model's fault in one does not harm the others.
-
-        Raises:
-            FrameError: a frame cannot be decoded.
-        """
-        if self._accelerator is not None:
-            chosen = self._tracked(begun) if begun.tracked else self._accelerator.chosen(begun.job)
-            results = [segmentation(*each, self._groups) for each in zip(begun.frames, chosen, strict=True)]
-            pairs = zip(results, begun.options, strict=True)
-            return [each if isinstance(each, ModelOutputError) else self._filled(each, own) for each, own in pairs]
-        try:
-            found = zip(begun.frames, self.detect(begun.frames), begun.options, strict=True)
-            return [self.finish(*each, begun.semantic) for each in found]
-        except ModelOutputError as error:
-            return [error] * len(begun.frames)
-
-    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Return what the model found, before anything is left out."""
-        return self._backend.detect(frames)
-
-    def finish(
-        self, frame: Frame, detections: Detections, options: SegmenterOptions, semantic: bool = False
-    ) -> Segmentation:
-        """Select, number and paint what the last `detect` found in a frame."""
-        begin = perf_counter()
-        instances = self._kept(frame, detections, options)
-        selected = perf_counter()
-        size = options.output_size.of(detections.geometry)
-        painted = self._paint(detections, instances, size)
-        visible = painted.areas[instances.rows] >= options.min_pixels
-        if not visible.all():
-            # Painted again without them, so that their pixels fall to the instances behind.
-            instances = instances.where(visible)
-            if options.tracking is None:
-                instances = renumber(instances)
-            painted = self._paint(detections, instances, size)
-        done = perf_counter()
-        timings = {**detections.timings, "select": selected - begin, "paint": done - selected}
-        classes = None
-        if semantic:
-            classes = semantic_map(self._backend.class_map(detections, size), instances, painted)
-            timings["semantic"] = perf_counter() - done
-        areas = painted.areas[instances.rows]
-        return self._filled(Segmentation(frame, instances, painted, areas, timings, classes), options)
-
-    def mask(self, detections: Detections, row: int, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """The whole mask of one row of the last `detect`, bool `[height, width]`, whatever lies before it."""
-        numbers = np.zeros(len(detections.scores), np.uint16)
-        numbers[row] = 1
-        return self._backend.paint(detections, numbers, size).pixels > 0
-
-    def class_map(self, detections: Detections, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """What the last `detect` says of each pixel, uint8 `[height, width]`; None for a model without a class map."""
-        return self._backend.class_map(detections, size)
+        """Do the second half of `segment`, and return the result of each frame, or the fault of the model in it."""
+        ids, seconds = None, {}
+        if any(options.tracking is not None for options in begun.options):
+            found = zip(begun.frames, begun.job.detections(), begun.options, strict=True)
+            begin = perf_counter()
+            ids = [self._ids(*each) for each in found]
+            seconds = {"select": (perf_counter() - begin) / len(ids)}
+        selected = zip(begun.frames, begun.job.painted(ids), begun.options, strict=True)
+        return [self._segmentation(*each, seconds) for each in selected]
 
     def warm_up(self, runs: int = 2) -> None:
         """Run grey images through, so that the first camera frames do not pay for memory and kernels."""
         grey = np.full((self.spec.network_height, self.spec.network_width, 3), 114, np.uint8)
-        for count in range(1, self.largest_batch + 1):
-            for _ in range(runs * self.depth):
+        batches = [[Frame.from_bgr(grey)] * count for count in range(1, self.backend.largest_batch + 1)]
+        for frames in [*batches, *([Frame.from_bgr(grey, camera=camera)] for camera in self._ignore_masks)]:
+            for _ in range(runs):
                 begin = perf_counter()
-                self.segment([Frame.from_bgr(grey)] * count)
-                self.warm_up_seconds = perf_counter() - begin
-        for camera in self._ignore_masks:
-            self.segment([Frame.from_bgr(grey, camera=camera)])
+                in_flight = [self.begin(frames) for _ in range(self.backend.depth)]
+                while in_flight:
+                    _without_faults(self.end(in_flight.pop(0)))
+                self.warm_up_seconds = (perf_counter() - begin) / self.backend.depth
 
     def close(self) -> None:
         """Release the model."""
-        self._backend.close()
+        self.backend.close()
 
-    def _kept(self, frame: Frame, detections: Detections, options: SegmenterOptions) -> Instances:
-        """The detections that are kept, numbered by the tracker or by score."""
-        ignore = self._ignore_masks.get(frame.camera)
+    def _ids(
+        self, frame: Frame, found: Detections | ModelOutputError, options: SegmenterOptions
+    ) -> NDArray[np.uint16]:
+        """The id of each row of the detections, uint16 `[K]`, by the tracker or by score."""
+        if isinstance(found, ModelOutputError):
+            return np.zeros(self.spec.max_instances, np.uint16)
         if options.tracking is None:
-            return select(detections, self._groups, options.select, ignore)
-        return self.trackers.select(frame, detections, self._groups, options, ignore)
+            return select_rows(found, self._selection.of(frame, options))
+        return self.trackers.ids(frame, found, self._groups, options, self._ignore_masks.get(frame.camera))
 
-    def _tracked(self, begun: Begun) -> list[Chosen | ModelOutputError]:
-        """Return what an accelerator makes of numbers that are decided here, while it works on the next frames."""
-        if self._accelerator is None:
-            raise RuntimeError("expected an accelerator, got a backend on the host")
-        numbers: list[NDArray[np.uint16]] = []
-        found = self._accelerator.detections(begun.job)
-        for frame, each, options in zip(begun.frames, found, begun.options, strict=True):
-            if isinstance(each, ModelOutputError):
-                numbers.append(np.zeros(self.spec.max_instances, np.uint16))
-            else:
-                numbers.append(_numbers(each, self._kept(frame, each, options)))
-        choices = self._choices.of(begun.frames, begun.options)
-        painted = self._accelerator.painted(begun.job, numbers, choices, begun.semantic)
-        pairs = zip(found, painted, strict=True)
-        return [before if isinstance(before, ModelOutputError) else after for before, after in pairs]
-
-    def _filled(self, result: Segmentation, options: SegmenterOptions) -> Segmentation:
-        """With objects that the frame lacked, if the tracker is to fill them in."""
-        if options.tracking is None or not options.tracking.coast:
-            return result
-        expected = self.trackers.coasted(result.frame)
-        areas = np.append(result.areas, np.zeros(len(expected), np.int64))
-        return replace(result, instances=result.instances.joined(expected), areas=areas)
-
-    def _paint(self, detections: Detections, instances: Instances, size: tuple[int, int]) -> InstanceMap:
-        return self._backend.paint(detections, _numbers(detections, instances), size)
+    def _segmentation(
+        self,
+        frame: Frame,
+        selected: Selected | ModelOutputError,
+        options: SegmenterOptions,
+        seconds: Mapping[str, float],
+    ) -> Segmentation | ModelOutputError:
+        """Return what is published for a frame, with the objects that it lacks if the tracker is to fill them in."""
+        if isinstance(selected, ModelOutputError):
+            return selected
+        instances = instances_of(selected.detections, selected.ids, self._groups)
+        areas = selected.painted.areas[instances.rows]
+        if options.tracking is not None and options.tracking.coast:
+            expected = self.trackers.coasted(frame)
+            instances, areas = instances.joined(expected), np.append(areas, np.zeros(len(expected), np.int64))
+        timings = {**selected.timings, **seconds}
+        return Segmentation(frame, instances, selected.painted, areas, timings, selected.semantic_map)
 
 
-def _numbers(detections: Detections, instances: Instances) -> NDArray[np.uint16]:
-    """The number of each row of the detections, uint16 `[K]`; 0 for those that are no instances."""
-    numbers = np.zeros(len(detections.scores), np.uint16)
-    numbers[instances.rows] = instances.numbers
-    return numbers
+def _without_faults(results: Sequence[Segmentation | ModelOutputError]) -> list[Segmentation]:
+    """Return the results of a batch, or raise the first fault in it."""
+    for result in results:
+        if isinstance(result, ModelOutputError):
+            raise result
+    return [result for result in results if isinstance(result, Segmentation)]

@@ -1,4 +1,4 @@
-"""Numbers that stay: instances of one camera, frame by frame, under the numbers of their tracks."""
+"""Tracking: the instances of one camera, frame by frame, under their track ids."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from seg_perception.core.classes import NO_GROUP
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Instances
 
+from .tracking.ids import TrackIds
 from .tracking.motion import Motion
-from .tracking.numbers import Numbers
 from .tracking.similarity import camera_shift, similarity
 
 # IoU from which a detection may be that of a track; predictions are uncertain and small boxes overlap little.
@@ -118,7 +118,7 @@ class _Tracks:
     def seen(self, rows: NDArray[np.int64], instances: Instances, stamp_ns: int) -> _Tracks:
         """The same after each of `rows` `[P]` was seen as the instance in its place."""
         result = _Tracks(
-            self.motion.corrected(rows, instances.boxes_camera.astype(np.float64)), self.numbers,
+            self.motion.update(rows, instances.boxes_camera.astype(np.float64)), self.numbers,
             self.seen_ns.copy(), self.times_seen.copy(), self.scores.copy(), self.labels.copy(), self.groups,
         )  # fmt: skip
         result.seen_ns[rows] = stamp_ns
@@ -145,7 +145,7 @@ class Tracker:
     def __init__(self, options: TrackerOptions | None = None) -> None:
         """Begin without tracks; `options` may be replaced at any time and hold from the next frame on."""
         self.options = options or TrackerOptions()
-        self._numbers = Numbers()
+        self._ids = TrackIds()
         self._tracks = _Tracks.begin(_NO_INSTANCES, 0)
         self._stamp_ns: int | None = None
 
@@ -178,7 +178,7 @@ class Tracker:
         numbers = np.zeros(len(instances), np.uint16)
         numbers[old] = tracks.numbers[track[old]]
         new = strong & (track < 0)
-        numbers[new] = self._numbers.take(np.count_nonzero(new), tracks.numbers)
+        numbers[new] = self._ids.take(np.count_nonzero(new), tracks.numbers)
         self._tracks = _bounded(
             tracks.joined(_Tracks.begin(instances.numbered(numbers).where(new), stamp_ns)), stamp_ns
         )
@@ -211,7 +211,7 @@ class Tracker:
             self._stamp_ns = stamp_ns
         tracks = self._tracks.where(stamp_ns - self._tracks.seen_ns <= self.options.max_age * _NANOSECONDS)
         in_view = np.asarray(tracks.seen_ns == self._stamp_ns, bool)
-        motion = tracks.motion.after((stamp_ns - self._stamp_ns) / _NANOSECONDS, ~in_view)
+        motion = tracks.motion.predict((stamp_ns - self._stamp_ns) / _NANOSECONDS, ~in_view)
         self._tracks = replace(tracks, motion=motion)
         self._stamp_ns = stamp_ns
         return in_view

@@ -1,4 +1,4 @@
-"""Which instances of a camera's next frame are kept when they are tracked, and under which numbers."""
+"""Which instances of a camera's next frame are kept when they are tracked, and under which ids."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Trackers:
     def __init__(self) -> None:
         self._trackers: dict[str, Tracker] = {}
 
-    def select(
+    def ids(
         self,
         frame: Frame,
         detections: Detections,
         class_groups: NDArray[np.int32],
         options: SegmenterOptions,
         ignore: IgnoreMask | None,
-    ) -> Instances:
-        """Keep what is worth reporting, under the numbers of tracks; every frame is to come here, empty ones too.
+    ) -> NDArray[np.uint16]:
+        """Return the track id of each row that is worth reporting, uint16 `[K]`; 0 for the other rows.
 
         Args:
-            frame: its camera and time.
+            frame: its camera and time. Every frame of a camera must come here, empty ones too.
             detections: what was found in it.
             class_groups: int32 `[C]`, road group of each class.
             options: those of the camera, with `tracking`.
@@ -42,9 +42,10 @@ class Trackers:
         tracker = self._trackers.setdefault(frame.camera, Tracker())
         tracker.options = tracking
         found = select(detections, class_groups, _lowered(options.select, tracking.weak_share), ignore)
-        weak = found.scores < class_thresholds(options.select, class_groups)[found.labels]
-        numbers = tracker.update(found, frame.time_ns, weak)
-        return found.numbered(numbers).where(numbers > 0)
+        low_confidence = found.scores < class_thresholds(options.select, class_groups)[found.labels]
+        ids = np.zeros(len(detections.scores), np.uint16)
+        ids[found.rows] = tracker.update(found, frame.time_ns, low_confidence)
+        return ids
 
     def coasted(self, frame: Frame) -> Instances:
         """Objects that the last frame of this camera lacked, where they are expected; rows are -1."""

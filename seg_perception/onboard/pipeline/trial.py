@@ -110,14 +110,11 @@ def serve() -> None:
 
 
 def _problem(path: Path, backend: str, run: RunOptions) -> str:
-    from seg_perception.core.classes import ClassTable
-    from seg_perception.onboard.backend.host.backend import open_backend
-
-    from .segmenter import Segmenter
+    from .opening import ModelChoice, open_segmenter
 
     try:
-        opened = open_backend(path, backend, run)
-        Segmenter(opened, ClassTable("trial", (), {})).warm_up(1)
+        choice = ModelChoice(str(path), backend, run.device, run.threads)
+        open_segmenter(choice, any_classes=True).warm_up(1)
     except SegPerceptionError as error:
         return message_text(error)
     except Exception as error:

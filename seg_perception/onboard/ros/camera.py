@@ -5,6 +5,9 @@ meanwhile wake nobody; the middleware keeps the newest (depth 1). A worker that 
 worker that finds none waits, and then the executor hands it the next one. CPU time of the node for a frame that is
 dropped, measured with bench/subscription.py: 0.07 ms at 720p and 0.4 ms at 1080p, against 2.6 and 5.1 ms with a plain
 subscription.
+
+Compressed video is another matter: each packet needs those before it, so the executor hands over all of them, a thread
+decodes them (`video.py`), and the slot holds the newest image.
 """
 
 from __future__ import annotations
@@ -18,23 +21,25 @@ from typing import Any, NamedTuple
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 from seg_perception.core.encodings.bit_depth import BitDepth
 from seg_perception.core.errors import FrameError
 from seg_perception.core.frame import Frame
 from seg_perception.core.messages.calibration import Calibration
 from seg_perception.core.messages.serialized import frame_from_compressed_image, frame_from_image
+from seg_perception.core.messages.topics import TRANSPORTS, VIDEO_TRANSPORTS
 
 from .ages import StampCheck, StampValidator
 from .convert import through_cv_bridge
 from .graph import count_publishers, topics_of_others
 from .missing_camera import ExpectedTopic, MissingCameraDiagnosis, explain
 from .parameters import CameraSettings
-from .rate import RateEstimator
-from .statistics import LOST, CameraStatistics
+from .statistics import LOST, CameraStatistics, RateEstimator
 from .subscription import CameraSubscription, describe_qos, type_name
 from .topics import camera_topics
+from .transports import message_type
+from .video import QUEUE, DecodedImage, VideoStream
 
 # Why no frames come when the graph cannot be read.
 UNKNOWN = "unknown"
@@ -45,11 +50,15 @@ _MOST_PUBLISHERS = 1000
 
 
 class Taken(NamedTuple):
-    """A serialized image, when it arrived, on the monotonic clock in seconds, and how many were missed before it."""
+    """An image, when it arrived, on the monotonic clock in seconds, and how many were missed before it.
+
+    It is serialized, unless it comes from a video: then `data` is empty and `image` is set.
+    """
 
     data: bytes
     arrived: float
     missed: int = 0
+    image: DecodedImage | None = None
 
 
 class WakeEvent:
@@ -80,6 +89,13 @@ class _OnDemand(CallbackGroup):
 
     def ending_execution(self, entity: Any) -> None:
         """Nothing was reserved."""
+
+
+class _Always(_OnDemand):
+    """Keeps a subscription in the wait set."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return True
 
 
 class _Never(_OnDemand):
@@ -138,8 +154,22 @@ class Camera:
         resolved_topic, resolved_info_topic: full names, after namespace and remapping.
     """
 
-    def __init__(self, node: Node, settings: CameraSettings, statistics: CameraStatistics, doorbell: WakeEvent) -> None:
+    def __init__(
+        self,
+        node: Node,
+        settings: CameraSettings,
+        statistics: CameraStatistics,
+        doorbell: WakeEvent,
+        report: Callable[[str, str, str], None] = lambda camera, kind, text: None,
+    ) -> None:
         """Subscribe, unless the camera is disabled.
+
+        Args:
+            node: owner of the subscriptions.
+            settings: parameters of the camera.
+            statistics: counts its frames.
+            doorbell: shared with the worker.
+            report: told of a packet of video that is lost: camera, kind of fault, text.
 
         Raises:
             ConfigurationError: a topic cannot be subscribed to.
@@ -156,7 +186,9 @@ class Camera:
         self._rhythm = RateEstimator()
         self._slot: Taken | None = None
         self.looked = self.since
-        self._compressed = settings.transport == "compressed"
+        self._report = report
+        self._kind = message_type(settings)
+        self._stream: VideoStream | None = None
         self._topics = camera_topics(node, settings)
         self.resolved_topic = str(node.resolve_topic_name(self._topics.image))
         self.resolved_info_topic = str(node.resolve_topic_name(self._topics.info))
@@ -176,6 +208,12 @@ class Camera:
         """Why the stamps of the latest frames are not believed, for people; empty when they are."""
         return self._judge.doubt
 
+    @property
+    def video(self) -> tuple[str, str]:
+        """What video comes, and what it waits for, for people; both empty where there is none."""
+        stream = self._stream
+        return (stream.text, stream.waits) if stream else ("", "")
+
     def apply(self, settings: CameraSettings) -> None:
         """Take over parameters that may change at any time; called by the executor."""
         if settings.bit_depth != self.settings.bit_depth:
@@ -185,6 +223,8 @@ class Camera:
             self._judge = StampValidator(settings.max_age)
             self._subscribe()
         self._judge.max_age = settings.max_age
+        if self._stream is not None:
+            self._stream.max_pixels = settings.max_pixels
         if not settings.enabled:
             self._unsubscribe()
 
@@ -193,7 +233,7 @@ class Camera:
         with self._doorbell.rung:
             handed, self._slot = self._slot, None
         images = self._images
-        taken = images.take() if images else None
+        taken = images.take() if images and not self._stream else None
         looked, self.looked = self.looked, monotonic()
         if handed is not None:
             self._rhythm.arrived(handed.arrived, handed.missed)
@@ -234,7 +274,9 @@ class Camera:
             FrameError: it cannot be used.
         """
         settings = self.settings
-        if not self._compressed:
+        if taken.image is not None:
+            return taken.image.frame(settings.name)
+        if settings.transport == "raw":
             return self._bit_depth.apply(frame_from_image(taken.data, settings.name, through_cv_bridge))
         try:
             frame = frame_from_compressed_image(taken.data, settings.name, settings.max_pixels)
@@ -271,6 +313,9 @@ class Camera:
             images.follow()
             infos.follow()
             self.absence = self._explain(images)
+        elif images and self._stream:
+            # Its publishers may have come after the subscription, and lost packets cost more than a lost image.
+            images.follow()
         return before != (self.absence.kind if self.absence else "")
 
     def destroy(self) -> None:
@@ -279,14 +324,31 @@ class Camera:
 
     def _subscribe(self) -> None:
         tells_more = hasattr(Subscription, "CallbackType")  # up to Humble, callbacks take nothing but the message
+        settings = self.settings
+        if settings.transport in VIDEO_TRANSPORTS:
+            self._stream = VideoStream(
+                settings.name,
+                type_name(self._kind),
+                self.statistics,
+                settings.max_pixels,
+                self._hand_over,
+                self._report,
+            )
+        group = _Always(self._doorbell) if self._stream else _OnDemand(self._doorbell)
         receive = self._receive_with_info if tells_more else self._receive
-        kind = CompressedImage if self._compressed else Image
-        images = CameraSubscription(self._node, kind, self._topics.image, receive, _OnDemand(self._doorbell), raw=True)
+        depth = QUEUE if self._stream else 1
+        images: CameraSubscription | None = None
         try:
-            never = _Never(self._doorbell)
-            infos = CameraSubscription(self._node, CameraInfo, self._topics.info, lambda _: None, never, raw=True)
+            images = CameraSubscription(
+                self._node, self._kind, self._topics.image, receive, group, raw=True, depth=depth
+            )
+            infos = CameraSubscription(
+                self._node, CameraInfo, self._topics.info, lambda _: None, _Never(self._doorbell), raw=True
+            )
         except BaseException:
-            images.destroy()
+            if images is not None:
+                images.destroy()
+            self._end_stream()
             raise
         self.since = self.looked = monotonic()
         self._gaps.forget()
@@ -298,6 +360,7 @@ class Camera:
             feeds = (self._images, self._infos)
             self._images = self._infos = self._slot = None
         self.absence = None
+        self._end_stream()
         for feed in feeds:
             if feed is not None:
                 feed.destroy()
@@ -309,6 +372,9 @@ class Camera:
         with self._doorbell.rung:
             if self._images is None:
                 return
+            if self._stream is not None:
+                self._stream.receive(message, self._gaps.missed(info))
+                return
             if self._slot is not None:
                 self.statistics.replaced()
             missed = self._gaps.missed(info)
@@ -318,10 +384,28 @@ class Camera:
             self._doorbell.open = False
             self._doorbell.rung.notify()
 
+    def _hand_over(self, image: DecodedImage) -> None:
+        """Take a decoded image; called by the thread of a video."""
+        with self._doorbell.rung:
+            if self._images is None:
+                return
+            before = self._slot
+            if before is not None:
+                self.statistics.replaced()
+            self._slot = Taken(b"", image.arrived, before.missed + 1 if before else 0, image)
+            self._doorbell.open = False
+            self._doorbell.rung.notify()
+
+    def _end_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
     def _explain(self, images: CameraSubscription) -> MissingCameraDiagnosis:
         """Read off the graph why no images come."""
         publishers = images.publishers()
-        others = topics_of_others(self._node, (type_name(Image), type_name(CompressedImage))) if not publishers else {}
+        kinds = tuple(dict.fromkeys(TRANSPORTS.values()))
+        others = topics_of_others(self._node, kinds) if not publishers else {}
         if publishers is None or others is None:
             missing = f"no publisher on {images.topic}; a topic"
             what = f"a publisher of {images.topic}" if publishers is None else missing
@@ -330,5 +414,5 @@ class Camera:
                 f"{what} has a name, type or QoS that rclpy cannot read, so why nothing comes is unknown; `ros2 topic "
                 "list` and `ros2 topic info -v` fail alike: look for a DDS participant that is no ROS node",
             )
-        sought = ExpectedTopic(self.settings.name, images.topic, images.type_name, images.qos)
+        sought = ExpectedTopic(self.settings.name, images.topic, images.type_name, images.qos, self.settings.transport)
         return explain(sought, publishers, lambda: others)

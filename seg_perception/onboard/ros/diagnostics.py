@@ -47,6 +47,7 @@ class CameraState:
         absence: why no frames come; None while they do.
         doubt: why stamps are not believed; empty when they are.
         looked: when the worker last looked for a frame, on the monotonic clock.
+        video: what compressed video comes, and what it waits for; both empty where there is none.
     """
 
     topic: str = ""
@@ -58,6 +59,7 @@ class CameraState:
     absence: MissingCameraDiagnosis | None = None
     doubt: str = ""
     looked: float = inf
+    video: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,8 @@ def camera_status(
         "stamps": camera.doubt or "believed",
         "enabled": camera.enabled,
         "qos": camera.qos,
+        "video": camera.video[0],
+        "video_waits_for": camera.video[1],
         "no_frames_because": camera.absence.kind if camera.absence else "",
         "last_frame_age_s": _age(counted.last_frame, now),
         "last_fault": counted.last_fault,
@@ -218,6 +222,8 @@ def _judge(phase: str, camera: CameraState, before: CameraSnapshot, elapsed: flo
         return DiagnosticStatus.ERROR, f"no frame can be used: {counted.last_fault}"
     if faults:
         return DiagnosticStatus.WARN, f"{faults} frames lost to faults: {counted.last_fault}"
+    if camera.video[1] and not processed:
+        return DiagnosticStatus.WARN, f"waiting: {camera.video[1]}"
     late = counted.dropped.get(TOO_OLD, 0) - before.dropped.get(TOO_OLD, 0)
     if late and not processed:
         return DiagnosticStatus.ERROR, f"every frame is older than max_age and dropped; if they are new, {_CLOCKS}"

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
-from rclpy.topic_endpoint_info import TopicEndpointInfo
+
+if TYPE_CHECKING:
+    # Not when it runs: Lyrical has it in rclpy.endpoint_info, and no longer here.
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 _Answer = TypeVar("_Answer")
 _Other = TypeVar("_Other")

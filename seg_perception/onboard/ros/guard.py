@@ -148,7 +148,7 @@ class GuardedExecutor(SingleThreadedExecutor):
     def wait_for_ready_callbacks(self, *arguments: Any, **options: Any) -> Any:
         """As rclpy's."""
         self._entity = None
-        ready = super().wait_for_ready_callbacks(*arguments, **options)
+        ready: Any = super().wait_for_ready_callbacks(*arguments, **options)
         self._entity = ready[1]
         return ready
 

@@ -24,7 +24,7 @@ The lifecycle node that turns camera images into instance masks. It takes ROS ar
   segmenter --ros-args -p model:=MODEL.onnx -p autostart:=true -r image_raw:=/front/image_raw
 
 Parameters (`ros2 param describe /segmenter NAME` tells more; config/seg_perception.yaml lists all with defaults):
-  model, backend, device, threads, classes, open_timeout      the model and what runs it
+  model, backend, device, threads, classes, open_timeout, trial    the model and what runs it
   camera_names, cameras.NAME.topic, .transport, .max_age, .ignore_mask, .enabled, .thresholds.GROUP,
                 .max_image_size, .bit_depth
   batch_wait, score_threshold, thresholds.GROUP, group_iou, min_pixels, keep_other_classes

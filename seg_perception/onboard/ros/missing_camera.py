@@ -7,19 +7,23 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import TYPE_CHECKING
 
 from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+from seg_perception.core.messages.topics import TRANSPORTS, base_of, raw_above, topic_of
 from seg_perception.core.text import printable
 
 from .graph import known_or
 from .subscription import describe_qos
 
+if TYPE_CHECKING:
+    # Not when it runs: Lyrical has it in rclpy.endpoint_info, and no longer here.
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
+
 NO_PUBLISHER, WRONG_TYPE, INCOMPATIBLE, SILENT = "no_publisher", "wrong_type", "incompatible_qos", "silent"
-_RAW, _COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-_TRANSPORTS = {_RAW: "raw", _COMPRESSED: "compressed"}
-_SUFFIX = "/compressed"
+# The first of the transports that carry a type; still images are more usual than video.
+_TRANSPORTS = {kind: name for name, kind in reversed(TRANSPORTS.items())}
 _MOST_SUGGESTIONS, _MOST_NAMED, _MOST_COMPARED = 3, 8, 100
 # What ROS allows for the full name of a topic.
 _TOPIC_NAME = re.compile(r"(/[A-Za-z_][A-Za-z0-9_]*)+")
@@ -38,12 +42,14 @@ class ExpectedTopic:
         topic: full name of the topic.
         type_name: type of its messages.
         qos: what is asked of publishers.
+        transport: parameter of the camera; empty for the usual one of this type.
     """
 
     camera: str
     topic: str
     type_name: str
     qos: QoSProfile
+    transport: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +94,14 @@ def explain(
 
 def near_matches(topic: str, image_topics: Mapping[str, str]) -> list[str]:
     """The topics whose names are most like that of `topic`, best first; the transport in a name does not count."""
-    base = topic.removesuffix(_SUFFIX)
+    base = raw_above(topic)
 
     def likeness(name: str) -> float:
-        return SequenceMatcher(None, base, name.removesuffix(_SUFFIX), autojunk=False).ratio()
+        return SequenceMatcher(None, base, raw_above(name), autojunk=False).ratio()
 
     # Each comparison takes time, and anybody may announce topics: those that end alike go first.
     end = base.rpartition("/")[2]
-    compared = sorted(image_topics, key=lambda name: (not name.removesuffix(_SUFFIX).endswith(end), name))
+    compared = sorted(image_topics, key=lambda name: (not raw_above(name).endswith(end), name))
     return sorted(compared[:_MOST_COMPARED], key=lambda name: (-likeness(name), name))[:_MOST_SUGGESTIONS]
 
 
@@ -121,24 +127,24 @@ def _settings(sought: ExpectedTopic, topic: str, type_of_topic: str) -> str:
     """Parameters, or the remapping, that lead to a topic."""
     name = f"cameras.{sought.camera}"
     if type_of_topic == sought.type_name:
-        given = topic if type_of_topic == _RAW else topic.removesuffix(_SUFFIX)
+        given = base_of(topic, sought.transport or _TRANSPORTS[type_of_topic])
         return f"set {name}.topic: {given}, or remap -r {sought.topic}:={topic}"
-    transport = f"set {name}.transport: {_TRANSPORTS[type_of_topic]}"
-    given = topic.removesuffix(_SUFFIX) if type_of_topic == _COMPRESSED else topic
-    return transport if given == sought.topic.removesuffix(_SUFFIX) else f"{transport} and {name}.topic: {given}"
+    transport = _TRANSPORTS[type_of_topic]
+    given = base_of(topic, transport)
+    text = f"set {name}.transport: {transport}"
+    return text if given == raw_above(sought.topic) else f"{text} and {name}.topic: {given}"
 
 
 def _wrong_type(sought: ExpectedTopic, publisher: TopicEndpointInfo) -> str:
     found = f"{printable(publisher.topic_type)} (of {_name(publisher)})"
     text = f"{sought.topic} has {found}, expected {sought.type_name}; "
     name = f"cameras.{sought.camera}"
-    if publisher.topic_type == _RAW:
-        return f"{text}set {name}.transport: raw and {name}.topic: {sought.topic}"
-    if publisher.topic_type == _COMPRESSED and sought.topic.endswith(_SUFFIX):
-        return f"{text}set {name}.transport: compressed"
-    if publisher.topic_type == _COMPRESSED:
-        remapping = f"-r {sought.topic}{_SUFFIX}:={sought.topic}"
-        return f"{text}set {name}.transport: compressed and remap {remapping}"
+    transport = _TRANSPORTS.get(publisher.topic_type)
+    if transport is not None:
+        change, below = f"{text}set {name}.transport: {transport}", topic_of(sought.topic, transport)
+        if below != sought.topic:
+            return f"{change} and remap -r {below}:={sought.topic}"
+        return change if base_of(below, transport) != below else f"{change} and {name}.topic: {sought.topic}"
     return f"{text}set {name}.topic to an image topic, or have image_transport's `republish` make one"
 
 

@@ -30,6 +30,7 @@ from .reload import Reload
 from .session import Session
 from .shared_memory import make_private, own_segments, shortage, wanted_transport
 from .statistics import CameraSnapshot, CameraStatistics, FaultLog
+from .transports import message_type
 
 UNCONFIGURED, INACTIVE, FINALIZED = "unconfigured", "inactive", "finalized"
 
@@ -212,6 +213,8 @@ class SegmenterNode(GuardedNode):
         self._statistics = {
             camera.name: self._statistics.get(camera.name) or CameraStatistics() for camera in settings.cameras
         }
+        for camera in settings.cameras:
+            message_type(camera)
         in_use = self._settings.of_the_model()
         segmenter = self._opened(settings)
         if segmenter is None:
@@ -224,7 +227,7 @@ class SegmenterNode(GuardedNode):
 
     def _opened(self, settings: Settings) -> Segmenter | None:
         """The opened model; the executor waits here, and diagnostics with it, so they are published from here."""
-        opening = self._opening = Opening(self.get_logger(), settings)
+        opening = self._opening = Opening(self.get_logger(), settings, trial=settings.trial == "always")
         self._openings = [*(earlier for earlier in self._openings if not earlier.ended(0.0)), opening]
         try:
             meanwhile = self.guard.wrap("diagnostics", self._diagnostics.publish_if_due)
@@ -313,4 +316,5 @@ class SegmenterNode(GuardedNode):
             absence=camera.absence,
             doubt=camera.doubt,
             looked=camera.looked,
+            video=camera.video,
         )

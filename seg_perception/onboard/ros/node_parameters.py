@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterValueException, ParameterException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -13,7 +13,8 @@ from rclpy.parameter import Parameter
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.text import message_text
 
-from .parameters import CONFIGURE, RELOAD, SCHEME, ParameterSpec, Settings, camera_parameters, check_camera_names
+from .parameters import Settings, check_camera_names
+from .scheme import CONFIGURE, RELOAD, SCHEME, START, ParameterSpec, camera_parameters
 from .topics import check_topics
 
 _OVERRIDES = "qos_overrides."
@@ -164,7 +165,7 @@ class NodeParameters:
         try:
             for name, spec in specs.items():
                 if name not in self._specs:
-                    self._node.declare_parameter(name, spec.default, spec.descriptor())
+                    self._node.declare_parameter(name, spec.default, descriptor(spec))
                     self._specs[name] = spec
                     declared.append(name)
         finally:
@@ -206,6 +207,21 @@ class NodeParameters:
         except ConfigurationError:
             return False
         return True
+
+
+def descriptor(spec: ParameterSpec) -> ParameterDescriptor:
+    """Return the descriptor that rclpy checks values of a parameter against."""
+    message = ParameterDescriptor(
+        description=spec.text,
+        additional_constraints=spec.when,
+        read_only=spec.when == START,
+        dynamic_typing=spec.any_type,
+    )
+    if spec.range_text and isinstance(spec.default, float):
+        message.floating_point_range = [FloatingPointRange(from_value=spec.lowest, to_value=spec.highest)]
+    elif spec.range_text:
+        message.integer_range = [IntegerRange(from_value=int(spec.lowest), to_value=int(spec.highest), step=1)]
+    return message
 
 
 def _refusal(reason: str) -> SetParametersResult:

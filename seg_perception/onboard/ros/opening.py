@@ -8,16 +8,16 @@ from threading import Event, Lock, Thread
 from time import monotonic, perf_counter
 from typing import Any
 
-from seg_perception.core.class_tables import resolve_class_table
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import MAX_SEMANTIC_CLASSES
 from seg_perception.core.text import printable
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.select import IgnoreMask
+from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.trial import is_tried, try_model
 
-from .parameters import DEFAULT_MODEL, Settings, default_model, model_path
+from .parameters import Settings, default_model, model_path
+from .scheme import DEFAULT_MODEL
 
 # How often it is seen whether the node is to go on.
 _LOOK_SECONDS = 0.05
@@ -98,7 +98,7 @@ class Opening:
             if trial and is_tried(path):
                 try_model(path, settings.backend, settings.run, limit=self._limit, running=lambda: not self._given_up)
             # What hung in the trial until it was given up would hang here, too.
-            result = self.give_up() if self._given_up else open_segmenter(log, settings)
+            result = self.give_up() if self._given_up else open_by_settings(log, settings)
         except BaseException as error:
             result = error
         with self._lock:
@@ -110,7 +110,7 @@ class Opening:
         self._done()
 
 
-def open_segmenter(log: Any, settings: Settings) -> Segmenter:
+def open_by_settings(log: Any, settings: Settings) -> Segmenter:
     """Open the model that the parameters name, and warm it up.
 
     Args:
@@ -129,22 +129,23 @@ def open_segmenter(log: Any, settings: Settings) -> Segmenter:
             f"model: {DEFAULT_MODEL} comes with the package and has only ever seen rendered streets: it is to start "
             "with, not to drive with; name your own with parameter `model`"
         )
-    backend = open_backend(path, settings.backend, settings.run)
+    masks = {
+        camera.name: IgnoreMask.load(Path(camera.ignore_mask).expanduser())
+        for camera in settings.cameras
+        if camera.ignore_mask
+    }
+    run = settings.run
+    choice = ModelChoice(str(path), settings.backend, run.device, run.threads, settings.classes)
+    segmenter = open_segmenter(choice, settings.options, masks)
     try:
-        table = resolve_class_table(settings.classes, backend.spec.class_names)
-        masks = {
-            camera.name: IgnoreMask.load(Path(camera.ignore_mask).expanduser())
-            for camera in settings.cameras
-            if camera.ignore_mask
-        }
-        log.info(f"model open after {perf_counter() - begin:.1f} s, class table {table.name!r}; warming up")
-        segmenter = Segmenter(backend, table, settings.options, masks)
+        name = segmenter.table.name
+        log.info(f"model open after {perf_counter() - begin:.1f} s, class table {name!r}; warming up")
         segmenter.camera_options = {camera.name: camera.options for camera in settings.cameras}
         segmenter.warm_up()
     except BaseException:
-        backend.close()
+        segmenter.close()
         raise
-    classes = len(backend.spec.class_names)
+    classes = len(segmenter.spec.class_names)
     if classes > MAX_SEMANTIC_CLASSES:
         log.warning(
             f"semantic_map has 8 bits: of the model's {classes} classes, those from number {MAX_SEMANTIC_CLASSES} on "

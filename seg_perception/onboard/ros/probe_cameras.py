@@ -15,9 +15,10 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
-from rosgraph_msgs.msg import Clock  # type: ignore[import-untyped]
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
+from seg_perception.core.encodings.video import video_codec
 from seg_perception.core.errors import FrameError
 from seg_perception.core.frame import Frame
 from seg_perception.core.messages.images import read_compressed_image, read_image
@@ -96,13 +97,8 @@ class _Meter:
         self.ages: list[float] = []
         self.latest = b""
         self._gaps = GapCounter(lambda: count_publishers(node, topic))
-        node.create_subscription(
-            CompressedImage if self.compressed else Image,
-            topic,
-            self._receive_with_info if hasattr(Subscription, "CallbackType") else self._receive,
-            _QOS,
-            raw=True,
-        )
+        receive: Any = self._receive_with_info if hasattr(Subscription, "CallbackType") else self._receive
+        node.create_subscription(CompressedImage if self.compressed else Image, topic, receive, _QOS, raw=True)
 
     def measured(self, seconds: float) -> bool:
         return bool(self.arrivals) and time.monotonic() - self.arrivals[0] >= seconds
@@ -190,20 +186,35 @@ def _stream(
         return stream
     stream = replace(stream, frames=len(meter.arrivals), missed=meter.missed, hz=meter.hz, size=len(meter.latest))
     try:
-        frame = _frame(meter, topic)
+        stream = _with_image(stream, meter, topic)
     except FrameError as error:
         return replace(stream, fault=str(error))
-    stamp = frame.stamp_ns / 1e9
+    return replace(
+        stream,
+        ages=(min(meter.ages), median(meter.ages), max(meter.ages)),
+        simulated_age=None if clock.now is None else clock.now - stream.stamp,
+    )
+
+
+def _with_image(stream: ImageStream, meter: _Meter, topic: str) -> ImageStream:
+    """Return the stream with what its latest image says; of a packet of video only what the message says.
+
+    Raises:
+        FrameError: the image cannot be used.
+    """
+    message = read_compressed_image(meter.latest) if meter.compressed else None
+    if message is not None and video_codec(message.format, message.data):
+        stamp = message.stamp_ns / 1e9
+        return replace(stream, encoding=message.format, frame_id=message.frame_id, stamp=stamp)
+    frame = _frame(meter, topic)
     return replace(
         stream,
         width=frame.width,
         height=frame.height,
         step=frame.step,
-        encoding=read_compressed_image(meter.latest).format if meter.compressed else frame.encoding,
+        encoding=message.format if message else frame.encoding,
         frame_id=frame.frame_id,
-        stamp=stamp,
-        ages=(min(meter.ages), median(meter.ages), max(meter.ages)),
-        simulated_age=None if clock.now is None else clock.now - stamp,
+        stamp=frame.stamp_ns / 1e9,
     )
 
 

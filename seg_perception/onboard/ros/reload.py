@@ -118,7 +118,8 @@ class Reload:
             if executor is not None:
                 executor.wake()
 
-        opening = Opening(self._node.get_logger(), self._parameters.settings(), done, trial=True)
+        settings = self._parameters.settings()
+        opening = Opening(self._node.get_logger(), settings, done, trial=settings.trial != "never")
         self._openings = [*(earlier for earlier in self._openings if not earlier.ended(0.0)), opening]
         limit = self._node.create_timer(
             _LOOK_SECONDS, lambda: opened.set_result(None) if opening.late() else None, clock=steady_clock()

@@ -101,7 +101,7 @@ class Session:
         try:
             for settings in self._settings.cameras:
                 statistics = self._statistics[settings.name]
-                self.cameras.append(Camera(self._node, settings, statistics, self._doorbell))
+                self.cameras.append(Camera(self._node, settings, statistics, self._doorbell, self._report))
         except BaseException:
             self.deactivate()
             raise
@@ -243,7 +243,7 @@ class Session:
     def _stuck_seconds(self) -> float:
         """Seconds after which one step of the worker's work has taken too long."""
         # Stages are told per frame; what a step works on is a batch.
-        batch = sum(self.stages.medians().values()) * self._segmenter.largest_batch
+        batch = sum(self.stages.medians().values()) * self._segmenter.backend.largest_batch
         return max(_STUCK_SECONDS, _STUCK_BATCHES * (batch or self._segmenter.warm_up_seconds))
 
     def stuck(self, limit: float | None = None) -> str:

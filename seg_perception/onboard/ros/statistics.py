@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil, nan
+from statistics import median
 from threading import Lock
 from time import monotonic
 
@@ -17,6 +18,11 @@ WINDOW = 512
 RECENT_SECONDS = 5.0
 # From this many seconds on, and below 0, the time since a stamp tells of two clocks and not of a latency.
 LONGEST_LATENCY = 3600.0
+_LATEST = 9
+# A camera may be this much earlier than usual.
+_EARLY = 0.3
+# One that has been silent for this many intervals is not waited for.
+_PATIENCE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +54,16 @@ class CameraSnapshot:
     @property
     def faults(self) -> int:
         """Frames that came and could not be used."""
-        return sum(count for cause, count in self.dropped.items() if cause not in (SUPERSEDED, LOST, TOO_OLD))
+        return sum(
+            count for cause, count in self.dropped.items() if cause not in (SUPERSEDED, LOST, TOO_OLD, NO_KEY_FRAME)
+        )
 
 
 # Replaced by a newer frame while the worker was busy; lost on the way while it was waiting.
 SUPERSEDED, LOST = "superseded", "lost"
 TOO_OLD = "too_old"
+# Of video: no key frame came before it; it came faster than packets are decoded.
+NO_KEY_FRAME, OVERRUN = "no_key_frame", "overrun"
 MODEL_OUTPUT = "model_output"
 # In flight when something failed that was no fault of the frame.
 FAILURE = "failure"
@@ -105,6 +115,12 @@ class CameraStatistics:
             self._received += 1 + missed
             self._dropped[cause] += missed
             self._last_frame = monotonic()
+
+    def missed(self, count: int) -> None:
+        """Frames were lost on the way, before a message that is no frame."""
+        with self._lock:
+            self._received += count
+            self._dropped[LOST] += count
 
     def replaced(self) -> None:
         """A frame that had been taken was replaced by a newer one."""
@@ -232,3 +248,25 @@ class FaultLog:
             self._logged[kind] = now
             more = self._silent.pop(kind, 0)
         return f"{text} ({more} more like this since it was last logged)" if more else text
+
+
+class RateEstimator:
+    """Estimates when the next frame of a camera is due; all times are in seconds on the monotonic clock."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._intervals: deque[float] = deque(maxlen=_LATEST)
+
+    def arrived(self, time: float, missed: int) -> None:
+        """A frame came; `missed` others came between the one before and it."""
+        if self._last and time > self._last:
+            self._intervals.append((time - self._last) / (1 + missed))
+        self._last = max(self._last, time)
+
+    def due(self, now: float, until: float) -> bool:
+        """Return whether the next frame is to be expected before `until`; never before two have come."""
+        if not self._intervals:
+            return False
+        interval = median(self._intervals)
+        earliest, latest = self._last + (1 - _EARLY) * interval, self._last + _PATIENCE * interval
+        return earliest < until and now < latest

@@ -2,25 +2,30 @@
 
 Best effort and volatile takes messages from publishers of any kind and never makes a camera wait for us. The one thing
 it misses is what a transient-local publisher sent before we came, such as a test image that is published once. So
-where all publishers of a topic are of that kind, transient local is asked for, with which goes reliable.
+where all publishers of a topic are of that kind, transient local is asked for, with which goes reliable. Of a topic of
+which every message counts, such as the packets of a video, a depth is kept, and reliable is asked for where all
+publishers offer it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from seg_perception.core.errors import ConfigurationError
 
 from .graph import publishers
+
+if TYPE_CHECKING:
+    # Not when it runs: Lyrical has it in rclpy.endpoint_info, and no longer here.
+    from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
@@ -30,6 +35,13 @@ except ImportError:  # up to Humble
 # Not depth and history: the newest message is wanted, and nothing else.
 _ADAPTED = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 _OVERRIDABLE = (QoSPolicyKind.DEADLINE, QoSPolicyKind.LIVELINESS, QoSPolicyKind.LIVELINESS_LEASE_DURATION)
+
+
+class Fitting(NamedTuple):
+    """What is asked of publishers: to send again what was lost, and to keep messages for those who come later."""
+
+    reliable: bool
+    latched: bool
 
 
 class CameraSubscription:
@@ -44,6 +56,7 @@ class CameraSubscription:
         group: CallbackGroup,
         *,
         raw: bool = False,
+        depth: int = 1,
     ) -> None:
         """Subscribe.
 
@@ -54,6 +67,7 @@ class CameraSubscription:
             callback: takes messages of the executor.
             group: decides whether the executor gets any.
             raw: whether messages stay serialized.
+            depth: how many messages wait to be taken; with more than one, every message counts.
 
         Raises:
             ConfigurationError: the topic cannot be subscribed to, or its QoS overrides are none.
@@ -64,8 +78,9 @@ class CameraSubscription:
         self._arguments = (kind, topic, callback)
         self._options: dict[str, Any] = {"callback_group": group, "event_callbacks": _no_events(), "raw": raw}
         self._lock = Lock()
-        self._latched = self._wants_latched()
-        self._subscription: Any = self._subscribe(self._latched)
+        self._depth = depth
+        self._fitting = self._fit()
+        self._subscription: Any = self._subscribe(self._fitting)
 
     @property
     def qos(self) -> QoSProfile:
@@ -83,13 +98,13 @@ class CameraSubscription:
         Raises:
             ConfigurationError: that failed; the subscription stays as it was.
         """
-        latched = self._wants_latched()
-        if latched == self._latched or not self.publishers():
+        fitting = self._fit()
+        if fitting == self._fitting or not self.publishers():
             return
         with self._lock:
             before = self._subscription
-            self._subscription = self._subscribe(latched)
-            self._latched = latched
+            self._subscription = self._subscribe(fitting)
+            self._fitting = fitting
             self._node.destroy_subscription(before)
         self._node.get_logger().info(
             f"{self.topic}: asks for {describe_qos(self.qos)} from now on, as its publishers do"
@@ -114,8 +129,13 @@ class CameraSubscription:
             subscription, self._subscription = self._subscription, None
         self._node.destroy_subscription(subscription)
 
-    def _wants_latched(self) -> bool:
-        return not self._overridden() and all_latched(self.publishers() or (), self.type_name)
+    def _fit(self) -> Fitting:
+        """Return what all publishers that are there now can serve."""
+        if self._overridden():
+            return Fitting(False, False)
+        publishers = self.publishers() or ()
+        latched = all_latched(publishers, self.type_name)
+        return Fitting(latched or (self._depth > 1 and all_reliable(publishers, self.type_name)), latched)
 
     def _overridden(self) -> bool:
         """Return whether the user has said what to ask for."""
@@ -124,12 +144,12 @@ class CameraSubscription:
         prefix = f"qos_overrides.{self.topic}.subscription"
         return f"{prefix}.reliability" in given or f"{prefix}.durability" in given
 
-    def _subscribe(self, latched: bool) -> Any:
+    def _subscribe(self, fitting: Fitting) -> Any:
         # The parameters of overrides keep the first values, so that they would undo what was adapted since.
-        overrides = QoSOverridingOptions(_OVERRIDABLE if latched else (*_ADAPTED, *_OVERRIDABLE))
+        overrides = QoSOverridingOptions(_OVERRIDABLE if fitting.reliable else (*_ADAPTED, *_OVERRIDABLE))
         try:
             return self._node.create_subscription(
-                *self._arguments, request_qos(latched), qos_overriding_options=overrides, **self._options
+                *self._arguments, request_qos(*fitting, self._depth), qos_overriding_options=overrides, **self._options
             )
         except (ParameterException, RuntimeError) as error:  # rclpy's RCLError is a RuntimeError
             text = " ".join(str(error).split())
@@ -139,12 +159,12 @@ class CameraSubscription:
             ) from error
 
 
-def request_qos(latched: bool) -> QoSProfile:
+def request_qos(reliable: bool, latched: bool = False, depth: int = 1) -> QoSProfile:
     """Return what is asked of publishers; a new profile each time, as rclpy writes overrides into it."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE if latched else ReliabilityPolicy.BEST_EFFORT,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
     )
 
@@ -152,10 +172,14 @@ def request_qos(latched: bool) -> QoSProfile:
 def all_latched(publishers: Sequence[TopicEndpointInfo], wanted_type: str) -> bool:
     """Return whether there are publishers of a type and all keep their last message for those who come later."""
     profiles = [publisher.qos_profile for publisher in publishers if publisher.topic_type == wanted_type]
-    return bool(profiles) and all(
-        profile.durability == DurabilityPolicy.TRANSIENT_LOCAL and profile.reliability == ReliabilityPolicy.RELIABLE
-        for profile in profiles
-    )
+    latched = all(profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for profile in profiles)
+    return latched and all_reliable(publishers, wanted_type)
+
+
+def all_reliable(publishers: Sequence[TopicEndpointInfo], wanted_type: str) -> bool:
+    """Return whether there are publishers of a type and all send again what was lost."""
+    profiles = [publisher.qos_profile for publisher in publishers if publisher.topic_type == wanted_type]
+    return bool(profiles) and all(profile.reliability == ReliabilityPolicy.RELIABLE for profile in profiles)
 
 
 def type_name(kind: type) -> str:

@@ -10,7 +10,7 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
 from seg_perception.core.errors import ConfigurationError
-from seg_perception.core.messages.topics import compressed_below, info_beside
+from seg_perception.core.messages.topics import info_beside, topic_of
 
 from .parameters import CameraSettings, Settings
 
@@ -26,8 +26,8 @@ class CameraTopics:
 def camera_topics(node: Node, settings: CameraSettings) -> CameraTopics:
     """Return where a camera's messages come from.
 
-    The compressed images lie below the image topic and the calibration next to it, after remapping: whoever remaps
-    `image_raw` takes the other two along. Each can be remapped by its own name all the same.
+    The images of transports `compressed` and `ffmpeg` lie below the image topic and the calibration next to it, after
+    remapping: whoever remaps `image_raw` takes the other two along. Each can be remapped by its own name all the same.
 
     Raises:
         ConfigurationError: the name cannot be one of a topic.
@@ -35,9 +35,8 @@ def camera_topics(node: Node, settings: CameraSettings) -> CameraTopics:
     try:
         validate_topic_name(settings.topic)
         base = node.resolve_topic_name(settings.topic)
-        image = settings.topic
-        if settings.transport == "compressed" and compressed_below(base) != base:
-            image = _own_or(node, compressed_below(settings.topic), compressed_below(base))
+        image, resolved = (topic_of(name, settings.transport) for name in (settings.topic, base))
+        image = settings.topic if resolved == base else _own_or(node, image, resolved)
         info = _own_or(node, info_beside(settings.topic), info_beside(base))
         for name in (image, info):
             validate_full_topic_name(node.resolve_topic_name(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from threading import Thread
@@ -46,8 +47,8 @@ class _Batch:
 class Worker:
     """Serves cameras in turn, each with its newest frame, as many at once as the segmenter gains from.
 
-    With an accelerator, the next frames are handed over before the results of the last are fetched and published, if
-    there are any by then.
+    With a backend of some depth, the results of a batch are published while the model works on the next one. Frames
+    are taken when the model is free for them and no earlier, so that they are fresh.
 
     Attributes:
         batch_wait: seconds for which frames at hand may wait for those of other cameras, where several at once are a
@@ -85,6 +86,7 @@ class Worker:
         self.activity: Activity | None = None
         self._cameras = list(cameras)
         self._segmenter = segmenter
+        self._backend = segmenter.backend
         self._doorbell = doorbell
         self._now_ns = now_ns
         self._wake_executor = wake_executor
@@ -95,8 +97,8 @@ class Worker:
         self._in_hand: list[Camera] = []
         # Frames that were taken and have not begun.
         self._held: dict[Camera, Taken] = {}
-        # Has begun and not ended.
-        self._ahead: _Batch | None = None
+        # Have begun and not ended, the oldest first.
+        self._in_flight: deque[_Batch] = deque()
         self._ended = False
         # Nobody waits for it any more: what it still gets done is not published.
         self._abandoned = False
@@ -127,15 +129,13 @@ class Worker:
         try:
             while not self._ended:
                 self._wait_for_others()
-                batch = self._begin_next()
-                if batch is not None and self._segmenter.depth == 1:
-                    self._finish(batch)
-                    continue
-                if batch is None and self._ahead is None:
+                self._wait_for_model()
+                begun = self._begin_next()
+                if not begun and not self._in_flight:
                     self._wait([camera for camera, _ in self._cameras], monotonic() + _LOOK_AGAIN_SECONDS)
-                self._finish_ahead()
-                self._ahead = batch
-            self._finish_ahead()
+                elif not begun or len(self._in_flight) == self._backend.depth:
+                    self._finish(self._in_flight.popleft())
+            self._finish_all()
         except BaseException as error:
             for camera in (*self._in_hand, *self._held):
                 camera.statistics.dropped(FAILURE, f"{type(error).__name__}: {error}")
@@ -146,24 +146,24 @@ class Worker:
 
     def _wait_for_others(self) -> None:
         """With some frames at hand, wait for those of other cameras that are due, where that is wanted and a gain."""
-        if not self.batch_wait or self._segmenter.largest_batch == 1:
+        if not self.batch_wait or self._backend.largest_batch == 1:
             return
         self._hold()
         until = monotonic() + self.batch_wait
-        while self._held and len(self._held) < self._segmenter.largest_batch and not self._ended:
+        while self._held and len(self._held) < self._backend.largest_batch and not self._ended:
             now = monotonic()
             due = [camera for camera, _ in self._cameras if camera not in self._held and camera.due(now, until)]
             if now >= until or not due:
                 return
-            # Its results wait for nobody.
-            self._finish_ahead()
+            # Results wait for nobody.
+            self._finish_all()
             self._wait(due, until)
             self._hold()
 
     def _hold(self) -> None:
         """Take what has come, up to a whole batch."""
         for camera, _ in self._cameras:
-            if len(self._held) == self._segmenter.largest_batch:
+            if len(self._held) == self._backend.largest_batch:
                 return
             if camera not in self._held and (taken := camera.take()) is not None:
                 self._held[camera] = taken
@@ -175,8 +175,14 @@ class Worker:
             camera.statistics.replaced()
         return taken or held
 
-    def _begin_next(self) -> _Batch | None:
-        """Begin with the newest frames of the cameras whose turn it is; None when none has one that can be used."""
+    def _wait_for_model(self) -> None:
+        """Wait until the model is free for the next frames."""
+        if self._in_flight:
+            self._at("running the model on", self._in_flight[0].cameras)
+            self._backend.wait()
+
+    def _begin_next(self) -> bool:
+        """Begin with the newest frames of the cameras whose turn it is; false when none has one that can be used."""
         frames: list[Frame] = []
         cameras: list[tuple[Camera, Outputs]] = []
         read: list[float] = []
@@ -198,18 +204,19 @@ class Worker:
             self._in_hand.append(camera)
             cameras.append((camera, outputs))
             read.append(perf_counter() - begin)
-            if len(frames) == self._segmenter.largest_batch:
+            if len(frames) == self._backend.largest_batch:
                 break
         if not frames:
-            return None
+            return False
         semantic = any(outputs.wants_semantic_map() for _, outputs in cameras)
         self._at("running the model on", cameras)
         try:
-            return _Batch(cameras, read, self._segmenter.begin(frames, semantic))
+            self._in_flight.append(_Batch(cameras, read, self._segmenter.begin(frames, semantic)))
         except FrameError as error:
             for camera, _ in cameras:
                 self._lose(camera, error.kind, str(error))
-            return None
+            return False
+        return True
 
     def _read(self, camera: Camera, taken: Taken) -> Frame | None:
         """The frame in a message; None, with the fault reported, when it cannot be used."""
@@ -248,20 +255,14 @@ class Worker:
             if not self._ended:  # else it is another worker's
                 self._doorbell.open = False
 
-    def _finish_ahead(self) -> None:
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            self._finish(ahead)
+    def _finish_all(self) -> None:
+        while self._in_flight:
+            self._finish(self._in_flight.popleft())
 
     def _finish(self, batch: _Batch) -> None:
         """Publish the results of frames; their faults end here."""
         self._at("running the model on", batch.cameras)
-        try:
-            results = self._segmenter.end(batch.begun)
-        except FrameError as error:
-            for camera, _ in batch.cameras:
-                self._lose(camera, error.kind, str(error))
-            return
+        results = self._segmenter.end(batch.begun)
         self._stages.began(len(batch.cameras))
         for (camera, outputs), read, result in zip(batch.cameras, batch.read, results, strict=True):
             if self._abandoned:

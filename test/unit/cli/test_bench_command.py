@@ -81,5 +81,5 @@ def test_frames_of_every_encoding_show_the_image(encoding: str) -> None:
     image = np.stack([x * 2, y * 3, x + y], axis=-1).astype(np.uint8)
     shown = to_bgr(encoded(image, encoding))
     if encoding in ("mono8", "mono16", "8UC1", "16UC1"):
-        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR).astype(np.uint8)
     assert np.abs(shown.astype(int) - image).max() <= 4

@@ -15,6 +15,7 @@ from seg_perception.core.class_tables import (
     find_class_table,
     load_class_table,
     resolve_class_table,
+    write_class_table,
 )
 from seg_perception.core.classes import NO_GROUP, ROAD_GROUPS, ClassTable, name_key
 from seg_perception.core.errors import ClassTableError, ConfigurationError
@@ -41,7 +42,10 @@ def group_names(table: ClassTable, *class_names: str) -> list[str]:
     return ["" if group == NO_GROUP else ROAD_GROUPS[group] for group in table.groups(class_names)]
 
 
-TABLES = {"bdd100k": 10, "cityscapes": 19, "coco": 80, "coco91": 91, "coco_panoptic": 133}
+TABLES = {
+    "ade20k": 150, "bdd100k": 10, "cityscapes": 19, "coco": 80, "coco91": 91, "coco_panoptic": 133, "coco_stuff": 171,
+    "voc": 21,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "count"), list(TABLES.items()))
@@ -49,12 +53,19 @@ def test_the_tables_of_the_package(name, count):
     table = resolve_class_table(name, ())
     assert table.name == name
     assert len(table.class_names) == count
-    assert group_names(table, "car", "bus", "train", "motorcycle", "bicycle") == ["vehicle"] * 5
-    assert group_names(table, "traffic light", "Traffic_Light") == ["traffic_light"] * 2
+    assert group_names(table, "car", "bus", "bicycle") == ["vehicle"] * 3
+    if name not in ("ade20k", "voc"):
+        assert group_names(table, "train", "motorcycle") == ["vehicle"] * 2
+    if name != "voc":
+        assert group_names(table, "traffic light", "Traffic_Light") == ["traffic_light"] * 2
 
 
 def test_groups_that_are_not_obvious():
     assert group_names(resolve_class_table("coco", ()), "stop sign", "airplane") == ["traffic_sign", ""]
+    # What VOC and ADE20K call otherwise, and writing on shops.
+    assert group_names(resolve_class_table("voc", ()), "motorbike", "aeroplane", "background") == ["vehicle", "", ""]
+    assert group_names(resolve_class_table("ade20k", ()), "minibike", "van", "signboard") == ["vehicle"] * 2 + [""]
+    assert group_names(resolve_class_table("coco_stuff", ()), "person", "road") == ["pedestrian", ""]
     assert group_names(resolve_class_table("cityscapes", ()), "rider", "pole") == ["pedestrian", ""]
     assert group_names(resolve_class_table("bdd100k", ()), "rider", "pedestrian") == ["pedestrian"] * 2
 
@@ -71,7 +82,7 @@ def test_a_model_whose_classes_are_the_road_groups():
 
 
 def test_auto_without_any_known_class():
-    with pytest.raises(ClassTableError, match="bdd100k, cityscapes, coco"):
+    with pytest.raises(ClassTableError, match="ade20k, bdd100k, cityscapes, coco"):
         resolve_class_table("auto", ["apfel", "birne"])
 
 
@@ -83,7 +94,7 @@ def test_a_path_is_a_path(tmp_path):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ClassTableError, match=", ".join([*TABLES, "road_groups"]) + "; got 'kitti'"):
+    with pytest.raises(ClassTableError, match=", ".join(sorted([*TABLES, "road_groups"])) + "; got 'kitti'"):
         find_class_table("kitti", ())
 
 
@@ -292,3 +303,33 @@ def test_a_model_of_an_odd_name_is_just_not_there(name: str) -> None:
 def test_a_home_of_nobody() -> None:
     with pytest.raises(ConfigurationError, match="no home folder of that user"):
         share.find_model("~nobody_here/model.onnx")
+
+
+def test_a_table_of_a_models_own_classes_is_written_to_be_edited(tmp_path: Path):
+    path, names = tmp_path / "mine.yaml", ["Car", "no", "road", "Person", "traffic light", "größe"]
+    table = write_class_table(path, names, ["road"])
+    assert (table.name, table.class_names) == ("mine", tuple(names))
+    assert group_names(table, *names) == ["vehicle", "", "", "pedestrian", "traffic_light", ""]
+    assert table.stuff == {"road"}
+    path.write_text(path.read_text().replace("traffic_sign: []", "traffic_sign: ['no']"))
+    assert group_names(load_class_table(path), "no") == ["traffic_sign"]
+
+
+def test_a_table_of_classes_that_nobody_knows_has_empty_groups(tmp_path: Path):
+    table = write_class_table(tmp_path / "fruit.yaml", ["apfel", "birne"])
+    assert (table.class_names, table.group_of) == (("apfel", "birne"), {})
+
+
+@pytest.mark.parametrize(("name", "classes", "message"), [
+    ("mine.yaml", ["car"], "exists and is not overwritten"),
+    ("mine.json", ["car"], "expected a file .yaml"),
+    ("new.yaml", ["car", "CAR"], "more than one of 'car'"),
+    ("new.yaml", ["car", ""], "expected a name, got one that is empty"),
+    ("none/new.yaml", ["car"], "cannot be written"),
+])  # fmt: skip
+def test_tables_that_are_not_written(tmp_path: Path, name: str, classes: list[str], message: str):
+    (tmp_path / "mine.yaml").write_text(GOOD)
+    with pytest.raises(ClassTableError, match=message):
+        write_class_table(tmp_path / name, classes)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+    assert (tmp_path / "mine.yaml").read_text() == GOOD

@@ -7,7 +7,7 @@ from fractions import Fraction
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_perception.core.errors import ConfigurationError
@@ -70,7 +70,6 @@ def test_padding_is_where_the_anchor_says(resize, width, height, network_width, 
 
 
 @given(geometries, st.integers(0, 1 << 30))
-@settings(max_examples=300)
 def test_boxes_come_back_as_they_went(geometry, seed):
     boxes = random_boxes(geometry, seed)
     back = geometry.boxes_to_camera(geometry.boxes_to_network(boxes))
@@ -81,7 +80,6 @@ def test_boxes_come_back_as_they_went(geometry, seed):
 
 
 @given(geometries)
-@settings(max_examples=300)
 def test_the_whole_image_is_the_whole_content(geometry):
     image = np.array([[0, 0, geometry.camera_width, geometry.camera_height]], np.float32)
     left, top = geometry.left, geometry.top

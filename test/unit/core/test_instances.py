@@ -26,7 +26,7 @@ def instances(count: int) -> Instances:
 
 def detections(count: int) -> Detections:
     return Detections(
-        np.zeros((count, 4), np.float32), np.zeros(count, np.float32), np.zeros(count, np.int32), GEOMETRY, masks=None
+        np.zeros((count, 4), np.float32), np.zeros(count, np.float32), np.zeros(count, np.int32), GEOMETRY
     )
 
 

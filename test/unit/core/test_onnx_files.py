@@ -115,10 +115,10 @@ def test_weights_anywhere_else_are_one_clear_error(folder: Path, entries: dict[s
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_backends_do_not_open_such_a_model(folder: Path, backend: str):
-    from seg_perception.onboard.backend.registry import open_model
+    from seg_perception.onboard.backend.registry import open_backend
 
     with pytest.raises(ModelError, match="leads elsewhere"):
-        open_model(save(folder, {**ENTRIES, "location": "../weights.bin"}), backend)
+        open_backend(save(folder, {**ENTRIES, "location": "../weights.bin"}), backend)
 
 
 @pytest.mark.parametrize("digest", [model_sha256, file_digest, lambda path: load_model(path)[1]])

@@ -18,7 +18,16 @@ import numpy as np
 from seg_perception.core.errors import FrameError
 from seg_perception.core.messages.calibration import CAMERA_INFO, Calibration
 from seg_perception.core.messages.cdr import CdrReader, CdrWriter
-from seg_perception.core.messages.images import COMPRESSED_IMAGE, IMAGE, write_compressed_image
+from seg_perception.core.messages.images import (
+    COMPRESSED_IMAGE,
+    COMPRESSED_VIDEO,
+    FFMPEG_PACKET,
+    IMAGE,
+    CompressedImageMessage,
+    read_ffmpeg_packet,
+    read_foxglove,
+    write_compressed_image,
+)
 
 from .storage import MOST_BYTES, ZSTD_MAGIC, Channel, StorageError, error_text, unpack
 
@@ -252,11 +261,7 @@ def _calibration(message: _Message) -> bytes:
 
 
 def _cdr_compressed(data: bytes) -> bytes:
-    """`foxglove_msgs/CompressedImage` and `CompressedVideo`: a header in all but name, the data, their format."""
-    reader = CdrReader(data)
-    stamp_ns, frame_id = reader.header()
-    octets = reader.octets("data")
-    return write_compressed_image(stamp_ns, frame_id, reader.text("format"), octets.data)
+    return _as_compressed_image(read_foxglove(data))
 
 
 def _cdr_raw(data: bytes) -> bytes:
@@ -271,14 +276,11 @@ def _cdr_raw(data: bytes) -> bytes:
 
 
 def _cdr_packet(data: bytes) -> bytes:
-    """`ffmpeg_image_transport_msgs/FFMPEGPacket`."""
-    reader = CdrReader(data)
-    stamp_ns, frame_id = reader.header()
-    reader.uint32("width"), reader.uint32("height")
-    encoding = reader.text("encoding")
-    reader.float64s("pts", 1)
-    reader.uint8("flags"), reader.uint8("is_bigendian")
-    return write_compressed_image(stamp_ns, frame_id, encoding, reader.octets("data").data)
+    return _as_compressed_image(read_ffmpeg_packet(data))
+
+
+def _as_compressed_image(message: CompressedImageMessage) -> bytes:
+    return write_compressed_image(message.stamp_ns, message.frame_id, message.format, message.data.data)
 
 
 _FOXGLOVE: dict[str, tuple[str, Callable[[_Message], bytes]]] = {
@@ -289,9 +291,9 @@ _FOXGLOVE: dict[str, tuple[str, Callable[[_Message], bytes]]] = {
 }
 _CDR: dict[str, tuple[str, Convert]] = {
     "foxglove_msgs/msg/CompressedImage": (COMPRESSED_IMAGE, _cdr_compressed),
-    "foxglove_msgs/msg/CompressedVideo": (COMPRESSED_IMAGE, _cdr_compressed),
+    COMPRESSED_VIDEO: (COMPRESSED_IMAGE, _cdr_compressed),
     "foxglove_msgs/msg/RawImage": (IMAGE, _cdr_raw),
-    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": (COMPRESSED_IMAGE, _cdr_packet),
+    FFMPEG_PACKET: (COMPRESSED_IMAGE, _cdr_packet),
 }
 
 

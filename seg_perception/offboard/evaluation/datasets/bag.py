@@ -6,12 +6,12 @@ of the image they belong to, in the form in which the node publishes: ids are tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from seg_perception.core.classes import NO_GROUP, ROAD_GROUPS
 from seg_perception.core.encodings.bit_depth import BitDepths
-from seg_perception.core.errors import SourceError
+from seg_perception.core.errors import IncompleteBagError, SourceError
 from seg_perception.core.frame import Frame
 from seg_perception.offboard.data.bags.source import BagImages
 from seg_perception.offboard.data.base import FrameSource, WarningCounts
@@ -44,13 +44,14 @@ def read_bag(path: Path, truth: str = TRUTH, topic: str = "") -> LabelledSet:
         )
     builder = TruthBuilder(ROAD_GROUPS)
     numbers: dict[int, int] = {}
+    faults: list[str] = []
     try:
-        for frame in read_published(path, f"{truth}/instance_map", f"{truth}/detections"):
+        for frame in read_published(path, f"{truth}/instance_map", f"{truth}/detections", faults):
             numbers[frame.stamp_ns] = _add(builder, path, frame)
     except SourceError as error:
         raise SourceError(f"{error}; a bag can only be evaluated with its truth, name it with --truth") from error
     labels = builder.labels(path)
-    return LabelledSet(KIND, labels, _BagFrames(path, images, numbers))
+    return LabelledSet(KIND, labels, _BagFrames(path, images, numbers, faults))
 
 
 def _add(builder: TruthBuilder, path: Path, frame: PublishedFrame) -> int:
@@ -67,10 +68,14 @@ def _add(builder: TruthBuilder, path: Path, frame: PublishedFrame) -> int:
 
 
 class _BagFrames(FrameSource):
-    """The images of a bag that have truth, under the numbers of the truth; those without are failures."""
+    """The images of a bag that have truth, under the numbers of the truth.
 
-    def __init__(self, path: Path, images: BagImages, numbers: dict[int, int]) -> None:
+    Images without truth are failures, and so is what the bag lost of its images or its truth.
+    """
+
+    def __init__(self, path: Path, images: BagImages, numbers: dict[int, int], truth_faults: Sequence[str]) -> None:
         super().__init__(sequence=True)
+        self._truth_faults = [IncompleteBagError(f"{path}: {fault}") for fault in truth_faults]
         self._path, self._images, self._numbers = path, images, numbers
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
@@ -87,7 +92,10 @@ class _BagFrames(FrameSource):
                 deep = depths.apply(frame)
                 self.warnings.add(str(number), deep)
                 yield str(number), deep
-        self.failures = list(self._images.failures)
+        # Both readers tell of what the whole bag lost.
+        told = {str(failure) for failure in self._images.failures}
+        truth_faults = [fault for fault in self._truth_faults if str(fault) not in told]
+        self.failures = [*self._images.failures, *truth_faults]
         if without:
             what = f"{without} images have no truth of their stamp, or come again"
             self.failures.append(SourceError(f"{self._path}: {what}"))

@@ -141,10 +141,11 @@ def recognise(export: Export, forced: str = "") -> tuple[Family, Match]:
     if matches:
         return _decided(export, matches)
     expected = "\n".join(f"  {family.name}: {family.expects}" for family in tried)
+    problem = "not a model of this family" if forced else "no known family recognises this model"
+    # What to do comes first: long messages are cut at their end.
     raise UnknownFamilyError(
-        f"{export.origin}: {'not a model of this family' if forced else 'no known family recognises this model'}\n"
-        f"{_seen(export)}\nexpected: one input of images [B, 3, H, W] or [B, H, W, 3], and by\n{expected}\n"
-        f"{_remedy(export)}"
+        f"{export.origin}: {problem}; {_remedy(export)}\n{_seen(export)}\n"
+        f"expected: one input of images [B, 3, H, W] or [B, H, W, 3], and by\n{expected}"
     )
 
 
@@ -173,8 +174,8 @@ def _decided(export: Export, matches: Matches) -> tuple[Family, Match]:
     )
     readings = "\n".join(f"  {family.name}: {_reading(match)}" for family, match in matches)
     raise UnknownFamilyError(
-        f"{export.origin}: {problem} ({names}); choose one with --family\n{_seen(export)}\nreadings\n{readings}"
-        + ("" if fitting else f"\n{_remedy(export)}")
+        f"{export.origin}: {problem} ({names}); choose one with --family"
+        f"{'' if fitting else f', or {_remedy(export)}'}\n{_seen(export)}\nreadings\n{readings}"
     )
 
 
@@ -197,6 +198,14 @@ def _reading(match: Match) -> str:
 
 
 def _remedy(export: Export) -> str:
+    if len(export.inputs) != 1 or export.inputs[0].rank not in (-1, 3, 4):
+        return (
+            "a network takes one input of images, and this one does not: it may be what another program runs before or "
+            "after the network (such as suppression or drawing of masks); give the file of the network itself"
+        )
+    shape = export.inputs[0].shape or ()
+    if len(shape) == 4 and None not in (shape[1], shape[3]) and 3 not in (shape[1], shape[3]):
+        return "its images have no three channels (red, green, blue), which are what a camera gives"
     if len(export.outputs) == 1 and export.outputs[0].rank == 3:
         return (
             "a single output of three axes is that of a detection model, which has boxes and no masks: export the "
@@ -207,7 +216,7 @@ def _remedy(export: Export) -> str:
             "the model suppresses duplicates itself (NonMaxSuppression), with shapes that depend on the image; "
             "export it without that (Ultralytics: leave out nms=True), the canonical model does it instead"
         )
-    return "export the model in one of these forms, or add a family to seg_perception/offboard/toolchain/families"
+    return "export it in a form that a family reads, or add a family to seg_perception/offboard/toolchain/families"
 
 
 def image_input(export: Export) -> Port | None:

@@ -5,18 +5,23 @@
 
 A cell's class is the best one. Where the scores end in a Sigmoid, classes do not compete: a cell whose best class is
 below a half has none. One channel is one class and no background, inside where its logit is above 0, or above a half
-behind a Sigmoid. Further outputs of the same shape (auxiliary classifiers, deep supervision) are dropped.
+behind a Sigmoid. Further outputs of the same shape (auxiliary classifiers, deep supervision) are dropped. Where their
+names are not alike they may be of other tasks, and the user is asked.
 
 What such networks want to see depends on their training; ImageNet's mean and deviation are what most have.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import onnx
 
 from seg_perception.core.contract import FAULTY_CELL, NO_CLASS
 from seg_perception.core.geometry import ResizeSpec
+from seg_perception.core.text import printable
 
 from ..evidence import maker
 from ..export import Export, Port
@@ -27,6 +32,8 @@ from . import IMAGENET, Match, image_input, is_float, sizes_of
 
 # Nodes that keep the channel that is best, and whether it is above a half.
 _NEUTRAL = {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Resize", "Upsample", "Dropout"}
+# Detection heads have cells of 16 and 32 pixels; scores of pixels are mostly given at a quarter or an eighth.
+_DETECTOR_STRIDE = 16
 _SOFTMAX = {"Softmax", "LogSoftmax"}
 # Key of scores `[B, h, w, C]`, as TensorFlow has them.
 _LAST = "last "
@@ -53,7 +60,6 @@ class UNet:
             return None
         classes, height, width = _sizes(key, scores)
         key += "probabilities" if _ends_in_sigmoid(export, scores) else "logits"
-        large = f"a class map holds {FAULTY_CELL} classes, and these are {classes} channels, as of an image encoder"
         how = "the best class" if key.endswith("logits") else "after their sigmoid, the best class that is above a half"
         return Match(
             image,
@@ -64,7 +70,7 @@ class UNet:
             f"{classes} {'classes' if classes > 1 else 'class'}, {width} x {height} cells"
             + (f", the first of {len(export.outputs)} outputs" if len(export.outputs) > 1 else ""),
             reading={"scores": how, "masks": "class scores over the whole image"},
-            against=(large,) if classes > FAULTY_CELL else (),
+            against=tuple(_against(export, scores, image, classes, height)),
         )
 
     def write_head(self, graph: GraphBuilder, match: Match, options: HeadOptions) -> SemanticHead:
@@ -78,6 +84,42 @@ class UNet:
         # Summed over the classes first: of logits that are numbers, only absurd ones (above 1e36) could overflow.
         usable = finite(scores.sum(1), 1, 2).reshape(-1, 1, 1)
         return SemanticHead(usable.where(cells, float(FAULTY_CELL)).cast(np.uint8), height, width)
+
+
+def _against(export: Export, scores: Port, image: Port, classes: int, height: int) -> Iterator[str]:
+    """Yield what says that these channels are no class scores of pixels."""
+    if classes > FAULTY_CELL:
+        yield f"a class map holds {FAULTY_CELL} classes, and these are {classes} channels, as of an image encoder"
+    endings = _joined_activations(export, scores)
+    if len(endings) > 1:
+        yield f"its channels are joined of parts that end differently ({', '.join(endings)}), as of a detection head"
+    stride = (image.shape or (0,) * 4)[2] or 0
+    if stride >= _DETECTOR_STRIDE * height:
+        yield f"its cells are {stride // height} pixels high, as those of a detection head or an image encoder"
+    names = _tasks(export.outputs)
+    if len(names) > 1:
+        yield (
+            f"its {len(names)} outputs have names of their own ({', '.join(map(printable, names))}), as of several "
+            "tasks; --family unet takes the first, and for another one export the model with that output alone"
+        )
+
+
+def _joined_activations(export: Export, scores: Port) -> list[str]:
+    """Return how the parts end of which the channels are joined; one or none where all end alike."""
+    join = maker(export, scores.name, _NEUTRAL)
+    if join is None or join.op_type != "Concat":
+        return []
+    ends = [node for name in join.input if (node := export.producer(name)) is not None]
+    # The share of the background is often written as one less that of the object.
+    kinds = {node.op_type for node in ends if node.op_type != "Sub" or node.input[1] not in join.input}
+    return sorted(kinds) if kinds & {"Sigmoid", *_SOFTMAX} else []
+
+
+def _tasks(outputs: Sequence[Port]) -> list[str]:
+    """Return the names of outputs that differ by more than numbers; auxiliary ones are said to be such."""
+    main = [port.name for port in outputs if "aux" not in port.name.lower()]
+    stems = {re.sub(r"[^a-z]+", "", name.lower()): name for name in reversed(main)}
+    return list(stems.values())[::-1]
 
 
 def family() -> UNet:

@@ -20,9 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from seg_perception.core.contract import INPUT_NAME
 from seg_perception.core.errors import BackendUnavailable, ModelError, ModelOutputError
 from seg_perception.core.frame import Frame
-from seg_perception.onboard.backend.base import ModelOutputs
-from seg_perception.onboard.backend.batches import run_in_parts
 from seg_perception.onboard.backend.host.backend import HostBackend
+from seg_perception.onboard.backend.host.runner import ModelOutputs, run_in_parts
 
 from ..export import spec_of
 from ..formulas import GraphBuilder
@@ -324,7 +323,9 @@ def check_range(model: onnx.ModelProto, source: onnx.ModelProto, frames: Iterabl
     count = 0
     for name, frame in frames:
         try:
-            backend.detect([frame])
+            (found,) = backend.start([frame]).detections()
+            if isinstance(found, ModelOutputError):
+                raise found
         except (HalfRangeError, ModelOutputError) as error:
             error.args = (f"{name}: {error}",)
             raise

@@ -1,152 +1,212 @@
-"""The backend of every CPU: letterbox, run, paint. Runners differ only in `run`."""
+"""The backend of every CPU: letterbox, run, select, paint. Runners differ only in `run`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from threading import Condition, Thread
 from time import perf_counter
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.contract import ModelSpec
 from seg_perception.core.encodings.raw import view
+from seg_perception.core.errors import ModelOutputError
 from seg_perception.core.frame import Frame
 from seg_perception.core.geometry import ResizeGeometry
-from seg_perception.core.instances import Detections, InstanceMap
-from seg_perception.core.share import find_model
 
-from ..base import Backend, ModelOutputs, Runner, RunOptions, check_detections
-from ..registry import open_model
-from .cells import at_output
-from .components import Components, check_class_map
+from ..base import RunOptions, SelectionParams
+from .job import Found, HostJob
 from .letterbox import letterbox
-from .paint import paint
+from .runner import Runner
+
+# With more runners than this, memory grows and the frames per second do not.
+_MOST_RUNNERS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class _HostMasks:
-    """Masks of one frame in the runner's output: which `detect` made them, and where.
+class _Task:
+    """Frames for a runner.
 
     Attributes:
-        outputs: of the whole batch.
-        index: of the frame in it.
-        components: the instances, for a model with a class map only.
+        images: the decoded image of each frame and the order of its channels.
+        geometries: where each lies in the network input.
+        decode: seconds that decoding took for each.
+        found: takes the result.
     """
 
-    outputs: ModelOutputs
-    index: int
-    components: Components | None = None
+    images: Sequence[tuple[NDArray[np.uint8], str]]
+    geometries: Sequence[ResizeGeometry]
+    decode: float
+    found: Future[list[Found | ModelOutputError]] = field(default_factory=Future)
+
+    def do(self, runner: Runner, memory: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Run the model, and set the result or the error.
+
+        Args:
+            runner: this thread alone uses it.
+            memory: uint8 `[B, H, W, 3]` of any size, overwritten.
+
+        Returns:
+            The memory for the next task.
+        """
+        try:
+            spec = runner.spec
+            shape = (len(self.images), spec.network_height, spec.network_width, 3)
+            if memory.shape != shape:
+                memory = np.empty(shape, np.uint8)
+            begin = perf_counter()
+            for (image, order), geometry, out in zip(self.images, self.geometries, memory, strict=True):
+                letterbox(image, order, geometry, spec.resize.pad_value, out)
+            boxed = perf_counter()
+            outputs = runner.run(memory)
+            done = perf_counter()
+            count = len(self.images)
+            share = {"decode": self.decode, "letterbox": (boxed - begin) / count, "model": (done - boxed) / count}
+            found = [Found.of(spec, outputs, index, each, share) for index, each in enumerate(self.geometries)]
+            self.found.set_result(found)
+        except ModelOutputError as error:
+            self.found.set_result([error] * len(self.images))
+        except BaseException as error:
+            self.found.set_exception(error)
+        return memory
+
+
+class _Tasks:
+    """The queue between the backend and its runners' threads."""
+
+    def __init__(self) -> None:
+        self._queue = SimpleQueue[_Task | None]()
+        self._unfinished = 0
+        self._finished = Condition()
+
+    def put(self, task: _Task) -> None:
+        """Have the next idle runner do a task."""
+        with self._finished:
+            self._unfinished += 1
+        self._queue.put(task)
+
+    def wait(self, fewer_than: int) -> None:
+        """Wait until fewer tasks than this are unfinished."""
+        with self._finished:
+            self._finished.wait_for(lambda: self._unfinished < fewer_than)
+
+    def stop(self, threads: int) -> None:
+        """End the threads after the tasks that were put before."""
+        for _ in range(threads):
+            self._queue.put(None)
+
+    def serve(self, runner: Runner) -> None:
+        """Do tasks until there are to be no more; this is a runner's thread."""
+        memory: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
+        while (task := self._queue.get()) is not None:
+            memory = task.do(runner, memory)
+            # What it holds must not wait for the next one.
+            del task
+            with self._finished:
+                self._unfinished -= 1
+                self._finished.notify_all()
 
 
 class HostBackend:
-    """A `Backend` made of a `Runner` and the host's letterbox, components and paint."""
+    """A `Backend` made of one or several runners of the same model, each on a thread of its own."""
 
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-        self._images = np.empty((0, 0, 0, 3), np.uint8)
-        self._latest: ModelOutputs | None = None
+    def __init__(self, *runners: Runner) -> None:
+        """Take at least one runner; `close` closes them."""
+        self._runners = runners
+        self._tasks = _Tasks()
+        # Daemons, because a model that hangs must not keep the process from ending.
+        self._threads = [
+            Thread(target=self._tasks.serve, args=(runner,), name="runner", daemon=True) for runner in runners
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._stop = finalize(self, self._tasks.stop, len(runners))
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model says of itself."""
-        return self._runner.spec
+        """The model's description of itself."""
+        return self._runners[0].spec
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, for people."""
-        return self._runner.identity
+        """Human-readable facts; see `Backend.identity`."""
+        several = {"runners": f"{len(self._runners)}"} if len(self._runners) > 1 else {}
+        return {**self._runners[0].identity, **several}
 
-    def detect(self, frames: Sequence[Frame]) -> list[Detections]:
-        """Run the model on frames, one per camera; see `Backend.detect`."""
-        spec = self.spec
-        shape = (len(frames), spec.network_height, spec.network_width, 3)
-        if self._images.shape != shape:
-            self._images = np.empty(shape, np.uint8)
+    @property
+    def depth(self) -> int:
+        """One job for each of several runners, and one whose results are used meanwhile.
+
+        With one runner 1: a node that publishes while the model has all cores publishes older results (p50 of the age
+        by a quarter, bench of 2026-12-01 on two busy cores).
+        """
+        return len(self._runners) + 1 if len(self._runners) > 1 else 1
+
+    @property
+    def largest_batch(self) -> int:
+        """A CPU gains nothing from several frames at once; `start` takes any number."""
+        return 1
+
+    def wait(self) -> None:
+        """Wait until a runner is idle."""
+        self._tasks.wait(len(self._runners))
+
+    def start(
+        self, frames: Sequence[Frame], selection: Sequence[SelectionParams] | None = None, semantic: bool = False
+    ) -> HostJob:
+        """Have the next idle runner work on frames; see `Backend.start`."""
+        if not self._stop.alive:
+            raise RuntimeError("the model was closed")
         begin = perf_counter()
-        views = [view(frame) for frame in frames]
-        decoded = perf_counter()
+        images = [view(frame) for frame in frames]
+        decode = (perf_counter() - begin) / len(frames)
+        spec = self.spec
         geometries = [
             ResizeGeometry.fit(spec.resize, frame.width, frame.height, spec.network_width, spec.network_height)
             for frame in frames
         ]
-        for (image, order), geometry, out in zip(views, geometries, self._images, strict=True):
-            letterbox(image, order, geometry, spec.resize.pad_value, out)
-        boxed = perf_counter()
-        outputs = self._latest = self._runner.run(self._images)
-        done = perf_counter()
-        timings = {"decode": decoded - begin, "letterbox": boxed - decoded, "model": done - boxed}
-        share = {stage: seconds / len(frames) for stage, seconds in timings.items()}
-        found = _instances if spec.max_instances else _components
-        return [found(spec, outputs, index, geometry, share) for index, geometry in enumerate(geometries)]
-
-    def paint(self, detections: Detections, numbers: NDArray[np.uint16], output_size: tuple[int, int]) -> InstanceMap:
-        """Paint the masks of the last `detect`; see `Backend.paint`."""
-        handle = self._handle(detections)
-        if handle.components is not None:
-            return handle.components.paint(numbers, detections.geometry, output_size)
-        return paint(
-            handle.outputs.masks[handle.index],
-            detections.boxes_network,
-            numbers,
-            detections.geometry,
-            output_size,
-            self.spec.mask_frame,
-        )
-
-    def class_map(self, detections: Detections, output_size: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """The class of each pixel; see `Backend.class_map`."""
-        handle = self._handle(detections)
-        if handle.outputs.class_map is None:
-            return None
-        return at_output(handle.outputs.class_map[handle.index], detections.geometry, output_size)
+        task = _Task(images, geometries, decode)
+        self._tasks.put(task)
+        return HostJob(task.found, selection, semantic)
 
     def close(self) -> None:
-        """Release the model."""
-        self._latest = None
-        self._runner.close()
-
-    def _handle(self, detections: Detections) -> _HostMasks:
-        handle = detections.masks
-        if not isinstance(handle, _HostMasks) or handle.outputs is not self._latest:
-            raise ValueError("masks: expected detections of this backend's last detect, got older or foreign ones")
-        return handle
+        """Wait for the work in hand and release the model."""
+        self._stop()
+        for thread in self._threads:
+            thread.join()
+        for runner in self._runners:
+            runner.close()
 
 
-def open_backend(path: Path, backend: str = "", options: RunOptions | None = None) -> Backend:
-    """Open a canonical model or an engine as a `Backend`; see `backend.registry.open_model` for the errors.
+def open_on_host(make: Callable[[RunOptions], Runner], options: RunOptions) -> HostBackend:
+    """Open as many runners of a model as `options` ask for, which share the cores.
 
-    Args:
-        path: of its file, or what else `find_model` takes.
-        backend: its name; empty for the one that goes with the file's suffix.
-        options: how it runs.
+    Raises:
+        SegPerceptionError: the model cannot be opened.
     """
-    opened = open_model(find_model(str(path)), backend, options)
-    return opened if isinstance(opened, Backend) else HostBackend(opened)
+    count = options.runners
+    if not count:
+        # What is no CPU has its own way of doing things at once.
+        plain = not options.threads and options.device.lower() in ("", "cpu")
+        count = min(_MOST_RUNNERS, _cores()) if plain else 1
+    if count > 1 and not options.threads:
+        options = replace(options, threads=max(1, _cores() // count))
+    runners: list[Runner] = []
+    try:
+        while len(runners) < count:
+            runners.append(make(options))
+    except BaseException:
+        for runner in runners:
+            runner.close()
+        raise
+    return HostBackend(*runners)
 
 
-def _instances(
-    spec: ModelSpec, outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float]
-) -> Detections:
-    """Return what a model found in one frame of its batch."""
-    boxes, scores, labels = outputs.boxes[index], outputs.scores[index], outputs.labels[index]
-    classes = len(spec.class_names)
-    check_detections(boxes, scores, labels, classes)
-    if outputs.class_map is not None:
-        check_class_map(outputs.class_map[index], classes)
-    return Detections(boxes, scores, labels, geometry, _HostMasks(outputs, index), timings)
-
-
-def _components(
-    spec: ModelSpec, outputs: ModelOutputs, index: int, geometry: ResizeGeometry, timings: dict[str, float]
-) -> Detections:
-    """The components of the class map of one frame, for a model that has nothing else."""
-    begin = perf_counter()
-    if outputs.class_map is None:
-        raise ValueError("model outputs: expected instances or a class map, got neither")
-    check_class_map(outputs.class_map[index], len(spec.class_names))
-    found = Components.of(outputs.class_map[index], spec.things, geometry)
-    scores = np.ones(len(found.labels), np.float32)
-    timings = {**timings, "components": perf_counter() - begin}
-    return Detections(found.boxes_network, scores, found.labels, geometry, _HostMasks(outputs, index, found), timings)
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -9,6 +9,7 @@ from seg_perception.core.errors import BackendUnavailable, ConfigurationError, M
 from seg_perception.core.onnx_files import external_files
 
 from ..base import RunOptions, check_signature, model_identity
+from .backend import HostBackend, open_on_host
 from .onnxruntime_session import SessionRunner
 
 try:
@@ -62,6 +63,6 @@ class OrtRunner(SessionRunner):
             ) from error
 
 
-def open_model(path: Path, options: RunOptions) -> OrtRunner:
-    """Open a canonical ONNX model; the errors are those of `registry.open_model`."""
-    return OrtRunner(path, options)
+def open_model(path: Path, options: RunOptions) -> HostBackend:
+    """Open a canonical ONNX model; the errors are those of `registry.open_backend`."""
+    return open_on_host(lambda own: OrtRunner(path, own), options)

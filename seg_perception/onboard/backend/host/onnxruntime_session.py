@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from seg_perception.core.contract import INPUT_NAME, ModelSpec
 from seg_perception.core.errors import is_out_of_memory
 
-from ..base import ModelOutputs, run_error
-from ..batches import Arrays, run_in_parts
+from ..base import run_error
+from .runner import Arrays, ModelOutputs, run_in_parts
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from seg_perception.core.contract import INPUT_NAME, METADATA_KEY, ModelSpec
 from seg_perception.core.errors import BackendUnavailable, ConfigurationError, ModelError, is_out_of_memory
 from seg_perception.core.onnx_files import external_files
 
-from ..base import ModelOutputs, RunOptions, check_signature, model_identity, run_error
-from ..batches import Arrays, run_in_parts
+from ..base import RunOptions, check_signature, model_identity, run_error
+from .backend import HostBackend, open_on_host
+from .runner import Arrays, ModelOutputs, run_in_parts
 
 # Otherwise the import of openvino tells a server of its maker, from a copy that it forks of this process, with all its
 # threads and locks.
@@ -33,6 +35,26 @@ except ImportError as error:
 _ERRORS = (RuntimeError, UnicodeError)
 # Made of others; their parts are checked when the model is compiled.
 _VIRTUAL_DEVICES = ("AUTO", "MULTI", "HETERO", "BATCH")
+
+
+class _Request:
+    """An infer request with the memory of its outputs; it is used again once this is dropped."""
+
+    def __init__(self, request: Any, idle: list[Any]) -> None:
+        self._request, self._idle = request, idle
+
+    def infer(self, images: NDArray[np.uint8], names: Sequence[str]) -> Arrays:
+        self._request.set_tensor(INPUT_NAME, openvino.Tensor(images, shared_memory=True))
+        try:
+            self._request.infer()
+        except _ERRORS as error:
+            if is_out_of_memory(error):
+                raise
+            raise run_error("OpenVINO", error) from error
+        return [self._request.get_tensor(name).data for name in names]
+
+    def __del__(self) -> None:
+        self._idle.append(self._request)
 
 
 class OpenVinoRunner:
@@ -60,8 +82,9 @@ class OpenVinoRunner:
                 # negative values. Without its integer kernels it computes what the graph says, slower.
                 self._settings["LP_TRANSFORMS_MODE"] = "NO"
         # One compiled model per batch size: static shapes run faster than a dynamic batch axis.
-        self._requests: dict[int, Any] = {}
-        compiled = self._request(self.spec.batch or 1).get_compiled_model()
+        self._compiled: dict[int, Any] = {}
+        self._idle: dict[int, list[Any]] = {}
+        compiled = self._model_for(self.spec.batch or 1)
         self.identity = model_identity(path, self.spec) | {
             "backend": f"openvino {openvino.__version__}",
             "device": " on ".join((self._device, *map(self._full_name, compiled.get_property("EXECUTION_DEVICES")))),
@@ -71,27 +94,20 @@ class OpenVinoRunner:
 
     def run(self, images: NDArray[np.uint8]) -> ModelOutputs:
         """Run the model; see `Runner.run`."""
-        arrays = run_in_parts(images, self.spec.batch or len(images), self._infer)
-        return ModelOutputs.from_arrays(self.spec, arrays)
+        batch = self.spec.batch or len(images)
+        compiled, idle = self._model_for(batch), self._idle[batch]
+        request = _Request(idle.pop() if idle else compiled.create_infer_request(), idle)
+        arrays = run_in_parts(images, batch, lambda part: request.infer(part, self.spec.output_names))
+        return ModelOutputs.from_arrays(self.spec, arrays, memory=request)
 
     def close(self) -> None:
         """Release the compiled models."""
-        self._requests.clear()
+        self._compiled.clear()
+        self._idle.clear()
         self._model = None
 
-    def _infer(self, images: NDArray[np.uint8]) -> Arrays:
-        request = self._request(len(images))
-        request.set_tensor(INPUT_NAME, openvino.Tensor(images, shared_memory=True))
-        try:
-            request.infer()
-        except _ERRORS as error:
-            if is_out_of_memory(error):
-                raise
-            raise run_error("OpenVINO", error) from error
-        return [request.get_tensor(name).data for name in self.spec.output_names]
-
-    def _request(self, batch: int) -> Any:
-        if batch not in self._requests:
+    def _model_for(self, batch: int) -> Any:
+        if batch not in self._compiled:
             if self._model is None:
                 raise RuntimeError("the model was closed")
             model = self._model
@@ -99,14 +115,14 @@ class OpenVinoRunner:
                 model = self._model.clone()
                 model.reshape({INPUT_NAME: [batch, self.spec.network_height, self.spec.network_width, 3]})
             try:
-                compiled = self._core.compile_model(model, self._device, self._settings)
+                self._compiled[batch] = self._core.compile_model(model, self._device, self._settings)
             except _ERRORS as error:
                 raise ModelError(
                     f"model: OpenVINO cannot compile it for device {self._device!r}; try device 'CPU' or another "
                     f"backend. OpenVINO says: {_last_line(error)}"
                 ) from error
-            self._requests[batch] = compiled.create_infer_request()
-        return self._requests[batch]
+            self._idle[batch] = []
+        return self._compiled[batch]
 
     def _check_device(self) -> None:
         available = self._core.available_devices
@@ -148,9 +164,9 @@ class OpenVinoRunner:
         check_signature(self.spec, shapes, str(path))
 
 
-def open_model(path: Path, options: RunOptions) -> OpenVinoRunner:
-    """Open a canonical ONNX model; the errors are those of `registry.open_model`."""
-    return OpenVinoRunner(path, options)
+def open_model(path: Path, options: RunOptions) -> HostBackend:
+    """Open a canonical ONNX model; the errors are those of `registry.open_backend`."""
+    return open_on_host(lambda own: OpenVinoRunner(path, own), options)
 
 
 def _property(compiled: Any, name: str) -> str:

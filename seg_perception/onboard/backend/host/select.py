@@ -15,6 +15,8 @@ from seg_perception.core.encodings.compressed import stored_pixels
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Detections, Instances
 
+from ..base import SelectionParams
+
 # An instance is ignored when more than this share of its box lies in the ignore region.
 IGNORED_SHARE = 0.5
 
@@ -27,7 +29,7 @@ class SelectOptions:
         score_threshold: lowest score, 0-1, for groups without a threshold of their own.
         group_thresholds: lowest score by index in `ROAD_GROUPS`; negative takes `score_threshold`.
         group_iou: of two instances of different classes in one road group whose boxes overlap by more than this IoU,
-            the weaker is dropped (a car that is also a truck is one vehicle); 1 keeps both.
+            the one with the lower score is dropped (a car that is also a truck is one vehicle); 1 keeps both.
         keep_other: whether instances of classes of no road group are kept too.
     """
 
@@ -85,25 +87,29 @@ class IgnoreMask:
         """Ignored pixels above and to the left of each corner of the mask's pixels, float64 `[h + 1, w + 1]`."""
         return self._sums
 
-    def share(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float64]:
-        """The ignored share of boxes.
 
-        Args:
-            boxes: float32 `[N, 4]`, x1 y1 x2 y2 in camera pixels.
-            width, height: size of the camera image.
+def ignored_share(
+    sums: NDArray[np.float64], boxes: NDArray[np.float32], width: int, height: int
+) -> NDArray[np.float64]:
+    """Return the ignored share of boxes.
 
-        Returns:
-            float64 `[N]`, 0-1, to the whole pixel of the mask.
-        """
-        rows, columns = self._sums.shape[0] - 1, self._sums.shape[1] - 1
-        scaled = boxes * np.array([columns / width, rows / height] * 2)
-        x1, y1 = np.floor(scaled[:, 0]).astype(int), np.floor(scaled[:, 1]).astype(int)
-        # Rounding may take a box that ends with the image one pixel beyond the mask.
-        x2 = np.minimum(np.ceil(scaled[:, 2]).astype(int), columns)
-        y2 = np.minimum(np.ceil(scaled[:, 3]).astype(int), rows)
-        inside = self._sums[y2, x2] - self._sums[y1, x2] - self._sums[y2, x1] + self._sums[y1, x1]
-        covered: NDArray[np.float64] = inside / np.maximum((x2 - x1) * (y2 - y1), 1)
-        return covered
+    Args:
+        sums: float64 `[h + 1, w + 1]`, of an `IgnoreMask`.
+        boxes: float32 `[N, 4]`, x1 y1 x2 y2 in camera pixels.
+        width, height: size of the camera image.
+
+    Returns:
+        float64 `[N]`, 0-1, to the whole pixel of the mask.
+    """
+    rows, columns = sums.shape[0] - 1, sums.shape[1] - 1
+    scaled = boxes * np.array([columns / width, rows / height] * 2)
+    x1, y1 = np.floor(scaled[:, 0]).astype(int), np.floor(scaled[:, 1]).astype(int)
+    # Rounding may take a box that ends with the image one pixel beyond the mask.
+    x2 = np.minimum(np.ceil(scaled[:, 2]).astype(int), columns)
+    y2 = np.minimum(np.ceil(scaled[:, 3]).astype(int), rows)
+    inside = sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1]
+    covered: NDArray[np.float64] = inside / np.maximum((x2 - x1) * (y2 - y1), 1)
+    return covered
 
 
 def class_thresholds(options: SelectOptions, class_groups: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -122,7 +128,7 @@ def class_thresholds(options: SelectOptions, class_groups: NDArray[np.int32]) ->
 def select(
     detections: Detections, class_groups: NDArray[np.int32], options: SelectOptions, ignore: IgnoreMask | None = None
 ) -> Instances:
-    """Keep what is worth reporting, numbered 1..N by descending score.
+    """Keep what is worth reporting, with the ids 1..N by descending score.
 
     Args:
         detections: of one frame.
@@ -130,34 +136,42 @@ def select(
         options: what is kept.
         ignore: the camera's ignore region.
     """
-    thresholds = class_thresholds(options, class_groups)[detections.labels]
-    kept = (detections.scores > 0) & (detections.scores >= thresholds)
-    instances = numbered(detections, np.cumsum(kept, dtype=np.uint16) * kept, class_groups)
-    distinct = _distinct(instances, options.group_iou)
-    if ignore is not None:
+    thresholds = class_thresholds(options, class_groups)
+    sums = ignore.sums if ignore is not None else None
+    params = SelectionParams(thresholds, class_groups, options.group_iou, 0, (1, 1), sums)
+    return instances_of(detections, select_rows(detections, params), class_groups)
+
+
+def select_rows(detections: Detections, params: SelectionParams) -> NDArray[np.uint16]:
+    """Return the id of each row, uint16 `[K]`: 1..N by descending score, 0 for rows that are left out."""
+    kept = (detections.scores > 0) & (detections.scores >= params.thresholds[detections.labels])
+    instances = instances_of(detections, kept.astype(np.uint16), params.groups)
+    distinct = _distinct(instances, params.group_iou)
+    if params.ignore is not None:
         geometry = detections.geometry
-        share = ignore.share(instances.boxes_camera, geometry.camera_width, geometry.camera_height)
+        share = ignored_share(params.ignore, instances.boxes_camera, geometry.camera_width, geometry.camera_height)
         distinct &= share <= IGNORED_SHARE
-    return renumber(instances.where(distinct))
+    kept[instances.rows] = distinct
+    return renumbered(kept)
 
 
-def numbered(detections: Detections, numbers: NDArray[np.uint16], class_groups: NDArray[np.int32]) -> Instances:
-    """The rows that have a number.
+def renumbered(kept: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Return the ids 1..N for the rows that are kept, 0 for the others: uint16 `[K]`."""
+    return np.cumsum(kept, dtype=np.uint16) * kept
+
+
+def instances_of(detections: Detections, ids: NDArray[np.uint16], class_groups: NDArray[np.int32]) -> Instances:
+    """Return the rows that have an id.
 
     Args:
         detections: of one frame.
-        numbers: uint16 `[K]`, of each row; 0 for those left out.
+        ids: uint16 `[K]`, of each row; 0 for those left out.
         class_groups: int32 `[C]`, road group of each class.
     """
-    rows = np.flatnonzero(numbers).astype(np.int32)
+    rows = np.flatnonzero(ids).astype(np.int32)
     labels = detections.labels[rows]
     boxes = detections.geometry.boxes_to_camera(detections.boxes_network[rows])
-    return Instances(rows, numbers[rows], boxes, detections.scores[rows], labels, class_groups[labels])
-
-
-def renumber(instances: Instances) -> Instances:
-    """The same instances under the numbers 1..N in their order."""
-    return instances.numbered(np.arange(1, len(instances) + 1, dtype=np.uint16))
+    return Instances(rows, ids[rows], boxes, detections.scores[rows], labels, class_groups[labels])
 
 
 def _distinct(instances: Instances, limit: float) -> NDArray[np.bool_]:

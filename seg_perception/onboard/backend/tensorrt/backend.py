@@ -6,7 +6,8 @@ from pathlib import Path
 
 from seg_perception.core.errors import ConfigurationError
 
-from ..base import RunOptions
+from ..base import Backend, RunOptions
+from ..host.backend import HostBackend
 from .cuda.backend import CudaBackend
 from .cuda.pycuda_device import PycudaDevice
 from .engine import load_engine
@@ -17,11 +18,11 @@ from .runner import TensorRtRunner
 _DEVICES = ("", "cuda", "gpu")
 
 
-def open_model(path: Path, options: RunOptions) -> CudaBackend | TensorRtRunner:
+def open_model(path: Path, options: RunOptions) -> Backend:
     """Check an engine and load it, with everything around it, onto the GPU.
 
     Returns:
-        A backend that does everything there; for a model that has only a class map, a runner.
+        A backend that does everything there; for a model that has only a class map, the host's around a runner.
 
     Raises:
         ConfigurationError: `options` ask for another device.
@@ -53,4 +54,6 @@ def open_model(path: Path, options: RunOptions) -> CudaBackend | TensorRtRunner:
         "memory": "shared with the CPU" if device.integrated else "its own",
     }
     # Either closes engine and device, also when it cannot be made.
-    return (CudaBackend if spec.max_instances else TensorRtRunner)(spec, identity, device, engine)
+    if spec.max_instances:
+        return CudaBackend(spec, identity, device, engine)
+    return HostBackend(TensorRtRunner(spec, identity, device, engine))

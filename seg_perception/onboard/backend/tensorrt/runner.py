@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from seg_perception.core.contract import CLASS_MAP_OUTPUT, INPUT_NAME, ModelSpec
 from seg_perception.core.errors import DeviceError
 
-from ..base import ModelOutputs
-from ..batches import Arrays, run_in_parts
+from ..host.runner import Arrays, ModelOutputs, run_in_parts
 from .cuda.buffers import Block, Layout
 from .cuda.device import Device
 from .cuda.engine import Engine, Execution
@@ -66,7 +65,8 @@ class TensorRtRunner:
             raise RuntimeError("the model was closed")
         batch = self._engine.batch or min(len(images), self._engine.largest_batch)
         with self._device.active():
-            arrays = run_in_parts(images, batch, self._infer)
+            # The next run fills the same memory.
+            arrays = [array.copy() for array in run_in_parts(images, batch, self._infer)]
         return ModelOutputs.from_arrays(self.spec, arrays)
 
     def close(self) -> None:

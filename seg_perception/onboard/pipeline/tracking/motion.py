@@ -42,7 +42,7 @@ class Motion:
         variances = np.stack([(_PLACE_NOISE * sizes) ** 2, zero, (_FIRST_SPEED * sizes) ** 2], axis=1)
         return cls(boxes, np.zeros_like(boxes), variances)
 
-    def after(self, seconds: float, unseen: NDArray[np.bool_]) -> Motion:
+    def predict(self, seconds: float, unseen: NDArray[np.bool_]) -> Motion:
         """Return where the boxes are some time later.
 
         Args:
@@ -68,7 +68,7 @@ class Motion:
         """All boxes elsewhere by one shift in x and y, float64 `[2]`; their speeds stay."""
         return Motion(self.boxes + np.tile(shift, 2), self.speeds, self.variances)
 
-    def corrected(self, rows: NDArray[np.int64], boxes: NDArray[np.float64]) -> Motion:
+    def update(self, rows: NDArray[np.int64], boxes: NDArray[np.float64]) -> Motion:
         """The same after some boxes were seen: `boxes` float64 `[P, 4]` of `rows` int64 `[P]`, each at most once."""
         place, both, speed = self.variances[rows].T
         total = place + (_PLACE_NOISE * box_sizes(boxes)) ** 2

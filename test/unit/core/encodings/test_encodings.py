@@ -11,7 +11,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -132,7 +132,6 @@ def test_bayer_keeps_the_measured_samples_of_a_coloured_image(encoding):
 
 
 @given(st.sampled_from(sorted(YUV422)), sizes, sizes, paddings, seeds)
-@settings(max_examples=40)
 def test_yuv422_is_bt601(encoding, half_width, height, padding, seed):
     width = 2 * half_width
     frame = make_frame(encoding, width, height, padding, seed)
@@ -155,7 +154,6 @@ def test_yuv422_is_bt601(encoding, half_width, height, padding, seed):
 
 
 @given(st.sampled_from(("nv12", "nv21")), sizes, sizes, paddings, st.booleans(), seeds)
-@settings(max_examples=40)
 def test_nv_chroma_follows_the_luma_plane_at_height_times_step(encoding, half_width, half_height, padding, cut, seed):
     width, height = 2 * half_width, 2 * half_height
     frame = make_frame(encoding, width, height, padding, seed, cut)

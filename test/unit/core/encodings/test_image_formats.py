@@ -58,8 +58,8 @@ def raw(encoding: str, pixels: NDArray[np.generic]) -> Frame:
 @pytest.mark.parametrize(("suffix", "codec"), [(".png", "png"), (".tiff", "tiff")])
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_compressed_mosaic_is_the_raw_one(order, suffix, codec, bits):
-    cells = mosaic(scene(), order)
-    cells = cells if bits == 8 else cells.astype(np.uint16) * 257
+    mosaic8 = mosaic(scene(), order)
+    cells = mosaic8 if bits == 8 else mosaic8.astype(np.uint16) * 257
     frame = compressed(f"bayer_{order}{bits}; {codec} compressed ", encode(suffix, cells))
     assert frame.encoding == f"bayer_{order}{bits}"
     np.testing.assert_array_equal(to_bgr(frame), to_bgr(raw(f"bayer_{order}{bits}", cells)))

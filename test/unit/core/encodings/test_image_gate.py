@@ -306,11 +306,11 @@ def test_mutated_images_give_a_frame_or_a_frame_error():
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(2))
 def test_many_mutated_images_give_a_frame_or_a_frame_error(seed):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert read_mutations(40_000, seed) > 1000
+    assert read_mutations(10_000, seed) > 1000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10
 
 

@@ -118,7 +118,7 @@ def test_calibrations_and_own_types_of_ros_1_become_those_of_ros_2(tmp_path: Pat
     np.testing.assert_array_equal(Calibration.read(found["/c/camera_info"].data).p, np.arange(12.0))
     store = get_typestore(Stores.ROS2_JAZZY)
     store.register({k: v for k, v in get_types_from_msg(text, "own/msg/Whole").items() if k not in store.types})
-    read = store.deserialize_cdr(found["/own"].data, "own/msg/Whole")
+    read: Any = store.deserialize_cdr(found["/own"].data, "own/msg/Whole")
     assert (read.at.sec, read.names, read.flag, read.header.frame_id) == (3, ["x", "yz"], True, "odd")
     assert read.pair.tolist() == [0.5, 2.0]
     assert [(each.a, each.b) for each in read.parts] == [(1, -2), (3, 4)]

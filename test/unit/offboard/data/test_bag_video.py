@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from video_packets import grey, packets
 
 from seg_perception.core.encodings.raw import to_bgr
 from seg_perception.core.errors import BackendUnavailable
-from seg_perception.core.messages.images import COMPRESSED_IMAGE, CompressedImageMessage
+from seg_perception.core.messages.images import COMPRESSED_IMAGE
 from seg_perception.offboard.data.bags.source import BagImages
-from seg_perception.offboard.data.bags.video import video_codec
 from seg_perception.offboard.replay.inputs import BagRecording, Range
 
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -30,34 +29,6 @@ DEFINITIONS = {
 for name, definition in DEFINITIONS.items():
     STORE.register(get_types_from_msg(definition, name))
 SECOND = 10**9
-# Frames between two key frames.
-GROUP = 5
-
-
-def grey(index: int) -> int:
-    return 20 + 10 * index
-
-
-def packets(codec: str, count: int, b_frames: int = 0) -> list[tuple[int, bytes]]:
-    """Flat images, each brighter than the one before, as packets: number of the image, and its bytes."""
-    av = pytest.importorskip("av")
-    try:
-        context = av.CodecContext.create(codec, "w")
-    except Exception:
-        pytest.skip(f"this FFmpeg does not write {codec}")
-    context.width, context.height, context.pix_fmt = 64, 48, "yuv420p"
-    context.time_base, context.gop_size, context.max_b_frames = Fraction(1, 10), GROUP, b_frames
-    if codec == "libx264":
-        context.options = {"preset": "ultrafast", "x264-params": f"keyint={GROUP}:scenecut=0:bframes={b_frames}"}
-    else:
-        context.options = {"preset": "ultrafast", "x265-params": f"keyint={GROUP}:scenecut=0:bframes=0:log-level=none"}
-    coded = []
-    for index in range(count):
-        frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey(index), np.uint8), format="bgr24")
-        frame.pts = index
-        coded += context.encode(frame)
-    coded += context.encode(None)
-    return [(packet.pts, bytes(packet)) for packet in coded]
 
 
 def message(kind: str, format_: str, index: int, data: bytes) -> Any:
@@ -82,7 +53,8 @@ def write(path: Path, kind: str, format_: str, coded: list[tuple[int, bytes]]) -
 
 @pytest.mark.parametrize(("kind", "format_", "codec"), [
     (VIDEO, "h264", "libx264"), (VIDEO, "h265", "libx265"), (PACKET, "h264_nvenc", "libx264"),
-    (PACKET, "hevc", "libx265"), (COMPRESSED_IMAGE, "h264", "libx264"), (PACKET, "h264;yuv420p;bgr8;bgr8", "libx264"),
+    (PACKET, "hevc", "libx265"), (VIDEO, "vp9", "libvpx-vp9"), (VIDEO, "av1", "libsvtav1"),
+    (COMPRESSED_IMAGE, "h264", "libx264"), (PACKET, "h264;yuv420p;bgr8;bgr8", "libx264"),
 ])  # fmt: skip
 def test_every_packet_becomes_its_frame(tmp_path: Path, kind: str, format_: str, codec: str):
     source = BagImages(write(tmp_path / "drive", kind, format_, packets(codec, 12)))
@@ -120,28 +92,38 @@ def test_packets_that_are_damaged_are_counted_and_the_rest_goes_on(tmp_path: Pat
     coded[7] = (7, coded[7][1][:5] + bytes(20))
     source = BagImages(write(tmp_path / "drive", VIDEO, "h264", coded))
     frames = [frame for _, frame in source]
-    # The next key frame ends the damage.
-    assert [frame.stamp_ns % SECOND for frame in frames][-2:] == [10, 11]
-    assert len(frames) + len(source.failures) == 12
-    assert source.failures
+    # The next key frame ends the damage; images in between would be made of the wrong reference.
+    assert [frame.stamp_ns % SECOND for frame in frames] == [0, 1, 2, 3, 4, 5, 6, 10, 11]
+    assert [str(failure).split(": ")[1][:17] for failure in source.failures] == [
+        f"drive_{index:06d} on /" for index in (7, 8, 9)
+    ]
+
+
+def test_a_stream_that_changes_codec_and_size(tmp_path: Path):
+    path, types = tmp_path / "drive", STORE.types
+    first, second = packets("libx264", 6), packets("libx265", 6, size=(96, 64))
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection("/front/video", VIDEO, typestore=STORE)
+        coded = [("h264", data) for _, data in first] + [("h265", data) for _, data in second[1:]]
+        for place, (format_, data) in enumerate(coded):
+            stamp = types["builtin_interfaces/msg/Time"](100, place)
+            octets = np.frombuffer(data, np.uint8)
+            packet = types[VIDEO](stamp, "front", octets, format_)
+            writer.write(topic, place * SECOND, STORE.serialize_cdr(packet, VIDEO))
+    source = BagImages(path)
+    frames = [(frame.stamp_ns % SECOND, frame.width) for _, frame in source]
+    # The key frame of the second video is missing, and the next one is its sixth.
+    assert frames == [(0, 64), (1, 64), (2, 64), (3, 64), (4, 64), (5, 64), (10, 96)]
+    assert [str(failure) for failure in source.failures] == [
+        f"{path}: /front/video: 4 packets of hevc come before the first key frame and cannot be decoded"
+    ]
 
 
 def test_without_pyav_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bag = write(tmp_path / "drive", VIDEO, "h264", [(0, b"\x00\x00\x00\x01\x65")])
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(BackendUnavailable, match=r"front: images are packets of h264, .* pip install av"):
+    with pytest.raises(BackendUnavailable, match=r"front: images are packets of h264; .* pip install av"):
         list(BagImages(bag))
-
-
-@pytest.mark.parametrize(("format_", "start", "expected"), [
-    ("jpeg", b"\xff\xd8\xff\xe0", None), ("bgr8; jpeg compressed bgr8", b"\xff\xd8\xff\xe0", None),
-    ("h264", b"\xff\xd8\xff\xe0", None), ("H.265", b"\x00\x00\x00\x01", "hevc"),
-    ("libx264", b"\x00\x00\x00\x01", "h264"), ("libsvtav1", b"\x12\x00\x0a\x0a", "av1"),
-    ("", b"\x00\x00\x00\x01", None),
-])  # fmt: skip
-def test_videos_are_told_from_still_images(format_: str, start: bytes, expected: str | None):
-    data = np.frombuffer(start, np.uint8)
-    assert video_codec(CompressedImageMessage(0, "", format_, data)) == expected
 
 
 def test_a_still_image_needs_no_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,9 +57,9 @@ def compressed(index: int, data: bytes):
     return kind(header=header(index), format="png", data=np.frombuffer(data, np.uint8))
 
 
-def write_bag(path: Path, plugin: StoragePlugin, messages: list[object]) -> Path:
+def write_bag(path: Path, plugin: StoragePlugin, messages: list[Any]) -> Path:
     with Writer(path, version=9, storage_plugin=plugin) as writer:
-        connections: dict[str, object] = {}
+        connections: dict[str, Any] = {}
         for index, message in enumerate(messages):
             kind = message.__msgtype__
             if kind not in connections:
@@ -165,13 +166,13 @@ def test_behind_damage_reading_goes_on_with_the_next_chunk(tmp_path: Path):
             writer.write("/camera/image_raw", IMAGE, index, data)
     with path.open("rb") as file:
         chunks = make_reader(file).get_summary().chunk_indexes
-    data = bytearray(path.read_bytes())
+    damaged = bytearray(path.read_bytes())
     # What is in the first ones, which alone tell the channel, and the heads of two more.
     for chunk in chunks[:-8]:
-        data[chunk.chunk_start_offset + 60] ^= 255
+        damaged[chunk.chunk_start_offset + 60] ^= 255
     for chunk in chunks[-5:-3]:
-        data[chunk.chunk_start_offset - 20 : chunk.chunk_start_offset + 20] = bytes([255] * 40)
-    path.write_bytes(data)
+        damaged[chunk.chunk_start_offset - 20 : chunk.chunk_start_offset + 20] = bytes([255] * 40)
+    path.write_bytes(damaged)
     source = BagImages(path)
     assert [frame.stamp_ns - 7_000_000_000 for _, frame in source] == [1, 2, 3, 6, 7, 8]
     assert source.failures

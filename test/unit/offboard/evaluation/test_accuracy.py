@@ -15,6 +15,7 @@ DATA = Path(__file__).resolve().parents[5] / "shared" / "data"
 LOWEST_MASK_AP = 0.268
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the model and the labelled images of ../shared/data")
 def test_mask_ap_on_real_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, results = tmp_path / "model.onnx", tmp_path / "results.json"

@@ -310,9 +310,9 @@ def test_bdd100k_boxes_and_names_of_2018(tmp_path: Path):
     assert "1 x object: drivable area is none of the categories" in lines
     assert "1 x object: its box lies outside of the image" in lines
     # Signs and lights are categories only where they are labelled: else nothing of them is judged.
-    names = [each["name"] for each in read.labels.annotations["categories"]]
-    assert "traffic light" in names
-    assert "traffic sign" not in names
+    categories = [each["name"] for each in read.labels.annotations["categories"]]
+    assert "traffic light" in categories
+    assert "traffic sign" not in categories
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "  \n"])

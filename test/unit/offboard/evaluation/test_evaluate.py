@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,18 @@ from pycocotools.cocoeval import COCOeval
 
 from seg_perception.cli.main import main
 from seg_perception.core.contract import METADATA_KEY
-from seg_perception.core.errors import SourceError
+from seg_perception.core.errors import IncompleteBagError, SourceError
 from seg_perception.offboard.evaluation.coco import read_annotations
 from seg_perception.offboard.evaluation.datasets import open_dataset
+from seg_perception.offboard.evaluation.datasets.bag import read_bag
 from seg_perception.offboard.evaluation.datasets.labelled import NO_STUFF, LabelledSet, StuffMap
 from seg_perception.offboard.evaluation.evaluate import EvaluateOptions, evaluate
 from seg_perception.offboard.evaluation.results import COCO_STATS, Evaluation
-from seg_perception.offboard.evaluation.scheme import Subject, class_table
+from seg_perception.offboard.evaluation.scheme import Subject
 from seg_perception.offboard.metrics.masks import encode_rle
 from seg_perception.offboard.streetworld.bag import write_bag
 from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
-from seg_perception.onboard.backend.host.backend import open_backend
-from seg_perception.onboard.pipeline.segmenter import Segmenter
+from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 
 ENGINES = Path(__file__).resolve().parents[4] / "engines"
 NO_FRAMES = ("--report-frames", "0")
@@ -313,14 +314,8 @@ def test_odd_entries_of_an_annotation_file_are_named(
 
 
 def evaluated(path: Path, labelled: LabelledSet, folder: Path) -> Evaluation:
-    backend = open_backend(path)
-    table = class_table("auto", backend.spec.class_names)
-    try:
-        return evaluate(
-            [Subject("m", str(path), Segmenter(backend, table), table)], labelled, EvaluateOptions(), folder
-        )
-    finally:
-        backend.close()
+    with closing(open_segmenter(ModelChoice(str(path)), any_classes=True)) as segmenter:
+        return evaluate([Subject("m", str(path), segmenter, segmenter.table)], labelled, EvaluateOptions(), folder)
 
 
 def panoptic_set(folder: Path, names: tuple[str, ...] = NAMES) -> tuple[LabelledSet, list[Scene]]:
@@ -378,6 +373,39 @@ def test_a_bag_that_gives_fewer_frames_than_it_counts_is_an_error(
     (bag / "metadata.yaml").write_text(yaml.safe_dump(about))
     assert run("--model", ENGINES / "street-nano.onnx", "--bag", bag, "-o", tmp_path / "out") == 1
     assert "metadata.yaml counts 11 messages, the files hold 8" in capsys.readouterr().out
+
+
+TRUTH_TOPICS = [("/ground_truth/instance_map",), ("/ground_truth/detections",), ("/ground_truth/",)]
+
+
+@pytest.mark.parametrize("topics", TRUTH_TOPICS)
+def test_truth_that_a_bag_lost_is_named_though_all_images_are_there(
+    drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], topics: tuple[str, ...]
+):
+    bag = shutil.copytree(drive, tmp_path / "drive")
+    about = yaml.safe_load((bag / "metadata.yaml").read_text())
+    counted = []
+    for topic in about["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        name = topic["topic_metadata"]["name"]
+        if name.startswith(topics):
+            topic["message_count"] += 2
+            counted.append(name)
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(about))
+    assert run("--model", ENGINES / "street-nano.onnx", "--bag", bag, "-o", tmp_path / "out") == 1
+    output = capsys.readouterr().out
+    for name in counted:
+        assert output.count(f"{name}: metadata.yaml counts 10 messages, the files hold 8") == 1
+
+
+def test_what_images_and_truth_lost_together_is_named_once(drive: Path, tmp_path: Path):
+    bag = shutil.copytree(drive, tmp_path / "drive")
+    about = yaml.safe_load((bag / "metadata.yaml").read_text())
+    about["rosbag2_bagfile_information"]["relative_file_paths"].append("gone.mcap")
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(about))
+    source = read_bag(bag).source
+    assert len(list(source)) == 8
+    failures = [str(failure) for failure in source.failures if isinstance(failure, IncompleteBagError)]
+    assert len([failure for failure in failures if "gone.mcap" in failure]) == 1
 
 
 def test_a_bag_is_a_sequence(drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

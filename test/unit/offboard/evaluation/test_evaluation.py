@@ -17,7 +17,7 @@ from seg_perception.core.errors import ModelOutputError, SourceError
 from seg_perception.offboard.evaluation.coco import CocoSet
 from seg_perception.offboard.evaluation.collect import coco_results, collect
 from seg_perception.offboard.metrics.average_precision import match_results
-from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
 SIZE = (320, 192)

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -149,7 +149,6 @@ GAINS = st.tuples(st.integers(0, 5), st.integers(0, 5)).flatmap(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(GAINS)
 def test_no_other_pairs_gain_more(gains: np.ndarray) -> None:
     pairs = best_pairs(gains)

@@ -213,7 +213,7 @@ def interrupted(host: FileHost, monkeypatch: pytest.MonkeyPatch, entry: Catalogu
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(downloads.time, "sleep", press)
+        patch.setattr("seg_perception.offboard.models.download.time.sleep", press)
         with pytest.raises(KeyboardInterrupt):
             fetch(entry)
 

@@ -17,7 +17,7 @@ from seg_perception.offboard.evaluation.coco import CocoSet
 from seg_perception.offboard.metrics.masks import encode_rle
 from seg_perception.offboard.streetworld.truth import CLASS_NAMES
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from training.evaluate import benchmark
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,18 +65,18 @@ def test_the_set_is_one_that_evaluation_takes(coco_folder: Path, shots: list[Wor
 def test_a_bag_holds_images_and_truth_under_the_same_stamps(tmp_path: Path, shots: list[WorldFrame], storage: str):
     folder = tmp_path / "bag"
     assert main(["streetworld", *WORLD, "--bag", str(folder), "--storage", storage]) == 0
-    received: dict[str, list[object]] = {}
+    received: dict[str, list[Any]] = {}
     topics = (IMAGE, CAMERA_INFO, INSTANCE_MAP, DETECTIONS)
     with AnyReader([folder], default_typestore=message_store()) as reader:
         assert {each.topic for each in reader.connections} == {*topics, TF, TF_STATIC}
         for connection, stamp, data in reader.messages([each for each in reader.connections if each.topic in topics]):
-            message = reader.deserialize(data, connection.msgtype)
+            message: Any = reader.deserialize(data, connection.msgtype)
             assert message.header.stamp.sec * 10**9 + message.header.stamp.nanosec == stamp
             received.setdefault(connection.topic, []).append(message)
     assert {topic: len(messages) for topic, messages in received.items()} == dict.fromkeys(topics, 6)
     rows = zip(*(received[topic] for topic in topics), shots, strict=True)
     for image, info, numbers, detections, shot in rows:
-        assert image.header == info.header == numbers.header == detections.header  # type: ignore[attr-defined]
+        assert image.header == info.header == numbers.header == detections.header
         check_frame(image, info, numbers, detections, shot)
 
 

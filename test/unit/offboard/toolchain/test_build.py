@@ -34,7 +34,7 @@ from seg_perception.offboard.toolchain.prepare import prepare
 from seg_perception.offboard.toolchain.quantize.frames import gather
 from seg_perception.offboard.toolchain.quantize.gate import Budget
 from seg_perception.offboard.toolchain.quantize.report import REPORT_KEY, Precision, QuantizationReport, Step
-from seg_perception.onboard.backend.registry import open_model
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.backend.tensorrt.driver import first_device
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 has wheels for x86-64 and Python 3.10 to 3.13")
@@ -355,7 +355,7 @@ def test_folder_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
 
 def refusal(engine: Path, kind: type[SegPerceptionError]) -> str:
     with pytest.raises(kind) as error:
-        open_model(engine)
+        open_backend(engine)
     return str(error.value)
 
 

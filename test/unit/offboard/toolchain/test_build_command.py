@@ -229,7 +229,12 @@ def test_a_build_without_news_still_says_that_it_goes_on(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(progress, "_HEARTBEAT_S", 0.3)
     lines: list[str] = []
-    assert run_watched(lambda: time.sleep(1.5) or 5, BuildProgress(), lines.append) == 5
+
+    def quiet() -> int:
+        time.sleep(1.5)
+        return 5
+
+    assert run_watched(quiet, BuildProgress(), lines.append) == 5
     assert len(lines) >= 2
     assert all("building" in line for line in lines)
 

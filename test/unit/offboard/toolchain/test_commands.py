@@ -99,6 +99,23 @@ def test_inspect_without_a_fitting_table_still_shows_the_classes(tmp_path, capsy
     assert "road groups unknown: no class table knows any of the model's classes" in printed
 
 
+def test_inspect_writes_a_class_table_to_edit(tmp_path, capsys):
+    model = save_canonical_colour_model(tmp_path / "model.onnx", names=("car", "zag"))
+    table = tmp_path / "mine.yaml"
+    assert call(inspect_command, model, "--write-classes", table) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 2 classes belong to none and are not published" in printed
+    assert f"{table}: 2 classes, 1 in road groups; edit `groups`, then --classes {table}" in printed
+    assert call(inspect_command, model, "--classes", table) == 0
+    assert "road groups after class table 'mine'" in capsys.readouterr().out
+
+
+def test_inspect_writes_no_table_without_names(tmp_path):
+    source = save_colour_model(tmp_path / "raw.onnx", names=None)
+    with pytest.raises(ConfigurationError, match="expected a model with class names"):
+        call(inspect_command, source, "--write-classes", tmp_path / "mine.yaml")
+
+
 def test_inspect_of_a_raw_export_says_what_is_missing(tmp_path, capsys):
     source = save_colour_model(tmp_path / "raw.onnx", names=None)
     assert call(inspect_command, source) == 0

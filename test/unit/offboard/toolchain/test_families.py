@@ -28,8 +28,8 @@ from seg_perception.offboard.toolchain.graph import rename_tensors
 from seg_perception.offboard.toolchain.inputs import with_usual_input
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.select import SelectOptions
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
@@ -148,7 +148,7 @@ def test_names_do_not_matter(layout, source, tmp_path):
     assert_finds(tmp_path / "canonical.onnx", layout)
 
 
-@pytest.mark.parametrize("opset", [20, 21])
+@pytest.mark.parametrize("opset", [20, pytest.param(21, marks=pytest.mark.long)])
 def test_newer_opsets(layout, source, tmp_path, opset):
     model = version_converter.convert_version(onnx.load(source), opset)
     prepare(save(model, tmp_path / "newer.onnx"), tmp_path / "canonical.onnx", options_of(layout))

@@ -11,6 +11,7 @@ import pytest
 from colour_model import Scene, paint_scene, random_scene
 from layouts.maskrcnn import CLASSES, OPTIONS, maskrcnn
 from onnx import TensorProto, helper
+from runners import open_runner
 
 from seg_perception.core.classes import ClassTable
 from seg_perception.core.errors import ClassTableError, ConfigurationError, ModelOutputError, UnknownFamilyError
@@ -18,9 +19,8 @@ from seg_perception.core.frame import Frame
 from seg_perception.offboard.toolchain.head import HeadOptions
 from seg_perception.offboard.toolchain.prepare import prepare
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.select import SelectOptions
-from seg_perception.onboard.backend.registry import backend_names, open_model
+from seg_perception.onboard.backend.registry import backend_names, open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
@@ -57,7 +57,7 @@ def ious(path: Path, scene: Scene, backend: str = "onnxruntime") -> list[float]:
 def test_every_form(pasted: bool, batch_axis: bool, backend: str, tmp_path: Path) -> None:
     path = canonical(tmp_path, maskrcnn(pasted=pasted, batch_axis=batch_axis))
     assert min(ious(path, SCENE, backend)) > 0.85
-    spec = open_model(path, "onnxruntime").spec
+    spec = open_runner(path).spec
     assert (spec.mask_frame, spec.mask_height, spec.mask_width, spec.batch) == ("box", 28, 28, 1)
     assert spec.things == (False, True, True, True, True)
     assert not any(node.op_type == "GridSample" for node in onnx.load(path).graph.node)
@@ -66,7 +66,7 @@ def test_every_form(pasted: bool, batch_axis: bool, backend: str, tmp_path: Path
 @pytest.mark.parametrize("backend", backend_names())
 def test_nothing_found_and_fewer_rows_than_found(backend: str, tmp_path: Path) -> None:
     path = canonical(tmp_path, maskrcnn(), head=HeadOptions(max_instances=3))
-    runner = open_model(path, backend, RunOptions(threads=1))
+    runner = open_runner(path, backend)
     empty = runner.run(paint_scene(320, 192, []).image[None])
     assert not empty.scores.any()
     assert np.isfinite(empty.masks).all()

@@ -17,7 +17,7 @@ from seg_perception.offboard.toolchain.precision.emulate import HalfEmulator
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 from seg_perception.onboard.backend.base import RunOptions
 from seg_perception.onboard.backend.host.letterbox import letterbox
-from seg_perception.onboard.backend.host.onnxruntime import open_model
+from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
 
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data"
 
@@ -31,7 +31,7 @@ def test_emulated_yolov8_agrees_with_float32(tmp_path):
     summary = precision_summary(half)
     assert summary.share("float16") == 1.0
     assert 6.0e9 < summary.total < 6.2e9  # Ultralytics gives 12.6 GFLOPs at 640 for the network
-    reference, emulator = open_model(tmp_path / "float.onnx", RunOptions()), HalfEmulator(half)
+    reference, emulator = OrtRunner(tmp_path / "float.onnx", RunOptions()), HalfEmulator(half)
     compared = 0
     for place, (_, frame) in enumerate(open_source(DATA / "images" / "street")):
         if place % 3:

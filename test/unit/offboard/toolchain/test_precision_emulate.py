@@ -18,7 +18,7 @@ from seg_perception.offboard.toolchain.precision.emulate import HalfEmulator, Ha
 from seg_perception.offboard.toolchain.precision.half import to_half
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.onnxruntime import open_model
+from seg_perception.onboard.backend.host.onnxruntime import OrtRunner
 
 HALF, FLOAT = TensorProto.FLOAT16, TensorProto.FLOAT
 RNG = np.random.default_rng(0)
@@ -233,7 +233,7 @@ def test_onnxruntime_runs_quantized_float16_as_the_graph_says(tmp_path):
     _, images = scene()
     expected = HalfEmulator(model).run(images)
     used = expected.scores > 0.5
-    found = open_model(tmp_path / "half.onnx", RunOptions()).run(images)
+    found = OrtRunner(tmp_path / "half.onnx", RunOptions()).run(images)
     assert np.abs(expected.masks[used]).max() > 5
     step = 16 * 10 / 127
     np.testing.assert_allclose(found.masks[used], expected.masks[used], atol=1.01 * step)

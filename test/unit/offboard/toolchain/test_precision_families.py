@@ -11,14 +11,12 @@ import onnx
 import pytest
 from colour_model import random_scene
 from onnx import TensorProto
+from runners import open_runner
 from small_graphs import elements
 
 from seg_perception.core.boxes import box_iou
 from seg_perception.offboard.toolchain.precision.emulate import HalfEmulator
 from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
-from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.onnxruntime import open_model as open_onnxruntime
-from seg_perception.onboard.backend.host.openvino import open_model as open_openvino
 
 LAYOUTS = sorted(path.stem for path in (Path(__file__).parents[3] / "layouts").glob("[!_]*.py"))
 
@@ -50,11 +48,11 @@ def test_types_follow_the_contract(models):
 
 @pytest.mark.parametrize("runtime", ["emulation", "onnxruntime", "openvino"])
 def test_finds_what_float32_finds(models, runtime):
-    reference = open_onnxruntime(models[0], RunOptions(threads=1))
+    reference = open_runner(models[0])
     runner = {
         "emulation": lambda: HalfEmulator(onnx.load(models[1]), threads=1),
-        "onnxruntime": lambda: open_onnxruntime(models[1], RunOptions(threads=1)),
-        "openvino": lambda: open_openvino(models[1], RunOptions(threads=1)),
+        "onnxruntime": lambda: open_runner(models[1], "onnxruntime"),
+        "openvino": lambda: open_runner(models[1], "openvino"),
     }[runtime]()
     for seed in range(3):
         images = np.ascontiguousarray(random_scene(np.random.default_rng(seed), 320, 192, 5, (24, 64)).image[None])

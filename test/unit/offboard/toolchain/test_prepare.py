@@ -12,7 +12,6 @@ import pytest
 from colour_model import NAMES, colour_model, random_scene, save_colour_model
 from onnx import TensorProto, helper, numpy_helper
 
-from seg_perception.core import files
 from seg_perception.core.classes import ClassTable
 from seg_perception.core.contract import INSTANCE_OUTPUTS, METADATA_KEY, OPSET, ModelSpec
 from seg_perception.core.errors import ClassTableError, ConfigurationError, ModelError, UnknownFamilyError
@@ -295,7 +294,9 @@ def test_layouts_of_other_families_are_not_taken(predictions, prototypes):
 
 
 def test_several_families_are_a_question_to_the_user(source, monkeypatch):
-    match = replace(known_families()["yolov8"].recognise(load_export(source)), probe=None)
+    recognised = known_families()["yolov8"].recognise(load_export(source))
+    assert recognised is not None
+    match = replace(recognised, probe=None)
     twin = type("Twin", (), {"name": "twin", "expects": "the same", "recognise": lambda self, export: match})()
     both = {**known_families(), "twin": twin}
     monkeypatch.setattr("seg_perception.offboard.toolchain.families.known_families", lambda: both)
@@ -332,7 +333,7 @@ def test_nothing_half_written_when_writing_fails(source, tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr("seg_perception.core.files.os.fsync", full)
     with pytest.raises(ConfigurationError, match="No space left on device"):
         prepare(source, destination)
     assert destination.read_text() == "old"

@@ -18,6 +18,7 @@ from conv_model import INT8_LAYERS, conv_model, save_canonical_conv_model
 from seg_perception.cli.main import main
 from seg_perception.core.errors import ConfigurationError, ModelError, NotCanonicalError
 from seg_perception.core.frame import Frame
+from seg_perception.core.instances import Detections
 from seg_perception.offboard.metrics.agreement import AgreementBudget
 from seg_perception.offboard.metrics.masks import encode_rle
 from seg_perception.offboard.toolchain.precision.cost import precision_summary
@@ -27,7 +28,7 @@ from seg_perception.offboard.toolchain.quantize.frames import CalibrationSet, ga
 from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate
 from seg_perception.offboard.toolchain.quantize.quantize import QuantizeOptions, frames_summary, quantize
 from seg_perception.offboard.toolchain.quantize.report import REPORT_KEY, Precision, QuantizationReport, report_of
-from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.registry import open_backend
 
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data"
 WIDTH, HEIGHT = 160, 96
@@ -178,7 +179,8 @@ def _digests(frames: CalibrationSet, kind: str) -> set[str]:
 
 def found_rectangles(path: Path, backend: str, scene: Scene) -> list[list[int]]:
     runner = open_backend(path, backend)
-    detections = runner.detect([Frame.from_bgr(np.ascontiguousarray(scene.image[..., ::-1]))])[0]
+    (detections,) = runner.start([Frame.from_bgr(np.ascontiguousarray(scene.image[..., ::-1]))]).detections()
+    assert isinstance(detections, Detections)
     kept = detections.scores > 0.25
     rows = np.column_stack([np.rint(detections.boxes_network[kept]), detections.labels[kept]])
     runner.close()

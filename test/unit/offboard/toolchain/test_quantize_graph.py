@@ -215,7 +215,7 @@ def inverted_residuals() -> Network:
             f"{project}.w": np.ones((16, 32, 1, 1), np.float32),
         }
         source = f"sum{block}"
-    weights |= {"low": np.float32(0), "high": np.float32(6)}
+    weights |= {"low": np.array(0, np.float32), "high": np.array(6, np.float32)}
     return in_front_of_a_head(nodes, weights, source)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,7 +55,8 @@ def canonical(model, folder, options=None, table=TABLE):
 
 def reference(arrays, options):
     """Boxes, scores, labels and mask logits, by descending score."""
-    points, strides, scores, boxes, kernels = [], [], [], [], []
+    lists: Any = ([], [], [], [], [])
+    points, strides, scores, boxes, kernels = lists
     for place, stride in enumerate(STRIDES):
         y, x = np.mgrid[: HEIGHT // stride, : WIDTH // stride].reshape(2, -1) * stride
         points.append(np.stack([x, y], 1))

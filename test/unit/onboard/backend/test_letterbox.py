@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -48,7 +48,6 @@ def run(
     anchor=st.sampled_from(["center", "top_left"]),
     seed=st.integers(0, 999),
 )
-@settings(max_examples=200)
 def test_content_and_padding(
     width: int, height: int, network_width: int, network_height: int, mode: str, anchor: str, seed: int
 ) -> None:

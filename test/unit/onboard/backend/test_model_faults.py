@@ -12,8 +12,8 @@ import pytest
 from seg_perception.core.errors import ModelError
 from seg_perception.core.share import find_model
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
 from seg_perception.onboard.backend.host.onnxruntime_session import SessionRunner
+from seg_perception.onboard.backend.registry import open_backend
 
 BACKENDS = ["onnxruntime", "openvino"]
 

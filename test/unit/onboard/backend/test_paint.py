@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from paint_scenes import Scene, check_painted, random_scene
 
@@ -20,7 +20,6 @@ def check(scene: Scene) -> None:
 
 @pytest.mark.parametrize("mask_frame", ["frame", "box"])
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 30))
-@settings(max_examples=150)
 def test_equals_the_reference(mask_frame: str, seed: int, count: int) -> None:
     check(random_scene(seed, count, mask_frame))
 

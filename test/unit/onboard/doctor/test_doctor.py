@@ -109,6 +109,7 @@ def test_programs_that_fail_hang_or_are_absent_have_a_reason() -> None:
 
 
 GRAPH = RosGraph("rmw_fastrtps_cpp", {}, 0, (), 3.0)
+SHARED = "transport/shared_memory/enabled=true"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,9 @@ GRAPH = RosGraph("rmw_fastrtps_cpp", {}, 0, (), 3.0)
         ({"ROS_DISTRO": "jazzy"}, "7.1.6", ["OK", "OK", "OK"]),
         ({}, "9.1.2", ["OK", "OK", "OK"]),
         ({"ROS_DISTRO": "humble"}, "3.3.15", ["OK", "OK", "OK"]),
+        ({"ROS_DISTRO": "lyrical"}, "10.0.10", ["OK", "OK", "OK"]),
+        ({}, "10.0.10", ["OK", "OK", "OK"]),
+        ({"ROS_DISTRO": "lyrical"}, "9.1.2", ["WARN", "OK", "OK"]),
         ({"ROS_DISTRO": "jazzy"}, "9.1.2", ["WARN", "OK", "OK"]),
         ({"ROS_DISTRO": "jazzy"}, "of unknown version", ["OK", "OK", "OK"]),
         ({"ROS_DISTRO": "rolling"}, "11.0.0", ["WARN", "OK", "OK"]),
@@ -158,6 +162,7 @@ def test_the_profile_of_the_package_is_enough_for_its_largest_image() -> None:
     ("distribution", "environment", "image", "expected"),
     [
         ("kilted", {}, 0, "WARN"),
+        ("lyrical", {"FASTDDS_DEFAULT_PROFILES_FILE": "PROFILE"}, 0, "OK"),
         ("kilted", {"FASTDDS_DEFAULT_PROFILES_FILE": "PROFILE"}, 0, "OK"),
         ("kilted", {"FASTRTPS_DEFAULT_PROFILES_FILE": "PROFILE"}, 0, "OK"),
         ("jazzy", {"FASTRTPS_DEFAULT_PROFILES_FILE": "PROFILE"}, 0, "OK"),
@@ -218,7 +223,29 @@ def test_other_middlewares_and_none(tmp_path: Path) -> None:
     host = around(tmp_path)
     assert levels(dds.check_dds(host, "jazzy", "", 0)) == {"profile": "SKIPPED", "sockets": "SKIPPED"}
     assert levels(dds.check_dds(host, "jazzy", "rmw_cyclonedds_cpp", 0))["profile"] == "WARN"
-    assert levels(dds.check_dds(host, "jazzy", "rmw_zenoh_cpp", 0))["profile"] == "SKIPPED"
+
+
+@pytest.mark.parametrize(
+    ("environment", "image_bytes", "expected"),
+    [
+        ({}, 0, "WARN"),
+        ({"ZENOH_SHM_ALLOC_SIZE": "99999999"}, 0, "WARN"),
+        ({"ZENOH_CONFIG_OVERRIDE": SHARED}, 0, "OK"),
+        ({"ZENOH_CONFIG_OVERRIDE": SHARED}, 25_000_000, "WARN"),
+        ({"ZENOH_CONFIG_OVERRIDE": SHARED, "ZENOH_SHM_ALLOC_SIZE": "999999"}, 0, "WARN"),
+        ({"ZENOH_CONFIG_OVERRIDE": SHARED, "ZENOH_SHM_ALLOC_SIZE": "99999999"}, 0, "OK"),
+        ({"ZENOH_CONFIG_OVERRIDE": f"mode=peer; {SHARED}", "ZENOH_SHM_ALLOC_SIZE": "99999999"}, 0, "OK"),
+        ({"ZENOH_CONFIG_OVERRIDE": SHARED, "ZENOH_SHM_ALLOC_SIZE": "99999999"}, 25_000_000, "WARN"),
+        ({"ZENOH_CONFIG_OVERRIDE": SHARED, "ZENOH_SHM_ALLOC_SIZE": "much"}, 0, "WARN"),
+        ({"ZENOH_SESSION_CONFIG_URI": "/my/zenoh.json5"}, 0, "SKIPPED"),
+    ],
+)
+def test_zenoh_needs_shared_memory_for_images(
+    environment: dict[str, str], image_bytes: int, expected: str, tmp_path: Path
+) -> None:
+    finding = dds.check_dds(around(tmp_path, **environment), "lyrical", "rmw_zenoh_cpp", image_bytes)[0]
+    assert (finding.check, finding.level.value) == ("profile", expected)
+    assert ("ZENOH_SHM_ALLOC_SIZE=" in finding.advice) == (expected == "WARN")
 
 
 # The machine
@@ -425,6 +452,8 @@ def test_a_camera_that_is_as_it_should_be() -> None:
         (ImageStream("/speed", "std_msgs/msg/Float32"), "FAIL", "is of type std_msgs/msg/Float32"),
         (replace(STREAM, frames=0), "FAIL", "nothing came within 3 s"),
         (replace(STREAM, fault="image encoding: 'plaid'"), "FAIL", "plaid"),
+        (ImageStream("/v", "foxglove_msgs/msg/CompressedVideo"), "OK", "packets of video"),
+        (ImageStream("/v", "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"), "OK", "packets of video"),
         (replace(STREAM, missed=40), "WARN", "40 of 100 frames were lost"),
         (replace(STREAM, missed=2), "OK", "20.0 Hz"),
         (replace(STREAM, publishers=STREAM.publishers * 2), "WARN", "several publishers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from seg_perception.core.errors import BackendUnavailable
@@ -140,7 +142,8 @@ def test_the_load_of_processes_of_this_machine_alone() -> None:
         assert first.cpu is None
         wait_for(lambda: (load := host.process(here)) and load.cpu and load.memory > 1, "load of a busy process")
         busy.kill()
-    for elsewhere in ({}, {**here, "host": "another"}, {**here, "pid": "x"}, {**here, "pid": "1"}, here):
+    others = [{**here, "pid": pid} for pid in ("x", "1", "9" * 30)]
+    for elsewhere in ({}, {**here, "host": "another"}, *others, here):
         assert host.process(elsewhere) is None
 
 
@@ -153,13 +156,25 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"not within 20 s: {what}")
 
 
-def test_the_load_of_the_machine(tmp_path: Path) -> None:
-    host = HostLoad(tmp_path)
+def test_the_load_of_the_machine() -> None:
+    host = HostLoad()
     assert host.cpu() is None
-    (tmp_path / "stat").write_text("cpu  100 0 100 800 0 0 0 0 0 0\n")
-    assert host.cpu() is None
-    (tmp_path / "stat").write_text("cpu  130 0 100 870 0 0 0 0 0 0\n")
-    assert host.cpu() == pytest.approx(30.0)
+    load = host.cpu()
+    assert load is not None
+    assert 0 <= load <= 100
+
+
+def test_a_number_that_comes_again_is_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, here = HostLoad(), {"pid": str(os.getpid()), "host": socket.gethostname()}
+    monkeypatch.setattr(psutil.Process, "cmdline", lambda _: ["/opt/seg_perception/segmenter"])
+    assert host.process(here) == ProcessLoad(None, pytest.approx(psutil.Process().memory_info().rss / 2**20, rel=0.5))
+    again = host.process(here)
+    assert again is not None
+    assert again.cpu is not None
+    monkeypatch.setattr(psutil.Process, "is_running", lambda _: False)
+    other = host.process(here)
+    assert other is not None
+    assert other.cpu is None
 
 
 def test_the_gpu_s_load(tmp_path: Path) -> None:

@@ -12,8 +12,12 @@ from colour_model import paint_scene, save_canonical_colour_model
 
 from seg_perception.core.class_tables import resolve_class_table
 from seg_perception.core.frame import Frame
+from seg_perception.core.instances import Detections
 from seg_perception.onboard.backend.base import RunOptions
-from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.host.backend import HostBackend
+from seg_perception.onboard.backend.host.job import Found
+from seg_perception.onboard.backend.host.openvino import OpenVinoRunner
+from seg_perception.onboard.backend.registry import backend_names, open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.outputs import ALWAYS, ON_DEMAND, FrameMessages
 from seg_perception.onboard.pipeline.overlay import OverlayStyle
@@ -50,5 +54,38 @@ def test_nothing_of_a_frame_waits_for_the_cyclic_collector(tmp_path: Path, track
         alive += map(weakref.ref, (frame.data, segmentation.instance_map.pixels, messages))
         del frame, segmentation, messages
     segmenter.close()
-    # The backend may keep the last one.
-    assert sum(reference() is not None for reference in alive) <= 1
+    assert not any(reference() is not None for reference in alive)
+
+
+@pytest.mark.parametrize("name", backend_names())
+@pytest.mark.usefixtures("collector_off")
+def test_masks_go_with_their_job(tmp_path: Path, name: str) -> None:
+    """What the model found stays. The memory of masks is taken once for each job that there is at a time."""
+    backend = open_backend(save_canonical_colour_model(tmp_path / "colours.onnx"), name, RunOptions(threads=1))
+    assert isinstance(backend, HostBackend)
+    image = paint_scene(320, 192, [(16, 40, 56, 136, 0), (80, 64, 176, 128, 1)]).image
+    found, masks = [], []
+    for _ in range(4):
+        job = backend.start([Frame.from_bgr(image)])
+        found += job.detections()
+        (inner,) = job._found.result()
+        assert isinstance(inner, Found)
+        masks.append(weakref.ref(inner.outputs.masks))
+        del inner, job
+    assert not any(reference() is not None for reference in masks)
+    (runner,) = backend._runners
+    if isinstance(runner, OpenVinoRunner):
+        assert len(runner._idle[1]) == 1
+    assert len({tuple(each.scores.tolist()) for each in found if isinstance(each, Detections)}) == 1
+    backend.close()
+
+
+def test_a_backend_that_nobody_closes_ends_its_threads(tmp_path: Path) -> None:
+    backend = open_backend(save_canonical_colour_model(tmp_path / "colours.onnx"), "onnxruntime", RunOptions(runners=2))
+    assert isinstance(backend, HostBackend)
+    threads = backend._threads
+    assert backend.identity["runners"] == "2"
+    del backend
+    for thread in threads:
+        thread.join(10.0)
+        assert not thread.is_alive()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -147,7 +147,7 @@ def test_numbers_stand_in_labels_where_they_are_kept() -> None:
     image, box = np.zeros((360, 640, 3), np.uint8), (100.0, 100.0, 400.0, 300.0)
     found = segmentation(image, np.zeros((360, 640), np.uint16), [box], [1])
     plain, numbered = (draw_overlay(image, found, NAMES, OverlayStyle(numbers=each)) for each in (False, True))
-    assert np.count_nonzero(numbered.any(axis=0)[:400]) >= np.count_nonzero(plain.any(axis=0)[:400])
+    assert np.count_nonzero(numbered[:, :400].any(axis=0)) >= np.count_nonzero(plain[:, :400].any(axis=0))
     assert (numbered != plain).any()
     np.testing.assert_array_equal(numbered[110:], plain[110:])
 
@@ -333,7 +333,6 @@ def test_small_boxes_do_not_get_corners_larger_than_themselves() -> None:
     count=st.integers(0, 6),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=200)
 def test_tiny_images_and_any_boxes(
     height: int, width: int, map_height: int, map_width: int, count: int, seed: int
 ) -> None:

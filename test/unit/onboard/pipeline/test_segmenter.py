@@ -15,7 +15,7 @@ from seg_perception.core.classes import ClassTable
 from seg_perception.core.errors import ModelOutputError
 from seg_perception.core.frame import Frame
 from seg_perception.core.instances import Segmentation
-from seg_perception.onboard.backend.host.backend import open_backend
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 from seg_perception.onboard.pipeline.track import TrackerOptions

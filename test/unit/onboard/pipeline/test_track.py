@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_perception.core.classes import NO_GROUP
@@ -15,7 +15,7 @@ from seg_perception.core.instances import Instances
 from seg_perception.offboard.evaluation.tracking import TrackedFrame, tracking_scores
 from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 from seg_perception.onboard.pipeline.track import Tracker, TrackerOptions
-from seg_perception.onboard.pipeline.tracking.numbers import HIGHEST, Numbers
+from seg_perception.onboard.pipeline.tracking.ids import HIGHEST, TrackIds
 
 Box = Sequence[float]
 START = 1_700_000_000_000_000_000
@@ -239,7 +239,7 @@ def test_tracks_out_of_view_are_not_kept_without_bound() -> None:
 
 
 def test_numbers_come_round_and_pass_those_in_use() -> None:
-    numbers = Numbers()
+    numbers = TrackIds()
     used = np.array([1, 2, 4, HIGHEST], np.uint16)
     assert numbers.take(HIGHEST - 10, np.zeros(0, np.uint16))[-1] == HIGHEST - 10
     last = numbers.take(12, used).tolist()
@@ -249,7 +249,7 @@ def test_numbers_come_round_and_pass_those_in_use() -> None:
 
 
 def test_all_numbers_in_use() -> None:
-    numbers = Numbers()
+    numbers = TrackIds()
     everything = np.arange(1, HIGHEST + 1).astype(np.uint16)
     assert sorted(numbers.take(HIGHEST, np.zeros(0, np.uint16))) == everything.tolist()
     assert numbers.take(1, everything[:-1]).tolist() == [HIGHEST]
@@ -278,7 +278,6 @@ INSTANCE = st.tuples(BOXES, st.sampled_from([NO_GROUP, 0, 1, 2]), st.integers(0,
 FRAMES = st.lists(st.tuples(st.integers(-300, 3000), st.lists(INSTANCE, max_size=12)), max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
 @given(FRAMES)
 def test_whatever_comes_numbers_are_unique_and_the_same_again(
     frames: list[tuple[int, list[tuple[Box, int, int, bool]]]],

@@ -22,8 +22,8 @@ from seg_perception.core.contract import ModelSpec
 from seg_perception.core.frame import ENCODINGS, Frame
 from seg_perception.core.geometry import ResizeGeometry
 
-from ...base import Choice, Chosen
-from .backend import CudaBackend, Job
+from ...base import Selected, SelectionParams
+from .backend import CudaBackend, CudaJob
 from .device import Device, Stream
 from .slot import Step
 
@@ -99,7 +99,7 @@ class Profile:
 def profile(
     backend: CudaBackend,
     batches: Sequence[Sequence[Frame]],
-    choice: Callable[[Frame], Choice],
+    params: Callable[[Frame], SelectionParams],
     rounds: int,
     block_bytes: int = 256 << 20,
 ) -> Profile:
@@ -108,7 +108,7 @@ def profile(
     Args:
         backend: nothing of it is in flight.
         batches: frames, one per camera; they are taken in turn.
-        choice: what is painted of a frame.
+        params: what is painted of a frame.
         rounds: how often each thing is measured, at least; of stages each batch is measured at least once.
         block_bytes: of the copies that measure the bandwidth, beyond every cache; less where there is little memory.
 
@@ -117,10 +117,10 @@ def profile(
         DeviceError: the device failed.
     """
     device = backend.device
-    work = [(frames, [choice(frame) for frame in frames]) for frames in batches]
+    work = [(frames, [params(frame) for frame in frames]) for frames in batches]
     with device.active():
         for number in range(_WARM_UP + 2 * backend.depth + len(work)):
-            _results(backend, backend.start(*work[number % len(work)]))
+            _results(backend.start(*work[number % len(work)]))
         taken = device.allocations
         wall, host = _walls(backend, work, rounds)
         alone, together = (_frames_per_second(backend, work, rounds, depth) for depth in (1, backend.depth))
@@ -128,8 +128,8 @@ def profile(
         free, total = device.memory_info()
         samples = _Samples()
         with Ruler(device, block_bytes) as ruler:
-            for frames, choices in work:
-                samples.add(backend, frames, choices, ceil(rounds / len(work)), ruler)
+            for frames, selection in work:
+                samples.add(backend, frames, selection, ceil(rounds / len(work)), ruler)
     return Profile(
         samples.result(ruler.bandwidth),
         np.array(samples.graph),
@@ -283,16 +283,16 @@ def _pinned(device: Device, size: int) -> Iterator[NDArray[np.uint8]]:
         device.free(block)
 
 
-def _results(backend: CudaBackend, job: Job) -> list[Chosen]:
+def _results(job: CudaJob) -> list[Selected]:
     results = []
-    for result in backend.chosen(job):
-        if not isinstance(result, Chosen):
+    for result in job.painted():
+        if not isinstance(result, Selected):
             raise result
         results.append(result)
     return results
 
 
-_Work = Sequence[tuple[Sequence[Frame], list[Choice]]]
+_Work = Sequence[tuple[Sequence[Frame], list[SelectionParams]]]
 
 
 def _walls(
@@ -303,7 +303,7 @@ def _walls(
     for number in range(rounds):
         begin = perf_counter()
         job = backend.start(*work[number % len(work)])
-        _results(backend, job)
+        _results(job)
         wall[number] = perf_counter() - begin
         parts.append(dict(job.timings))
     return wall, {name: np.array([part[name] for part in parts]) for name in parts[0]}
@@ -311,17 +311,17 @@ def _walls(
 
 def _frames_per_second(backend: CudaBackend, work: _Work, rounds: int, depth: int) -> float:
     """Frames per second with up to `depth` batches in flight."""
-    jobs: list[Job] = []
+    jobs: list[CudaJob] = []
     frames = 0
     begin = perf_counter()
     for number in range(rounds):
-        batch, choices = work[number % len(work)]
-        jobs.append(backend.start(batch, choices))
+        batch, selection = work[number % len(work)]
+        jobs.append(backend.start(batch, selection))
         frames += len(batch)
         if len(jobs) == depth:
-            _results(backend, jobs.pop(0))
+            _results(jobs.pop(0))
     for job in jobs:
-        _results(backend, job)
+        _results(job)
     return frames / (perf_counter() - begin)
 
 
@@ -336,15 +336,15 @@ class _Samples:
         self.painted: list[int] = []
 
     def add(
-        self, backend: CudaBackend, frames: Sequence[Frame], choices: list[Choice], rounds: int, ruler: Ruler
+        self, backend: CudaBackend, frames: Sequence[Frame], selection: list[SelectionParams], rounds: int, ruler: Ruler
     ) -> None:
         """Measure one batch. The slot keeps the frames, so that its work can be queued again and again."""
-        job = backend.start(frames, choices)
-        results = _results(backend, job)
+        job = backend.start(frames, selection)
+        results = _results(job)
         slot, steps = job.slot, job.slot.steps(job.work)
         names, pieces = [name for name, _ in steps], [step for _, step in steps]
         engine = [step for name, step in steps if name == "engine"]
-        self.painted += [int((result.numbers > 0).sum()) for result in results]
+        self.painted += [int((result.ids > 0).sum()) for result in results]
         for name, count in _moved(backend, job, frames, results, steps).items():
             self.moved.setdefault(name, []).append(count)
         # How long it takes to queue them is known from then on.
@@ -372,7 +372,7 @@ class _Samples:
 
 
 def _moved(
-    backend: CudaBackend, job: Job, frames: Sequence[Frame], results: Sequence[Chosen], steps: Sequence[Step]
+    backend: CudaBackend, job: CudaJob, frames: Sequence[Frame], results: Sequence[Selected], steps: Sequence[Step]
 ) -> dict[str, int]:
     """The least bytes that each stage must move."""
     spec, mask_type = backend.spec, backend.engine.mask_type
@@ -387,11 +387,11 @@ def _moved(
     moved["letterbox"] = sum(
         letterbox_bytes(frame, geometry, network) for frame, geometry in zip(frames, job.geometries, strict=True)
     )
-    # Boxes, scores, labels and classes are read, numbers and areas written.
+    # Boxes, scores, labels and classes are read, ids and areas written.
     cells = spec.mask_height * spec.mask_width if spec.class_map else 0
     moved["select"] = len(frames) * (rows * (16 + 4 + 4 + 2 + 4) + cells)
     moved["paint"] = sum(
-        paint_bytes(spec, mask_type, each.detections.boxes_network[each.numbers > 0], each.painted.pixels.nbytes)
+        paint_bytes(spec, mask_type, each.detections.boxes_network[each.ids > 0], each.painted.pixels.nbytes)
         for each in results
     )
     return moved

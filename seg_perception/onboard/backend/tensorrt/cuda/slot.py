@@ -75,7 +75,9 @@ class Slot:
         """
         self.capacity = Capacity(batch)
         self.stream = device.stream()
-        self.serial = 0
+        self.closed = False
+        self.class_names = spec.class_names
+        self.has_class_map = spec.class_map
         self._device = device
         self._engine = engine
         self._spec = spec
@@ -168,6 +170,7 @@ class Slot:
 
     def close(self) -> None:
         """Wait for what is queued and give everything back; after a fault of the device as far as possible."""
+        self.closed = True
         if not self._device.lost:
             self.stream.wait()
         self._graphs.clear()

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from seg_perception.core.classes import ClassTable
 from seg_perception.core.errors import DeviceError, ModelOutputError
 from seg_perception.core.frame import Frame
-from seg_perception.core.instances import Segmentation
-from seg_perception.onboard.backend.base import Choice
-from seg_perception.onboard.backend.host.backend import open_backend
-from seg_perception.onboard.backend.host.select import IgnoreMask, SelectOptions
+from seg_perception.core.instances import Detections, Segmentation
+from seg_perception.onboard.backend.base import Selected, SelectionParams
+from seg_perception.onboard.backend.host.select import IgnoreMask, SelectOptions, select_rows
+from seg_perception.onboard.backend.registry import open_backend
 from seg_perception.onboard.backend.tensorrt.cuda.backend import CudaBackend
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
@@ -54,6 +54,11 @@ def random_frame(seed: int, width: int = 320, height: int = 192, count: int = 6)
     return frame(random_scene(np.random.default_rng(seed), width, height, count, grid=8).image)
 
 
+def found_in(backend: CudaBackend, image: Frame) -> bool:
+    (found,) = backend.start([image]).detections()
+    return isinstance(found, Detections) and bool((found.scores > 0.5).any())
+
+
 def assert_same(one: Segmentation, two: Segmentation) -> None:
     np.testing.assert_array_equal(one.instances.labels, two.instances.labels)
     np.testing.assert_array_equal(one.instances.numbers, two.instances.numbers)
@@ -84,10 +89,15 @@ def test_all_at_once_equals_both_halves_and_the_host(name: str, backend: CudaBac
             (expected,) = host.segment([image])
             (found,) = ours.segment([image])
             assert_same(found, expected)
-            detections = ours.detect([image])[0]
-            halves = ours.finish(image, detections, OPTIONS[name])
-            np.testing.assert_array_equal(halves.instance_map.pixels, found.instance_map.pixels)
-            np.testing.assert_array_equal(halves.areas, found.areas)
+            # As with tracking: the ids are given, here those that the host selects.
+            params = replace(ours._selection.of(image, OPTIONS[name]), tracked=True)
+            job = backend.start([image], [params])
+            (detections,) = job.detections()
+            assert isinstance(detections, Detections)
+            (halves,) = job.painted([select_rows(detections, params)])
+            assert isinstance(halves, Selected)
+            np.testing.assert_array_equal(halves.painted.pixels > 0, found.instance_map.pixels > 0)
+            np.testing.assert_array_equal(halves.painted.areas[halves.ids > 0], found.areas)
             left_out += int((detections.scores > 0.25).sum()) - len(found.instances)
     assert left_out > 0
 
@@ -120,7 +130,7 @@ def test_a_larger_frame_is_captured_again_and_counted(backend: CudaBackend, mode
     assert backend.identity["graphs captured"] == str(backend.captures.made)
 
 
-def test_two_batches_under_way_do_not_mix(backend: CudaBackend, model: Path) -> None:
+def test_two_batches_in_flight_do_not_mix(backend: CudaBackend, model: Path) -> None:
     segmenter = Segmenter(backend, TABLE)
     host = Segmenter(open_backend(model, "onnxruntime"), TABLE)
     frames = [random_frame(seed) for seed in range(8)]
@@ -131,6 +141,7 @@ def test_two_batches_under_way_do_not_mix(backend: CudaBackend, model: Path) -> 
         if ahead is not None:
             results += segmenter.end(ahead)
         ahead = begun
+        del begun
     assert ahead is not None
     results += segmenter.end(ahead)
     for image, result in zip(frames, results, strict=True):
@@ -149,11 +160,31 @@ def test_what_was_returned_stays_as_it_is(backend: CudaBackend) -> None:
         np.testing.assert_array_equal(now, before)
 
 
-def test_a_job_that_was_overtaken_is_refused(backend: CudaBackend) -> None:
-    jobs = [backend.start([random_frame(seed)]) for seed in range(3)]
-    with pytest.raises(ValueError, match="older or foreign"):
-        backend.detections(jobs[0])
-    assert len(backend.detections(jobs[1])) == len(backend.detections(jobs[2])) == 1
+def test_a_job_has_its_slot_until_it_is_dropped(backend: CudaBackend) -> None:
+    jobs = [backend.start([random_frame(seed)]) for seed in range(backend.depth)]
+    with pytest.raises(RuntimeError, match="at most 2"):
+        backend.start([random_frame(2)])
+    before = jobs[0].mask(0, 0, (192, 320))
+    for seed in range(2, 6):
+        jobs[1:] = []
+        jobs.append(backend.start([random_frame(seed)]))
+        assert len(jobs[1].detections()) == 1
+    np.testing.assert_array_equal(jobs[0].mask(0, 0, (192, 320)), before)
+
+
+def test_masks_of_a_job_do_not_change_what_was_painted_with_it(backend: CudaBackend) -> None:
+    params = SelectionParams(np.full(4, 0.25, np.float32), np.arange(4, dtype=np.int32), 0.7, 1, (192, 320))
+    results = []
+    for look_first in (False, True):
+        job = backend.start([random_frame(3)], [params], semantic=True)
+        masks = [job.mask(0, row, (96, 160)) for row in range(3 * look_first)]
+        (result,) = job.painted()
+        assert isinstance(result, Selected)
+        results.append(result)
+        assert all(mask.any() for mask in masks)
+    np.testing.assert_array_equal(results[0].painted.pixels, results[1].painted.pixels)
+    np.testing.assert_array_equal(results[0].ids, results[1].ids)
+    np.testing.assert_array_equal(results[0].semantic_map, results[1].semantic_map)
 
 
 def test_cameras_of_all_encodings_in_one_batch(backend: CudaBackend, model: Path) -> None:
@@ -209,7 +240,7 @@ def test_an_engine_that_cannot_be_captured(model: Path, device: HostDevice, monk
     monkeypatch.setattr("host_device.OrtExecution.capturable", lambda *_: False)
     backend = host_backend(model, device=device)
     for seed in range(3):
-        assert (backend.detect([random_frame(seed)])[0].scores > 0.5).any()
+        assert found_in(backend, random_frame(seed))
     assert "cannot be captured" in backend.identity["launches"]
     backend.close()
 
@@ -267,11 +298,11 @@ def test_too_little_memory_for_a_larger_frame(model: Path) -> None:
     device = HostDevice()
     backend = host_backend(model, device=device)
     for _ in range(backend.depth):
-        backend.detect([random_frame(0)])
+        assert found_in(backend, random_frame(0))
     device.memory_limit = device.taken + 100_000
     with pytest.raises(DeviceError, match="out of memory"):
-        backend.detect([random_frame(0, 1920, 1080)])
-    assert (backend.detect([random_frame(0)])[0].scores > 0.5).any()
+        backend.start([random_frame(0, 1920, 1080)])
+    assert found_in(backend, random_frame(0))
     backend.close()
     assert device.taken == 0
 
@@ -279,16 +310,16 @@ def test_too_little_memory_for_a_larger_frame(model: Path) -> None:
 def test_a_fault_of_the_device_is_an_error_and_closing_works(model: Path, device: HostDevice) -> None:
     engine = OrtEngine(model, device)
     backend = CudaBackend(engine.spec, {}, device, engine)
-    backend.detect([random_frame(0)])
+    assert found_in(backend, random_frame(0))
     device.fault = "an illegal address was accessed"
     with pytest.raises(DeviceError, match="illegal address"):
-        backend.detect([random_frame(0)])
+        found_in(backend, random_frame(0))
     backend.close()
     backend.close()
     assert device.closed
     assert engine.closed
     with pytest.raises(RuntimeError, match="closed"):
-        backend.detect([random_frame(0)])
+        backend.start([random_frame(0)])
 
 
 def test_closing_gives_all_memory_back(backend: CudaBackend, device: HostDevice) -> None:
@@ -299,62 +330,67 @@ def test_closing_gives_all_memory_back(backend: CudaBackend, device: HostDevice)
     assert device.taken == 0
 
 
-def test_choices_may_change_from_frame_to_frame(backend: CudaBackend) -> None:
+def test_the_selection_may_change_from_frame_to_frame(backend: CudaBackend) -> None:
     image = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).image)
     groups = np.array([0, 1, 2, 3], np.int32)
     low, none = np.full(4, 0.25, np.float32), np.array([0.25, np.inf, 0.25, 0.25], np.float32)
     counts = []
     for thresholds, size in ((low, (192, 320)), (none, (96, 160)), (low, (192, 320)), (none, (50, 70)), (low, (9, 9))):
-        choice = Choice(thresholds, groups, 0.7, 1, size)
-        (result,) = backend.chosen(backend.start([image], [choice]))
+        params = SelectionParams(thresholds, groups, 0.7, 1, size)
+        (result,) = backend.start([image], [params]).painted()
         assert not isinstance(result, ModelOutputError)
         assert result.painted.pixels.shape == size
-        counts.append(int((result.numbers > 0).sum()))
+        counts.append(int((result.ids > 0).sum()))
     assert counts == [2, 1, 2, 1, 2]
 
 
-def test_each_camera_of_a_batch_has_its_own_choice(backend: CudaBackend) -> None:
+def test_each_camera_of_a_batch_has_its_own_selection(backend: CudaBackend) -> None:
     image = frame(paint_scene(320, 192, [(16, 16, 40, 40, 0), (80, 40, 240, 160, 1)]).image)
     groups = np.array([0, 1, 2, 3], np.int32)
     low, none = np.full(4, 0.25, np.float32), np.array([0.25, np.inf, 0.25, 0.25], np.float32)
-    choices = [Choice(low, groups, 0.7, 1, (192, 320)), Choice(none, groups, 0.7, 1, (96, 160))]
-    choices.append(Choice(low, groups, 0.7, 2000, (192, 320)))
-    results = backend.chosen(backend.start([image] * 3, choices))
-    kept = [np.flatnonzero(each.numbers).size for each in results if not isinstance(each, ModelOutputError)]
+    selection = [SelectionParams(low, groups, 0.7, 1, (192, 320)), SelectionParams(none, groups, 0.7, 1, (96, 160))]
+    selection.append(SelectionParams(low, groups, 0.7, 2000, (192, 320)))
+    results = backend.start([image] * 3, selection).painted()
+    kept = [np.flatnonzero(each.ids).size for each in results if not isinstance(each, ModelOutputError)]
     assert kept == [2, 1, 1]
 
 
-def test_numbers_given_for_a_whole_batch(backend: CudaBackend, model: Path) -> None:
-    """With tracking: small instances are left out, the others keep their numbers, and one launch paints all."""
+def test_ids_given_for_a_whole_batch(backend: CudaBackend, model: Path) -> None:
+    """With tracking: small instances are left out, the others keep their ids, and one launch paints all."""
     frames = [random_frame(seed, 300 + 20 * seed, 200) for seed in range(3)]
     groups, low = np.array([0, 1, 2, 3], np.int32), np.full(4, 0.25, np.float32)
     host = open_backend(model, "onnxruntime")
     for _ in range(4):
-        job = backend.start(frames)
-        found = backend.detections(job)
+        selection = [
+            SelectionParams(low, groups, 0.7, 700, (frame.height, frame.width), tracked=True) for frame in frames
+        ]
+        job = backend.start(frames, selection, semantic=True)
+        with pytest.raises(ValueError, match="ids where that is tracked"):
+            job.painted()
+        found = job.detections()
         assert not any(isinstance(each, ModelOutputError) for each in found)
-        numbers = [np.where(each.scores > 0.3, 1000 - np.arange(100), 0).astype(np.uint16) for each in found]
-        choices = [Choice(low, groups, 0.7, 700, (frame.height, frame.width)) for frame in frames]
-        results = backend.painted(job, numbers, choices, semantic=True)
+        ids = [np.where(each.scores > 0.3, 1000 - np.arange(100), 0).astype(np.uint16) for each in found]
+        results = job.painted(ids)
         left_out = 0
-        for image, own, result in zip(frames, numbers, results, strict=True):
-            assert not isinstance(result, ModelOutputError)
-            (theirs,) = host.detect([image])
-            size = (image.height, image.width)
-            small = (own > 0) & (host.paint(theirs, own, size).areas < 700)
-            left_out += int(small.sum())
-            expected = np.where(small, 0, own).astype(np.uint16)
-            np.testing.assert_array_equal(result.numbers, expected)
-            assert (result.painted.pixels != host.paint(theirs, expected, size).pixels).mean() < 0.002
+        for image, params, own, result in zip(frames, selection, ids, results, strict=True):
+            assert isinstance(result, Selected)
+            theirs = host.start([image], [params])
+            (expected,) = theirs.painted([own])
+            assert isinstance(expected, Selected)
+            left_out += int((own != expected.ids).sum())
+            np.testing.assert_array_equal(result.ids, expected.ids)
+            assert (result.painted.pixels != expected.painted.pixels).mean() < 0.002
             assert result.semantic_map is not None
             np.testing.assert_array_equal(result.semantic_map > 0, result.painted.pixels > 0)
         assert left_out > 0
 
 
 def test_both_halves_are_captured(backend: CudaBackend) -> None:
-    choices = [Choice(np.full(4, 0.25, np.float32), np.array([0, 1, 2, 3], np.int32), 0.7, 1, (192, 320))]
+    groups, low = np.array([0, 1, 2, 3], np.int32), np.full(4, 0.25, np.float32)
     for _ in range(6):
-        backend.painted(backend.start([random_frame(0)]), [np.zeros(100, np.uint16)], choices)
+        job = backend.start([random_frame(0)], [SelectionParams(low, groups, 0.7, 1, (192, 320), tracked=True)])
+        job.painted([np.zeros(100, np.uint16)])
+        del job
     assert backend.captures.made == 4  # in both slots
 
 
@@ -365,20 +401,16 @@ def test_infinite_masks_are_noticed_by_either_way_of_painting(tmp_path: Path) ->
     bad = good.copy()
     bad[0:8, 0:8] = FAULT_COLOUR
     size, groups, low = (192, 320), np.array([0, 1, 2, 3], np.int32), np.full(4, 0.25, np.float32)
-    job = backend.start([frame(bad), frame(good)])
-    first, second = backend.detections(job)
+    job = backend.start([frame(bad), frame(good)], [SelectionParams(low, groups, 0.7, 0, size, tracked=True)] * 2)
+    first, second = job.detections()
     assert not isinstance(first, ModelOutputError)
     assert not isinstance(second, ModelOutputError)
-    numbers = [(each.scores > 0.25).astype(np.uint16) for each in (first, second)]
+    ids = [(each.scores > 0.25).astype(np.uint16) for each in (first, second)]
     with pytest.raises(ModelOutputError, match="mask logits"):
-        backend.paint(first, numbers[0], size)
-    assert backend.paint(second, numbers[1], size).pixels.any()
-    results = backend.painted(job, numbers, [Choice(low, groups, 0.7, 0, size)] * 2)
-    assert [isinstance(each, ModelOutputError) for each in results] == [True, False]
-    assert not any(
-        isinstance(each, ModelOutputError)
-        for each in backend.painted(job, [0 * each for each in numbers], [Choice(low, groups, 0.7, 0, size)] * 2)
-    )
+        job.mask(0, 0, size)
+    assert job.mask(1, 0, size).any()
+    assert [isinstance(each, ModelOutputError) for each in job.painted(ids)] == [True, False]
+    assert not any(isinstance(each, ModelOutputError) for each in job.painted([0 * each for each in ids]))
     backend.close()
 
 
@@ -390,10 +422,10 @@ def test_room_for_large_maps_is_given_up_when_it_is_no_longer_needed(
     sizes = [(768, 1280)] + [(192, 320)] * 30
     rooms = []
     for size in sizes:
-        (result,) = backend.chosen(backend.start([random_frame(1)], [Choice(low, groups, 0.7, 1, size)]))
+        (result,) = backend.start([random_frame(1)], [SelectionParams(low, groups, 0.7, 1, size)]).painted()
         assert not isinstance(result, ModelOutputError)
         assert result.painted.pixels.shape == size
-        rooms.append(max(slot.capacity.map_pixels for slot in backend._slots))
+        rooms.append(max(slot.capacity.map_pixels for slot in backend._jobs))
     assert rooms[0] >= 768 * 1280
     assert rooms[-1] < 2 * 192 * 320
 

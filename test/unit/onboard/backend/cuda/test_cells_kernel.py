@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from host_maps import POISON, GuardedArrays, camera_record, map_kernels
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seg_perception.core.contract import FAULTY_CELL, NO_CLASS
@@ -24,7 +24,6 @@ CAMERA_SIDES = st.integers(1, 400)
     index=st.integers(0, 2),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=80)
 def test_class_of_each_pixel(
     camera: tuple[int, int],
     network: tuple[int, int],

@@ -13,7 +13,7 @@ from seg_perception.cli.bench import measure_gpu
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.frame import Frame
 from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
-from seg_perception.onboard.backend.base import Choice
+from seg_perception.onboard.backend.base import SelectionParams
 from seg_perception.onboard.backend.tensorrt.cuda.profile import letterbox_bytes, profile
 
 BLOCK = 1 << 16
@@ -32,14 +32,14 @@ def scene(count: int) -> Frame:
     return Frame.from_bgr(np.ascontiguousarray(image[..., ::-1]))
 
 
-def choice(_: Frame) -> Choice:
-    return Choice(THRESHOLDS, GROUPS, 0.7, 1, (384, 640))
+def params(_: Frame) -> SelectionParams:
+    return SelectionParams(THRESHOLDS, GROUPS, 0.7, 1, (384, 640))
 
 
 def test_stages_and_the_bytes_that_they_must_move(model: Path) -> None:
     device = HostDevice()
     backend = host_backend(model, largest_batch=2, device=device)
-    found = profile(backend, [[scene(1), scene(2)], [scene(3), scene(4)]], choice, rounds=3, block_bytes=BLOCK)
+    found = profile(backend, [[scene(1), scene(2)], [scene(3), scene(4)]], params, rounds=3, block_bytes=BLOCK)
     stages = {stage.name: stage for stage in found.stages}
     assert list(stages) == STAGES
     assert all((stage.seconds > 0).all() and len(stage.seconds) == 4 for stage in found.stages)
@@ -65,7 +65,7 @@ def test_without_copies_and_without_graphs(model: Path) -> None:
     device = HostDevice(integrated=True)
     device.capture_obstacle = "no bindings"
     backend = host_backend(model, device=device)
-    found = profile(backend, [[scene(2)]], choice, rounds=2, block_bytes=BLOCK)
+    found = profile(backend, [[scene(2)]], params, rounds=2, block_bytes=BLOCK)
     stages = {stage.name: stage for stage in found.stages}
     assert stages["upload"].moved == stages["download"].moved == 0
     assert stages["upload"].floor == stages["download"].floor == 0

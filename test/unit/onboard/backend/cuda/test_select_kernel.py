@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from host_maps import GuardedArrays, camera_record, map_kernels
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -25,9 +25,9 @@ UNWRITTEN = 0x7777
 
 def random_detections(rng: np.random.Generator, rows: int) -> Detections:
     """Boxes in clusters, many on whole pixels so that overlaps are the same or just a limit, and many equal scores."""
-    geometry = ResizeGeometry.fit(
-        ResizeSpec(str(rng.choice(["letterbox", "stretch"]))), *(int(n) for n in rng.integers(1, 2000, 2)), *NETWORK
-    )
+    mode = str(rng.choice(["letterbox", "stretch"]))
+    width, height = rng.integers(1, 2000, 2).tolist()
+    geometry = ResizeGeometry.fit(ResizeSpec(mode), width, height, *NETWORK)
     centres = rng.uniform(-0.1, 1.1, (6, 2)) * NETWORK
     centre = centres[rng.integers(0, 6, rows)] + rng.normal(0, 1.5, (rows, 2))
     boxes = np.concatenate([centre - rng.uniform(0, 20, (rows, 2)), centre + rng.uniform(0, 20, (rows, 2))], axis=1)
@@ -36,7 +36,7 @@ def random_detections(rng: np.random.Generator, rows: int) -> Detections:
     scores = np.round(rng.uniform(0, 1, rows), int(rng.integers(1, 3))).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     labels = rng.integers(0, len(GROUPS), rows).astype(np.int32)
-    return Detections(boxes[order].astype(np.float32), scores[order], labels, geometry, masks=None)
+    return Detections(boxes[order].astype(np.float32), scores[order], labels, geometry)
 
 
 def random_options(rng: np.random.Generator) -> SelectOptions:
@@ -93,7 +93,6 @@ def check(found: Sequence[Detections], options: Sequence[SelectOptions], ignores
 
 
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 60), cameras=st.integers(1, 3))
-@settings(max_examples=400)
 def test_chooses_as_the_cpu_does(seed: int, rows: int, cameras: int) -> None:
     rng = np.random.default_rng(seed)
     found = [random_detections(rng, rows) for _ in range(cameras)]
@@ -113,7 +112,7 @@ def row_of_boxes(overlap: float, count: int, labels: Sequence[int]) -> Detection
     boxes = np.stack([left, np.zeros(count), left + 64, np.full(count, 10)], axis=1).astype(np.float32)
     geometry = ResizeGeometry.fit(ResizeSpec(), 4096, 64, 4096, 64)
     scores = np.linspace(0.9, 0.5, count).astype(np.float32)
-    return Detections(boxes, scores, np.array(labels, np.int32), geometry, masks=None)
+    return Detections(boxes, scores, np.array(labels, np.int32), geometry)
 
 
 def test_a_long_chain_of_rivals() -> None:
@@ -140,7 +139,6 @@ def test_impossible_labels_and_scores_do_no_harm() -> None:
 
 @pytest.mark.parametrize("renumber", [True, False])
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(0, 600), limit=st.integers(0, 6))
-@settings(max_examples=60)
 def test_prune(renumber: bool, seed: int, rows: int, limit: int) -> None:
     rng = np.random.default_rng(seed)
     numbers = np.zeros((3, rows), np.uint16)
@@ -156,7 +154,7 @@ def test_prune(renumber: bool, seed: int, rows: int, limit: int) -> None:
     for block in (found, inner):
         block.check_guards()
     small = (numbers > 0) & (areas < limit)
-    pruned = small.any(axis=1)
+    pruned = np.asarray(small.any(axis=1))
     assert inner["gate"].tolist() == pruned.tolist()
     left = (numbers > 0) & ~small
     expected = np.cumsum(left, axis=1) if renumber else numbers

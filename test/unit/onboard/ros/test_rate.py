@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from seg_perception.onboard.ros.rate import RateEstimator
+from seg_perception.onboard.ros.statistics import RateEstimator
 
 
 def delivering(interval: float, frames: int = 20, jitter: float = 0.0, missed: int = 0) -> RateEstimator:

@@ -1,4 +1,4 @@
-"""Numbers of 16 bits that come round again as late as possible."""
+"""Track ids of 16 bits that are reused as late as possible."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 HIGHEST = 0xFFFF
 
 
-class Numbers:
+class TrackIds:
     """Gives out 1 to 65535 in turn, then 1 again, past those in use."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Numbers:
         candidates = (self._last + np.arange(min(count + len(used), HIGHEST))) % HIGHEST + 1
         free = candidates[~np.isin(candidates, used)][:count]
         if len(free) < count:
-            raise ValueError(f"numbers: expected at most {HIGHEST - len(used)} new ones, asked for {count}")
+            raise ValueError(f"track ids: expected at most {HIGHEST - len(used)} new ones, asked for {count}")
         if count:
             self._last = int(free[-1])
         return free.astype(np.uint16)
