@@ -109,7 +109,7 @@ def _joined_activations(export: Export, scores: Port) -> list[str]:
     join = maker(export, scores.name, _NEUTRAL)
     if join is None or join.op_type != "Concat":
         return []
-    ends = [node for name in join.input if (node := export.producer(name)) is not None]
+    ends = [node for name in join.input if (node := export.graph.producer(name)) is not None]
     # The share of the background is often written as one less that of the object.
     kinds = {node.op_type for node in ends if node.op_type != "Sub" or node.input[1] not in join.input}
     return sorted(kinds) if kinds & {"Sigmoid", *_SOFTMAX} else []
