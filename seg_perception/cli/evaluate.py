@@ -107,7 +107,7 @@ def _each_by_itself(arguments: argparse.Namespace) -> int:
     models = [replace(model_choice(str(each), arguments), threads=threads) for each in arguments.model]
     work = EvaluateWork.of(
         models, _opened, truth=arguments.truth or TRUTH, topic=arguments.topic, score=arguments.score,
-        images=arguments.report_frames, bit_depth=check_bit_depth(arguments.bit_depth),
+        report_frames=arguments.report_frames, bit_depth=check_bit_depth(arguments.bit_depth),
     )  # fmt: skip
     return run_on_fleet(work, bags_of(arguments.bag, arguments), arguments.output, arguments)
 

@@ -99,7 +99,7 @@ def test_package_comes_from_the_install_space(install: Path, sourced: list[str])
 
 
 def test_the_schema_of_manifests_comes_with_the_package(install: Path, sourced: list[str]) -> None:
-    code = f"from {PACKAGE}.manifest import SCHEMA; import json; json.loads(SCHEMA.read_text()); print(SCHEMA)"
+    code = f"from {PACKAGE}.core.manifest import SCHEMA; import json; json.loads(SCHEMA.read_text()); print(SCHEMA)"
     done = run([*sourced, sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_relative_to(install)
