@@ -59,7 +59,13 @@ class Precision:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Precision:
-        """Read what `dataclasses.asdict` made of one, of reports of version 1, too."""
+        """Read what `dataclasses.asdict` made of one, of reports of version 1, too.
+
+        Raises:
+            TypeError: it is no mapping, or one with other keys.
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(f"expected figures by name, got {type(values).__name__}")
         return cls(**{_FIRST_NAMES.get(key, key): value for key, value in values.items()})
 
     @property
