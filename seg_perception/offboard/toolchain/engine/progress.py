@@ -1,4 +1,4 @@
-"""How far a build is, for people: TensorRT can take twenty minutes, and tells of nested phases with steps."""
+"""The progress of a build, which can take twenty minutes; TensorRT tells of nested phases with steps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 # How often a build without news says that it goes on, where there is no terminal to draw a bar on.
 _HEARTBEAT_S = 30.0
 _REFRESH_S = 0.2
+# What is shown before the first phase.
+_NO_PHASE = "building"
 T = TypeVar("T")
 
 
@@ -30,7 +32,8 @@ class BuildProgress:
         self._lock = Lock()
         self._phases: dict[str, _Phase] = {}
         self._fraction = 0.0
-        self._outer = ""
+        # Those right below the outermost one, in their order; some last for less than the time between two looks.
+        self.outer_phases: list[str] = []
         self.cancelled = False
 
     def phase_start(self, name: str, parent: str, steps: int) -> None:
@@ -38,7 +41,7 @@ class BuildProgress:
         with self._lock:
             self._phases[name] = _Phase(parent, max(1, steps))
             if parent in self._phases and not self._phases[parent].parent:
-                self._outer = name
+                self.outer_phases.append(name)
 
     def step_complete(self, name: str) -> bool:
         """See `BuildListener`."""
@@ -59,11 +62,6 @@ class BuildProgress:
             roots = [name for name, phase in self._phases.items() if phase.parent not in self._phases]
             self._fraction = max(self._fraction, *map(self._fraction_of, roots), 0.0)
             return self._fraction
-
-    @property
-    def phase(self) -> str:
-        """The phase right below the outermost one; empty before there is one."""
-        return self._outer
 
     def _fraction_of(self, name: str) -> float:
         phase = self._phases[name]
@@ -94,6 +92,7 @@ def run_watched(action: Callable[[], T], progress: BuildProgress, report: Callab
         try:
             while not wait([future], _REFRESH_S).done:
                 show.update(progress)
+            show.update(progress)
         except KeyboardInterrupt:
             progress.cancelled = True
             report("cancelling; TensorRT ends its current step first ...")
@@ -111,7 +110,7 @@ class _Bar:
 
     def update(self, progress: BuildProgress) -> None:
         self._bar.n = 100 * progress.fraction
-        self._bar.set_description(progress.phase or "building")
+        self._bar.set_description([_NO_PHASE, *progress.outer_phases][-1])
 
     def close(self) -> None:
         self._bar.close()
@@ -121,13 +120,17 @@ class _Lines:
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._begin = self._said = time.monotonic()
-        self._phase = ""
+        self._told = 0
 
     def update(self, progress: BuildProgress) -> None:
         now = time.monotonic()
-        if progress.phase != self._phase or now - self._said >= _HEARTBEAT_S:
-            self._phase, self._said = progress.phase, now
-            self._report(f"{now - self._begin:7.1f} s  {progress.fraction:4.0%}  {progress.phase or 'building'}")
+        news = progress.outer_phases[self._told :]
+        self._told += len(news)
+        if not news and now - self._said >= _HEARTBEAT_S:
+            news = [_NO_PHASE, *progress.outer_phases][-1:]
+        for phase in news:
+            self._said = now
+            self._report(f"{now - self._begin:7.1f} s  {progress.fraction:4.0%}  {phase}")
 
     def close(self) -> None:
         """Lines need no end."""

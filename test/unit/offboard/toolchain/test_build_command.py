@@ -224,6 +224,19 @@ def test_progress_is_told_in_lines_and_never_falls(
     assert any("Building engine from subgraph" in line and "%" in line for line in lines)
 
 
+def test_phases_that_are_over_before_anybody_looks_have_their_lines() -> None:
+    progress, lines = BuildProgress(), list[str]()
+
+    def quick() -> None:
+        progress.phase_start("build", "", 3)
+        for name in ("one", "two", "three"):
+            progress.phase_start(name, "build", 1)
+            progress.phase_finish(name)
+
+    run_watched(quick, progress, lines.append)
+    assert [line.split()[-1] for line in lines] == ["one", "two", "three"]
+
+
 def test_a_build_without_news_still_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     from seg_perception.offboard.toolchain.engine import progress
 
