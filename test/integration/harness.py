@@ -52,15 +52,15 @@ TRANSITIONS = {
 }
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-    """The first true result of `condition`."""
+def wait_for(condition: Callable[[], Any], what: str | Callable[[], str], timeout: float = TIMEOUT) -> Any:
+    """Return the first true result of `condition`; `what`, if it is a function, is asked when there was none."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         result = condition()
         if result:
             return result
         time.sleep(0.01)
-    raise AssertionError(f"not within {timeout} s: {what}")
+    raise AssertionError(f"not within {timeout} s: {what if isinstance(what, str) else what()}")
 
 
 def ask(service: Any, request: Any, timeout: float = TIMEOUT, patience: float = ANSWER_SECONDS) -> Any:
