@@ -69,6 +69,27 @@ def test_a_thousand_frames_a_second_of_a_hundred_publishers_are_counted(
     node.process(image_message(street().image, "rgb8"), node.output(Image, "instance_map"))
 
 
+def test_memory_is_flat_without_the_cyclic_collector(
+    start_node: Callable[..., NodeProcess], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every frame is freed by reference count: one in ten that stayed would show."""
+    (tmp_path / "sitecustomize.py").write_text("import gc\ngc.disable()\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    node = started(start_node, model, "uncollected", tracking=True)
+    publisher, results = node.publisher(), node.output(Image, "instance_map")
+    frame = image_message(np.full((360, 640, 3), 114, np.uint8), "rgb8")
+
+    def processed(count: int) -> None:
+        goal = node.count("processed") + count
+        wait_for(lambda: [publisher.publish(frame), node.count("processed") > goal][1], f"{count} frames", timeout=240)
+
+    processed(200)
+    before = megabytes(node)
+    processed(500)
+    assert results.messages
+    assert megabytes(node) < before + 30  # the images of 500 frames are 345 MB
+
+
 def test_a_subscriber_that_is_stopped_does_not_hold_the_node_up(
     start_node: Callable[..., NodeProcess], model: Path
 ) -> None:
