@@ -12,6 +12,7 @@ from tools.environment import Interpreter, SetupError, dotted
 ROOT = Path(__file__).resolve().parents[1]
 INTERFACES = ROOT / "test" / "interfaces"
 PACKAGES = ("vision_msgs", "tf2_msgs")
+_THESE = " and ".join(PACKAGES)
 
 
 def check_compiler(interpreter: Interpreter) -> None:
@@ -22,12 +23,10 @@ def check_compiler(interpreter: Interpreter) -> None:
     """
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
-        raise SetupError(
-            f"{' and '.join(PACKAGES)}: expected a C++ compiler to generate them, found none; apt install g++, or set CXX"
-        )
+        raise SetupError(f"{_THESE}: expected a C++ compiler to generate them, found none; apt install g++, or set CXX")
     if not (interpreter.headers / "Python.h").is_file():
         raise SetupError(
-            f"{' and '.join(PACKAGES)}: expected the headers of Python {dotted(interpreter.version)} in {interpreter.headers}, "
+            f"{_THESE}: expected the headers of Python {dotted(interpreter.version)} in {interpreter.headers}, "
             f"found none; apt install python{dotted(interpreter.version)}-dev"
         )
 
