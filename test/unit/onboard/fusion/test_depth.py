@@ -76,7 +76,7 @@ def test_compressed_metres_are_stored_inversely() -> None:
 
 @pytest.mark.parametrize("described", ["16UC1; compressedDepth rvl", "16UC1; jpeg compressed bgr8", "", "rgb8; png"])
 def test_other_compression_is_refused_with_a_remedy(described: str) -> None:
-    with pytest.raises(FrameError, match="compressedDepth.format to png"):
+    with pytest.raises(FrameError, match=r"compressedDepth\.format to png"):
         read_compressed_depth(compressed(described, np.zeros((2, 3), np.uint16)))
 
 

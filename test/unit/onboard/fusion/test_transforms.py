@@ -56,10 +56,10 @@ def test_frames_above_what_two_have_in_common_do_not_matter() -> None:
 
 
 def test_a_moment_after_the_last_transform_may_be_known_soon() -> None:
-    with pytest.raises(TransformError, match="known only until 0.500 s before") as error:
+    with pytest.raises(TransformError, match=r"known only until 0\.500 s before") as error:
         driving().lookup("odom", "lidar", round(2.5 * SECOND))
     assert error.value.early
-    with pytest.raises(TransformError, match="known only from 0.500 s after") as error:
+    with pytest.raises(TransformError, match=r"known only from 0\.500 s after") as error:
         driving().lookup("odom", "lidar", round(0.5 * SECOND))
     assert not error.value.early
 
