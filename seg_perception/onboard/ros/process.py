@@ -21,13 +21,15 @@ _PATIENCE_SECONDS, _GRACE_SECONDS = 0.8, 1.6
 _LOOK_SECONDS = 0.1
 
 
-def run(program: str, usage: str, load: Callable[[], Callable[[], ManagedNode]], argv: Sequence[str] | None = None) -> int:
+def run(
+    program: str, usage: str, load: Callable[[], Callable[[], ManagedNode]], argv: Sequence[str] | None = None
+) -> int:
     """Run a node until it is interrupted.
 
     Args:
         program: its name.
         usage: what `--help` prints.
-        load: imports the class of the node.
+        load: imports what makes the node, and returns it.
         argv: arguments without the program's name; those of the process by default.
 
     Returns:
