@@ -54,8 +54,8 @@ class Fused:
         cloud: in coordinates of the frame wanted.
         instance: uint16 `[N]`, the instance number of each point in its camera, 0 for none.
         group: uint8 `[N]`, 0 for none, else the road group's place in `ROAD_GROUPS` + 1, 255 for another class.
-        camera: uint8 `[N]`, the place of the camera whose instance it is.
-        cameras: their names.
+        camera: uint8 `[N]`, the place of the camera whose instance it is in `cameras`.
+        cameras: names of all cameras, also of those without results.
         objects: those that could be placed.
         distances: metres from the camera to the middle of the points of each object.
         unplaced: how many instances had too few points, by camera.
@@ -145,6 +145,7 @@ def fuse_cloud(
     target: tuple[str, RigidTransform],
     options: FusionOptions,
     headings: Headings = lambda identity, centre: None,
+    cameras: Sequence[str] = (),
 ) -> Fused:
     """Label the points of a lidar.
 
@@ -156,6 +157,7 @@ def fuse_cloud(
         target: the frame in which results are wanted, and what takes points of the cloud there.
         options: how.
         headings: where objects move.
+        cameras: names of all cameras, if there are more than those of the views.
     """
     count = len(cloud)
     labelled = _Labelled(
@@ -172,7 +174,8 @@ def fuse_cloud(
         best[rows] = depth / reach
         labelled.instance[rows] = view.instance_map[lines, columns]
         labelled.view[rows], labelled.depth[rows], labelled.reach[rows] = place, depth, reach
-    return _placed(cloud, labelled, [view for view, _ in views], target, options, headings)
+    seen = [view for view, _ in views]
+    return _placed(cloud, labelled, seen, target, options, headings, tuple(cameras or (each.camera for each in seen)))
 
 
 def fuse_depth(
@@ -210,7 +213,7 @@ def fuse_depth(
         xyz = xyz @ view.projection.model.turn.astype(np.float32)
     cloud = PointCloud(depth.stamp_ns, view.frame_id, xyz, left_out=len(usable) - len(chosen))
     labelled = _Labelled(instances[chosen], np.zeros(len(chosen), np.uint8), metres, reach)
-    return _placed(cloud, labelled, [view], target, options, headings)
+    return _placed(cloud, labelled, [view], target, options, headings, (view.camera,))
 
 
 def _at_size(instance_map: NDArray[np.uint16], shape: tuple[int, ...]) -> NDArray[np.uint16]:
@@ -237,6 +240,7 @@ def _placed(
     target: tuple[str, RigidTransform],
     options: FusionOptions,
     headings: Headings,
+    cameras: tuple[str, ...],
 ) -> Fused:
     """Part each instance from what is behind it, and put boxes around them."""
     frame_id, transform = target
@@ -259,13 +263,13 @@ def _placed(
             if len(rows) < options.min_points:
                 continue
             instance[rows], group[rows] = number, _group_value(row.group)
-            identity = f"{view.camera}/{number}" if len(views) > 1 else str(number)
+            identity = f"{view.camera}/{number}" if len(cameras) > 1 else str(number)
             objects.append(_object(xyz[rows], identity, row, axes, headings))
             distances.append(float(np.median(thinned(labelled.reach[rows]))))
             unplaced[view.camera] -= 1
     moved = replace(cloud, frame_id=frame_id, xyz=xyz, offsets=None)
-    names = tuple(view.camera for view in views)
-    return Fused(moved, instance, group, labelled.view, names, objects, distances, unplaced)
+    places = np.array([cameras.index(view.camera) for view in views], np.uint8)
+    return Fused(moved, instance, group, places[labelled.view], cameras, objects, distances, unplaced)
 
 
 def _by_instance(labelled: _Labelled, place: int) -> list[tuple[int, NDArray[np.int64]]]:

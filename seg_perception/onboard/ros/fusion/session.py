@@ -215,7 +215,8 @@ class FusionSession:
             else:
                 way = buffer.lookup(view.frame_id, frame, points.stamp_ns)
             placed.append((view, way))
-        return fuse_cloud(cloud, placed, to_target, settings.options, headings)
+        names = [camera.name for camera in settings.cameras]
+        return fuse_cloud(cloud, placed, to_target, settings.options, headings, names)
 
     def _heading_of(self, target: str, fixed: str, stamp_ns: int) -> Callable[..., Any]:
         if not (self._settings.motion_headings and fixed):

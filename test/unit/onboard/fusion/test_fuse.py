@@ -121,6 +121,16 @@ def test_of_two_cameras_the_one_that_looks_at_a_point_has_it() -> None:
     assert names == ["x", "y", "z", "instance", "group", "camera"]
 
 
+def test_ids_say_their_camera_also_while_others_are_silent() -> None:
+    car = box_points((20.0, 3.0, 0.0), (4.4, 1.8, 1.5), 0.3, 300)
+    result = fuse_cloud(
+        cloud_of(car), [(view(mask_of(car, 7), row(7), camera="left"), LIDAR_TO_CAMERA)],
+        ("lidar", RigidTransform.identity()), OPTIONS, cameras=["front", "left"],
+    )  # fmt: skip
+    assert [each.identity for each in result.objects] == ["left/7"]
+    assert set(result.camera[result.instance > 0].tolist()) == {1}
+
+
 def read_fields(message: bytes) -> list[str]:
     from rosbags.typesys import Stores, get_typestore
 
