@@ -274,7 +274,7 @@ def test_points_of_another_clock_are_told(start_fusion: Callable[..., tuple[Node
         return node.count("dropped_no_view", "points")
 
     wait_for(counted, lambda: f"points are dropped; {node.values('points')}; {node.log}")
-    assert "its nearest results are 3600" in node.log
+    assert "its latest results are 3600" in node.log
     assert "one clock" in node.log
 
 

@@ -11,7 +11,7 @@ import yaml
 pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or source a ROS distribution")
 
 from seg_perception.core.errors import ConfigurationError
-from seg_perception.onboard.fusion.boxes import FusionOptions
+from seg_perception.onboard.fusion.fuser import FuserOptions
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.track import TrackerOptions
 from seg_perception.onboard.ros.fusion import scheme as fusion_scheme
@@ -63,7 +63,7 @@ def test_the_defaults_of_fusion_are_those_of_the_code_that_uses_them() -> None:
     everything = {spec.name: spec for spec in fusion_scheme.SCHEME} | fusion_scheme.camera_parameters(["camera"])
     assert given == {name: spec.default for name, spec in everything.items()}
     settings = fusion_scheme.FusionSettings.from_values(given)
-    assert settings.options == FusionOptions()
+    assert settings.fuser == FuserOptions()
     assert settings.cameras[0].info_topic == "/segmenter/camera_info"
 
 

@@ -32,6 +32,7 @@ class ViewJoiner:
     """Collects the messages of one camera and hands out the view nearest to a moment.
 
     Attributes:
+        camera: its name.
         joined: how many views were completed.
         lost: how many images lacked a part when newer ones had come.
         lacking: which part the last of these lacked, for people; empty for none.
@@ -48,7 +49,8 @@ class ViewJoiner:
         self.joined = 0
         self.lost = 0
         self.lacking = ""
-        self._camera, self._rectified, self._frame_id = camera, rectified, frame_id
+        self.camera = camera
+        self._rectified, self._frame_id = rectified, frame_id
         self._partial: OrderedDict[int, _Parts] = OrderedDict()
         self._views: deque[tuple[View, Calibration]] = deque(maxlen=_MOST_COMPLETE)
         self._projections: dict[tuple[int, int], Projection] = {}
@@ -119,7 +121,7 @@ class ViewJoiner:
         image = parts.image
         projection = self._projection(parts.calibration, image.width, image.height)
         view = View(
-            self._camera,
+            self.camera,
             self._frame_id or image.frame_id.lstrip("/"),
             stamp_ns,
             projection,

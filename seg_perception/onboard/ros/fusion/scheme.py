@@ -8,6 +8,7 @@ from typing import Any
 
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.onboard.fusion.boxes import FusionOptions
+from seg_perception.onboard.fusion.fuser import FuserOptions
 
 from ..parameters import check_camera_names
 from ..scheme import CONFIGURE, LIVE, START, ParameterSpec
@@ -138,7 +139,7 @@ class FusionCamera:
 
 @dataclass(frozen=True, slots=True)
 class FusionSettings:
-    """All parameters, validated as a set; times are in seconds.
+    """All parameters, validated as a set; `transform_tolerance` is in seconds.
 
     Raises:
         ConfigurationError: the source is not known.
@@ -147,14 +148,8 @@ class FusionSettings:
     source: str
     points_topic: str
     cameras: tuple[FusionCamera, ...]
-    target_frame: str
-    fixed_frame: str
-    max_difference: float
-    max_wait: float
     transform_tolerance: float
-    options: FusionOptions
-    all_points: bool
-    motion_headings: bool
+    fuser: FuserOptions
 
     def __post_init__(self) -> None:
         if self.source not in (LIDAR, DEPTH):
@@ -167,19 +162,12 @@ class FusionSettings:
         Raises:
             ConfigurationError: a value is impossible.
         """
-        return cls(
-            cameras=_cameras(values),
-            target_frame=values["target_frame"].lstrip("/"),
-            fixed_frame=values["fixed_frame"].lstrip("/"),
-            options=FusionOptions(values["min_points"], values["cluster_gap"], values["cluster_share"]),
-            **{
-                name: values[name]
-                for name in (
-                    "source", "points_topic", "max_difference", "max_wait", "transform_tolerance", "all_points",
-                    "motion_headings",
-                )
-            },
+        objects = FusionOptions(values["min_points"], values["cluster_gap"], values["cluster_share"])
+        fuser = FuserOptions(
+            values["target_frame"].lstrip("/"), values["fixed_frame"].lstrip("/"), values["max_difference"],
+            values["max_wait"], values["all_points"], values["motion_headings"], objects,
         )  # fmt: skip
+        return cls(values["source"], values["points_topic"], _cameras(values), values["transform_tolerance"], fuser)
 
 
 def camera_parameters(cameras: Iterable[str]) -> dict[str, ParameterSpec]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -12,23 +12,18 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 from seg_perception.core.errors import ConfigurationError, FrameError
-from seg_perception.core.messages.point_clouds import PointCloud
-from seg_perception.onboard.fusion.fuse import Fused, View, deskewed, fuse_cloud, fuse_depth
-from seg_perception.onboard.fusion.headings import Headings
-from seg_perception.onboard.fusion.transforms import RigidTransform, TransformError
+from seg_perception.onboard.fusion.fuse import Fused
+from seg_perception.onboard.fusion.fuser import Fuser
 
 from ..clocks import steady_clock
 from ..outputs import IMAGE_QOS, MESSAGE_QOS
-from ..statistics import CameraStatistics, StageTimes
+from ..statistics import FAILURE, CameraStatistics, StageTimes
 from .inputs import CameraResults, Pending, PointSource, Report, Transforms
 from .markers import markers
 from .scheme import LIDAR, FusionSettings
 
 # How often pending points are looked at without a message, and publishers' offers.
 _LOOK_SECONDS, _FOLLOW_SECONDS = 0.02, 1.0
-# Results of a camera whose last ones are older than this are not waited for.
-_SILENT_NS = 10**9
-NO_VIEW = "no_view"
 
 
 class FusionOutputs:
@@ -87,7 +82,7 @@ class FusionSession:
         self.compensation = ""
         self.stages = StageTimes()
         self._node, self._settings, self._statistics, self._report = node, settings, statistics, report
-        self._headings = Headings()
+        self._fusers: dict[str, Fuser] = {}
         self._transforms: Transforms | None = None
         self._timer: Any = None
         self._followed = 0.0
@@ -118,6 +113,8 @@ class FusionSession:
             for part, group in zip(parts_of(settings), groups, strict=True):
                 source = PointSource(self._node, settings, group, self._statistics[part], self._report, self._work)
                 self.sources.append(source)
+                joiners = [camera.joiner for camera in group]
+                self._fusers[part] = Fuser(settings.fuser, self._transforms.buffer, joiners)
         except ConfigurationError:
             self.deactivate()
             raise
@@ -135,11 +132,13 @@ class FusionSession:
         transforms, self._transforms = self._transforms, None
         if transforms is not None:
             transforms.destroy()
-        self._headings.clear()
+        self._fusers.clear()
 
     def apply(self, settings: FusionSettings) -> None:
         """Take changed parameters over; those that need new topics do not change while configured."""
         self._settings = settings
+        for fuser in self._fusers.values():
+            fuser.options = settings.fuser
         if self._transforms is not None:
             self._transforms.buffer.tolerance = settings.transform_tolerance
 
@@ -159,76 +158,34 @@ class FusionSession:
     def _work(self) -> None:
         """Fuse what can be fused, the oldest first."""
         for source in self.sources:
-            while source.pending and self._fused_or_dropped(source, source.pending[0]):
+            # Before all is subscribed to, nothing is fused.
+            while source.part in self._fusers and source.pending and self._fused_or_dropped(source, source.pending[0]):
                 pass
 
     def _fused_or_dropped(self, source: PointSource, pending: Pending) -> bool:
         """Deal with the oldest points of a source; false when they are to wait."""
-        settings, stamp_ns = self._settings, pending.points.stamp_ns
-        late = monotonic() - pending.arrived >= settings.max_wait
-        if not late and any(_is_due(camera, stamp_ns) for camera in source.cameras):
-            return False
-        nearest = [camera.joiner.nearest(stamp_ns, settings.max_difference) for camera in source.cameras]
-        views = [view for view in nearest if view is not None]
-        if not views:
-            if not late:
-                return False
-            source.drop(NO_VIEW, self._without_view(source, stamp_ns))
-            return True
+        fuser = self._fusers[source.part]
+        begin = perf_counter()
         try:
-            begin = perf_counter()
-            fused = self._fuse(source, pending, views)
-            self.stages.add({"fuse": perf_counter() - begin})
-        except TransformError as error:
-            if error.early and not late:
-                return False
-            source.drop(error.kind, str(error))
+            fused = fuser.fuse(pending.points, monotonic() - pending.arrived)
         except FrameError as error:
             source.drop(error.kind, str(error))
-        else:
-            source.pending.popleft()
-            self._publish(source, fused)
+            return True
+        except Exception as error:
+            # Counted by the guard; the same points would raise again and again.
+            source.drop(FAILURE, f"{type(error).__name__}: {error}")
+            raise
+        self.compensation = fuser.compensation
+        if fused is None:
+            return False
+        self.stages.add({"fuse": perf_counter() - begin})
+        source.pending.popleft()
+        self._publish(source, fused)
         return True
-
-    def _fuse(self, source: PointSource, pending: Pending, views: list[View]) -> Fused:
-        assert self._transforms is not None
-        settings, buffer, points = self._settings, self._transforms.buffer, pending.points
-        fixed = settings.fixed_frame if settings.fixed_frame and buffer.knows(settings.fixed_frame) else ""
-        self.compensation = (
-            f"through frame {fixed}" if fixed else f"none: frame {settings.fixed_frame!r} is not in /tf"
-            if settings.fixed_frame else "none: fixed_frame is empty"
-        )  # fmt: skip
-        frame = views[0].frame_id if not isinstance(points, PointCloud) else points.frame_id.lstrip("/")
-        target = settings.target_frame or frame
-        to_target = target, buffer.lookup(target, frame, points.stamp_ns)
-        headings = self._heading_of(target, fixed, points.stamp_ns)
-        if not isinstance(points, PointCloud):
-            height, width = points.values.shape
-            (camera,) = source.cameras
-            view = camera.joiner.at_size(views[0], width, height)
-            return fuse_depth(points, view, to_target, settings.options, headings, all_points=settings.all_points)
-        cloud = deskewed(points, buffer, fixed) if fixed else points
-        placed: list[tuple[View, RigidTransform]] = []
-        for view in views:
-            if fixed:
-                way = buffer.lookup_between(view.frame_id, view.stamp_ns, frame, points.stamp_ns, fixed)
-            else:
-                way = buffer.lookup(view.frame_id, frame, points.stamp_ns)
-            placed.append((view, way))
-        names = [camera.name for camera in settings.cameras]
-        return fuse_cloud(cloud, placed, to_target, settings.options, headings, names)
-
-    def _heading_of(self, target: str, fixed: str, stamp_ns: int) -> Callable[..., Any]:
-        if not (self._settings.motion_headings and fixed):
-            return lambda identity, centre: None
-        assert self._transforms is not None
-        to_fixed = self._transforms.buffer.lookup(fixed, target, stamp_ns)
-        self._headings.forget_before(stamp_ns)
-        return lambda identity, centre: self._headings.of(identity, stamp_ns, centre, to_fixed)
 
     def _publish(self, source: PointSource, fused: Fused) -> None:
         begin = perf_counter()
-        self._outputs[source.part].publish(fused, all_points=self._settings.all_points)
+        self._outputs[source.part].publish(fused, all_points=self._settings.fuser.all_points)
         self.stages.add({"publish": perf_counter() - begin})
         for camera, count in fused.unplaced.items():
             self.unplaced[camera] += count
@@ -238,32 +195,9 @@ class FusionSession:
         now_ns = self._node.get_clock().now().nanoseconds
         source.statistics.processed((now_ns - fused.cloud.stamp_ns) / 1e9)
 
-    def _without_view(self, source: PointSource, stamp_ns: int) -> str:
-        """Why points have no view, for people."""
-        reasons = []
-        for camera in source.cameras:
-            latest = camera.joiner.latest_ns()
-            if latest is None:
-                reason = camera.absence() or "no results have come yet"
-            else:
-                reason = f"its nearest results are {abs(latest - stamp_ns) / 1e9:.2f} s apart"
-            reasons.append(f"camera {camera.name}: {reason}")
-        settings = self._settings
-        return (
-            f"points of {stamp_ns / 1e9:.3f} s: expected results of a camera within {settings.max_difference:g} s, "
-            f"found none after {settings.max_wait:g} s; {'; '.join(reasons)}; check that the segmenter runs, and "
-            "that camera and sensor have one clock; max_wait must exceed the segmenter's latency"
-        )
-
 
 def parts_of(settings: FusionSettings) -> list[str]:
     """Return the sources of points by the part that names them in logs and diagnostics."""
     if settings.source == LIDAR:
         return ["points"]
     return [f"camera {camera.name}" for camera in settings.cameras]
-
-
-def _is_due(camera: CameraResults, stamp_ns: int) -> bool:
-    """Return whether results of a camera may still come that are nearer to a moment than those that have."""
-    latest = camera.joiner.latest_ns()
-    return latest is not None and 0 < stamp_ns - latest < _SILENT_NS
