@@ -154,6 +154,7 @@ def _results(job: FuseJob, bag: Bag, topics: dict[str, str], record: FuseRecord)
         yield from _ready(fuser, waiting, time_ns, record)
     yield from _ready(fuser, waiting, time_ns + 10**12, record)
     record.compensation = fuser.compensation
+    joiner.end()
     if joiner.lost:
         record.fault(f"{joiner.lost} images lack a part of their results: {joiner.lacking}")
 

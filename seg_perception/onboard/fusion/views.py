@@ -75,6 +75,11 @@ class ViewJoiner:
         self._parts(calibration.stamp_ns).calibration = calibration
         self._join(calibration.stamp_ns)
 
+    def end(self) -> None:
+        """Count what has not been completed as lost; nothing comes any more."""
+        while self._partial:
+            self._lose(self._partial.popitem(last=False)[1])
+
     def latest_ns(self) -> int | None:
         """Return the stamp of the newest view; None without any."""
         return max((view.stamp_ns for view, _ in self._views), default=None)
