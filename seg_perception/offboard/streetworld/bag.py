@@ -212,7 +212,7 @@ def _boxes(types: Mapping[str, Any], shot: WorldFrame) -> dict[str, Any]:
 def _cloud(types: Mapping[str, Any], header: Any, rows: NDArray[Any]) -> Any:
     """A message of points, a structured array `[N]`."""
     field = types["sensor_msgs/msg/PointField"]
-    kinds = rows.dtype.fields or {}
+    kinds: Mapping[str, Any] = rows.dtype.fields or {}
     fields = [
         field(name=name, offset=offset, datatype=_FIELD_KINDS[kind.str], count=1)
         for name, (kind, offset, *_) in kinds.items()

@@ -102,7 +102,7 @@ class Pose:
         return relative
 
     def to_base(self, relative: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Points `[N, 3]` relative to the camera's position in `base_link`, x ahead, y to the left, z up from the road."""
+        """What `bent` returns in axes of `base_link`: x ahead, y to the left, z up from the road; float64 `[N, 3]`."""
         x, y, z = relative.astype(np.float64).T
         sine, cosine = np.sin(self.yaw), np.cos(self.yaw)
         return np.stack([cosine * z + sine * x, sine * z - cosine * x, y + self.y], -1)

@@ -7,7 +7,7 @@ the times at which they were measured.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +59,7 @@ class LidarModel:
 
     def elevations(self) -> Floats:
         """Of the rings in radians, float64 `[rings]`."""
-        return np.radians(np.linspace(self.lowest, self.highest, self.rings))
+        return np.asarray(np.radians(np.linspace(self.lowest, self.highest, self.rings)), np.float64)
 
     def azimuths(self) -> Floats:
         """Of the columns in radians, positive to the left, float64 `[columns]`."""
@@ -145,7 +145,8 @@ class _Rays:
         self.local = _directions(azimuths, elevations)
         self.directions = _directions(self.yaw, elevations)
         self.column = np.repeat(np.arange(model.columns), model.rings)
-        self.origins = np.stack([self.x[self.column], self.y[self.column], np.full(len(self.column), MOUNT.translation[2])], 1)
+        height = np.full(len(self.column), MOUNT.translation[2])
+        self.origins = np.stack([self.x[self.column], self.y[self.column], height], 1)
         self.times = self.column_times[self.column]
         rays = len(self.column)
         self.range, self.shine = np.full(rays, np.inf), np.zeros(rays)
@@ -178,7 +179,7 @@ def column_times(model: LidarModel, duration: float) -> Floats:
 
 def knots(model: LidarModel, duration: float) -> Floats:
     """At which times of a sweep the car's place is given, float64 `[KNOTS]`; from the first column to 0."""
-    return np.linspace(float(column_times(model, duration)[0]), 0.0, KNOTS)
+    return np.asarray(np.linspace(column_times(model, duration)[0], 0.0, KNOTS), np.float64)
 
 
 def _directions(yaw: Floats, elevations: Floats) -> Floats:
@@ -195,7 +196,9 @@ def lidar_model(rings: int) -> LidarModel:
         ConfigurationError: there is none.
     """
     if rings not in MODELS:
-        raise ConfigurationError(f"streetworld: lidar: expected one of {', '.join(map(str, MODELS))} rings, got {rings}")
+        raise ConfigurationError(
+            f"streetworld: lidar: expected one of {', '.join(map(str, MODELS))} rings, got {rings}"
+        )
     return MODELS[rings]
 
 
@@ -218,14 +221,15 @@ def sweep(
     _meet_ground(rays)
     for side in (-1, 1):
         _meet_walls(rays, background, pose, side)
-    soups = []
+    bodies = []
     for actor in _near(scene, pose, second):
         if isinstance(actor.design, TreeDesign):
             _meet_tree(rays, background, actor, actor.design, pose)
-        elif (soup := _soup(rays, actor, pose, second)) is not None:
-            soups.append(soup)
-    if soups:
-        _meet_bodies(rays, _Soup.joined(soups))
+        else:
+            bodies.append(actor)
+    if bodies:
+        moves = _moves(rays, bodies, pose, second)
+        _meet_bodies(rays, _Soup.joined([_soup(rays, *move, pose, second) for move in moves]))
     return _measured(rays, scene.light.fog, random)
 
 
@@ -244,8 +248,11 @@ def _meet_ground(rays: _Rays) -> None:
 
 def _meet_walls(rays: _Rays, background: Background, pose: Pose, side: int) -> None:
     """Where rays meet the wall at x = side * front, which bends with the road: a parabola as in the image."""
-    ox, oz = _across(rays.origins[:, 0], rays.origins[:, 1], pose)
     dx, dz = _across(rays.directions[:, 0], rays.directions[:, 1], pose)
+    # No street within the lidar's range bends by more than this.
+    towards = np.flatnonzero(dx * side > -0.5)
+    dx, dz = dx[towards], dz[towards]
+    ox, oz = _across(rays.origins[towards, 0], rays.origins[towards, 1], pose)
     bend = pose.bend / 2
     a, b = bend * dz * dz, 2 * bend * oz * dz - dx
     c = side * background.street.front - pose.x + bend * oz * oz - ox
@@ -253,10 +260,12 @@ def _meet_walls(rays: _Rays, background: Background, pose: Pose, side: int) -> N
     bottom = side * np.sqrt(np.maximum(root, 0)) - b
     met = np.flatnonzero((root >= 0) & (bottom * side > 1e-6))
     ranges = 2 * c[met] / bottom[met]
-    height = rays.origins[met, 2] + ranges * rays.directions[met, 2]
+    near = (ranges > 0) & (ranges < FARTHEST)
+    met, ranges = met[near], ranges[near]
+    height = MOUNT.translation[2] + ranges * rays.directions[towards[met], 2]
     solid = background.is_wall(side, pose.z + oz[met] + ranges * dz[met], height)
     met, ranges = met[solid], ranges[solid]
-    rays.hit(met, ranges, _WALL_SHINE * np.abs(dx[met]))
+    rays.hit(towards[met], ranges, _WALL_SHINE * np.abs(dx[met]))
 
 
 def _across(x: Floats, y: Floats, pose: Pose) -> tuple[Floats, Floats]:
@@ -316,9 +325,8 @@ class _Soup:
         )
 
 
-def _soup(rays: _Rays, actor: Actor, pose: Pose, second: float) -> _Soup | None:
-    """The faces of an actor that look at the lidar when it looks at them; None if there are none."""
-    moment = _looked_at(rays, actor, pose, second)
+def _soup(rays: _Rays, actor: Actor, moment: float, velocity: Floats, pose: Pose, second: float) -> _Soup:
+    """The faces of an actor that look at the lidar when it looks at them."""
     place, mesh = actor.at(second + moment), actor.mesh(second)
     points = pose.to_base(pose.bent(placed(mesh.vertices, place)))
     faces, corners = _fans(mesh, points)
@@ -329,14 +337,7 @@ def _soup(rays: _Rays, actor: Actor, pose: Pose, second: float) -> _Soup | None:
     normals *= np.sign((normals * outward).sum(1))[:, None]
     away = (normals * (corners[:, 0] - np.array([x, y, MOUNT.translation[2]]))).sum(1)
     seen = (away < 0) | mesh.two_sided[faces]
-    if not seen.any():
-        return None
     faces, count = faces[seen], int(seen.sum())
-    velocity = np.zeros(3)
-    if actor.speed:
-        step = 0.005
-        before, after = (_middle(actor, pose, second + moment + sign * step) for sign in (-1, 1))
-        velocity = (after - before) / (2 * step)
     shine = mesh.colours[faces].mean(1).astype(np.float64) / 255
     shine[mesh.gloss[faces] > _GLASS] = _GLASS_SHINE
     if actor.class_name == "traffic sign":
@@ -361,20 +362,26 @@ def _fans(mesh: Mesh, points: Floats) -> tuple[Ints, Floats]:
     return faces, points[corners]
 
 
-def _middle(actor: Actor, pose: Pose, second: float) -> Floats:
-    place = actor.at(second)
-    return pose.to_base(pose.bent(np.array([[place.x, place.y, place.z]], np.float32)))[0]
-
-
-def _looked_at(rays: _Rays, actor: Actor, pose: Pose, second: float) -> float:
-    """When the lidar looks at an actor, in seconds relative to the sweep's end."""
-    time = -rays.duration / 2
+def _moves(
+    rays: _Rays, actors: Sequence[Actor], pose: Pose, second: float
+) -> Iterator[tuple[Actor, float, Floats]]:  # fmt: skip
+    """When the lidar looks at each actor, in seconds relative to the sweep's end, and the actor's velocity `[3]`."""
+    half = rays.duration / 2
+    before, middle, after = (_feet(actors, pose, second + time) for time in (-2 * half, -half, 0.0))
+    velocities = (after - before) / (2 * half)
+    times: Floats = np.full(len(actors), -half)
     for _ in range(3):
-        x, y, yaw = (float(value) for value in rays.way.at(np.array(time)))
-        there = _middle(actor, pose, second + time)
-        azimuth = (np.arctan2(there[1] - y, there[0] - x) - yaw + np.pi) % (2 * np.pi) - np.pi
-        time = float(rays.time_of(rays.model.column(np.array(azimuth))))
-    return time
+        x, y, yaw = rays.way.at(times)
+        seen = middle + velocities * (times + half)[:, None]
+        azimuths = np.arctan2(seen[:, 1] - y, seen[:, 0] - x) - yaw
+        times = rays.time_of(rays.model.column((azimuths + np.pi) % (2 * np.pi) - np.pi))
+    yield from zip(actors, times.tolist(), velocities, strict=True)
+
+
+def _feet(actors: Sequence[Actor], pose: Pose, second: float) -> Floats:
+    """Where actors stand, float64 `[A, 3]` in `base_link`."""
+    places = [actor.at(second) for actor in actors]
+    return pose.to_base(pose.bent(np.array([(place.x, place.y, place.z) for place in places], np.float32)))
 
 
 def _meet_bodies(rays: _Rays, soup: _Soup) -> None:
@@ -398,9 +405,8 @@ def _blocks(rays: _Rays, soup: _Soup) -> tuple[Ints, Ints, Ints, Ints]:
     times = moments
     for _ in range(2):
         x, y, yaw = rays.way.at(times)
-        seen = soup.corners + soup.velocity[:, None] * (times - moments)[..., None] - np.stack(
-            [x, y, np.full(x.shape, MOUNT.translation[2])], -1
-        )
+        drift = soup.velocity[:, None] * (times - moments)[..., None]
+        seen = soup.corners + drift - np.stack([x, y, np.full(x.shape, MOUNT.translation[2])], -1)
         azimuths = np.arctan2(seen[..., 1], seen[..., 0]) - yaw
         azimuths[:, 1:] = azimuths[:, :1] + (azimuths[:, 1:] - azimuths[:, :1] + np.pi) % (2 * np.pi) - np.pi
         columns = model.column(azimuths)

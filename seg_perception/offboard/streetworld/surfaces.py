@@ -29,7 +29,7 @@ class Surfaces:
         height, width = background.shape
         self._numbers = np.zeros((height * SUPERSAMPLING, width * SUPERSAMPLING), np.int32)
         # Of each face: its normal, its distance from the camera along the normal, and the depths between which it is.
-        self._planes = [np.zeros((1, 6), np.float32)]
+        self._planes: list[NDArray[np.float32]] = [np.zeros((1, 6), np.float32)]
         self._count = 0
 
     def add_body(self, body: SeenBody) -> None:
@@ -39,7 +39,9 @@ class Surfaces:
         self._count += len(body.polygons)
         self._planes.append(_planes(body.points[body.faces]))
 
-    def add_plate(self, mask: NDArray[np.uint8], corner: tuple[int, int], foot: NDArray[np.float32], pose: Pose) -> None:
+    def add_plate(
+        self, mask: NDArray[np.uint8], corner: tuple[int, int], foot: NDArray[np.float32], pose: Pose
+    ) -> None:
         """Add a tree, which is painted on an upright plate that faces the way the car looks.
 
         Args:

@@ -17,8 +17,8 @@ from seg_perception.offboard.data.base import FrameSource
 from .camera import Camera
 from .designs import DESIGNS
 from .ego import EgoPose
-from .light import WEATHERS
 from .lidar import Cloud, knots, lidar_model, sweep_seconds
+from .light import WEATHERS
 from .render import Renderer, Sensors
 from .scene import random_scene
 from .truth import Truth
