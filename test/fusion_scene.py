@@ -39,10 +39,11 @@ def box_points(centre: tuple[float, ...], size: tuple[float, ...], yaw: float, c
         for sign in (-1, 1):
             outward = turn[:, axis] * sign
             if outward @ np.array(centre) < 0:
-                points = random.uniform(-0.5, 0.5, (count, 3)) * size
-                points[:, axis] = sign * size[axis] / 2
-                sides.append(points @ turn.T + centre)
-    return np.concatenate(sides).astype(np.float32)
+                side = random.uniform(-0.5, 0.5, (count, 3)) * size
+                side[:, axis] = sign * size[axis] / 2
+                sides.append(side @ turn.T + centre)
+    points: NDArray[np.float32] = np.concatenate(sides).astype(np.float32)
+    return points
 
 
 def mask_of(points: NDArray[np.float32], number: int, grown: int = 0) -> NDArray[np.uint16]:

@@ -220,7 +220,13 @@ def damaged(name: str) -> bytes:
 @pytest.mark.parametrize(("name", "text"), [("cut", "truncated"), ("no_z", "expected x, y and z")])
 def test_points_that_cannot_be_used_are_counted(fusing: tuple[NodeProcess, Vehicle], name: str, text: str) -> None:
     node, vehicle = fusing
-    wait_for(lambda: [vehicle.clouds.publish(damaged(name)), time.sleep(0.1), text in node.log][-1], text)
+
+    def told() -> bool:
+        vehicle.clouds.publish(damaged(name))
+        time.sleep(0.1)
+        return text in node.log
+
+    wait_for(told, text)
     kind = "message" if name == "cut" else "layout"
     wait_for(lambda: node.count(f"dropped_{kind}", "points"), "the count")
     assert node.state() == "active"
@@ -294,7 +300,7 @@ def test_motion_between_image_and_points_is_taken_out(
             at = 20.0 * (stamp - base) / 1e9
             vehicle.tf.publish(TFMessage(transforms=[transform("moving_odom", "moving_lidar", stamp, at, ahead=False)]))
         vehicle.see(now - 60_000_000)
-        vehicle.measure(now, CLOUD - np.float32([1.2, 0.0, 0.0]))
+        vehicle.measure(now, CLOUD - np.array([1.2, 0.0, 0.0], np.float32))
         vehicle.see(now + 100_000_000, mask=np.zeros_like(MASK))
         time.sleep(0.2)
         return any(each.detections for each in objects.messages)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from seg_perception.core.errors import FrameError
 from seg_perception.core.messages.cdr import CdrWriter
@@ -117,7 +119,8 @@ def test_intensity_and_ring_are_passed_on_and_others_not() -> None:
 
 
 def test_what_is_written_is_read() -> None:
-    columns = {"x": XYZ[:, 0].astype(np.float32), "y": XYZ[:, 1].astype(np.float32), "z": XYZ[:, 2].astype(np.float32),
+    columns: dict[str, NDArray[Any]] = {
+               "x": XYZ[:, 0].astype(np.float32), "y": XYZ[:, 1].astype(np.float32), "z": XYZ[:, 2].astype(np.float32),
                "intensity": np.arange(4, dtype=np.float32), "ring": np.arange(4, dtype=np.uint16),
                "group": np.arange(4, dtype=np.uint8)}  # fmt: skip
     cloud = read_point_cloud(write_point_cloud(7, "map", columns))
