@@ -17,11 +17,13 @@ _HALF_DEPTH_OF_OTHERS = 5.0
 _GAP_PER_METRE = 0.015
 # So many points tell as much of an object as all.
 _ENOUGH = 2000
-# A few stray points do not widen a box.
-_TRIMMED = 2.0
+# So large a share of stray points at either end does not widen a box.
+_TRIMMED = 0.02
 _THINNEST = 0.05
 # So many points tell the direction of a box; nearer than so many metres to a side they are on it.
 _FOR_DIRECTION, _ON_A_SIDE = 150, 0.05
+# Directions that are tried, in two steps.
+_COARSE, _FINE = np.deg2rad(np.arange(0.0, 90.0, 4.0)), np.deg2rad(np.arange(-4.0, 4.1, 0.8))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,9 @@ def box_around(
     cosine, sine = np.cos(yaw), np.sin(yaw)
     turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
     own = flat @ turn.astype(np.float32)
-    trimmed = _TRIMMED if len(own) >= 50 else 0.0
-    low, high = np.percentile(own, [trimmed, 100.0 - trimmed], axis=0)
+    own.sort(axis=0)
+    strays = int(_TRIMMED * len(own))
+    low, high = own[strays].astype(np.float64), own[len(own) - 1 - strays].astype(np.float64)
     rotation = axes @ turn
     return OrientedBox(rotation @ ((low + high) / 2), np.maximum(high - low, _THINNEST), rotation)
 
@@ -146,36 +149,32 @@ def _yaw(plan: NDArray[np.float32]) -> float:
     if len(plan) < 3:
         return 0.0
     plan = thinned(plan, _FOR_DIRECTION)
-    angles = np.arange(0.0, np.pi / 2, np.deg2rad(3.0))
-    coarse = float(angles[np.argmax(_closeness(plan, angles))])
-    angles = coarse + np.deg2rad(np.arange(-3.0, 3.1, 0.5))
-    best = float(angles[np.argmax(_closeness(plan, angles))])
+    coarse = _best_direction(plan, _COARSE)
+    best = _best_direction(plan, coarse + _FINE)
     length, width = np.ptp(plan @ np.array([[np.cos(best), -np.sin(best)], [np.sin(best), np.cos(best)]]), axis=0)
     return best if length >= width else best + np.pi / 2
 
 
-def _closeness(plan: NDArray[np.float32], angles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How near points are to the sides of the rectangle around them, for each direction of it, float64 `[A]`."""
-    along = np.stack([np.cos(angles), np.sin(angles)], -1).astype(np.float32) @ plan.T
-    across = np.stack([-np.sin(angles), np.cos(angles)], -1).astype(np.float32) @ plan.T
-    nearest = [
-        np.minimum(each - each.min(1, keepdims=True), each.max(1, keepdims=True) - each) for each in (along, across)
-    ]
-    closeness: NDArray[np.float64] = (1 / np.maximum(np.minimum(*nearest), _ON_A_SIDE)).sum(1)
-    return closeness
+def _best_direction(plan: NDArray[np.float32], angles: NDArray[np.float64]) -> float:
+    """The direction of a rectangle to whose sides points are nearest."""
+    cosines, sines = np.cos(angles), np.sin(angles)
+    axes = np.array([[cosines, sines], [-sines, cosines]], np.float32).transpose(0, 2, 1)
+    along = axes @ plan.T
+    nearest = np.minimum(along - along.min(2, keepdims=True), along.max(2, keepdims=True) - along).min(0)
+    return float(angles[(1 / np.maximum(nearest, _ON_A_SIDE)).sum(1).argmax()])
 
 
 def quaternion_of(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return a rotation matrix as x y z w, float64 `[4]`, with w of at least 0."""
-    m = rotation
-    # The eigenvector to the largest eigenvalue; well-conditioned for every rotation.
-    symmetric = np.array(
-        [
-            [m[0, 0] - m[1, 1] - m[2, 2], 0, 0, 0],
-            [m[0, 1] + m[1, 0], m[1, 1] - m[0, 0] - m[2, 2], 0, 0],
-            [m[0, 2] + m[2, 0], m[1, 2] + m[2, 1], m[2, 2] - m[0, 0] - m[1, 1], 0],
-            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], np.trace(m)],
-        ]
-    )
-    vector: NDArray[np.float64] = np.linalg.eigh(symmetric)[1][:, -1]
-    return -vector if vector[3] < 0 else vector
+    m = rotation.tolist()
+    # Four times the squares of w, x, y and z; the largest of them is divided by.
+    squares = [
+        1 + m[0][0] + m[1][1] + m[2][2], 1 + m[0][0] - m[1][1] - m[2][2],
+        1 - m[0][0] + m[1][1] - m[2][2], 1 - m[0][0] - m[1][1] + m[2][2],
+    ]  # fmt: skip
+    x, y, z = m[2][1] - m[1][2], m[0][2] - m[2][0], m[1][0] - m[0][1]
+    xy, xz, yz = m[0][1] + m[1][0], m[0][2] + m[2][0], m[1][2] + m[2][1]
+    rows = ((x, y, z, squares[0]), (squares[1], xy, xz, x), (xy, squares[2], yz, y), (xz, yz, squares[3], z))
+    largest = max(range(4), key=squares.__getitem__)
+    quaternion = np.array(rows[largest]) / (2 * np.sqrt(squares[largest]))
+    return -quaternion if quaternion[3] < 0 else quaternion

@@ -265,7 +265,7 @@ def _placed(
             instance[rows], group[rows] = number, _group_value(row.group)
             identity = f"{view.camera}/{number}" if len(cameras) > 1 else str(number)
             objects.append(_object(xyz[rows], identity, row, axes, headings))
-            distances.append(float(np.median(thinned(labelled.reach[rows]))))
+            distances.append(_median(thinned(labelled.reach[rows])))
             unplaced[view.camera] -= 1
     moved = replace(cloud, frame_id=frame_id, xyz=xyz, offsets=None)
     places = np.array([cameras.index(view.camera) for view in views], np.uint8)
@@ -293,11 +293,15 @@ def _object(
     heading = headings(identity, box.centre)
     if heading is not None:
         box = box_around(xyz, axes, heading)
-    some = thinned(xyz)
-    spread: NDArray[np.float64] = np.zeros((3, 3))
-    if len(some) > 1:
-        spread = np.cov(some.T.astype(np.float64)).astype(np.float64)
+    apart = thinned(xyz).astype(np.float64)
+    apart -= apart.mean(0)
+    spread = apart.T @ apart / max(1, len(apart) - 1)
     return PlacedObject(identity, row.hypotheses, box.centre, box.size, box.quaternion(), spread)
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    """The middle value; of two the larger."""
+    return float(np.partition(values, len(values) // 2)[len(values) // 2])
 
 
 def _group_value(name: str) -> int:
