@@ -219,8 +219,7 @@ def sweep(
     pose = scene.pose(second)
     rays = _Rays(model, _Way.of(scene, second, knots(model, duration)), duration)
     _meet_ground(rays)
-    for side in (-1, 1):
-        _meet_walls(rays, background, pose, side)
+    ground = rays.range.copy()
     bodies = []
     for actor in _near(scene, pose, second):
         if isinstance(actor.design, TreeDesign):
@@ -230,6 +229,10 @@ def sweep(
     if bodies:
         moves = _moves(rays, bodies, pose, second)
         _meet_bodies(rays, _Soup.joined([_soup(rays, *move, pose, second) for move in moves]))
+    # As in the image, where walls are painted before everything that stands in the street: they hide none of it.
+    free = rays.range == ground
+    for side in (-1, 1):
+        _meet_walls(rays, background, pose, side, free)
     return _measured(rays, scene.light.fog, random)
 
 
@@ -246,11 +249,11 @@ def _meet_ground(rays: _Rays) -> None:
     rays.hit(down, rays.origins[down, 2] / fall, _GROUND_SHINE * fall)
 
 
-def _meet_walls(rays: _Rays, background: Background, pose: Pose, side: int) -> None:
-    """Where rays meet the wall at x = side * front, which bends with the road: a parabola as in the image."""
+def _meet_walls(rays: _Rays, background: Background, pose: Pose, side: int, free: NDArray[np.bool_]) -> None:
+    """Where `free` rays meet the wall at x = side * front, which bends with the road: a parabola as in the image."""
     dx, dz = _across(rays.directions[:, 0], rays.directions[:, 1], pose)
     # No street within the lidar's range bends by more than this.
-    towards = np.flatnonzero(dx * side > -0.5)
+    towards = np.flatnonzero((dx * side > -0.5) & free)
     dx, dz = dx[towards], dz[towards]
     ox, oz = _across(rays.origins[towards, 0], rays.origins[towards, 1], pose)
     bend = pose.bend / 2
