@@ -131,7 +131,7 @@ class _Clock:
 
 
 class _Work:
-    """An evaluation in flight."""
+    """A running evaluation."""
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ class Result:
     Attributes:
         name: of the task.
         command: that made it.
-        settings: what the result depends on next to the bag: model and options.
+        settings: what the result depends on in addition to the bag: model and options.
         source: the bag.
         output: name of the result in the folder.
         output_bytes: of it.
@@ -163,7 +163,7 @@ class Work(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return what a result depends on next to the bag, as plain values."""
+        """Return what a result depends on in addition to the bag, as plain values."""
 
     @abstractmethod
     def open(self) -> Worker:

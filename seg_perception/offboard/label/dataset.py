@@ -1,4 +1,4 @@
-"""A data set in flight: images, labels and lists for reviewers, valid whenever the work stops.
+"""A data set that is being written: images, labels and lists for reviewers, valid whenever the work stops.
 
 Each chosen frame is an image, a LabelMe file and a record of its own, each written at once or not at all. Everything
 else is made of the records, so a run that was killed loses nothing that was chosen. Of the records only names stay in

@@ -33,7 +33,7 @@ _DOUBLE_IOU = 0.5
 _BOX_IOU = 0.6
 # Below, a box's sides are a matter of single pixels.
 _FEWEST_PIXELS = 64
-# Parts of a mask next to the largest one that hold less than this share are specks.
+# Parts of a mask other than the largest one that hold less than this share are specks.
 _ONE_PIECE = 0.9
 
 

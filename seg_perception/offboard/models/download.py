@@ -82,8 +82,8 @@ def download(
         url: with http or https; proxies and certificates are taken from the environment, as requests does.
         target: what the file will be called.
         expected_bytes: size of the file; 0 where it is unknown.
-        needs_length: whether a server that does not say how long the file is is refused: without a checksum, a file
-            that was cut could not be told from a whole one.
+        needs_length: whether to refuse a server that does not state the length of the file: without a checksum, a
+            truncated file could not be told from a whole one.
         network: how patient.
 
     Returns:

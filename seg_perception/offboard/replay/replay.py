@@ -37,7 +37,7 @@ class ReplayOptions:
     """How a recording is replayed.
 
     Attributes:
-        on_demand: which of `outputs.ON_DEMAND` are written next to those that always are.
+        on_demand: which of `outputs.ON_DEMAND` are written in addition to those that always are.
         namespace: of the node whose topics are written.
         realtime: whether frames come as quickly as they were recorded; else as quickly as they are processed.
     """

@@ -19,7 +19,7 @@ from ..base import FrameSource
 from .reader import Bag
 from .video import Decoded, ImageDecoder
 
-# What a segmenter publishes next to its detections is no camera.
+# What a segmenter publishes in addition to its detections is no camera.
 _RESULTS = ("instance_map", "instance_map/color", "semantic_map", "overlay", "overlay/compressed")
 # Images of distances; whoever wants them as grey images can name their topics.
 _DISTANCES = ("depth", "disparity")

@@ -200,7 +200,7 @@ class TensorRt:
         config.set_flag(self.module.BuilderFlag.GPU_FALLBACK)
 
     def scratch_bytes(self, engine: trt.ICudaEngine) -> int:
-        """Device memory that an execution needs next to inputs and outputs, for any shape."""
+        """Device memory that an execution needs in addition to inputs and outputs, for any shape."""
         if hasattr(self.module.ICudaEngine, "device_memory_size_v2"):
             return engine.device_memory_size_v2
         return engine.device_memory_size

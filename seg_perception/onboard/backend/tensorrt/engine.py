@@ -158,7 +158,7 @@ class TensorRtExecution:
             spec: the model.
             batch: images per inference.
             places: address of each tensor.
-            scratch: address and size of the memory next to them.
+            scratch: address and size of the scratch memory.
 
         Raises:
             ModelError: TensorRT refuses a shape, or the shape of an output is not the promised one.

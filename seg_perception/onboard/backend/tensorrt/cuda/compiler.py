@@ -132,7 +132,7 @@ def _find_nvrtc() -> _Compiler:
 
 
 def _checked(nvrtc: Any, answer: tuple[Any, ...]) -> Any:
-    """Return what a function of NVRTC returned next to its error code, which must be success."""
+    """Return what a function of NVRTC returned in addition to its error code, which must be success."""
     error, *values = answer
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise RuntimeError(f"NVRTC: {error.name}")

@@ -1,4 +1,4 @@
-"""What travels between host and GPU next to pixels: the same bytes as in `kernels/records.cuh`."""
+"""What travels between host and GPU in addition to pixels: the same bytes as in `kernels/records.cuh`."""
 
 from __future__ import annotations
 
