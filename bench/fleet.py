@@ -25,9 +25,8 @@ from time import perf_counter, process_time
 from typing import Any, ClassVar
 
 from bench.table import show
-from seg_perception.offboard.fleet.driver import Executor
+from seg_perception.offboard.fleet.driver import Executor, LocalExecutor
 from seg_perception.offboard.fleet.fleet import plan, run_fleet
-from seg_perception.offboard.fleet.local_executor import LocalExecutor
 from seg_perception.offboard.fleet.ray_executor import RayExecutor
 from seg_perception.offboard.fleet.results import SUMMARY
 from seg_perception.offboard.fleet.work import Result, Task, Tell, Work, Worker

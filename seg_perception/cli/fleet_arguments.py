@@ -109,7 +109,7 @@ def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: arg
 
 
 def _executor(arguments: argparse.Namespace) -> Executor:
-    from seg_perception.offboard.fleet.local_executor import LocalExecutor
+    from seg_perception.offboard.fleet.driver import LocalExecutor
     from seg_perception.offboard.fleet.ray_executor import RayExecutor
 
     if not on_fleet(arguments):

@@ -6,9 +6,11 @@ import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
+from .perform import perform
 from .work import Attempt, Failed, Result, Task, Work
 
 
@@ -155,6 +157,24 @@ class Executor(ABC):
         Raises:
             SegPerceptionError: nobody can do the work.
         """
+
+
+class LocalExecutor(Executor):
+    """Does tasks one after the other in this process; needs nothing else."""
+
+    def run(self, work: Work, settings: Mapping[str, Any], queue: TaskQueue) -> None:
+        """See `Executor`."""
+        worker = work.open()
+        queue.workers = 1
+        try:
+            while (attempt := queue.take()) is not None:
+                ended = perform(work, settings, worker, 0, attempt, partial(queue.tell, attempt.task))
+                queue.settle(ended)
+                if isinstance(ended, Failed) and ended.broken:
+                    worker.close()
+                    worker = work.open()
+        finally:
+            worker.close()
 
 
 @dataclass

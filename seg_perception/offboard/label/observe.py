@@ -131,16 +131,12 @@ class Observer:
             compared = Other(other, compare(by_group(result), other, rule))
         return Observation(result, job, doubtful, uncertainty, compared)
 
-    def sights(self, seen: Observation) -> list[TrackedObservation]:
+    def observations(self, seen: Observation) -> list[TrackedObservation]:
         """Return what the frames around this one will be compared with."""
         instances = seen.result.instances
-        sides = instances.boxes_camera[:, 2:] - instances.boxes_camera[:, :2]
-        fill = seen.result.areas / np.maximum(sides.prod(axis=1), 1.0)
         return [
-            TrackedObservation(int(number), self._class_names[label], group_name(int(group)), box_of(box), float(share))
-            for number, label, group, box, share in zip(
-                instances.numbers, instances.labels, instances.groups, instances.boxes_camera, fill, strict=True
-            )
+            TrackedObservation(int(track), group_name(int(group)), box_of(box))
+            for track, group, box in zip(instances.numbers, instances.groups, instances.boxes_camera, strict=True)
         ]
 
     def describe(self, seen: Observation) -> tuple[list[LabelledObject], list[QaFlag]]:
@@ -164,9 +160,7 @@ class Observer:
             visible = round(min(1.0, mask.area / max(1, whole.area)), 4)
             about = doubts_of(name, score, threshold, box, whole)
             concerns += [replace(each, subject=len(objects)) for each in about]
-            objects.append(
-                LabelledObject(name, mask, round(score, 4), number if options.tracking else 0, visible)
-            )
+            objects.append(LabelledObject(name, mask, round(score, 4), number if options.tracking else 0, visible))
         return objects, [*concerns, *self._overlooked(seen, threshold), *_disagreements(seen)]
 
     def _overlooked(self, seen: Observation, threshold: float) -> list[QaFlag]:

@@ -39,9 +39,7 @@ class Selection:
             known = (options, class_thresholds(options.select, self._groups))
             self._thresholds[frame.camera] = known
         spec, ignore = self._spec, self._ignore_masks.get(frame.camera)
-        geometry = ResizeGeometry.fit(
-            spec.resize, frame.width, frame.height, spec.network_width, spec.network_height
-        )
+        geometry = ResizeGeometry.fit(spec.resize, frame.width, frame.height, spec.network_width, spec.network_height)
         return SelectionParams(
             known[1],
             self._groups,

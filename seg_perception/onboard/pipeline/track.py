@@ -12,7 +12,6 @@ from seg_perception.core.classes import NO_GROUP
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Instances
 
-from .tracking.ids import TrackIds
 from .tracking.motion import Motion
 from .tracking.similarity import camera_shift, similarity
 
@@ -30,6 +29,7 @@ _ESTABLISHED = 3
 _CORRECTION_S = 0.5
 _NANOSECONDS = 1e9
 _OLDEST_S = 60.0
+HIGHEST_ID = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,35 @@ _NO_INSTANCES = Instances(
     np.zeros(0, np.int32), np.zeros(0, np.uint16), np.zeros((0, 4), np.float32),
     np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32),
 )  # fmt: skip
+
+
+class TrackIds:
+    """Gives out the ids 1 to 65535 in turn, then 1 again, past those in use: each is reused as late as possible."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def take(self, count: int, used: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """Return the next free ids.
+
+        Args:
+            count: how many.
+            used: uint16 `[T]`, ids that must not be given out.
+
+        Returns:
+            uint16 `[count]`, all different, none of them 0 or in `used`.
+
+        Raises:
+            ValueError: fewer than `count` are free.
+        """
+        # Among as many as there are wanted and used ids, enough are free.
+        candidates = (self._last + np.arange(min(count + len(used), HIGHEST_ID))) % HIGHEST_ID + 1
+        free = candidates[~np.isin(candidates, used)][:count]
+        if len(free) < count:
+            raise ValueError(f"track ids: expected at most {HIGHEST_ID - len(used)} new ones, asked for {count}")
+        if count:
+            self._last = int(free[-1])
+        return free.astype(np.uint16)
 
 
 class Tracker:

@@ -37,8 +37,7 @@ from .missing_camera import ExpectedTopic, MissingCameraDiagnosis, explain
 from .parameters import CameraSettings
 from .statistics import LOST, CameraStatistics, RateEstimator
 from .subscription import CameraSubscription, describe_qos, type_name
-from .topics import camera_topics
-from .transports import message_type
+from .topics import camera_topics, message_type
 from .video import QUEUE, DecodedImage, VideoStream
 
 # Why no frames come when the graph cannot be read.

@@ -27,10 +27,9 @@ from seg_perception.cli.main import main
 from seg_perception.core.errors import ConfigurationError, ModelError, SourceError
 from seg_perception.offboard.data.bags.reader import Bag
 from seg_perception.offboard.data.bags.types import message_store
-from seg_perception.offboard.fleet.driver import TaskQueue
+from seg_perception.offboard.fleet.driver import LocalExecutor, TaskQueue
 from seg_perception.offboard.fleet.fleet import FleetOutcome, plan, run_fleet
 from seg_perception.offboard.fleet.label_work import LabelWork
-from seg_perception.offboard.fleet.local_executor import LocalExecutor
 from seg_perception.offboard.fleet.progress import Progress
 from seg_perception.offboard.fleet.ray_executor import room
 from seg_perception.offboard.fleet.replay_work import ReplayWork
@@ -303,7 +302,7 @@ def test_two_runs_do_not_share_a_folder(fleet: Fleet):
     code = (
         "import sys\nfrom pathlib import Path\nfrom fleet_stand_in import StandIn\n"
         "from seg_perception.offboard.fleet.fleet import plan, run_fleet\n"
-        "from seg_perception.offboard.fleet.local_executor import LocalExecutor\n"
+        "from seg_perception.offboard.fleet.driver import LocalExecutor\n"
         "bag, out, log = map(Path, sys.argv[1:])\nwork = StandIn(log)\n"
         "run_fleet(plan([bag], out, work), out, work, LocalExecutor())\n"
     )

@@ -25,7 +25,7 @@ def detections(*rows: tuple[float, int, tuple[float, float, float, float]]) -> D
     geometry = ResizeGeometry.fit(ResizeSpec(), 640, 320, 320, 320)
     boxes = np.array([box for _, _, box in rows], np.float32).reshape(-1, 4)
     return Detections(
-        geometry.boxes_to_network(boxes),
+        boxes / 2 + np.array([0, geometry.top] * 2, np.float32),
         np.array([score for score, _, _ in rows], np.float32),
         np.array([label for _, label, _ in rows], np.int32),
         geometry,

@@ -14,8 +14,7 @@ from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Instances
 from seg_perception.offboard.evaluation.tracking import TrackedFrame, tracking_scores
 from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
-from seg_perception.onboard.pipeline.track import Tracker, TrackerOptions
-from seg_perception.onboard.pipeline.tracking.ids import HIGHEST, TrackIds
+from seg_perception.onboard.pipeline.track import HIGHEST_ID, Tracker, TrackerOptions, TrackIds
 
 Box = Sequence[float]
 START = 1_700_000_000_000_000_000
@@ -240,19 +239,19 @@ def test_tracks_out_of_view_are_not_kept_without_bound() -> None:
 
 def test_numbers_come_round_and_pass_those_in_use() -> None:
     numbers = TrackIds()
-    used = np.array([1, 2, 4, HIGHEST], np.uint16)
-    assert numbers.take(HIGHEST - 10, np.zeros(0, np.uint16))[-1] == HIGHEST - 10
+    used = np.array([1, 2, 4, HIGHEST_ID], np.uint16)
+    assert numbers.take(HIGHEST_ID - 10, np.zeros(0, np.uint16))[-1] == HIGHEST_ID - 10
     last = numbers.take(12, used).tolist()
-    assert last == [*range(HIGHEST - 9, HIGHEST), 3, 5, 6]
+    assert last == [*range(HIGHEST_ID - 9, HIGHEST_ID), 3, 5, 6]
     assert numbers.take(0, used).size == 0
     assert numbers.take(1, used).tolist() == [7]
 
 
 def test_all_numbers_in_use() -> None:
     numbers = TrackIds()
-    everything = np.arange(1, HIGHEST + 1).astype(np.uint16)
-    assert sorted(numbers.take(HIGHEST, np.zeros(0, np.uint16))) == everything.tolist()
-    assert numbers.take(1, everything[:-1]).tolist() == [HIGHEST]
+    everything = np.arange(1, HIGHEST_ID + 1).astype(np.uint16)
+    assert sorted(numbers.take(HIGHEST_ID, np.zeros(0, np.uint16))) == everything.tolist()
+    assert numbers.take(1, everything[:-1]).tolist() == [HIGHEST_ID]
     with pytest.raises(ValueError, match="at most 0"):
         numbers.take(1, everything)
 
