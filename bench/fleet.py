@@ -29,7 +29,7 @@ from seg_perception.offboard.fleet.driver import Executor, LocalExecutor
 from seg_perception.offboard.fleet.fleet import plan, run_fleet
 from seg_perception.offboard.fleet.ray_executor import RayExecutor
 from seg_perception.offboard.fleet.results import SUMMARY
-from seg_perception.offboard.fleet.work import Result, Task, Tell, Work, Worker
+from seg_perception.offboard.fleet.work import FleetWork, FleetWorker, Result, Task, Tell
 
 ROOT = Path(__file__).parents[1]
 FRAMES = 40
@@ -129,7 +129,7 @@ def _driver(folder: Path, count: int, has_ray: bool) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing(Work):
+class Nothing(FleetWork):
     """Work that is none."""
 
     command: ClassVar[str] = "nothing"
@@ -137,28 +137,28 @@ class Nothing(Work):
 
     @property
     def threads(self) -> int:
-        """See `Work`."""
+        """See `FleetWork`."""
         return 1
 
     @property
     def on_gpu(self) -> bool:
-        """See `Work`."""
+        """See `FleetWork`."""
         return False
 
     def settings(self) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         return {}
 
-    def open(self) -> Worker:
-        """See `Work`."""
+    def open(self) -> FleetWorker:
+        """See `FleetWork`."""
         return _Idle()
 
     def totals(self, results: Sequence[Result]) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         return {"frames": 0}
 
 
-class _Idle(Worker):
+class _Idle(FleetWorker):
     @property
     def identity(self) -> Mapping[str, str]:
         return {}

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine and print; returns 1 if something failed."""
-    from seg_perception.onboard.doctor.examine import Target, examine
+    from seg_perception.onboard.doctor.examine import examine
     from seg_perception.onboard.doctor.settings import full_name, read_settings
     from seg_perception.onboard.doctor.surroundings import Surroundings
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         command = ["--seconds", str(arguments.seconds), "cameras", *topics]
         return RosGraph.from_json(ask(command, arguments.seconds))
 
-    findings = examine(Target(settings, Surroundings(), look), _tell)
+    findings = examine(settings, Surroundings(), look, _tell)
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     print(json.dumps(_as_json(findings), indent=1) if arguments.json else "\n".join(_report(findings)))

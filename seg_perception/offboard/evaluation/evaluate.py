@@ -106,7 +106,7 @@ def evaluate(subjects: Sequence[Subject], labelled: LabelledSet, options: Evalua
     clock = _Clock()
     truths = Truths(labelled)
     scheme = Scheme.of(labelled, truths, subjects)
-    work = _Work(subjects, labelled, truths, scheme, options, clock)
+    work = _Run(subjects, labelled, truths, scheme, options, clock)
     work.go()
     with clock.measure("metrics"):
         return work.evaluation(folder)
@@ -130,7 +130,7 @@ class _Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
-class _Work:
+class _Run:
     """A running evaluation."""
 
     def __init__(

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from .perform import perform
-from .work import Attempt, Failed, Result, Task, Work
+from .work import Attempt, Failed, FleetWork, Result, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Executor(ABC):
     """Where workers are."""
 
     @abstractmethod
-    def run(self, work: Work, settings: Mapping[str, Any], queue: TaskQueue) -> None:
+    def run(self, work: FleetWork, settings: Mapping[str, Any], queue: TaskQueue) -> None:
         """Do what is on the queue until nothing is left; everything that was started is ended, also after an error.
 
         Args:
@@ -162,7 +162,7 @@ class Executor(ABC):
 class LocalExecutor(Executor):
     """Does tasks one after the other in this process; needs nothing else."""
 
-    def run(self, work: Work, settings: Mapping[str, Any], queue: TaskQueue) -> None:
+    def run(self, work: FleetWork, settings: Mapping[str, Any], queue: TaskQueue) -> None:
         """See `Executor`."""
         worker = work.open()
         queue.workers = 1

@@ -25,14 +25,14 @@ from seg_perception.onboard.pipeline.opening import ModelChoice
 
 from .models import anywhere, model_terms, runs_on_gpu
 from .results import EVALUATION
-from .work import Result, Task, Tell, Work, Worker, plain
+from .work import FleetWork, FleetWorker, Result, Task, Tell, plain
 
 # Opens models; what it opens is closed by the stack. It travels to the workers, so it is a function of a module.
 OpenSubjects = Callable[[Sequence[ModelChoice], ExitStack], list[Subject]]
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateWork(Work):
+class EvaluateWork(FleetWork):
     """What every bag is evaluated with.
 
     Attributes:
@@ -62,16 +62,16 @@ class EvaluateWork(Work):
 
     @property
     def threads(self) -> int:
-        """See `Work`."""
+        """See `FleetWork`."""
         return self.models[0].threads
 
     @property
     def on_gpu(self) -> bool:
-        """See `Work`."""
+        """See `FleetWork`."""
         return any(map(runs_on_gpu, self.models))
 
     def settings(self) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         names = ("truth", "topic", "score", "report_frames")
         return {
             "models": [model_terms(each) for each in self.models],
@@ -80,12 +80,12 @@ class EvaluateWork(Work):
             **({} if self.bit_depth == "16" else {"bit_depth": self.bit_depth}),
         }
 
-    def open(self) -> Worker:
-        """See `Work`."""
+    def open(self) -> FleetWorker:
+        """See `FleetWork`."""
         return _EvaluateWorker(self)
 
     def totals(self, results: Sequence[Result]) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         objects: Counter[str] = Counter()
         for result in results:
             objects.update(result.outcome["objects"])
@@ -145,7 +145,7 @@ def _matched(folder: Path, model: str, kind: str) -> MatchedResults:
     return summarize(truth, [(sorted(sizes), entries)], kind)[0]
 
 
-class _EvaluateWorker(Worker):
+class _EvaluateWorker(FleetWorker):
     def __init__(self, work: EvaluateWork) -> None:
         self._work = work
         with ExitStack() as opened:

@@ -20,7 +20,7 @@ from seg_perception.core.interpreter import ROOT, python_environment
 
 from .driver import Executor, TaskQueue
 from .perform import perform
-from .work import Attempt, Failed, Result, Task, Work, Worker, plain
+from .work import Attempt, Failed, FleetWork, FleetWorker, Result, Task, plain
 
 _OBJECT_STORE = 100_000_000
 # Seconds that the driver waits for something to happen before it looks around, and between two looks at a worker.
@@ -43,7 +43,7 @@ class RayExecutor(Executor):
         """
         self._address, self._workers, self._per_gpu = address, workers, per_gpu
 
-    def run(self, work: Work, settings: Mapping[str, Any], queue: TaskQueue) -> None:
+    def run(self, work: FleetWork, settings: Mapping[str, Any], queue: TaskQueue) -> None:
         """See `Executor`.
 
         Raises:
@@ -112,22 +112,22 @@ def _working_folder(folder: str) -> Iterator[None]:
         os.close(before)
 
 
-def _cores(work: Work) -> int:
+def _cores(work: FleetWork) -> int:
     return max(work.threads, 1)
 
 
-def room(resources: Mapping[str, float], work: Work, per_gpu: int) -> int:
+def room(resources: Mapping[str, float], work: FleetWork, per_gpu: int) -> int:
     """Return how many workers a cluster has room for now."""
     cores = int(resources.get("CPU", 0))
     return max(1, int(resources.get("GPU", 0)) * per_gpu if work.on_gpu else cores // _cores(work))
 
 
-class Actor:
+class RayActor:
     """What runs in a worker's process; its methods raise nothing that the driver should know of."""
 
-    def __init__(self, work: tuple[Work, Mapping[str, Any]], number: int) -> None:
+    def __init__(self, work: tuple[FleetWork, Mapping[str, Any]], number: int) -> None:
         (self._work, self._settings), self._number = work, number
-        self._worker: Worker | None = None
+        self._worker: FleetWorker | None = None
         self._status: tuple[int, int | None] = (0, None)
 
     def open(self) -> tuple[str, str]:
@@ -192,11 +192,16 @@ class _WorkerPool:
     """The workers of a run."""
 
     def __init__(
-        self, ray: Any, asked: tuple[Work, Mapping[str, Any]], queue: TaskQueue, needs: Mapping[str, float], count: int
+        self,
+        ray: Any,
+        asked: tuple[FleetWork, Mapping[str, Any]],
+        queue: TaskQueue,
+        needs: Mapping[str, float],
+        count: int,
     ) -> None:
         self._ray, self._queue, self._settings = ray, queue, asked[1]
         # A thread for the work, always the same one, because CUDA cares; and one that tells how far it is.
-        actor = ray.remote(concurrency_groups={_STATUS_GROUP: 1})(Actor)
+        actor = ray.remote(concurrency_groups={_STATUS_GROUP: 1})(RayActor)
         self._class = actor.options(**needs, max_restarts=0)
         self._shared = ray.put(asked)
         self._handles: list[_WorkerHandle] = []

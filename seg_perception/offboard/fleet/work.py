@@ -16,7 +16,7 @@ Tell = Callable[[int, "int | None"], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RecordingFile:
     """A recording as it lies there; one that differs in any of this is another.
 
     Attributes:
@@ -41,7 +41,7 @@ class Task:
     """
 
     name: str
-    source: Source
+    source: RecordingFile
     folder: Path
 
 
@@ -78,7 +78,7 @@ class Result:
     name: str
     command: str
     settings: Mapping[str, Any]
-    source: Source
+    source: RecordingFile
     output: str
     output_bytes: int
     outcome: Mapping[str, Any]
@@ -109,7 +109,7 @@ class Failed:
     broken: bool = False
 
 
-class Worker(ABC):
+class FleetWorker(ABC):
     """Does tasks one after the other with models that are opened once."""
 
     @property
@@ -138,7 +138,7 @@ class Worker(ABC):
         """Release the models."""
 
 
-class Work(ABC):
+class FleetWork(ABC):
     """A kind of work; it travels to each worker once, so it holds no more than options.
 
     Attributes:
@@ -166,7 +166,7 @@ class Work(ABC):
         """Return what a result depends on in addition to the bag, as plain values."""
 
     @abstractmethod
-    def open(self) -> Worker:
+    def open(self) -> FleetWorker:
         """Open the models, where they are to run.
 
         Raises:

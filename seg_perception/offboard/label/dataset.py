@@ -57,7 +57,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _ChosenFrame:
     """What is kept in memory of a chosen frame."""
 
     source: str
@@ -100,11 +100,11 @@ class Dataset:
         # As it reads when it comes back from a file.
         self.how: dict[str, Any] = json.loads(json.dumps(how))
         self.state = State()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _ChosenFrame] = {}
         # The recording in progress, the names that were taken when it began, and what it has displaced of others.
         self._source = ""
         self._taken: frozenset[str] = frozenset()
-        self._displaced: dict[str, _Entry] = {}
+        self._displaced: dict[str, _ChosenFrame] = {}
         writable_folder(folder)
         if os.path.lexists(folder / STATE):
             self._restore(resume)
@@ -225,7 +225,7 @@ class Dataset:
         self._displaced, self.state.dropped = {}, []
         self._source, self._taken = "", frozenset()
 
-    def _remove(self, name: str, entry: _Entry) -> None:
+    def _remove(self, name: str, entry: _ChosenFrame) -> None:
         # The record goes last: as long as it is there, the frame is known, and what is left of it can be removed.
         for path in (self.image(entry.file_name), self._labelme(name), self._record(name)):
             path.unlink(missing_ok=True)
@@ -319,8 +319,10 @@ def _state(folder: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: expected what `seg_perception label` has written: {error}") from error
 
 
-def _entry(frame: LabelledFrame) -> _Entry:
-    return _Entry(frame.source, frame.index, frame.camera, frame.stamp_ns, frame.file_name, frame.digest, frame.picks)
+def _entry(frame: LabelledFrame) -> _ChosenFrame:
+    return _ChosenFrame(
+        frame.source, frame.index, frame.camera, frame.stamp_ns, frame.file_name, frame.digest, frame.picks
+    )
 
 
 def _read(path: Path) -> LabelledFrame:

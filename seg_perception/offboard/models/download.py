@@ -47,7 +47,7 @@ class DownloadError(SourceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class RetryOptions:
     """How patient a download is.
 
     Attributes:
@@ -74,7 +74,7 @@ class _BrokenOff(Exception):
 
 
 def download(
-    url: str, target: Path, expected_bytes: int = 0, *, needs_length: bool = False, network: Network | None = None
+    url: str, target: Path, expected_bytes: int = 0, *, needs_length: bool = False, retry: RetryOptions | None = None
 ) -> bool:
     """Bring a file into `part_of(target)`, with a progress bar.
 
@@ -84,7 +84,7 @@ def download(
         expected_bytes: size of the file; 0 where it is unknown.
         needs_length: whether to refuse a server that does not state the length of the file: without a checksum, a
             truncated file could not be told from a whole one.
-        network: how patient.
+        retry: how patient it is.
 
     Returns:
         Whether the file was put together out of several transfers.
@@ -93,22 +93,22 @@ def download(
         DownloadError: it could not be brought. What has come stays for the next time where the server can go on from
             there.
     """
-    network = network or Network()
+    retry = retry or RetryOptions()
     limit = expected_bytes or _MOST_BYTES
-    with _opened(target) as file, _session(network) as session:
+    with _opened(target) as file, _session(retry) as session:
         fruitless, most = 0, _size(file)
         while True:
             try:
-                return _transfer(session, url, file, note_of(target), limit, needs_length, network)
+                return _transfer(session, url, file, note_of(target), limit, needs_length, retry)
             except _BrokenOff as failure:
                 # A server that cannot go on begins again, which alone is no progress.
                 fruitless = 0 if _size(file) > most else fruitless + 1
                 most = max(most, _size(file))
-                if fruitless >= network.tries:
+                if fruitless >= retry.tries:
                     raise DownloadError(
                         f"{shown(url)}: {failure}, {fruitless} times in a row; run the command again to go on"
                     ) from failure
-                time.sleep(min(network.backoff_s * 2**fruitless, _LONGEST_WAIT_S))
+                time.sleep(min(retry.backoff_s * 2**fruitless, _LONGEST_WAIT_S))
             except requests.RequestException as failure:
                 raise DownloadError(f"{shown(url)}: cannot be reached ({_reason(failure)}){_ADVICE}") from failure
             except OSError as failure:
@@ -120,13 +120,19 @@ _ADVICE = "; check the network and the proxy (HTTPS_PROXY), or name a mirror wit
 
 
 def _transfer(
-    session: requests.Session, url: str, file: IO[bytes], note: Path, limit: int, needs_length: bool, network: Network
+    session: requests.Session,
+    url: str,
+    file: IO[bytes],
+    note: Path,
+    limit: int,
+    needs_length: bool,
+    retry: RetryOptions,
 ) -> bool:
     """Do one request, and write what it gives; return whether it went on from what was there."""
     here = _size(file)
     validator = _validator(note, url) if here else ""
     headers = {"Range": f"bytes={here}-", "If-Range": validator} if validator else {}
-    with session.get(url, headers=headers, stream=True, timeout=network.timeout_s) as response:
+    with session.get(url, headers=headers, stream=True, timeout=retry.timeout_s) as response:
         _refuse_downgrade(url, response)
         if response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{here}":
             return True
@@ -182,10 +188,10 @@ def _write(response: requests.Response, file: IO[bytes], total: int, limit: int)
         raise _BrokenOff(f"the transfer broke off (expected {total} bytes, got {file.tell()})")
 
 
-def _session(network: Network) -> requests.Session:
+def _session(retry: RetryOptions) -> requests.Session:
     retry = _Retry(
-        total=network.tries - 1,
-        backoff_factor=network.backoff_s,
+        total=retry.tries - 1,
+        backoff_factor=retry.backoff_s,
         status_forcelist=_TRANSIENT,
         allowed_methods=("GET",),
         # After the last try the status is ours to report.

@@ -14,7 +14,7 @@ from seg_perception.core.errors import FrameError
 from seg_perception.core.frame import Frame
 from seg_perception.core.messages.calibration import CAMERA_INFO, Calibration
 from seg_perception.core.messages.images import IMAGE, write_image
-from seg_perception.core.messages.topics import info_beside
+from seg_perception.core.messages.topics import camera_info_topic
 from seg_perception.core.text import printable
 from seg_perception.offboard.data.bags.reader import Bag, BagMessage, is_bag
 from seg_perception.offboard.data.bags.source import camera_topics, time_range
@@ -121,8 +121,8 @@ class BagRecording(Recording):
             # Raw and rectified images of a camera have one calibration next to them.
             self._infos: dict[str, list[str]] = {}
             for topic, name in self._names.items():
-                if bag.topics.get(info_beside(topic)) == CAMERA_INFO:
-                    self._infos.setdefault(info_beside(topic), []).append(name)
+                if bag.topics.get(camera_info_topic(topic)) == CAMERA_INFO:
+                    self._infos.setdefault(camera_info_topic(topic), []).append(name)
             # An image comes before the calibration of the same moment.
             self._calibrations: dict[str, Calibration] = {}
             for topic in self._infos:

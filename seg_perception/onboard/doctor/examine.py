@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from seg_perception.core.errors import SegPerceptionError
@@ -25,39 +24,29 @@ from .surroundings import Surroundings
 Look = Callable[[Sequence[str]], RosGraph]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is to be examined.
-
-    Attributes:
-        settings: of the node.
-        around: the machine.
-        look: looks at the running system.
-    """
-
-    settings: NodeSettings
-    around: Surroundings
-    look: Look
-
-
-def examine(target: Target, progress: Callable[[str], None]) -> list[Finding]:
+def examine(settings: NodeSettings, around: Surroundings, look: Look, progress: Callable[[str], None]) -> list[Finding]:
     """Do all checks.
 
     Args:
-        target: what is to be examined.
+        settings: of the node.
+        around: the machine.
+        look: looks at the running system.
         progress: told what begins, for people who wait.
     """
-    settings, around = target.settings, target.around
     path, model_problem = _model_path(settings.model)
     flavour = flavour_of(path)
     progress("importing packages")
     answers = around.answers(packages.QUESTIONS)
     rclpy = answers["rclpy"].out.strip() if answers["rclpy"].code == 0 else ""
     distribution = distribution_of(around, rclpy)
-    graph, problem = None, "rclpy is not there"
+    graph: RosGraph | None = None
+    problem = "rclpy is not there"
     if rclpy:
         progress("looking at topics")
-        graph, problem = _looked(target)
+        try:
+            graph, problem = look(settings.topics), ""
+        except SegPerceptionError as error:
+            problem = str(error)
     findings = check_packages(answers, bool(flavour), bool(distribution) or not is_absent(answers["rclpy"], "rclpy"))
     findings += check_ros(around, rclpy, graph, problem)
     # Every distribution's default, where the middleware itself could not be asked.
@@ -84,10 +73,3 @@ def _model_path(model: str) -> tuple[Path, str]:
         return find_model(model), ""
     except SegPerceptionError as error:
         return Path(model), str(error)
-
-
-def _looked(target: Target) -> tuple[RosGraph | None, str]:
-    try:
-        return target.look(target.settings.topics), ""
-    except SegPerceptionError as error:
-        return None, str(error)

@@ -67,7 +67,7 @@ class Session:
         self._worker: Worker | None = None
         # Stopped, but still at work on the model that is open.
         self._stuck_worker: Worker | None = None
-        self._doorbell = WakeEvent()
+        self._wake_event = WakeEvent()
         self._timer: Timer | None = None
         self._segmenter = segmenter
         self._outputs: dict[str, Outputs] = {}
@@ -97,11 +97,11 @@ class Session:
                 f"activate: expected an idle model, got one that is still at it: {self.stuck(0.0)}; clean up and "
                 "configure, which opens the model again"
             )
-        self._doorbell = WakeEvent()
+        self._wake_event = WakeEvent()
         try:
             for settings in self._settings.cameras:
                 statistics = self._statistics[settings.name]
-                self.cameras.append(Camera(self._node, settings, statistics, self._doorbell, self._report))
+                self.cameras.append(Camera(self._node, settings, statistics, self._wake_event, self._report))
         except BaseException:
             self.deactivate()
             raise
@@ -216,7 +216,7 @@ class Session:
         self._worker = Worker(
             [(camera, self._outputs[camera.settings.name]) for camera in self.cameras],
             self._segmenter,
-            self._doorbell,
+            self._wake_event,
             now_ns=self._now_ns,
             wake_executor=self._wake_executor,
             report=self._report,

@@ -12,7 +12,7 @@ from rclpy.validate_topic_name import validate_topic_name
 
 from seg_perception.core.encodings.video import check_decoder
 from seg_perception.core.errors import BackendUnavailable, ConfigurationError
-from seg_perception.core.messages.topics import TRANSPORTS, VIDEO_TRANSPORTS, info_beside, topic_of
+from seg_perception.core.messages.topics import TRANSPORTS, VIDEO_TRANSPORTS, camera_info_topic, topic_of
 
 from .parameters import CameraSettings, Settings
 
@@ -39,7 +39,7 @@ def camera_topics(node: Node, settings: CameraSettings) -> CameraTopics:
         base = node.resolve_topic_name(settings.topic)
         image, resolved = (topic_of(name, settings.transport) for name in (settings.topic, base))
         image = settings.topic if resolved == base else _own_or(node, image, resolved)
-        info = _own_or(node, info_beside(settings.topic), info_beside(base))
+        info = _own_or(node, camera_info_topic(settings.topic), camera_info_topic(base))
         for name in (image, info):
             validate_full_topic_name(node.resolve_topic_name(name))
     except (NameValidationException, ValueError, RuntimeError) as error:  # rclpy's RCLError is a RuntimeError

@@ -27,13 +27,13 @@ from seg_perception.offboard.models.fetch import WrongFileError, fetch_file
 pytest.importorskip("requests", reason="requests is not installed: `make setup`")
 
 from seg_perception.offboard.models import download as downloads
-from seg_perception.offboard.models.download import DownloadError, Network
+from seg_perception.offboard.models.download import DownloadError, RetryOptions
 
 BODY = random.Random(1).randbytes(1 << 20)
 OTHER = random.Random(2).randbytes(1 << 20)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 MD5 = hashlib.md5(BODY).hexdigest()
-FAST = Network(tries=3, backoff_s=0.0, timeout_s=0.5)
+FAST = RetryOptions(tries=3, backoff_s=0.0, timeout_s=0.5)
 CHECKSUMS = [Checksum("sha256", SHA256), Checksum("sha256-prefix", SHA256[:8]), Checksum("md5", MD5)]
 
 
@@ -48,21 +48,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SEG_PERCEPTION_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("SEG_PERCEPTION_MODELS", raising=False)
-    monkeypatch.setattr(Network, "__init__", _impatient)
+    monkeypatch.setattr(RetryOptions, "__init__", _impatient)
     return tmp_path / "home" / "models"
 
 
-def _impatient(network: Network, **_settings: float) -> None:
+def _impatient(retry: RetryOptions, **_settings: float) -> None:
     """Wait as little as `FAST` does wherever nobody says otherwise."""
     for name in ("tries", "backoff_s", "timeout_s"):
-        object.__setattr__(network, name, getattr(FAST, name))
+        object.__setattr__(retry, name, getattr(FAST, name))
 
 
 def entry_at(host: FileHost, *paths: str, checksum: Checksum = CHECKSUMS[0], size: int = 0) -> CatalogueEntry:
     urls = tuple(host.address + path for path in paths or ("/a/model.pth",))
-    return replace(
-        catalogue().entry("rtmdet-ins-tiny"), urls=urls, file="model.pth", checksum=checksum, size=size
-    )
+    return replace(catalogue().entry("rtmdet-ins-tiny"), urls=urls, file="model.pth", checksum=checksum, size=size)
 
 
 def fetch(entry: CatalogueEntry, origin: str = "") -> tuple[Path, str]:
