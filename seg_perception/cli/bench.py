@@ -242,7 +242,7 @@ def _gpu_memory(model: Path) -> float | None:
 
 
 def report(result: Mapping[str, Any]) -> list[str]:
-    """The result for people."""
+    """Return the result as lines of text."""
     model, frames, instances = result["model"], result["frames"], result["instances"]
     size = f"{frames['width']}x{frames['height']} {frames['encoding']}"
     counts = (

@@ -30,7 +30,7 @@ from .text import is_printable, printable
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "seg_perception"
-# What `prepare` took for granted of the export, for people: a JSON object of texts, which nothing depends on.
+# What `prepare` took for granted of the export, human-readable: a JSON object of texts, which nothing depends on.
 READING_KEY = "seg_perception_reading"
 OPSET = 19
 INPUT_NAME = "images"
@@ -49,7 +49,7 @@ class ModelSpec:
     """What a canonical model says of itself.
 
     Attributes:
-        family: the family of the source model, for people.
+        family: the family of the source model, human-readable.
         class_names: in label order.
         things: for each class, whether it comes as instances (False: only in the class map).
         resize: how a camera image becomes the network input.

@@ -111,17 +111,14 @@ class EvaluateWork(FleetWork):
 def joined(parts: Sequence[MatchedResults]) -> MatchedResults:
     """Matched results of several bags as one, class by class under their names."""
     names = dict.fromkeys(name for part in parts for name in part.classes)
+    # A bag that lacks a class has no match of it in any image.
+    absent = [ClassMatches.of([None] * len(part.image_ids)) for part in parts]
     classes = {
-        name: ClassMatches.joined([part.classes.get(name) or _nothing(len(part.image_ids)) for part in parts])
+        name: ClassMatches.joined([part.classes.get(name, none) for part, none in zip(parts, absent, strict=True)])
         for name in names
     }
     # Numbers of images begin again in each bag.
     return MatchedResults(parts[0].kind, range(sum(len(part.image_ids) for part in parts)), classes)
-
-
-def _nothing(images: int) -> ClassMatches:
-    """A class that a bag does not have."""
-    return ClassMatches.of([None] * images)
 
 
 def _matched(folder: Path, model: str, kind: str) -> MatchedResults:

@@ -98,7 +98,7 @@ class Failed:
 
     Attributes:
         attempt: which.
-        error: why, for people.
+        error: why, human-readable.
         host: where; empty if that is not known.
         broken: whether the worker cannot go on as it is.
     """
@@ -115,7 +115,7 @@ class FleetWorker(ABC):
     @property
     @abstractmethod
     def identity(self) -> Mapping[str, str]:
-        """What runs here, for people."""
+        """What runs here, human-readable."""
 
     @abstractmethod
     def do(self, task: Task, output: Path, tell: Tell) -> Mapping[str, Any]:
@@ -186,7 +186,7 @@ class FleetWork(ABC):
             new: whether this run made any of them.
 
         Returns:
-            Lines for people.
+            Human-readable lines.
         """
         return []
 

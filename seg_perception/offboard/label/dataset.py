@@ -42,7 +42,7 @@ class State:
         seen: frames that were looked at, of finished sources.
         repeated: frames of finished sources that were left out because the same image is there.
         failures: what could not be read, by source.
-        made_by: what ran there, for people.
+        made_by: what ran there, human-readable.
         dropped: names of frames that are taken back, while their files are removed.
     """
 

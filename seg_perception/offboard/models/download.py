@@ -188,10 +188,10 @@ def _write(response: requests.Response, file: IO[bytes], total: int, limit: int)
         raise _BrokenOff(f"the transfer broke off (expected {total} bytes, got {file.tell()})")
 
 
-def _session(retry: RetryOptions) -> requests.Session:
+def _session(options: RetryOptions) -> requests.Session:
     retry = _Retry(
-        total=retry.tries - 1,
-        backoff_factor=retry.backoff_s,
+        total=options.tries - 1,
+        backoff_factor=options.backoff_s,
         status_forcelist=_TRANSIENT,
         allowed_methods=("GET",),
         # After the last try the status is ours to report.

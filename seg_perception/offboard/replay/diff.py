@@ -44,7 +44,7 @@ class Baseline:
 
     Attributes:
         unmatched: frames by camera for which nothing had been published.
-        faults: why it could not be read to its end, for people.
+        faults: why it could not be read to its end, human-readable.
     """
 
     def __init__(self, path: Path, rule: AgreementRule | None, cameras: Collection[str], namespace: str) -> None:

@@ -62,9 +62,9 @@ class Recording(ABC):
         path: of the file or folder.
         cameras: name of each camera.
         count: frames as far as they are known beforehand; None where they are not.
-        failures: what could not be read, for people; complete after the last frame.
+        failures: what could not be read, human-readable; complete after the last frame.
         warnings: what was odd about images that could be read; complete after the last frame.
-        notes: what is passed over and is no loss, for people.
+        notes: what is passed over and is no loss, human-readable.
     """
 
     def __init__(self, path: Path, cameras: Sequence[str], count: int | None) -> None:

@@ -141,7 +141,7 @@ def _rule(options: SegmenterOptions) -> AgreementRule:
 
 
 def _settings(job: ReplayJob, options: SegmenterOptions) -> dict[str, str]:
-    """Return what a reader of the results should know, for people."""
+    """Return what a reader of the results should know, human-readable."""
     size = options.output_size
     return {
         "score_threshold": f"{options.select.score_threshold:g}",

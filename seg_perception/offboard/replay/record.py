@@ -51,7 +51,7 @@ class Record:
     Attributes:
         frames: processed frames by camera.
         lost: frames that were processed in vain, by camera.
-        faults: what went wrong, for people; no more than a few hundred, all of them counted.
+        faults: what went wrong, human-readable; no more than a few hundred, all of them counted.
         fault_count: how many there were.
         instances: published ones by road group.
         numbers: different instance numbers by camera, if frames are tracked; else the most in a frame.

@@ -31,7 +31,7 @@ def examine(settings: NodeSettings, around: Surroundings, look: Look, progress: 
         settings: of the node.
         around: the machine.
         look: looks at the running system.
-        progress: told what begins, for people who wait.
+        progress: told what begins, for the user who waits.
     """
     path, model_problem = _model_path(settings.model)
     flavour = flavour_of(path)

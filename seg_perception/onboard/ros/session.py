@@ -83,7 +83,7 @@ class Session:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, for people."""
+        """What runs here, human-readable."""
         return self._segmenter.identity
 
     def activate(self) -> None:
@@ -247,7 +247,7 @@ class Session:
         return max(_STUCK_SECONDS, _STUCK_BATCHES * (batch or self._segmenter.warm_up_seconds))
 
     def stuck(self, limit: float | None = None) -> str:
-        """Return what the worker has been at for too long, for people; empty while it is not.
+        """Return what the worker has been at for too long, human-readable; empty while it is not.
 
         Args:
             limit: seconds that are too long; None for those of the watchdog.

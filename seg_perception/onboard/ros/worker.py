@@ -294,7 +294,7 @@ class Worker:
         try:
             return outputs.publish(segmentation, calibration)
         except FrameError as error:
-            # An image for people that cannot be made; the results went out before it.
+            # An overlay that cannot be drawn; the results went out before it.
             self._report(camera.settings.name, f"publish {error.kind}", str(error))
             return True
 

@@ -25,7 +25,7 @@ _MOST_HELD_BYTES = 512 << 20
 MOST_DAMAGED = 1000
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
-# Takes what is wrong with a file, for people.
+# Takes what is wrong with a file, human-readable.
 Report = Callable[[str], None]
 
 

@@ -50,7 +50,7 @@ class LabelledSet:
     once for each category); an image may have `stamp_ns`, `sequence`, `weather`, `timeofday` and `scene`.
 
     Attributes:
-        kind: the format, for people.
+        kind: the format, human-readable.
         labels: the truth.
         source: the images, each under its image number as name, sequence after sequence in the order of time.
         notes: what is to be known of it.

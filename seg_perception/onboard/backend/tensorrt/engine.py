@@ -222,7 +222,7 @@ class _Words:
         """The error for an engine that failed.
 
         Args:
-            what: it cannot, for people.
+            what: what it cannot do, for the message.
             size: bytes that it needs for that.
         """
         text = str(self).lower()

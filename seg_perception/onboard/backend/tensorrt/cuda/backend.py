@@ -195,7 +195,7 @@ class CudaBackend:
 
         Args:
             spec: of a model with instances.
-            identity: what runs here, for people.
+            identity: what runs here, human-readable.
             device: closed by `close`.
             engine: closed by `close`; both are closed here, too, if there is not enough memory.
 
@@ -223,7 +223,7 @@ class CudaBackend:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, for people; also whether launches are captured, and how often they were."""
+        """What runs here, human-readable; also whether launches are captured, and how often they were."""
         launches = f"one by one: {self.captures.obstacle}" if self.captures.obstacle else "CUDA graphs"
         return self._identity | {"launches": launches, "graphs captured": str(self.captures.made)}
 

@@ -37,7 +37,7 @@ class _Compiler:
     """One way to compile.
 
     Attributes:
-        name: with its version, for people and for the cache.
+        name: with its version, for messages and the cache.
         version: of CUDA.
         compile: sources by name and architecture to a cubin; fails with `_CompileError`.
     """
