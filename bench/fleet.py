@@ -30,6 +30,7 @@ from seg_perception.offboard.fleet.fleet import plan, run_fleet
 from seg_perception.offboard.fleet.ray_executor import RayExecutor
 from seg_perception.offboard.fleet.results import SUMMARY
 from seg_perception.offboard.fleet.work import FleetWork, FleetWorker, Result, Task, Tell
+from seg_perception.onboard.pipeline.opening import ModelChoice
 
 ROOT = Path(__file__).parents[1]
 FRAMES = 40
@@ -136,14 +137,9 @@ class Nothing(FleetWork):
     suffix: ClassVar[str] = ".txt"
 
     @property
-    def threads(self) -> int:
+    def choices(self) -> tuple[ModelChoice, ...]:
         """See `FleetWork`."""
-        return 1
-
-    @property
-    def on_gpu(self) -> bool:
-        """See `FleetWork`."""
-        return False
+        return (ModelChoice("model.onnx", threads=1),)
 
     def settings(self) -> dict[str, Any]:
         """See `FleetWork`."""

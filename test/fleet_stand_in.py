@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from seg_perception.core.errors import DeviceError, ModelError, SourceError
 from seg_perception.offboard.fleet.work import FleetWork, FleetWorker, Result, Task, Tell
+from seg_perception.onboard.pipeline.opening import ModelChoice
 
 FRAMES = 10
 
@@ -34,12 +35,8 @@ class StandIn(FleetWork):
     option: str = ""
 
     @property
-    def threads(self) -> int:
-        return 1
-
-    @property
-    def on_gpu(self) -> bool:
-        return False
+    def choices(self) -> tuple[ModelChoice, ...]:
+        return (ModelChoice("model.onnx", threads=1),)
 
     def settings(self) -> dict[str, Any]:
         return {"option": self.option}

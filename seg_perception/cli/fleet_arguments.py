@@ -43,7 +43,7 @@ def add_fleet_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def bags_of(paths: Sequence[Path], arguments: argparse.Namespace) -> list[Path]:
-    """Those of the command line and of --list.
+    """Return the bags of the command line and of --list.
 
     Raises:
         ConfigurationError: there are none, or the list cannot be read.

@@ -25,7 +25,7 @@ ANCHORS = ("center", "top_left")
 
 @dataclass(frozen=True, slots=True)
 class ResizeSpec:
-    """How a model wants its input resized; part of the model's contract.
+    """The resize that a model wants for its input; part of its contract.
 
     Attributes:
         mode: `letterbox` keeps the aspect ratio and pads, `stretch` fills the network size.

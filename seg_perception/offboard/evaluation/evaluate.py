@@ -66,7 +66,7 @@ _SAMPLES, _FEWEST_SAMPLES, _DRAWN_RESULTS = 1000, 200, 20_000_000
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """How to evaluate.
+    """Options of an evaluation.
 
     Attributes:
         score: from which on an instance counts as published.

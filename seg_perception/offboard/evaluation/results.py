@@ -109,7 +109,7 @@ class CocoScores:
 
 @dataclass(frozen=True, slots=True)
 class StratumScore:
-    """How one model does on some of the truth objects; those outside are neither to be found nor wrong when found.
+    """The scores of one model on some of the truth objects; those outside are neither to be found nor wrong when found.
 
     Attributes:
         mask_ap, mask_ap50, box_ap, box_ap50: average precision, the mean over the road groups present. All false
@@ -182,7 +182,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How fast one model is, from the decoded image to the instance map.
+    """The speed of one model, from the decoded image to the instance map.
 
     Attributes:
         frames_per_second: 1000 over the mean of `samples_ms`.

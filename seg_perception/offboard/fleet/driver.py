@@ -104,7 +104,7 @@ class TaskQueue:
 
     @property
     def settled(self) -> bool:
-        """Whether something came of every task."""
+        """Whether every task has a result or was given up."""
         return len(self.results) + len(self.failures) == len(self.tasks)
 
     @property
@@ -115,7 +115,7 @@ class TaskQueue:
 
     @property
     def running(self) -> int:
-        """How many tasks are in flight."""
+        """The number of tasks in flight."""
         return len(self._running)
 
     def frames_so_far(self) -> int:
@@ -143,7 +143,7 @@ class TaskQueue:
 
 
 class Executor(ABC):
-    """Where workers are."""
+    """Runs the tasks of a queue, here or elsewhere."""
 
     @abstractmethod
     def run(self, work: FleetWork, settings: Mapping[str, Any], queue: TaskQueue) -> None:

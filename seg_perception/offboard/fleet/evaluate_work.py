@@ -23,7 +23,7 @@ from seg_perception.offboard.metrics.coco_summary import summarize
 from seg_perception.offboard.metrics.segmentations import check_counts
 from seg_perception.onboard.pipeline.opening import ModelChoice
 
-from .models import anywhere, model_terms, runs_on_gpu
+from .models import anywhere, model_terms
 from .results import EVALUATION
 from .work import FleetWork, FleetWorker, Result, Task, Tell, plain
 
@@ -61,14 +61,9 @@ class EvaluateWork(FleetWork):
         return cls(tuple(map(anywhere, models)), open_subjects, **others)
 
     @property
-    def threads(self) -> int:
+    def choices(self) -> Sequence[ModelChoice]:
         """See `FleetWork`."""
-        return self.models[0].threads
-
-    @property
-    def on_gpu(self) -> bool:
-        """See `FleetWork`."""
-        return any(map(runs_on_gpu, self.models))
+        return self.models
 
     def settings(self) -> dict[str, Any]:
         """See `FleetWork`."""

@@ -15,7 +15,7 @@ from seg_perception.offboard.label.merge import merge
 from seg_perception.offboard.label.run import Labeller, LabelOptions
 from seg_perception.onboard.pipeline.opening import ModelChoice
 
-from .models import anywhere, model_terms, runs_on_gpu
+from .models import anywhere, model_terms
 from .results import DATASET, set_aside
 from .work import FleetWork, FleetWorker, Result, Task, Tell, plain
 
@@ -41,14 +41,9 @@ class LabelWork(FleetWork):
         return cls(replace(options, model=Path(first.model), other_model=other, classes=first.classes))
 
     @property
-    def threads(self) -> int:
+    def choices(self) -> Sequence[ModelChoice]:
         """See `FleetWork`."""
-        return self.options.run.threads
-
-    @property
-    def on_gpu(self) -> bool:
-        """See `FleetWork`."""
-        return any(map(runs_on_gpu, _choices(self.options)))
+        return _choices(self.options)
 
     def settings(self) -> dict[str, Any]:
         """See `FleetWork`."""

@@ -16,7 +16,7 @@ from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
-from .models import anywhere, model_terms, runs_on_gpu
+from .models import anywhere, model_terms
 from .results import MANIFEST, SUMMARY, read_manifest
 from .work import FleetWork, FleetWorker, Result, Task, Tell, plain
 
@@ -62,14 +62,9 @@ class ReplayWork(FleetWork):
         return cls(anywhere(model), options, job)
 
     @property
-    def threads(self) -> int:
+    def choices(self) -> Sequence[ModelChoice]:
         """See `FleetWork`."""
-        return self.model.threads
-
-    @property
-    def on_gpu(self) -> bool:
-        """See `FleetWork`."""
-        return runs_on_gpu(self.model)
+        return (self.model,)
 
     def settings(self) -> dict[str, Any]:
         """See `FleetWork`."""

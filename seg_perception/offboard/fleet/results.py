@@ -64,7 +64,7 @@ class Results:
         return self._read[name]
 
     def to_do(self, task: Task, command: str, settings: Mapping[str, Any]) -> str | None:
-        """Why a task has to be done, in words; empty if it never was; None if it is done."""
+        """Return why a task has to be done, in words; empty if it never was; None if it is done."""
         if task.name not in self._names:
             return ""
         done = self.get(task.name)

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seg_perception import __version__
+from seg_perception.onboard.pipeline.opening import ModelChoice
+
+from .models import runs_on_gpu
 
 # Is told of the frames that are done, and of how many if that is known.
 Tell = Callable[[int, "int | None"], None]
@@ -115,7 +118,7 @@ class FleetWorker(ABC):
     @property
     @abstractmethod
     def identity(self) -> Mapping[str, str]:
-        """What runs here, human-readable."""
+        """Human-readable facts about what runs here."""
 
     @abstractmethod
     def do(self, task: Task, output: Path, tell: Tell) -> Mapping[str, Any]:
@@ -153,13 +156,18 @@ class FleetWork(ABC):
 
     @property
     @abstractmethod
-    def threads(self) -> int:
-        """Threads of the CPU for each worker; 0 lets the backend choose."""
+    def choices(self) -> Sequence[ModelChoice]:
+        """The models, at least one, and how they run."""
 
     @property
-    @abstractmethod
+    def threads(self) -> int:
+        """Threads of the CPU for each worker; 0 lets the backend choose."""
+        return self.choices[0].threads
+
+    @property
     def on_gpu(self) -> bool:
         """Whether each worker needs a GPU."""
+        return any(map(runs_on_gpu, self.choices))
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

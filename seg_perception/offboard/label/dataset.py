@@ -33,7 +33,7 @@ _FOLDERS = (IMAGES, LABELME, _RECORDS)
 
 @dataclass(slots=True)
 class State:
-    """How far a data set has come.
+    """The progress of a data set.
 
     Attributes:
         sources: paths of the recordings, in their order.

@@ -136,7 +136,7 @@ class Observer:
         instances = seen.result.instances
         return [
             TrackedObservation(int(track), group_name(int(group)), box_of(box))
-            for track, group, box in zip(instances.numbers, instances.groups, instances.boxes_camera, strict=True)
+            for track, group, box in zip(instances.ids, instances.groups, instances.boxes_camera, strict=True)
         ]
 
     def describe(self, seen: Observation) -> tuple[list[LabelledObject], list[QaFlag]]:
@@ -151,7 +151,7 @@ class Observer:
             name = self._name(instances, index)
             if name not in self._known:
                 continue
-            number, box = int(instances.numbers[index]), instances.boxes_camera[index]
+            number, box = int(instances.ids[index]), instances.boxes_camera[index]
             score = float(instances.scores[index])
             whole = CompactMask.of(seen.job.mask(0, int(instances.rows[index]), size))
             mask = painted_mask(seen.result.instance_map.pixels, number, box)
@@ -207,7 +207,7 @@ def by_group(result: Segmentation) -> FrameInstances:
     instances = result.instances.where(result.instances.groups != NO_GROUP)
     masks = [
         painted_mask(result.instance_map.pixels, int(number), box)
-        for number, box in zip(instances.numbers, instances.boxes_camera, strict=True)
+        for number, box in zip(instances.ids, instances.boxes_camera, strict=True)
     ]
     return FrameInstances(instances.boxes_camera, instances.scores, instances.groups, tuple(masks))
 

@@ -137,7 +137,7 @@ class Labeller:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, human-readable."""
+        """Human-readable facts about what runs here."""
         return self._models[0].segmenter.identity
 
     def label(self, paths: Sequence[Path], folder: Path, resume: bool = False) -> LabelSummary:

@@ -49,7 +49,7 @@ class AveragePrecision:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much the average precision of one result set is above that of another on the same images.
+    """The gain in average precision of one result set over another on the same images.
 
     Attributes:
         value: second minus first.
@@ -153,7 +153,7 @@ class MatchedResults:
 
     @property
     def classes(self) -> Mapping[str, ClassMatches]:
-        """How the results of each class match."""
+        """The matches of each class."""
         return self._classes
 
     def only(self, names: Sequence[str]) -> MatchedResults:

@@ -221,7 +221,7 @@ def _write_note(note: Path, url: str, response: requests.Response) -> None:
 
 
 def _validator(note: Path, url: str) -> str:
-    """What the server called the version of which a part is here; empty where the transfer has to begin again."""
+    """Return the server's name of the version of which a part is here; empty where the transfer begins again."""
     try:
         content: Any = json.loads(note.read_text())
     except (OSError, ValueError):

@@ -137,7 +137,7 @@ def _copy(source: Path, part: Path) -> None:
 
 
 def _fault(entry: CatalogueEntry, part: Path, sha256: str, md5: str, known: DownloadRecord | None) -> str:
-    """Why a file that came is not the entry's; empty where it is, as far as can be told."""
+    """Return why a file that came is not the entry's; empty where it is, as far as can be told."""
     with part.open("rb") as file:
         begin = file.read(512).lstrip().lower()
     if not begin:

@@ -135,7 +135,7 @@ def run_job(
 
 
 def _rule(options: SegmenterOptions) -> AgreementRule:
-    """What counts as a change: nothing below the threshold was published, so what is just above it may come and go."""
+    """Return what counts as a change: instances just above the threshold, below which none is published, may differ."""
     usual = AgreementRule()
     return replace(usual, score=min(1.0, options.select.score_threshold + usual.margin))
 

@@ -20,7 +20,7 @@ _SHOWN_CHARACTERS = 300
 
 
 class Ran(NamedTuple):
-    """How a program ended: exit code (negative: the signal that killed it), and what it said."""
+    """The end of a program: exit code (negative: the signal that killed it), and what it said."""
 
     code: int
     out: str
@@ -28,7 +28,7 @@ class Ran(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it failed, on one line."""
+        """The reason of a failure, on one line."""
         if self.code < 0:
             try:
                 name = signal.Signals(-self.code).name

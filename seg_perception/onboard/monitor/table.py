@@ -23,7 +23,7 @@ _LARGE = 1e12
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where a table goes: columns, rows (0: any number), and whether it knows colours."""
+    """The place of a table: columns, rows (0: any number), and whether it knows colours."""
 
     columns: int = 120
     rows: int = 0

@@ -47,7 +47,7 @@ def colour_map(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class OverlayStyle:
-    """How instances are drawn.
+    """The style in which instances are drawn.
 
     Attributes:
         shape: one of `SHAPES`: their outlines, their areas, or both.
@@ -96,7 +96,7 @@ def draw_overlay(
     boxes_canvas = instances.boxes_camera * np.array([width / frame.width, height / frame.height] * 2)
     corners = np.concatenate([np.floor(boxes_canvas[:, :2]), np.ceil(boxes_canvas[:, 2:])], axis=1)
     boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.astype(int).tolist()]
-    colours = [(b, g, r) for b, g, r in _colour_table()[instances.numbers].tolist()]
+    colours = [(b, g, r) for b, g, r in _colour_table()[instances.ids].tolist()]
 
     # Lowest score first, so that the best instances lie on top.
     masks = _masks(segmentation, boxes, (height, width)) if len(instances) else iter(())
@@ -125,7 +125,7 @@ def _masks(
     if pixels.shape != shape:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).view(np.uint16)
     for index in reversed(range(len(boxes))):
-        number = int(segmentation.instances.numbers[index])
+        number = int(segmentation.instances.ids[index])
         x1, y1, x2, y2 = boxes[index]
         # One pixel more: a map of another size rounds the box's border its own way. The blocks of a much coarser map
         # may reach further, and are cut there.
@@ -161,7 +161,7 @@ def _candidates(
 ) -> list[Label]:
     """Return possible labels of an instance, the fullest first, without one that is much wider than its box."""
     group, score = int(instances.groups[index]), f"{instances.scores[index]:.2f}"
-    number = f"#{instances.numbers[index]} " if style.numbers else ""
+    number = f"#{instances.ids[index]} " if style.numbers else ""
     name = _legible(class_names[instances.labels[index]]) or group_name(group).replace("_", " ")
     full = Label(f"{name} {number}{score}", group)
     shorter = [Label(number + score, group), Label("", group)]

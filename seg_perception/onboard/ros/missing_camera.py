@@ -54,7 +54,7 @@ class ExpectedTopic:
 
 @dataclass(frozen=True, slots=True)
 class MissingCameraDiagnosis:
-    """Why no frames come.
+    """The reason why no frames come.
 
     Attributes:
         kind: one of the constants above.
@@ -149,7 +149,7 @@ def _wrong_type(expected: ExpectedTopic, publisher: TopicEndpointInfo) -> str:
 
 
 def _incompatibility(offered: QoSProfile, requested: QoSProfile) -> str:
-    """Why a publisher does not serve a request; empty when it does."""
+    """Return why a publisher does not serve a request; empty when it does."""
     checked = known_or(None, lambda: qos_check_compatible(offered, requested))
     if checked is None:
         return "it announces a QoS that ROS cannot express"

@@ -83,7 +83,7 @@ class Session:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, human-readable."""
+        """Human-readable facts about what runs here."""
         return self._segmenter.identity
 
     def activate(self) -> None:
@@ -278,9 +278,7 @@ class Session:
 
     def _publish_labels(self) -> None:
         for camera in self._settings.cameras:
-            select = camera.options.select
-            thresholds = select.thresholds() if select.keep_other else select.thresholds()[:-1]
-            self._outputs[camera.name].publish_labels(float(thresholds.min()))
+            self._outputs[camera.name].publish_labels(camera.options.select.lowest_threshold)
 
     def _wake_executor(self) -> None:
         executor = self._node.executor

@@ -70,7 +70,7 @@ class LabelledSet:
 
     @property
     def images(self) -> Mapping[int, Mapping[str, Any]]:
-        """What is said of each image, by its number."""
+        """The labels of each image, by its number."""
         return {int(image["id"]): image for image in self.labels.annotations["images"]}
 
     def sequence_of(self) -> dict[int, str]:

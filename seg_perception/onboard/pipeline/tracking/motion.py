@@ -87,7 +87,7 @@ class Motion:
         return widened
 
     def where(self, keep: NDArray[np.bool_]) -> Motion:
-        """Those for which `keep` `[T]` is true."""
+        """Return the boxes for which `keep` `[T]` is true."""
         return Motion(self.boxes[keep], self.speeds[keep], self.variances[keep])
 
     def joined(self, other: Motion) -> Motion:

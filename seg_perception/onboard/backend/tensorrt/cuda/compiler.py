@@ -52,7 +52,7 @@ class _CompileError(Exception):
 
 
 class _Absent(Exception):
-    """Why a compiler cannot be used."""
+    """A compiler cannot be used; the message says why."""
 
 
 def compile_kernels(architecture: str, driver_version: Version | None = None) -> bytes:
