@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
                 ModelChoice(str(arguments.reference), arguments.reference_backend, "", threads, classes),
             )
         )
-        frames = tqdm(source, unit="frame", disable=None)
+        frames = tqdm(source, total=_count(source), unit="frame", disable=None)
         found = verify(reference, tested, frames, options, labels, reference.table)
     notes = [f"skipped: {failure}" for failure in source.failures]
     if labels is not None and labels.missing:
@@ -141,6 +141,13 @@ def _source(path: Path, labels: CocoSet | None) -> tuple[FrameSource, str]:
     if labels is not None:
         return labels.source(), f"labelled images of {labels.path}"
     return open_source(path), str(path)
+
+
+def _count(source: FrameSource) -> int | None:
+    try:
+        return len(source)
+    except TypeError:
+        return None
 
 
 def _report(found: Verification, folder: Path | None, data: str, notes: Sequence[str]) -> None:
