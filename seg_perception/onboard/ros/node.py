@@ -31,7 +31,7 @@ from .reload import Reload
 from .session import Session
 from .shared_memory import make_private, own_segments, shortage, wanted_transport
 from .statistics import CameraSnapshot, CameraStatistics, FaultLog
-from .transports import message_type
+from .topics import message_type
 
 UNCONFIGURED, INACTIVE, FINALIZED = "unconfigured", "inactive", "finalized"
 
