@@ -25,12 +25,12 @@ from time import perf_counter, process_time
 from typing import Any, ClassVar
 
 from bench.table import show
-from seg_perception.offboard.fleet.driver import Executor
+from seg_perception.offboard.fleet.driver import Executor, LocalExecutor
 from seg_perception.offboard.fleet.fleet import plan, run_fleet
-from seg_perception.offboard.fleet.local_executor import LocalExecutor
 from seg_perception.offboard.fleet.ray_executor import RayExecutor
 from seg_perception.offboard.fleet.results import SUMMARY
-from seg_perception.offboard.fleet.work import Result, Task, Tell, Work, Worker
+from seg_perception.offboard.fleet.work import FleetWork, FleetWorker, Result, Task, Tell
+from seg_perception.onboard.pipeline.opening import ModelChoice
 
 ROOT = Path(__file__).parents[1]
 FRAMES = 40
@@ -130,36 +130,31 @@ def _driver(folder: Path, count: int, has_ray: bool) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing(Work):
+class Nothing(FleetWork):
     """Work that is none."""
 
     command: ClassVar[str] = "nothing"
     suffix: ClassVar[str] = ".txt"
 
     @property
-    def threads(self) -> int:
-        """See `Work`."""
-        return 1
-
-    @property
-    def on_gpu(self) -> bool:
-        """See `Work`."""
-        return False
+    def choices(self) -> tuple[ModelChoice, ...]:
+        """See `FleetWork`."""
+        return (ModelChoice("model.onnx", threads=1),)
 
     def settings(self) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         return {}
 
-    def open(self) -> Worker:
-        """See `Work`."""
+    def open(self) -> FleetWorker:
+        """See `FleetWork`."""
         return _Idle()
 
     def totals(self, results: Sequence[Result]) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         return {"frames": 0}
 
 
-class _Idle(Worker):
+class _Idle(FleetWorker):
     @property
     def identity(self) -> Mapping[str, str]:
         return {}

@@ -169,25 +169,25 @@ class NodeReceiver(Receiver):
         from seg_perception.onboard.ros.parameters import CameraSettings
         from seg_perception.onboard.ros.statistics import CameraStatistics
 
-        self.doorbell = WakeEvent()
+        self.wake_event = WakeEvent()
         settings = CameraSettings("bench", "bench_image", "raw", max_age=0.0, ignore_mask="")
-        self.camera = Camera(node, settings, CameraStatistics(), self.doorbell)
+        self.camera = Camera(node, settings, CameraStatistics(), self.wake_event)
 
     def next_frame(self) -> Any:
         """Take the newest message, or wait until the executor has handed one over."""
         message = self.camera.take()
         if message is None:
-            with self.doorbell.rung:
-                self.doorbell.open = not self.ended
+            with self.wake_event.condition:
+                self.wake_event.open = not self.ended
                 self.node.executor.wake()
-                self.doorbell.rung.wait_for(lambda: self.ended or self.camera.waiting(), 0.5)
-                self.doorbell.open = False
+                self.wake_event.condition.wait_for(lambda: self.ended or self.camera.waiting(), 0.5)
+                self.wake_event.open = False
         return message
 
     def notify(self) -> None:
         """End the waiting in `next_frame`."""
-        with self.doorbell.rung:
-            self.doorbell.rung.notify_all()
+        with self.wake_event.condition:
+            self.wake_event.condition.notify_all()
 
     def close(self) -> None:
         """End the worker and unsubscribe."""

@@ -10,6 +10,8 @@ from time import perf_counter, sleep
 
 import numpy as np
 
+from seg_perception.core.text import aligned
+
 
 def interleaved(jobs: Sequence[Callable[[], object]], rounds: int, warm_up: int = 3, pause: float = 0.0) -> list[float]:
     """Median seconds of several jobs, run in turn so that the machine's moods hit all of them alike.
@@ -32,13 +34,8 @@ def interleaved(jobs: Sequence[Callable[[], object]], rounds: int, warm_up: int 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; the first column is text, the others are right-aligned."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    print(f"\n{title}")
-    for number, row in enumerate(cells):
-        line = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        print("  " + "  ".join(line).rstrip())
-        if number == 0:
-            print("  " + "  ".join("-" * width for width in widths))
+    cells.insert(1, ["-" * max(map(len, column)) for column in zip(*cells, strict=True)])
+    print("\n  ".join([f"\n{title}", *aligned(cells)]))
 
 
 def machine() -> str:

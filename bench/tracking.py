@@ -50,7 +50,9 @@ COUNTS = (10, 50, 100, 300)
 class Tracking(Protocol):
     """What both trackers can do."""
 
-    def update(self, instances: Instances, stamp_ns: int, weak: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+    def update(
+        self, instances: Instances, stamp_ns: int, low_confidence: NDArray[np.bool_] | None = None
+    ) -> NDArray[Any]:
         """Numbers of the instances, 0 for none."""
 
 
@@ -64,19 +66,21 @@ class LastBox:
         self._seen: NDArray[np.int64] = np.zeros(0, np.int64)
         self._next = 1
 
-    def update(self, instances: Instances, stamp_ns: int, weak: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-        """Numbers of the instances, 0 for weak ones."""
+    def update(
+        self, instances: Instances, stamp_ns: int, low_confidence: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
+        """Numbers of the instances, 0 for low-confidence ones."""
         fresh = stamp_ns - self._seen <= TrackerOptions().max_age * 1e9
         self._boxes, self._groups = self._boxes[fresh], self._groups[fresh]
         self._numbers, self._seen = self._numbers[fresh], self._seen[fresh]
         iou = box_iou(self._boxes, instances.boxes_camera) * (self._groups[:, None] == instances.groups)
-        if weak is not None:
-            iou[:, weak] = 0
+        if low_confidence is not None:
+            iou[:, low_confidence] = 0
         numbers = np.zeros(len(instances), np.int64)
         rows, columns = greedy_pairs(np.where(iou >= 0.3, iou, 0)).T
         numbers[columns] = self._numbers[rows]
         self._boxes[rows], self._seen[rows] = instances.boxes_camera[columns], stamp_ns
-        new = (numbers == 0) & (True if weak is None else ~weak)
+        new = (numbers == 0) & (True if low_confidence is None else ~low_confidence)
         numbers[new] = np.arange(self._next, self._next + new.sum())
         self._next += int(new.sum())
         self._boxes = np.concatenate([self._boxes, instances.boxes_camera[new]])
@@ -169,7 +173,7 @@ def drives(model: Path, count: int, seconds: int, seed: int) -> list[list[Shot]]
         true = as_instances(np.array([each.box for each in truth]), shot.truth.groups())
         seen = segmenter.segment([shot.frame])[0]
         there = published(shot.truth.instance_map, numbers, true)
-        reported = published(seen.instance_map.pixels, seen.instances.numbers.astype(np.int64), seen.instances)
+        reported = published(seen.instance_map.pixels, seen.instances.ids.astype(np.int64), seen.instances)
         result[shot.scene].append(
             Shot(
                 shot.frame.stamp_ns, numbers, true, seen.instances,

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seg_perception.core.errors import DeviceError, ModelError, SourceError
-from seg_perception.offboard.fleet.work import Result, Task, Tell, Work, Worker
+from seg_perception.offboard.fleet.work import FleetWork, FleetWorker, Result, Task, Tell
+from seg_perception.onboard.pipeline.opening import ModelChoice
 
 FRAMES = 10
 
 
 @dataclass(frozen=True)
-class StandIn(Work):
+class StandIn(FleetWork):
     """A bag's text is `fine`, `slow SECONDS`, or a fault with the number of attempts that meet it: `fault 2`.
 
     Faults: `unreadable`, `device`, `surprise`, and `death` of the process.
@@ -34,17 +35,13 @@ class StandIn(Work):
     option: str = ""
 
     @property
-    def threads(self) -> int:
-        return 1
-
-    @property
-    def on_gpu(self) -> bool:
-        return False
+    def choices(self) -> tuple[ModelChoice, ...]:
+        return (ModelChoice("model.onnx", threads=1),)
 
     def settings(self) -> dict[str, Any]:
         return {"option": self.option}
 
-    def open(self) -> Worker:
+    def open(self) -> FleetWorker:
         self.say("open")
         if self.refuses:
             raise ModelError("no such model")
@@ -61,7 +58,7 @@ class StandIn(Work):
         return sum(each.startswith(f"{line} ") for each in self.log.read_text().splitlines())
 
 
-class _StandInWorker(Worker):
+class _StandInWorker(FleetWorker):
     def __init__(self, work: StandIn) -> None:
         self._work = work
 

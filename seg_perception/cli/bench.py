@@ -11,7 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from seg_perception.core.errors import ConfigurationError, SegPerceptionError
+from seg_perception.core.text import aligned
 
+from .model_arguments import at_least
 from .streetworld import size_of
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="", help="openvino, onnxruntime or tensorrt (default: by the suffix)")
     parser.add_argument("--device", default="", help="the backend's name of the device")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 lets the backend choose")
-    parser.add_argument("--batch", type=_positive, default=1, metavar="N", help="cameras at once (default: 1)")
+    parser.add_argument("--batch", type=at_least(1), default=1, metavar="N", help="cameras at once (default: 1)")
     parser.add_argument(
         "--size", default="1920x1080", metavar="WxH", help="of the camera images (default: %(default)s)"
     )
@@ -57,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IMAGES",
         help="images, folders, videos or bags, scaled to --size (default: a made-up street)",
     )
-    parser.add_argument("--rounds", type=_positive, default=100, metavar="N", help="batches (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=100, metavar="N", help="batches (default: %(default)s)")
     parser.add_argument("--json", default="", metavar="FILE", help="write the result there, too; - for stdout alone")
 
 
@@ -92,7 +94,9 @@ def _measured(arguments: argparse.Namespace, images: list[Frame]) -> dict[str, A
     segmenter = open_segmenter(choice)
     try:
         backend = segmenter.backend
-        batches = _batches(images, arguments.batch)
+        # One batch for each image, so that each camera sees each of them.
+        count = len(images)
+        batches = [[images[(first + camera) % count] for camera in range(arguments.batch)] for first in range(count)]
         if isinstance(backend, CudaBackend):
             groups = segmenter.table.groups(backend.spec.class_names)
             details = measure_gpu(backend, groups, batches, arguments.rounds)
@@ -193,11 +197,6 @@ def measure_gpu(
     }
 
 
-def _batches(images: list[Frame], batch: int) -> list[list[Frame]]:
-    """One batch for each image, so that each camera sees each of them."""
-    return [[images[(first + camera) % len(images)] for camera in range(batch)] for first in range(len(images))]
-
-
 def _percentiles(seconds: Any) -> dict[str, float]:
     """Milliseconds."""
     import numpy as np
@@ -207,7 +206,7 @@ def _percentiles(seconds: Any) -> dict[str, float]:
 
 
 def _against(percentiles: dict[str, float], moved: int, floor: float) -> dict[str, float | int | None]:
-    """Percentiles with the floor next to them; `floor` in seconds."""
+    """Return percentiles together with the floor; `floor` in seconds."""
     ratio = percentiles["p50"] / (floor * 1e3) if floor else None
     return {**percentiles, "bytes": moved, "floor_ms": floor * 1e3, "ratio": ratio}
 
@@ -243,7 +242,7 @@ def _gpu_memory(model: Path) -> float | None:
 
 
 def report(result: Mapping[str, Any]) -> list[str]:
-    """The result for people."""
+    """Return the result as lines of text."""
     model, frames, instances = result["model"], result["frames"], result["instances"]
     size = f"{frames['width']}x{frames['height']} {frames['encoding']}"
     counts = (
@@ -258,8 +257,8 @@ def report(result: Mapping[str, Any]) -> list[str]:
     if on_gpu:
         rows.append(("all, on the GPU", *_cells(result["graph"])))
     rows.append(("frames to results", *_cells(result["total"])))
-    lines = [*_aligned(facts, left=2), "", *_aligned(rows), ""]
-    return [*lines, *_aligned(_gpu_facts(result) if on_gpu else _host_facts(result), left=2)]
+    lines = [*aligned(facts, (0, 1)), "", *aligned(rows), ""]
+    return [*lines, *aligned(_gpu_facts(result) if on_gpu else _host_facts(result), (0, 1))]
 
 
 def _cells(times: Mapping[str, float | None]) -> list[str]:
@@ -283,6 +282,7 @@ def _gpu_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     host, memory, rates = result["host"], result["memory"], result["bandwidth"]
     parts = ", ".join(f"{name} {part['p50']:.3f}" for name, part in host.items() if name != "gap")
     before = memory["gpu_before"]
+    since = "" if before is None else f", {before:.0f} MiB before the engine was loaded"
     two, one = result["frames_per_second_two_under_way"], result["frames_per_second"]
     copies = [f"{name.replace('_', ' ')} {rate:.1f} GB/s" for name, rate in rates.items() if rate is not None]
     return [
@@ -290,30 +290,7 @@ def _gpu_facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("host gap", f"{host['gap']['p50']:.3f} ms (frames to results less all on the GPU); CPU, p50 ms: {parts}"),
         ("throughput", f"{one:.1f} frames/s one batch at a time, {two:.1f} with two batches in flight"),
         ("copies", f"{', '.join(copies)} (on the device read and written bytes count)"),
-        ("GPU memory", f"{memory['gpu']:.0f} MiB in use by all programs" + _since(before)),
+        ("GPU memory", f"{memory['gpu']:.0f} MiB in use by all programs{since}"),
         *_host_facts(result)[1:],
         ("allocations", f"{result['allocations']} after the warm-up"),
     ]
-
-
-def _since(before: float | None) -> str:
-    return "" if before is None else f", {before:.0f} MiB before the engine was loaded"
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """Columns as wide as their widest entry; the first `left` to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def _positive(text: str) -> int:
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -87,7 +87,9 @@ def _read(paths: Sequence[Path], width: int, height: int) -> list[NDArray[np.uin
         images = [frame for _, frame in islice(source, max(1, MOST_IMAGES // len(paths)))]
         if not images:
             raise SourceError(f"{path}: not one image could be read: {'; '.join(map(str, source.failures))}")
-        found += _scaled((to_bgr(image) for image in images), width, height)
+        found += [
+            cv2.resize(to_bgr(image), (width, height), interpolation=cv2.INTER_AREA).view(np.uint8) for image in images
+        ]
     return found
 
 
@@ -99,10 +101,6 @@ def _generated(width: int, height: int) -> list[NDArray[np.uint8]]:
     # Four drives of one frame each, so that they show different streets.
     world = StreetWorld(WorldOptions(GENERATED_IMAGES, 0, width, height, scene_frames=1))
     return [to_bgr(frame) for _, frame in world]
-
-
-def _scaled(images: Iterable[NDArray[np.uint8]], width: int, height: int) -> list[NDArray[np.uint8]]:
-    return [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA).view(np.uint8) for image in images]
 
 
 def _mosaic(bgr: NDArray[np.uint8], order: str) -> NDArray[np.uint8]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from seg_perception.core.errors import BackendUnavailable
 from seg_perception.core.manifest import PRECISIONS, BuildSettings, manifest_path
+
+from .model_arguments import at_least
 
 HELP = "build a TensorRT or TensorRT-RTX engine, with a manifest, from a canonical model or an export (ONNX)"
 
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-batch",
-        type=_at_least(1),
+        type=at_least(1),
         default=0,
         metavar="N",
         help="largest batch, for a model that leaves it open: the number of cameras (default: 1)",
@@ -113,9 +114,9 @@ def _add_int8(parser: argparse.ArgumentParser) -> None:
 def _add_builder(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("builder")
     group.add_argument(
-        "--workspace", type=_at_least(1), default=0, metavar="MiB", help="limit of scratch memory (default: none)"
+        "--workspace", type=at_least(1), default=0, metavar="MiB", help="limit of scratch memory (default: none)"
     )
-    group.add_argument("--dla", type=_at_least(0), metavar="CORE", help="DLA core of a Jetson; fp16 only")
+    group.add_argument("--dla", type=at_least(0), metavar="CORE", help="DLA core of a Jetson; fp16 only")
     group.add_argument(
         "--timing-cache",
         default="",
@@ -130,12 +131,3 @@ def _add_prepare(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--classes", default="", metavar="TABLE", help="class table whose names to use")
     group.add_argument("--family", default="", metavar="NAME", help="take the model as one of this family")
     group.add_argument("--input-size", default="", metavar="HxW", help="for a model that leaves its size open")
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        if not (text.isdecimal() and int(text) >= least):
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
-        return int(text)
-
-    return whole_number

@@ -55,7 +55,7 @@ class CocoResults:
         """Add the detections of one image, and compare its map with their masks."""
         instances = frame_instances(job, self._score)
         self._entries += coco_results(instances, image_id, self._categories)
-        shown = dict(zip(result.instances.rows.tolist(), result.instances.numbers.tolist(), strict=True))
+        shown = dict(zip(result.instances.rows.tolist(), result.instances.ids.tolist(), strict=True))
         # Scores descend, so instance i is row i.
         for row, mask in enumerate(instances.masks):
             if row in shown and mask.area:

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine and print; returns 1 if something failed."""
-    from seg_perception.onboard.doctor.examine import Target, examine
+    from seg_perception.onboard.doctor.examine import examine
     from seg_perception.onboard.doctor.settings import full_name, read_settings
     from seg_perception.onboard.doctor.surroundings import Surroundings
 
@@ -74,23 +74,18 @@ def run(arguments: argparse.Namespace) -> int:
         command = ["--seconds", str(arguments.seconds), "cameras", *topics]
         return RosGraph.from_json(ask(command, arguments.seconds))
 
-    findings = examine(Target(settings, Surroundings(), look), _tell)
+    findings = examine(settings, Surroundings(), look, _tell)
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    print(json.dumps(_as_json(findings), indent=1) if arguments.json else "\n".join(_report(findings)))
-    return int(failed(findings))
-
-
-def _as_json(findings: Sequence[Finding]) -> dict[str, object]:
-    return {
-        "ok": not failed(findings),
-        "counts": _counts(findings),
-        "findings": [finding.as_json() for finding in findings],
-    }
+    bad = failed(findings)
+    listed = [finding.as_json() for finding in findings]
+    content = {"ok": not bad, "counts": _counts(findings), "findings": listed}
+    print(json.dumps(content, indent=1) if arguments.json else "\n".join(_report(findings)))
+    return int(bad)
 
 
 def _report(findings: Sequence[Finding]) -> list[str]:
-    """The findings for people, group by group."""
+    """Return the findings as lines of text, group by group."""
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     width = min(max(get_terminal_size((_WIDEST, 24)).columns, _NARROWEST), _WIDEST)
     lines, group = [], ""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from seg_perception.offboard.evaluation.results import COCO_STATS, Comparison, Evaluation, StratumScore
+from seg_perception.core.text import aligned
+from seg_perception.offboard.evaluation.results import COCO_STATS, Comparison, Evaluation
 
 _STRATUM = ("mask_ap", "mask_ap50", "box_ap", "found", "mask_iou", "boundary_iou")
 # Of more classes text is no overview; the report and the JSON file have them all.
@@ -29,15 +30,8 @@ def tables(evaluation: Evaluation) -> Iterator[str]:
 
 def text_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns under a title; the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(pairs)
-        ).rstrip()
-        for pairs in ([*zip(row, widths, strict=True)] for row in (heads, *rows))
-    ]
-    rule = "  ".join("-" * width for width in widths)
-    return "\n  ".join([title, lines[0], rule, *lines[1:]])
+    rule = ["-" * max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    return "\n  ".join([title, *aligned([heads, rule, *rows])])
 
 
 def _coco(evaluation: Evaluation, names: Sequence[str]) -> str:
@@ -63,12 +57,11 @@ def _speed(evaluation: Evaluation, names: Sequence[str]) -> str:
 
 
 def _strata(evaluation: Evaluation, model: int, title: str) -> str:
-    rows = [[each.dimension, each.name, str(each.objects), *_cells(each.scores[model])] for each in evaluation.strata]
+    rows = []
+    for stratum in evaluation.strata:
+        scores = [_number(getattr(stratum.scores[model], name)) for name in _STRATUM]
+        rows.append([stratum.dimension, stratum.name, str(stratum.objects), *scores])
     return text_table(title, ["by", "", "objects", *_STRATUM_HEADS], rows)
-
-
-def _cells(score: StratumScore) -> list[str]:
-    return [_number(getattr(score, name)) for name in _STRATUM]
 
 
 def _panoptic(evaluation: Evaluation, names: Sequence[str]) -> str:

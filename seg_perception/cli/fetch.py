@@ -12,7 +12,7 @@ from seg_perception.core.errors import BackendUnavailable, ConfigurationError
 
 if TYPE_CHECKING:
     from seg_perception.core.catalogue import CatalogueEntry, Recipe
-    from seg_perception.offboard.models.records import Record
+    from seg_perception.offboard.models.records import DownloadRecord
 
 HELP = "bring a model by its name: download, verify, and prepare it for the node"
 EPILOG = """\
@@ -123,7 +123,7 @@ _CONDITIONS = {
 }
 
 
-def _verified(entry: CatalogueEntry, record: Record) -> str:
+def _verified(entry: CatalogueEntry, record: DownloadRecord) -> str:
     if not entry.checksum.kind:
         return (
             "NOT against a published checksum: there is none. The file was taken as it came; its sha256 is recorded, "

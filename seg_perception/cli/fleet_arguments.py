@@ -12,8 +12,8 @@ from seg_perception.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from seg_perception.offboard.fleet.driver import Executor
-    from seg_perception.offboard.fleet.fleet import FleetOutcome, Plan
-    from seg_perception.offboard.fleet.work import Work
+    from seg_perception.offboard.fleet.fleet import FleetOutcome, FleetPlan
+    from seg_perception.offboard.fleet.work import FleetWork
 
 _LOCAL, _RAY = "local", "ray"
 _MOST_SHOWN = 20
@@ -43,7 +43,7 @@ def add_fleet_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def bags_of(paths: Sequence[Path], arguments: argparse.Namespace) -> list[Path]:
-    """Those of the command line and of --list.
+    """Return the bags of the command line and of --list.
 
     Raises:
         ConfigurationError: there are none, or the list cannot be read.
@@ -79,7 +79,7 @@ def worker_threads(arguments: argparse.Namespace) -> int:
     return int(arguments.threads or (arguments.executor == _RAY))
 
 
-def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: argparse.Namespace) -> int:
+def run_on_fleet(work: FleetWork, paths: Sequence[Path], folder: Path, arguments: argparse.Namespace) -> int:
     """Do the work on all bags, and say what came of it.
 
     Returns:
@@ -89,13 +89,13 @@ def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: arg
         SegPerceptionError: nothing can be done.
     """
     from seg_perception.offboard.fleet.fleet import plan, run_fleet
-    from seg_perception.offboard.fleet.progress import Progress
+    from seg_perception.offboard.fleet.progress import FleetProgress
 
     if arguments.retries < 0 or arguments.workers < 0 or arguments.per_gpu < 1:
         raise ConfigurationError("--retries, --workers: expected 0 or more; --per-gpu: 1 or more")
     planned = plan(paths, folder, work)
     _print_plan(planned)
-    progress = Progress()
+    progress = FleetProgress()
     try:
         outcome = run_fleet(planned, folder, work, _executor(arguments), arguments.retries, progress)
     except KeyboardInterrupt:
@@ -109,7 +109,7 @@ def run_on_fleet(work: Work, paths: Sequence[Path], folder: Path, arguments: arg
 
 
 def _executor(arguments: argparse.Namespace) -> Executor:
-    from seg_perception.offboard.fleet.local_executor import LocalExecutor
+    from seg_perception.offboard.fleet.driver import LocalExecutor
     from seg_perception.offboard.fleet.ray_executor import RayExecutor
 
     if not on_fleet(arguments):
@@ -117,7 +117,7 @@ def _executor(arguments: argparse.Namespace) -> Executor:
     return RayExecutor(arguments.address, arguments.workers, arguments.per_gpu)
 
 
-def _print_plan(planned: Plan) -> None:
+def _print_plan(planned: FleetPlan) -> None:
     size = sum(task.source.bytes for task in planned.tasks) / 1e9
     print(f"{len(planned.tasks)} bags to do ({size:.2f} GB), {len(planned.done)} done before")
     for line in _some(f"again: {name}: {reason}" for name, reason in planned.again.items()):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from seg_perception.core.contract import METADATA_KEY, ModelSpec
 from seg_perception.core.errors import BackendUnavailable, ClassTableError, ConfigurationError
-from seg_perception.core.text import message_text, printable
+from seg_perception.core.text import aligned, message_text, printable
 
 from .inspect_engine import describe_engine, engine_of
 
@@ -186,9 +186,6 @@ def _read_as(reading: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as their widest entry; the last one is not padded. Names are those of whoever made the model."""
-    rows = [tuple(printable(cell, _LONGEST_CELL) for cell in row) for row in rows]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
-    ]
+    """Return rows as lines with aligned columns; names are those of whoever made the model, and are escaped."""
+    escaped = [[printable(cell, _LONGEST_CELL) for cell in row] for row in rows]
+    return aligned(escaped, range(len(rows[0])))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,3 +40,14 @@ def model_choice(model: str, arguments: argparse.Namespace) -> ModelChoice:
 def model_line(identity: Mapping[str, str]) -> str:
     """Return what runs, in one line."""
     return ", ".join(f"{key} {identity[key]}" for key in ("backend", "device", "precision", "model"))
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an argument that is a whole number of this size or more."""
+
+    def whole_number(text: str) -> int:
+        if not (text.isdecimal() and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return whole_number

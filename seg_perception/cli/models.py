@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from seg_perception.core.text import aligned
+
 if TYPE_CHECKING:
     from seg_perception.core.catalogue import CatalogueEntry
 
@@ -39,10 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"folder": str(models_folder()), "models": models}, indent=1))
         return 0
     heads = ("name", "task", "road classes", "mask AP", "licence of code, weights", "size", "fetched")
-    rows = [heads, *map(_row, models)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(aligned([heads, *map(_row, models)], range(len(heads)))))
     print(f"\nfetched models are in {models_folder()}; `seg_perception fetch NAME` brings one")
     return 0
 

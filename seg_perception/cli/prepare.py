@@ -9,6 +9,8 @@ from pathlib import Path
 from seg_perception.core.errors import BackendUnavailable, ConfigurationError
 from seg_perception.core.geometry import RESIZE_MODES
 
+from .model_arguments import at_least
+
 HELP = "rewrite an exported segmentation model (ONNX) into a canonical one that the node runs"
 
 
@@ -60,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HxW",
         help="height and width of the network input, for a model that leaves them open",
     )
-    parser.add_argument("--batch", type=_count, metavar="N", help="batch size, for a model that leaves it open")
+    parser.add_argument("--batch", type=at_least(1), metavar="N", help="batch size, for a model that leaves it open")
     parser.add_argument(
         "--resize", choices=RESIZE_MODES, help="how images are brought to the network's size (default: the family's)"
     )
@@ -106,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prepare a model and say the result of it."""
+    """Prepare a model and print the result."""
     start = time.perf_counter()
     try:
         from seg_perception.offboard.toolchain.head import HeadOptions
@@ -148,12 +150,6 @@ def _size(text: str) -> tuple[int, int]:
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH such as 384x640, got {text!r}")
     return int(height), int(width)
-
-
-def _count(text: str) -> int:
-    if not (text.isdecimal() and int(text)):
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _per_channel(text: str) -> tuple[float, float, float]:

@@ -80,7 +80,7 @@ class ResultFiles:
     def _description(self, result: Segmentation) -> dict[str, Any]:
         instances = result.instances
         rows = zip(
-            instances.numbers.tolist(),
+            instances.ids.tolist(),
             instances.groups.tolist(),
             instances.labels.tolist(),
             instances.scores.tolist(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 HELP = "take reviewed labels in: what training takes, and how far people agreed with the model's labels"
@@ -24,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Compare, write and print."""
     from seg_perception.core.errors import ConfigurationError
+    from seg_perception.core.text import aligned
     from seg_perception.offboard.label.coco import INSTANCES
     from seg_perception.offboard.label.dataset import IMAGES
     from seg_perception.offboard.label.review import review
@@ -34,17 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigurationError(f"-o {arguments.output}: {labels} would be written over; choose another folder")
     found = review(arguments.reviewed, arguments.against)
     write_review(found, arguments.against, arguments.output)
-    print(_table([HEADER, *rows(found)]))
+    print("\n".join(aligned([HEADER, *rows(found)])))
     for note in notes(found):
         print(note)
     print(f"results in {arguments.output}: agreement.html, agreement.json, instances.json")
     print(f"to train: make train DATA={arguments.output / 'instances.json'} IMAGES={arguments.against / IMAGES}")
     return 0
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if not place else cell.rjust(width) for place, (cell, width) in enumerate(each))
-        for each in (zip(line, widths, strict=True) for line in lines)
-    )

@@ -31,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="PATH",
-        help="image, folder of images, video, or a COCO annotation file (.json) with its images in `images` "
-        "next to it",
+        help="image, folder of images, video, or a COCO annotation file (.json) with its images in `images` next to it",
     )
     parser.add_argument(
         "--labels", type=Path, metavar="instances.json", help="COCO annotations of the images in the folder --data"
@@ -136,7 +135,7 @@ def _options(arguments: argparse.Namespace, labelled: bool) -> VerifyOptions:
 
 
 def _source(path: Path, labels: CocoSet | None) -> tuple[FrameSource, str]:
-    """The frames, and what they are for people."""
+    """Return the frames, and a human-readable description of them."""
     from seg_perception.offboard.data.images import open_source
 
     if labels is not None:

@@ -58,7 +58,7 @@ class Checksum:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a family's own package exports a checkpoint.
+    """The export of a checkpoint by the family's own package.
 
     Attributes:
         packages: what to install with pip, in an environment of its own.
@@ -114,7 +114,7 @@ class CatalogueEntry:
 
     @property
     def restrictive_licences(self) -> list[str]:
-        """What has to be accepted before the file is used, such as `weights: AGPL-3.0`."""
+        """Licences that have to be accepted before the file is used, such as `weights: AGPL-3.0`."""
         licences = (("code", self.code_licence), ("weights", self.weights_licence))
         return [f"{what}: {licence}" for what, licence in licences if licence not in PERMISSIVE]
 

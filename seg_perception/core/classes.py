@@ -24,7 +24,7 @@ def group_name(group: int) -> str:
 
 
 def fault_of_names(names: Sequence[str]) -> str:
-    """Why names of classes cannot be used; empty for good ones.
+    """Return why names of classes cannot be used; empty for good ones.
 
     What reads names calls this, so that whatever writes them later (messages, JSON, logs, pages) need not fail.
     """

@@ -25,12 +25,12 @@ from typing import Any
 
 from .classes import fault_of_names
 from .errors import ConfigurationError, NotCanonicalError
-from .geometry import ResizeSpec
+from .geometry import ResizeGeometry, ResizeSpec
 from .text import is_printable, printable
 
 CONTRACT_VERSION = 1
 METADATA_KEY = "seg_perception"
-# What `prepare` took for granted of the export, for people: a JSON object of texts, which nothing depends on.
+# What `prepare` took for granted of the export, human-readable: a JSON object of texts, which nothing depends on.
 READING_KEY = "seg_perception_reading"
 OPSET = 19
 INPUT_NAME = "images"
@@ -49,7 +49,7 @@ class ModelSpec:
     """What a canonical model says of itself.
 
     Attributes:
-        family: the family of the source model, for people.
+        family: the family of the source model, human-readable.
         class_names: in label order.
         things: for each class, whether it comes as instances (False: only in the class map).
         resize: how a camera image becomes the network input.
@@ -126,6 +126,10 @@ class ModelSpec:
         """Names of the outputs, in the order in which backends return them."""
         instances = INSTANCE_OUTPUTS if self.max_instances else ()
         return (*instances, CLASS_MAP_OUTPUT) if self.class_map else instances
+
+    def geometry(self, camera_width: int, camera_height: int) -> ResizeGeometry:
+        """Return where camera images of a size lie in the network input."""
+        return ResizeGeometry.fit(self.resize, camera_width, camera_height, self.network_width, self.network_height)
 
     def to_json(self) -> str:
         """One JSON object, keys sorted, so that equal specs are equal text."""

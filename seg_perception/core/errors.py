@@ -64,13 +64,13 @@ class ModelOutputError(SegPerceptionError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be allocated; OpenCV has no error class of its own for that."""
+    """Return whether an error says that memory could not be allocated; OpenCV has no class of its own for that."""
     text = str(error)
     return isinstance(error, MemoryError) or "Insufficient memory" in text or "bad_alloc" in text
 
 
 def interrupted(error: BaseException) -> bool:
-    """Whether an error comes of Ctrl-C: what interrupts the import of a C extension surfaces as an ImportError."""
+    """Return whether an error comes of Ctrl-C, which surfaces as an ImportError while a C extension is imported."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:

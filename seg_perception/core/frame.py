@@ -32,7 +32,7 @@ class FrameWarning(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EncodingLayout:
-    """How an encoding lies in memory.
+    """The memory layout of an encoding.
 
     Attributes:
         bytes_per_pixel: bytes of one pixel of the first plane.

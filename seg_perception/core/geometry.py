@@ -25,7 +25,7 @@ ANCHORS = ("center", "top_left")
 
 @dataclass(frozen=True, slots=True)
 class ResizeSpec:
-    """How a model wants its input resized; part of the model's contract.
+    """The resize that a model wants for its input; part of its contract.
 
     Attributes:
         mode: `letterbox` keeps the aspect ratio and pads, `stretch` fills the network size.
@@ -123,13 +123,6 @@ class ResizeGeometry:
         limit = np.array([self.camera_width, self.camera_height] * 2, np.float64)
         clipped: NDArray[np.float64] = np.clip((boxes_network - offset) / scale, 0.0, limit)
         return clipped.astype(np.float32)
-
-    def boxes_to_network(self, boxes_camera: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map boxes `[N, 4]` (x1 y1 x2 y2, camera pixels) to network pixels; the inverse, without clipping."""
-        offset = np.array([self.left, self.top] * 2, np.float64)
-        scale = np.array([self.scale_x, self.scale_y] * 2)
-        boxes: NDArray[np.float64] = boxes_camera * scale + offset
-        return boxes.astype(np.float32)
 
 
 def _scaled(length: int, numerator: int, denominator: int, rounding: str) -> int:

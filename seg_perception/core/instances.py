@@ -1,4 +1,4 @@
-"""From rows of model output to numbered instances: the records that pass from stage to stage.
+"""From rows of model output to instances with ids: the records that pass from stage to stage.
 
 Parallel arrays of one record share their first axis and are validated together, so that an index means the
 same thing in all of them.
@@ -51,12 +51,12 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """The detections of one frame that were kept, best first, each with its number.
+    """The detections of one frame that were kept, best first, each with its id.
 
     Attributes:
         rows: int32 `[N]`, the row of each instance in the `Detections` it came from; -1 for one that was not found in
             this frame, but is expected there, and has no pixels.
-        numbers: uint16 `[N]`, unique and never 0: the pixel value in the instance map.
+        ids: uint16 `[N]`, unique and never 0: the pixel value in the instance map.
         boxes_camera: float32 `[N, 4]`, x1 y1 x2 y2 in camera pixels, clipped to the image.
         scores: float32 `[N]`.
         labels: int32 `[N]`, index into the model's class names.
@@ -64,7 +64,7 @@ class Instances:
     """
 
     rows: NDArray[np.int32]
-    numbers: NDArray[np.uint16]
+    ids: NDArray[np.uint16]
     boxes_camera: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int32]
@@ -73,7 +73,7 @@ class Instances:
     def __post_init__(self) -> None:
         count = len(self.rows)
         _require_shape("boxes_camera", self.boxes_camera, (count, 4))
-        for name in ("rows", "numbers", "scores", "labels", "groups"):
+        for name in ("rows", "ids", "scores", "labels", "groups"):
             _require_shape(name, getattr(self, name), (count,))
 
     def __len__(self) -> int:
@@ -81,14 +81,7 @@ class Instances:
 
     def where(self, keep: NDArray[np.bool_]) -> Instances:
         """The instances for which `keep` `[N]` is true, in the same order."""
-        return Instances(
-            self.rows[keep],
-            self.numbers[keep],
-            self.boxes_camera[keep],
-            self.scores[keep],
-            self.labels[keep],
-            self.groups[keep],
-        )
+        return Instances(*(getattr(self, each.name)[keep] for each in fields(self)))
 
     def joined(self, others: Instances) -> Instances:
         """These, then others."""
@@ -96,17 +89,17 @@ class Instances:
             *(np.concatenate([getattr(self, each.name), getattr(others, each.name)]) for each in fields(self))
         )
 
-    def numbered(self, numbers: NDArray[np.uint16]) -> Instances:
-        """The same instances under other `numbers` `[N]`."""
-        return Instances(self.rows, numbers, self.boxes_camera, self.scores, self.labels, self.groups)
+    def with_ids(self, ids: NDArray[np.uint16]) -> Instances:
+        """Return the same instances under other `ids` `[N]`."""
+        return Instances(self.rows, ids, self.boxes_camera, self.scores, self.labels, self.groups)
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceMap:
-    """One number per pixel.
+    """The instance of each pixel.
 
     Attributes:
-        pixels: uint16 `[height, width]`, the number of the instance a pixel belongs to; 0 is background.
+        pixels: uint16 `[height, width]`, the id of the instance a pixel belongs to; 0 is background.
         areas: int64 `[K]`, visible pixels of each row of the `Detections` that was painted.
     """
 
@@ -143,4 +136,3 @@ class Segmentation:
         scale = np.array([width / self.frame.width, height / self.frame.height] * 2, np.float32)
         boxes: NDArray[np.float32] = self.instances.boxes_camera * scale
         return boxes
-

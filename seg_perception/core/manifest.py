@@ -258,7 +258,7 @@ def _validate(values: Any, origin: str) -> None:
     if problems:
         place = "/".join(map(str, problems[0].path)) or "manifest"
         reason = f"{printable(place)}: {printable(problems[0].message, 300)}"
-    elif text := next((text for text in _texts(values) if not _is_fit(text)), ""):
+    elif text := next((text for text in _texts(values) if len(text) > _LONGEST_TEXT or not is_printable(text)), ""):
         reason = f"expected texts of at most {_LONGEST_TEXT} characters without control characters, got "
         reason += printable(text)
     else:
@@ -277,10 +277,6 @@ def _texts(values: object) -> Iterator[str]:
             waiting += [*value, *value.values()]
         elif isinstance(value, list):
             waiting += value
-
-
-def _is_fit(text: str) -> bool:
-    return len(text) <= _LONGEST_TEXT and is_printable(text)
 
 
 def _printable(value: Any) -> Any:

@@ -64,7 +64,7 @@ def user_path(text: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file or folder is there; nothing is at a path that no system call takes, such as one too long."""
+    """Return whether a file or folder is there; nothing is at a path that no system call takes."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -7,6 +7,7 @@ terminal, line breaks that forge a log line, half characters that no file and no
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Sequence
 
 # Longest text of a stranger that a message quotes.
 QUOTE_LIMIT = 200
@@ -50,6 +51,18 @@ def message_text(text: object, limit: int = MESSAGE_LIMIT) -> str:
 def is_printable(text: str) -> bool:
     """Return whether a text holds nothing that `printable` would escape; its length does not matter."""
     return _UNPRINTABLE.search(text) is None
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Container[int] = (0,)) -> list[str]:
+    """Return the rows of a table as lines; the columns in `left` are aligned to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _rest(whole: str, limit: int) -> str:

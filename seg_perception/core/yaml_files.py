@@ -20,7 +20,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YamlFileError(Exception):
-    """Why a file is not read; quotes nothing of it."""
+    """A file is not read; the message quotes nothing of it."""
 
 
 def read_yaml(path: Path) -> object:

@@ -158,9 +158,9 @@ def test_finds_and_paints_what_is_there(backend: Backend, mode: str) -> None:
     height, width = result.instance_map.pixels.shape
     truth = cv2.resize(scene.instance_map, (width, height), interpolation=cv2.INTER_NEAREST)
     assert sorted(result.instances.labels) == [0, 1, 3]
-    assert result.instances.numbers.tolist() == [1, 2, 3]
+    assert result.instances.ids.tolist() == [1, 2, 3]
     for number, label, box in zip(
-        result.instances.numbers, result.instances.labels, result.instances.boxes_camera, strict=True
+        result.instances.ids, result.instances.labels, result.instances.boxes_camera, strict=True
     ):
         index = scene.labels.tolist().index(label)
         own, right = result.instance_map.pixels == number, truth == index + 1
@@ -182,7 +182,7 @@ def test_small_instances_are_neither_listed_nor_painted(backend: Backend) -> Non
     segmenter = Segmenter(backend, TABLE, SegmenterOptions(min_pixels=24 * 24 + 200))
     (result,) = segmenter.segment([bgr_frame(scene.image)])
     assert result.instances.labels.tolist() == [1]
-    assert result.instances.numbers.tolist() == [1]
+    assert result.instances.ids.tolist() == [1]
     assert set(np.unique(result.instance_map.pixels)) == {0, 1}
     segmenter.options = replace(segmenter.options, min_pixels=16)
     assert len(segmenter.segment([bgr_frame(scene.image)])[0].instances) == 2

@@ -85,7 +85,7 @@ def check(backend: CudaBackend, model: Path, width: int = 320, height: int = 192
 
 def assert_same(found: Segmentation, expected: Segmentation) -> None:
     np.testing.assert_array_equal(found.instances.labels, expected.instances.labels)
-    np.testing.assert_array_equal(found.instances.numbers, expected.instances.numbers)
+    np.testing.assert_array_equal(found.instances.ids, expected.instances.ids)
     assert len(found.instances) > 0
     assert (found.instance_map.pixels != expected.instance_map.pixels).mean() < 0.002
 

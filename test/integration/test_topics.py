@@ -10,7 +10,7 @@ from integration.harness import Client
 from rclpy.node import Node
 
 from seg_perception.core.errors import ConfigurationError
-from seg_perception.core.messages.topics import info_beside, raw_above, topic_of
+from seg_perception.core.messages.topics import camera_info_topic, raw_above, topic_of
 from seg_perception.onboard.ros.parameters import CameraSettings
 from seg_perception.onboard.ros.topics import camera_topics
 
@@ -42,9 +42,9 @@ def test_names_beside_and_below() -> None:
     assert topic_of("a/image_raw", "ffmpeg") == "a/image_raw/ffmpeg"
     assert topic_of("a/video", "foxglove") == topic_of("a/video", "video") == "a/video"
     assert [raw_above(f"a/b{end}") for end in ("", "/compressed", "/ffmpeg", "/foxglove")] == ["a/b"] * 4
-    assert info_beside("image_raw") == "camera_info"
-    assert info_beside("/a/image_raw") == "/a/camera_info"
-    assert info_beside("/a/image_raw/compressed") == "/a/camera_info"
+    assert camera_info_topic("image_raw") == "camera_info"
+    assert camera_info_topic("/a/image_raw") == "/a/camera_info"
+    assert camera_info_topic("/a/image_raw/compressed") == "/a/camera_info"
 
 
 @pytest.mark.parametrize(

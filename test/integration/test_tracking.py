@@ -1,4 +1,4 @@
-"""Numbers that stay, from the node's topics; switched on and off while it runs."""
+"""Tracking, from the node's topics; switched on and off while it runs."""
 
 from __future__ import annotations
 

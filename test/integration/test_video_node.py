@@ -29,7 +29,7 @@ from video_packets import GROUP, encode
 
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.onboard.ros.parameters import CameraSettings
-from seg_perception.onboard.ros.transports import message_type
+from seg_perception.onboard.ros.topics import message_type
 
 pytest.importorskip("av")
 RELIABLE = QoSProfile(depth=60, reliability=ReliabilityPolicy.RELIABLE)

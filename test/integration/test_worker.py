@@ -29,21 +29,21 @@ pytestmark = pytest.mark.alone
 class Delivering:
     """A camera without ROS: what is put into it lies there until it is taken."""
 
-    def __init__(self, name: str, doorbell: WakeEvent) -> None:
+    def __init__(self, name: str, wake_event: WakeEvent) -> None:
         self.settings = SimpleNamespace(name=name)
         self.statistics = CameraStatistics()
         self.rhythm = RateEstimator()
         self.broken = False
-        self._doorbell = doorbell
+        self._wake_event = wake_event
         self._lying: Taken | None = None
 
     def deliver(self) -> None:
-        with self._doorbell.rung:
+        with self._wake_event.condition:
             if self._lying is not None:
                 self.statistics.replaced()
             self.statistics.taken()
             self._lying = Taken(b"", time.monotonic())
-            self._doorbell.rung.notify()
+            self._wake_event.condition.notify()
 
     def delivered_before(self) -> None:
         """As if it had sent a frame each period up to now."""
@@ -51,7 +51,7 @@ class Delivering:
             self.rhythm.arrived(time.monotonic() - step * PERIOD, 0)
 
     def take(self) -> Taken | None:
-        with self._doorbell.rung:
+        with self._wake_event.condition:
             taken, self._lying = self._lying, None
         if taken is not None:
             self.rhythm.arrived(taken.arrived, 0)
@@ -110,8 +110,8 @@ class Bench:
     """A worker between such cameras and such a segmenter."""
 
     def __init__(self, cameras: str, largest_batch: int, batch_wait: float) -> None:
-        doorbell = WakeEvent()
-        self.cameras = {name: Delivering(name, doorbell) for name in cameras}
+        wake_event = WakeEvent()
+        self.cameras = {name: Delivering(name, wake_event) for name in cameras}
         self.segmenter = FakeSegmenter(largest_batch)
         self.published: list[tuple[float, str]] = []
         self.failures: list[BaseException] = []
@@ -128,7 +128,7 @@ class Bench:
         self.worker = Worker(
             pairs,
             segmenter,
-            doorbell,
+            wake_event,
             now_ns=time.time_ns,
             wake_executor=lambda: None,
             report=lambda *text: None,

@@ -189,7 +189,7 @@ def test_the_package_keeps_the_rule(rule: Rule):
     assert rule(own_imports()) == []
 
 
-def test_the_picture_of_the_layers_is_up_to_date():
+def test_the_diagram_of_the_layers_is_up_to_date():
     text = CONTRIBUTING.read_text(encoding="utf-8")
     assert with_layers(text) == text, "run `python -m tools.layers`"
 

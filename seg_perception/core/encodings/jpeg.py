@@ -111,7 +111,7 @@ def most_scans(pixels: int, max_pixels: int = MAX_PIXELS) -> int:
 
 
 def may_be_complete(data: memoryview, remedy: str) -> bool:
-    """Whether a JPEG without an end has all its scans and restart intervals; its last interval may be cut off."""
+    """Return whether a JPEG without an end has all its scans and restart intervals; the last one may be cut off."""
     segments = _read_segments(data, remedy)
     scans = list(_scans(data, segments, remedy))
     for scan in scans:

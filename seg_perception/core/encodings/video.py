@@ -143,7 +143,7 @@ class VideoDecoder:
 
     @property
     def awaited(self) -> str:
-        """Return what is waited for while `waiting`, for people."""
+        """Return what is waited for while `waiting`, human-readable."""
         if self._parameters_missing:
             return "a key frame with its parameter sets (SPS, PPS); let the encoder repeat them at each key frame"
         return "a key frame"

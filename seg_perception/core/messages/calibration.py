@@ -14,7 +14,6 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _SUBJECT = "camera_info message"
 # rational_polynomial, the longest model in use, has 14.
 _MOST_COEFFICIENTS = 64
-_ROI = ("x_offset", "y_offset", "height", "width")
 
 
 @dataclass(frozen=True, slots=True)

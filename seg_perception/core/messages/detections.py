@@ -90,7 +90,7 @@ def write_detections(segmentation: Segmentation, class_names: Sequence[str]) -> 
     """
     instances, frame = segmentation.instances, segmentation.frame
     rows = zip(
-        instances.numbers.tolist(),
+        instances.ids.tolist(),
         segmentation.boxes_map.tolist(),
         instances.scores.tolist(),
         instances.labels.tolist(),

@@ -35,7 +35,7 @@ def raw_above(topic: str) -> str:
     return next((topic.removesuffix(end) for end in _ENDS if topic.endswith(end)), topic)
 
 
-def info_beside(topic: str) -> str:
+def camera_info_topic(topic: str) -> str:
     """Return the camera_info topic next to an image topic."""
     parent, slash, _ = raw_above(topic).rpartition("/")
     return f"{parent}{slash}camera_info"

@@ -52,7 +52,7 @@ class FrameSource(ABC):
 
     @property
     def bit_depth(self) -> str:
-        """How many bits channels of 16 bits use: 8 to 16, or `auto`; set it before the frames are read.
+        """Bits that channels of 16 bits use: 8 to 16, or `auto`; set it before the frames are read.
 
         Raises:
             ConfigurationError: it is set to something else.

@@ -27,14 +27,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".p
 class ImageFiles(FrameSource):
     """Image files in the given order; names are the files' stems, with the suffix where two would be equal."""
 
-    def __init__(
-        self, paths: Sequence[Path], *, ignored: Sequence[str] = (), frame_id: str = "", camera: str = ""
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], *, ignored: Sequence[str] = (), camera: str = "") -> None:
         """Take the files; they are read when their turn comes."""
         super().__init__(ignored=ignored)
         self._paths = tuple(paths)
         self._stems = Counter(path.stem for path in self._paths)
-        self._frame_id = frame_id
         self._camera = camera
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
@@ -43,7 +40,7 @@ class ImageFiles(FrameSource):
         depth = BitDepth(self.bit_depth)
         for path in self._paths:
             try:
-                frame = read_image(path, frame_id=self._frame_id, camera=self._camera, depth=depth)
+                frame = read_image(path, camera=self._camera, depth=depth)
             except SourceError as error:
                 self.failures.append(error)
             else:
@@ -67,7 +64,7 @@ class _BagImages(BagImages):
             yield name, deep
 
 
-def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSource:
+def open_source(path: Path, *, camera: str = "") -> FrameSource:
     """Open an image, a folder of images (sorted by name, without its folders), a video, or a bag.
 
     Raises:
@@ -75,7 +72,7 @@ def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSou
     """
     suffix = path.suffix.lower()
     if path.exists() and is_bag(path):
-        return _BagImages(path, frame_id=frame_id, camera=camera)
+        return _BagImages(path, camera=camera)
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if each.is_file())
         images = [each for each in files if each.suffix.lower() in IMAGE_SUFFIXES]
@@ -84,13 +81,13 @@ def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSou
             got = f"none, but videos ({', '.join(videos[:3])}); give these by their own paths" if videos else "none"
             raise SourceError(f"{path}: expected files ending in {', '.join(IMAGE_SUFFIXES)} in this folder, got {got}")
         ignored = [each.name for each in files if each.suffix.lower() not in IMAGE_SUFFIXES]
-        return ImageFiles(images, ignored=ignored, frame_id=frame_id, camera=camera)
+        return ImageFiles(images, ignored=ignored, camera=camera)
     if not path.is_file():
         raise SourceError(f"{path}: does not exist; expected an image, a folder of images, a video or a bag")
     if suffix in IMAGE_SUFFIXES:
-        return ImageFiles([path], frame_id=frame_id, camera=camera)
+        return ImageFiles([path], camera=camera)
     if suffix in VIDEO_SUFFIXES:
-        return VideoFile(path, frame_id=frame_id, camera=camera)
+        return VideoFile(path, camera=camera)
     raise SourceError(
         f"{path}: expected a folder, an image ({', '.join(IMAGE_SUFFIXES)}), a video "
         f"({', '.join(VIDEO_SUFFIXES)}) or a bag ({', '.join(BAG_SUFFIXES)}), got a file ending in {suffix!r}"
@@ -100,7 +97,6 @@ def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSou
 def read_image(
     path: Path,
     *,
-    frame_id: str = "",
     camera: str = "",
     depth: BitDepth | None = None,
     labelled_size: tuple[int, int] | None = None,
@@ -109,7 +105,6 @@ def read_image(
 
     Args:
         path: of the file.
-        frame_id: coordinate frame of the camera.
         camera: name of the camera in the configuration.
         depth: of the images that this one belongs to; by default channels of 16 bits use all of them.
         labelled_size: width and height that labels state. A photograph that has this size as it is stored, and another
@@ -124,9 +119,7 @@ def read_image(
     try:
         data = path.read_bytes()
         note = _turn_note(data, labelled_size) if labelled_size else None
-        decode = partial(
-            decode_compressed, data, frame_id=frame_id, camera=camera, apply_orientation=note is None, remedy=_REMEDY
-        )
+        decode = partial(decode_compressed, data, camera=camera, apply_orientation=note is None, remedy=_REMEDY)
         frame = (depth or BitDepth()).apply(decode())
         if frame.encoding != "bgr8" and frame.bit_depth == FULL_DEPTH:
             frame = replace(decode(narrow=True), warnings=frame.warnings)

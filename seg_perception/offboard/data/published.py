@@ -65,7 +65,7 @@ def read_published(
         path: of the bag.
         instance_map: topic of the instance maps.
         detections: topic of the detections.
-        faults: takes what of the bag was lost, for people, after the last frame.
+        faults: takes what of the bag was lost, human-readable, after the last frame.
 
     Raises:
         SourceError: the bag cannot be read, lacks one of the topics, or has messages that are no such thing.

@@ -23,7 +23,7 @@ _ASSUMED_FPS = 30.0
 class VideoFile(FrameSource):
     """A video. Stamps count from 0 by its frame rate; names are `STEM_000000`, `STEM_000001`, ..."""
 
-    def __init__(self, path: Path, *, frame_id: str = "", camera: str = "") -> None:
+    def __init__(self, path: Path, *, camera: str = "") -> None:
         """Open the video once to see that it can be read.
 
         Raises:
@@ -39,7 +39,6 @@ class VideoFile(FrameSource):
         super().__init__(stated_fps if plausible else _ASSUMED_FPS, sequence=True)
         self._count = int(stated_count) if stated_count > 0 else None
         self._path = path
-        self._frame_id = frame_id
         self._camera = camera
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
@@ -53,12 +52,8 @@ class VideoFile(FrameSource):
                 done, image = capture.read()
                 if not done:
                     break
-                frame = Frame.from_bgr(
-                    image.view(np.uint8),
-                    stamp_ns=round(index * _NANOSECONDS / fps),
-                    frame_id=self._frame_id,
-                    camera=self._camera,
-                )
+                stamp_ns = round(index * _NANOSECONDS / fps)
+                frame = Frame.from_bgr(image.view(np.uint8), stamp_ns=stamp_ns, camera=self._camera)
                 yield f"{self._path.stem}_{index:06d}", frame
                 index += 1
         finally:

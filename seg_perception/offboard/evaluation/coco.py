@@ -121,7 +121,7 @@ class CocoSet:
 
     @property
     def without_mask(self) -> int:
-        """How many objects of the images that are there have a box alone; crowds do not count."""
+        """Return the number of objects, in images that are there, that have a box alone; crowds do not count."""
         own = set(self.image_ids)
         return sum(
             not has_mask(each) and not each.get("iscrowd")

@@ -66,7 +66,7 @@ _SAMPLES, _FEWEST_SAMPLES, _DRAWN_RESULTS = 1000, 200, 20_000_000
 
 @dataclass(frozen=True, slots=True)
 class EvaluateOptions:
-    """How to evaluate.
+    """Options of an evaluation.
 
     Attributes:
         score: from which on an instance counts as published.
@@ -106,7 +106,7 @@ def evaluate(subjects: Sequence[Subject], labelled: LabelledSet, options: Evalua
     clock = _Clock()
     truths = Truths(labelled)
     scheme = Scheme.of(labelled, truths, subjects)
-    work = _Work(subjects, labelled, truths, scheme, options, clock)
+    work = _Run(subjects, labelled, truths, scheme, options, clock)
     work.go()
     with clock.measure("metrics"):
         return work.evaluation(folder)
@@ -130,8 +130,8 @@ class _Clock:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
-class _Work:
-    """An evaluation in flight."""
+class _Run:
+    """A running evaluation."""
 
     def __init__(
         self,

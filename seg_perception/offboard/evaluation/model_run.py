@@ -69,7 +69,7 @@ class FrameResults:
 
 @dataclass(frozen=True, slots=True)
 class ObjectScores:
-    """How the judged objects of one frame were met, in their order.
+    """The matches of the judged objects of one frame, in their order.
 
     Attributes:
         found: bool `[J]`.

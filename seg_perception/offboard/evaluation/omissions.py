@@ -34,7 +34,7 @@ class Omissions:
 
     @property
     def count(self) -> int:
-        """How many things are left out."""
+        """Return the number of things that are left out."""
         return sum(count for count, _ in self._found.values())
 
     def lines(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ SHIFTS = (-4, -2, 0, 2, 4)
 
 @dataclass(frozen=True, slots=True)
 class IdAgreement:
-    """Whether a number means the same in the instance map, in the detections and over time.
+    """Consistency of ids: whether one means the same in the instance map, in the detections and over time.
 
     Attributes:
         pixels: of the received maps that belong to an instance.
@@ -57,7 +57,7 @@ class IdAgreement:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """How well road groups agree pixel by pixel, and whether they do better with another frame or place.
+    """Agreement of the road groups pixel by pixel, and whether they do better with another frame or place.
 
     Each value is the pixels with the same group in both over those with a group in either, 0-1; NaN without any.
 
@@ -73,7 +73,7 @@ class Alignment:
 
     @property
     def fits(self) -> bool:
-        """Whether each map fits its own frame best, at its own place."""
+        """Return whether each map fits its own frame best, at its own place."""
         return all(max(each, key=lambda shift: each[shift]) == 0 for each in (self.frames, self.right, self.down))
 
 

@@ -31,7 +31,7 @@ class EvaluatedModel:
     Attributes:
         name: short and unique among the models.
         file: path of the model, as given.
-        identity: what ran, for people: backend, device, precision, threads, file, sha256.
+        identity: what ran, human-readable: backend, device, precision, threads, file, sha256.
         class_names: in label order.
         group_names: road group of each class, or `other`.
         class_map: whether it has a class map.
@@ -109,7 +109,7 @@ class CocoScores:
 
 @dataclass(frozen=True, slots=True)
 class StratumScore:
-    """How one model does on some of the truth objects; those outside are neither to be found nor wrong when found.
+    """The scores of one model on some of the truth objects; those outside are neither to be found nor wrong when found.
 
     Attributes:
         mask_ap, mask_ap50, box_ap, box_ap50: average precision, the mean over the road groups present. All false
@@ -182,7 +182,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How fast one model is, from the decoded image to the instance map.
+    """The speed of one model, from the decoded image to the instance map.
 
     Attributes:
         frames_per_second: 1000 over the mean of `samples_ms`.
@@ -288,7 +288,7 @@ class FrameVerdict:
         missed: int64 `[M]`, rows of the truth.
         extra: int64 `[E]`, rows of the instances.
         score: 0-1, the frame's panoptic quality: the sum of the found ones' IoU over found + (missed + extra) / 2.
-        words: what is wrong, for people.
+        words: what is wrong, human-readable.
     """
 
     found: NDArray[np.int64]
@@ -311,7 +311,7 @@ class GalleryFrame:
         truth: objects to be found; crowds are left out.
         instances: of each model, from the threshold's score on, best first.
         verdicts: of each model.
-        words: why the frame is here, for people.
+        words: why the frame is here, human-readable.
     """
 
     kind: str

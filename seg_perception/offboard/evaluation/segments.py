@@ -92,7 +92,7 @@ class Published:
         instances = result.instances
         classes = label_classes[instances.labels].tolist()
         places = np.zeros(1 << 16, np.int64)
-        places[instances.numbers] = np.arange(1, len(instances) + 1)
+        places[instances.ids] = np.arange(1, len(instances) + 1)
         pixels = places[result.instance_map.pixels]
         if true.truth.stuff is not None:
             pixels, classes = _with_stuff(pixels, classes, class_map, scheme.things, label_classes)
@@ -104,7 +104,7 @@ class Published:
         return cls(result, label_groups[instances.labels], overlaps, found)
 
     def verdict(self, truth: FrameTruth) -> FrameVerdict:
-        """What of road users, signs and lights is right and wrong; rows are those of `instances` and of the truth's."""
+        """Return the right and wrong road users, signs and lights; rows are those of `instances` and of the truth's."""
         rows, columns = truth.judged, self.judged
         iou = self._iou(truth)[np.ix_(rows, columns)]
         iou = np.where(truth.groups[rows][:, None] == self.groups[columns], iou, 0.0)
@@ -133,7 +133,7 @@ class Published:
 
     def mask(self, row: int) -> CompactMask:
         """The pixels that show an instance."""
-        return CompactMask.of(self.result.instance_map.pixels == self.result.instances.numbers[row])
+        return CompactMask.of(self.result.instance_map.pixels == self.result.instances.ids[row])
 
     def tracked(self, truth: FrameTruth) -> TrackedFrame:
         """The judged objects and instances with their track numbers; no instances where nothing must be judged."""
@@ -141,7 +141,7 @@ class Published:
         columns = columns[~self._excused(truth)[columns]]
         return TrackedFrame(
             truth.numbers[rows],
-            self.result.instances.numbers[columns].astype(np.int64),
+            self.result.instances.ids[columns].astype(np.int64),
             truth.groups[rows],
             self.groups[columns],
             self._iou(truth)[np.ix_(rows, columns)],

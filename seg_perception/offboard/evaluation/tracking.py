@@ -98,7 +98,7 @@ def _places(frame: PublishedFrame) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class TrackingScores:
-    """How well tracks were followed; NaN where there is nothing to follow and nothing was reported.
+    """Tracking scores; NaN where there is nothing to follow and nothing was reported.
 
     Attributes:
         true, reported: objects, summed over frames.

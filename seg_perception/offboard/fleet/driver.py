@@ -6,10 +6,12 @@ import heapq
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
-from .work import Attempt, Failed, Result, Task, Work
+from .perform import perform
+from .work import Attempt, Failed, FleetWork, Result, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class TaskQueue:
 
     @property
     def settled(self) -> bool:
-        """Whether something came of every task."""
+        """Whether every task has a result or was given up."""
         return len(self.results) + len(self.failures) == len(self.tasks)
 
     @property
@@ -113,7 +115,7 @@ class TaskQueue:
 
     @property
     def running(self) -> int:
-        """How many tasks are in flight."""
+        """The number of tasks in flight."""
         return len(self._running)
 
     def frames_so_far(self) -> int:
@@ -141,10 +143,10 @@ class TaskQueue:
 
 
 class Executor(ABC):
-    """Where workers are."""
+    """Runs the tasks of a queue, here or elsewhere."""
 
     @abstractmethod
-    def run(self, work: Work, settings: Mapping[str, Any], queue: TaskQueue) -> None:
+    def run(self, work: FleetWork, settings: Mapping[str, Any], queue: TaskQueue) -> None:
         """Do what is on the queue until nothing is left; everything that was started is ended, also after an error.
 
         Args:
@@ -155,6 +157,24 @@ class Executor(ABC):
         Raises:
             SegPerceptionError: nobody can do the work.
         """
+
+
+class LocalExecutor(Executor):
+    """Does tasks one after the other in this process; needs nothing else."""
+
+    def run(self, work: FleetWork, settings: Mapping[str, Any], queue: TaskQueue) -> None:
+        """See `Executor`."""
+        worker = work.open()
+        queue.workers = 1
+        try:
+            while (attempt := queue.take()) is not None:
+                ended = perform(work, settings, worker, 0, attempt, partial(queue.tell, attempt.task))
+                queue.settle(ended)
+                if isinstance(ended, Failed) and ended.broken:
+                    worker.close()
+                    worker = work.open()
+        finally:
+            worker.close()
 
 
 @dataclass

@@ -23,16 +23,16 @@ from seg_perception.offboard.metrics.coco_summary import summarize
 from seg_perception.offboard.metrics.segmentations import check_counts
 from seg_perception.onboard.pipeline.opening import ModelChoice
 
-from .models import anywhere, model_terms, runs_on_gpu
+from .models import anywhere, model_terms
 from .results import EVALUATION
-from .work import Result, Task, Tell, Work, Worker, plain
+from .work import FleetWork, FleetWorker, Result, Task, Tell, plain
 
 # Opens models; what it opens is closed by the stack. It travels to the workers, so it is a function of a module.
 OpenSubjects = Callable[[Sequence[ModelChoice], ExitStack], list[Subject]]
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateWork(Work):
+class EvaluateWork(FleetWork):
     """What every bag is evaluated with.
 
     Attributes:
@@ -61,17 +61,12 @@ class EvaluateWork(Work):
         return cls(tuple(map(anywhere, models)), open_subjects, **others)
 
     @property
-    def threads(self) -> int:
-        """See `Work`."""
-        return self.models[0].threads
-
-    @property
-    def on_gpu(self) -> bool:
-        """See `Work`."""
-        return any(map(runs_on_gpu, self.models))
+    def choices(self) -> Sequence[ModelChoice]:
+        """See `FleetWork`."""
+        return self.models
 
     def settings(self) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         names = ("truth", "topic", "score", "report_frames")
         return {
             "models": [model_terms(each) for each in self.models],
@@ -80,12 +75,12 @@ class EvaluateWork(Work):
             **({} if self.bit_depth == "16" else {"bit_depth": self.bit_depth}),
         }
 
-    def open(self) -> Worker:
-        """See `Work`."""
+    def open(self) -> FleetWorker:
+        """See `FleetWork`."""
         return _EvaluateWorker(self)
 
     def totals(self, results: Sequence[Result]) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         objects: Counter[str] = Counter()
         for result in results:
             objects.update(result.outcome["objects"])
@@ -111,17 +106,14 @@ class EvaluateWork(Work):
 def joined(parts: Sequence[MatchedResults]) -> MatchedResults:
     """Matched results of several bags as one, class by class under their names."""
     names = dict.fromkeys(name for part in parts for name in part.classes)
+    # A bag that lacks a class has no match of it in any image.
+    absent = [ClassMatches.of([None] * len(part.image_ids)) for part in parts]
     classes = {
-        name: ClassMatches.joined([part.classes.get(name) or _nothing(len(part.image_ids)) for part in parts])
+        name: ClassMatches.joined([part.classes.get(name, none) for part, none in zip(parts, absent, strict=True)])
         for name in names
     }
     # Numbers of images begin again in each bag.
     return MatchedResults(parts[0].kind, range(sum(len(part.image_ids) for part in parts)), classes)
-
-
-def _nothing(images: int) -> ClassMatches:
-    """A class that a bag does not have."""
-    return ClassMatches.of([None] * images)
 
 
 def _matched(folder: Path, model: str, kind: str) -> MatchedResults:
@@ -145,7 +137,7 @@ def _matched(folder: Path, model: str, kind: str) -> MatchedResults:
     return summarize(truth, [(sorted(sizes), entries)], kind)[0]
 
 
-class _EvaluateWorker(Worker):
+class _EvaluateWorker(FleetWorker):
     def __init__(self, work: EvaluateWork) -> None:
         self._work = work
         with ExitStack() as opened:

@@ -18,14 +18,14 @@ from seg_perception.core.files import writable_folder, write_atomically
 from .driver import Executor, Failure, TaskQueue
 from .page import write_fleet_page
 from .results import LOCK, SUMMARY, Results, tasks_of
-from .work import Result, Task, Work, plain
+from .work import FleetWork, Result, Task, plain
 
 PAGE = "fleet.html"
 Show = Callable[[TaskQueue], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class FleetPlan:
     """What is to be done and what is done already.
 
     Attributes:
@@ -94,7 +94,7 @@ class FleetOutcome:
         }  # fmt: skip
 
 
-def plan(paths: Sequence[Path], folder: Path, work: Work) -> Plan:
+def plan(paths: Sequence[Path], folder: Path, work: FleetWork) -> FleetPlan:
     """Look what is left to do; the folder is made if it is not there.
 
     Raises:
@@ -117,11 +117,11 @@ def plan(paths: Sequence[Path], folder: Path, work: Work) -> Plan:
         tasks.append(task)
         if reason:
             again[task.name] = reason
-    return Plan(tasks, done, again, settings)
+    return FleetPlan(tasks, done, again, settings)
 
 
 def run_fleet(
-    planned: Plan, folder: Path, work: Work, executor: Executor, retries: int = 2, show: Show | None = None
+    planned: FleetPlan, folder: Path, work: FleetWork, executor: Executor, retries: int = 2, show: Show | None = None
 ) -> FleetOutcome:
     """Do what is planned, and write `fleet.json` and `fleet.html`, also when it is stopped.
 
@@ -152,7 +152,7 @@ def run_fleet(
     return outcome
 
 
-def _outcome(planned: Plan, work: Work, queue: TaskQueue, seconds: float) -> FleetOutcome:
+def _outcome(planned: FleetPlan, work: FleetWork, queue: TaskQueue, seconds: float) -> FleetOutcome:
     totals = work.totals([*planned.done, *queue.results])
     return FleetOutcome(
         work.command, planned.settings, planned.done, queue.results, queue.failures, queue.left, totals, seconds,

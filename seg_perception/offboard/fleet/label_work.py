@@ -15,13 +15,13 @@ from seg_perception.offboard.label.merge import merge
 from seg_perception.offboard.label.run import Labeller, LabelOptions
 from seg_perception.onboard.pipeline.opening import ModelChoice
 
-from .models import anywhere, model_terms, runs_on_gpu
+from .models import anywhere, model_terms
 from .results import DATASET, set_aside
-from .work import Result, Task, Tell, Work, Worker, plain
+from .work import FleetWork, FleetWorker, Result, Task, Tell, plain
 
 
 @dataclass(frozen=True, slots=True)
-class LabelWork(Work):
+class LabelWork(FleetWork):
     """What every bag is labelled with.
 
     Attributes:
@@ -41,17 +41,12 @@ class LabelWork(Work):
         return cls(replace(options, model=Path(first.model), other_model=other, classes=first.classes))
 
     @property
-    def threads(self) -> int:
-        """See `Work`."""
-        return self.options.run.threads
-
-    @property
-    def on_gpu(self) -> bool:
-        """See `Work`."""
-        return any(map(runs_on_gpu, _choices(self.options)))
+    def choices(self) -> Sequence[ModelChoice]:
+        """See `FleetWork`."""
+        return _choices(self.options)
 
     def settings(self) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         first, *others = (model_terms(each) for each in _choices(self.options))
         own = plain(asdict(self.options))
         rest = {name: own[name] for name in own if name not in ("model", "other_model", "run", "backend", "classes")}
@@ -60,12 +55,12 @@ class LabelWork(Work):
             del rest["bit_depth"]
         return {**first, **rest, "other model": others[0]["model"] if others else None}
 
-    def open(self) -> Worker:
-        """See `Work`."""
+    def open(self) -> FleetWorker:
+        """See `FleetWork`."""
         return _LabelWorker(Labeller(self.options))
 
     def totals(self, results: Sequence[Result]) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         sums: dict[str, Counter[str]] = {"picks": Counter(), "objects": Counter()}
         for result in results:
             for name, counter in sums.items():
@@ -86,7 +81,7 @@ class LabelWork(Work):
         return [f"{len(merged)} frames of {len(parts)} bags as one data set: {whole}"]
 
 
-class _LabelWorker(Worker):
+class _LabelWorker(FleetWorker):
     def __init__(self, labeller: Labeller) -> None:
         self._labeller = labeller
 

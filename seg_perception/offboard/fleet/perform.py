@@ -15,11 +15,11 @@ from typing import Any
 from seg_perception.core.errors import DeviceError, SegPerceptionError
 
 from .results import MANIFEST, bytes_of, set_aside, write_manifest
-from .work import Attempt, Failed, Result, Task, Tell, Work, Worker, plain
+from .work import Attempt, Failed, FleetWork, FleetWorker, Result, Task, Tell, plain
 
 
 def perform(
-    work: Work, settings: Mapping[str, Any], worker: Worker, number: int, attempt: Attempt, tell: Tell
+    work: FleetWork, settings: Mapping[str, Any], worker: FleetWorker, number: int, attempt: Attempt, tell: Tell
 ) -> Result | Failed:
     """Do a task, and write its manifest.
 

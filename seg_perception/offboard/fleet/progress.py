@@ -15,7 +15,7 @@ _TERMINAL, _PLAIN = 0.5, 10.0
 _RECENT = 30.0
 
 
-class Progress:
+class FleetProgress:
     """Shows a line; to be called as often as one likes."""
 
     def __init__(self, stream: TextIO | None = None) -> None:

@@ -12,7 +12,6 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from time import monotonic
 from typing import Any
 
 from seg_perception.core.errors import BackendUnavailable, ConfigurationError, SegPerceptionError
@@ -20,14 +19,13 @@ from seg_perception.core.interpreter import ROOT, python_environment
 
 from .driver import Executor, TaskQueue
 from .perform import perform
-from .work import Attempt, Failed, Result, Task, Work, Worker, plain
+from .work import Attempt, Failed, FleetWork, FleetWorker, Result, plain
 
 _OBJECT_STORE = 100_000_000
-# Seconds that the driver waits for something to happen before it looks around, and between two looks at a worker.
-_WAIT, _STATUS = 0.5, 1.0
+# Seconds that the driver waits for something to happen before it shows the progress again.
+_WAIT_SECONDS = 0.5
 # A worker whose process ends so often before it is ready is not started once more.
 _MOST_DEATHS = 3
-_STATUS_GROUP = "status"
 
 
 class RayExecutor(Executor):
@@ -43,7 +41,7 @@ class RayExecutor(Executor):
         """
         self._address, self._workers, self._per_gpu = address, workers, per_gpu
 
-    def run(self, work: Work, settings: Mapping[str, Any], queue: TaskQueue) -> None:
+    def run(self, work: FleetWork, settings: Mapping[str, Any], queue: TaskQueue) -> None:
         """See `Executor`.
 
         Raises:
@@ -112,23 +110,22 @@ def _working_folder(folder: str) -> Iterator[None]:
         os.close(before)
 
 
-def _cores(work: Work) -> int:
+def _cores(work: FleetWork) -> int:
     return max(work.threads, 1)
 
 
-def room(resources: Mapping[str, float], work: Work, per_gpu: int) -> int:
+def room(resources: Mapping[str, float], work: FleetWork, per_gpu: int) -> int:
     """Return how many workers a cluster has room for now."""
     cores = int(resources.get("CPU", 0))
     return max(1, int(resources.get("GPU", 0)) * per_gpu if work.on_gpu else cores // _cores(work))
 
 
-class Actor:
+class RayActor:
     """What runs in a worker's process; its methods raise nothing that the driver should know of."""
 
-    def __init__(self, work: tuple[Work, Mapping[str, Any]], number: int) -> None:
+    def __init__(self, work: tuple[FleetWork, Mapping[str, Any]], number: int) -> None:
         (self._work, self._settings), self._number = work, number
-        self._worker: Worker | None = None
-        self._status: tuple[int, int | None] = (0, None)
+        self._worker: FleetWorker | None = None
 
     def open(self) -> tuple[str, str]:
         """Open the models; returns the host, and why they cannot be used there."""
@@ -150,15 +147,7 @@ class Actor:
         """Do a task."""
         if self._worker is None:
             return Failed(attempt, "the worker has no model", broken=True)
-        self._status = (0, None)
-        return perform(self._work, self._settings, self._worker, self._number, attempt, self._tell)
-
-    def status(self) -> tuple[int, int | None]:
-        """Frames that are done, and of how many; answered while `do` is at work."""
-        return self._status
-
-    def _tell(self, frames: int, of: int | None) -> None:
-        self._status = (frames, of)
+        return perform(self._work, self._settings, self._worker, self._number, attempt, lambda *_: None)
 
 
 @dataclass
@@ -170,8 +159,6 @@ class _WorkerHandle:
         actor: Ray's handle.
         waits: for what the actor does now; None when it is free.
         attempt: what it does; None while it opens the models.
-        status: for how far it is, if that was asked.
-        asked: when.
         deaths: of its process before it was ready.
         host: where it runs.
         ready: whether its models are open.
@@ -181,8 +168,6 @@ class _WorkerHandle:
     actor: Any
     waits: Any
     attempt: Attempt | None = None
-    status: Any = None
-    asked: float = 0.0
     deaths: int = 0
     host: str = ""
     ready: bool = False
@@ -192,12 +177,16 @@ class _WorkerPool:
     """The workers of a run."""
 
     def __init__(
-        self, ray: Any, asked: tuple[Work, Mapping[str, Any]], queue: TaskQueue, needs: Mapping[str, float], count: int
+        self,
+        ray: Any,
+        asked: tuple[FleetWork, Mapping[str, Any]],
+        queue: TaskQueue,
+        needs: Mapping[str, Any],
+        count: int,
     ) -> None:
         self._ray, self._queue, self._settings = ray, queue, asked[1]
-        # A thread for the work, always the same one, because CUDA cares; and one that tells how far it is.
-        actor = ray.remote(concurrency_groups={_STATUS_GROUP: 1})(Actor)
-        self._class = actor.options(**needs, max_restarts=0)
+        # An actor has one thread, always the same one, because CUDA cares.
+        self._class = ray.remote(RayActor).options(**needs, max_restarts=0)
         self._shared = ray.put(asked)
         self._handles: list[_WorkerHandle] = []
         self._refusal = ""
@@ -213,10 +202,9 @@ class _WorkerPool:
             if not self._handles:
                 raise ConfigurationError(f"no worker can do the work, the last reason: {self._refusal}")
             waiting = {handle.waits: handle for handle in self._handles if handle.waits is not None}
-            ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_WAIT)
+            ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_WAIT_SECONDS)
             for reference in ready:
                 self._settle(waiting[reference], reference)
-            self._look_around()
             self._queue.workers = sum(handle.ready for handle in self._handles)
             self._queue.changed()
 
@@ -227,7 +215,7 @@ class _WorkerPool:
                 continue
             attempt = self._queue.take(handle.host if several else "")
             if attempt is not None:
-                handle.attempt, handle.waits, handle.asked = attempt, handle.actor.do.remote(attempt), monotonic()
+                handle.attempt, handle.waits = attempt, handle.actor.do.remote(attempt)
 
     def stop(self) -> None:
         """End the workers."""
@@ -254,7 +242,7 @@ class _WorkerPool:
             if refusal:
                 self._give_up(handle, refusal)
             return
-        handle.attempt, handle.status = None, None
+        handle.attempt = None
         # Terms are the same for all of them: kept once.
         self._queue.settle(replace(came, settings=self._settings) if isinstance(came, Result) else came)
         if isinstance(came, Failed) and came.broken:
@@ -281,31 +269,6 @@ class _WorkerPool:
         self._queue.notes.append(f"given up: {self._refusal}")
         self._ray.kill(handle.actor)
         self._handles.remove(handle)
-
-    def _look_around(self) -> None:
-        """Ask the busy ones how far they are, and take their answers; never wait for one."""
-        now = monotonic()
-        busy = [handle for handle in self._handles if handle.attempt is not None and handle.waits is not None]
-        answers = [handle.status for handle in busy if handle.status is not None]
-        answered = set(self._ray.wait(answers, num_returns=len(answers), timeout=0)[0]) if answers else set()
-        # So that a thousand workers do not keep the driver busy with telling how far they are.
-        pause = max(_STATUS, len(busy) / 50)
-        for handle in busy:
-            if handle.status in answered:
-                self._told(handle, handle.attempt.task if handle.attempt else None)
-            elif handle.status is None and now - handle.asked >= pause:
-                handle.asked = now
-                handle.status = handle.actor.status.options(concurrency_group=_STATUS_GROUP).remote()
-
-    def _told(self, handle: _WorkerHandle, task: Task | None) -> None:
-        try:
-            frames, of = self._ray.get(handle.status)
-        except self._ray.exceptions.RayError:
-            return  # The result of the work itself is told by its own reference.
-        finally:
-            handle.status = None
-        if task is not None:
-            self._queue.tell(task, frames, of)
 
 
 def _reason(error: Exception) -> str:

@@ -16,16 +16,16 @@ from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
-from .models import anywhere, model_terms, runs_on_gpu
+from .models import anywhere, model_terms
 from .results import MANIFEST, SUMMARY, read_manifest
-from .work import Result, Task, Tell, Work, Worker, plain
+from .work import FleetWork, FleetWorker, Result, Task, Tell, plain
 
 # Watchers tell of every so many frames.
 _TELL = 8
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayWork(Work):
+class ReplayWork(FleetWork):
     """What every bag is replayed with.
 
     Attributes:
@@ -62,17 +62,12 @@ class ReplayWork(Work):
         return cls(anywhere(model), options, job)
 
     @property
-    def threads(self) -> int:
-        """See `Work`."""
-        return self.model.threads
-
-    @property
-    def on_gpu(self) -> bool:
-        """See `Work`."""
-        return runs_on_gpu(self.model)
+    def choices(self) -> Sequence[ModelChoice]:
+        """See `FleetWork`."""
+        return (self.model,)
 
     def settings(self) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         job = self.job
         return {
             **model_terms(self.model),
@@ -87,8 +82,8 @@ class ReplayWork(Work):
             **({} if job.bit_depth == "16" else {"bit_depth": job.bit_depth}),
         }
 
-    def open(self) -> Worker:
-        """See `Work`."""
+    def open(self) -> FleetWorker:
+        """See `FleetWork`."""
         if self.job.report is not None:
             writable_folder(self.job.report)
         segmenter = open_segmenter(self.model, self.options)
@@ -96,11 +91,11 @@ class ReplayWork(Work):
         return _ReplayWorker(self, segmenter)
 
     def totals(self, results: Sequence[Result]) -> dict[str, Any]:
-        """See `Work`."""
+        """See `FleetWork`."""
         return replay_totals([each.outcome for each in results])
 
 
-class _ReplayWorker(Worker):
+class _ReplayWorker(FleetWorker):
     def __init__(self, work: ReplayWork, segmenter: Segmenter) -> None:
         self._work, self._segmenter = work, segmenter
 

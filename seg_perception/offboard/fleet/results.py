@@ -18,7 +18,7 @@ from typing import Any
 from seg_perception.core.errors import ConfigurationError, SourceError
 from seg_perception.core.files import inside, write_atomically
 
-from .work import Result, Source, Task, plain
+from .work import RecordingFile, Result, Task, plain
 
 MANIFEST = ".json"
 # What came of all bags.
@@ -64,7 +64,7 @@ class Results:
         return self._read[name]
 
     def to_do(self, task: Task, command: str, settings: Mapping[str, Any]) -> str | None:
-        """Why a task has to be done, in words; empty if it never was; None if it is done."""
+        """Return why a task has to be done, in words; empty if it never was; None if it is done."""
         if task.name not in self._names:
             return ""
         done = self.get(task.name)
@@ -90,7 +90,7 @@ def read_manifest(path: Path) -> Result | None:
     """
     try:
         content = json.loads(inside(path.parent, path.name, what="manifest").read_text(encoding="utf-8"))
-        result = Result(**{**content, "source": Source(**content["source"])})
+        result = Result(**{**content, "source": RecordingFile(**content["source"])})
         plain_output = PurePosixPath(result.output).name == result.output and not result.output.startswith(".")
         counts = [result.outcome.get(name, 0) for name in ("frames", "faults")]
         mappings = (result.settings, result.outcome, result.identity)
@@ -123,7 +123,7 @@ def set_aside(path: Path) -> None:
         path.rename(aside)
 
 
-def source_of(path: Path) -> Source:
+def source_of(path: Path) -> RecordingFile:
     """A recording as it lies there.
 
     Raises:
@@ -133,7 +133,7 @@ def source_of(path: Path) -> Source:
         size, modified_ns = bytes_of(path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
-    return Source(str(path.resolve()), size, modified_ns)
+    return RecordingFile(str(path.resolve()), size, modified_ns)
 
 
 def bytes_of(path: Path) -> tuple[int, int]:

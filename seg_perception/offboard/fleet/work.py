@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from seg_perception import __version__
+from seg_perception.onboard.pipeline.opening import ModelChoice
+
+from .models import runs_on_gpu
 
 # Is told of the frames that are done, and of how many if that is known.
 Tell = Callable[[int, "int | None"], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RecordingFile:
     """A recording as it lies there; one that differs in any of this is another.
 
     Attributes:
@@ -41,7 +44,7 @@ class Task:
     """
 
     name: str
-    source: Source
+    source: RecordingFile
     folder: Path
 
 
@@ -60,7 +63,7 @@ class Result:
     Attributes:
         name: of the task.
         command: that made it.
-        settings: what the result depends on next to the bag: model and options.
+        settings: what the result depends on in addition to the bag: model and options.
         source: the bag.
         output: name of the result in the folder.
         output_bytes: of it.
@@ -78,7 +81,7 @@ class Result:
     name: str
     command: str
     settings: Mapping[str, Any]
-    source: Source
+    source: RecordingFile
     output: str
     output_bytes: int
     outcome: Mapping[str, Any]
@@ -98,7 +101,7 @@ class Failed:
 
     Attributes:
         attempt: which.
-        error: why, for people.
+        error: why, human-readable.
         host: where; empty if that is not known.
         broken: whether the worker cannot go on as it is.
     """
@@ -109,13 +112,13 @@ class Failed:
     broken: bool = False
 
 
-class Worker(ABC):
+class FleetWorker(ABC):
     """Does tasks one after the other with models that are opened once."""
 
     @property
     @abstractmethod
     def identity(self) -> Mapping[str, str]:
-        """What runs here, for people."""
+        """Human-readable facts about what runs here."""
 
     @abstractmethod
     def do(self, task: Task, output: Path, tell: Tell) -> Mapping[str, Any]:
@@ -138,7 +141,7 @@ class Worker(ABC):
         """Release the models."""
 
 
-class Work(ABC):
+class FleetWork(ABC):
     """A kind of work; it travels to each worker once, so it holds no more than options.
 
     Attributes:
@@ -153,20 +156,25 @@ class Work(ABC):
 
     @property
     @abstractmethod
-    def threads(self) -> int:
-        """Threads of the CPU for each worker; 0 lets the backend choose."""
+    def choices(self) -> Sequence[ModelChoice]:
+        """The models, at least one, and how they run."""
 
     @property
-    @abstractmethod
+    def threads(self) -> int:
+        """Threads of the CPU for each worker; 0 lets the backend choose."""
+        return self.choices[0].threads
+
+    @property
     def on_gpu(self) -> bool:
         """Whether each worker needs a GPU."""
+        return any(map(runs_on_gpu, self.choices))
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """Return what a result depends on next to the bag, as plain values."""
+        """Return what a result depends on in addition to the bag, as plain values."""
 
     @abstractmethod
-    def open(self) -> Worker:
+    def open(self) -> FleetWorker:
         """Open the models, where they are to run.
 
         Raises:
@@ -186,7 +194,7 @@ class Work(ABC):
             new: whether this run made any of them.
 
         Returns:
-            Lines for people.
+            Human-readable lines.
         """
         return []
 

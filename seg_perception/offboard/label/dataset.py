@@ -1,4 +1,4 @@
-"""A data set in flight: images, labels and lists for reviewers, valid whenever the work stops.
+"""A data set that is being written: images, labels and lists for reviewers, valid whenever the work stops.
 
 Each chosen frame is an image, a LabelMe file and a record of its own, each written at once or not at all. Everything
 else is made of the records, so a run that was killed loses nothing that was chosen. Of the records only names stay in
@@ -33,7 +33,7 @@ _FOLDERS = (IMAGES, LABELME, _RECORDS)
 
 @dataclass(slots=True)
 class State:
-    """How far a data set has come.
+    """The progress of a data set.
 
     Attributes:
         sources: paths of the recordings, in their order.
@@ -42,7 +42,7 @@ class State:
         seen: frames that were looked at, of finished sources.
         repeated: frames of finished sources that were left out because the same image is there.
         failures: what could not be read, by source.
-        made_by: what ran there, for people.
+        made_by: what ran there, human-readable.
         dropped: names of frames that are taken back, while their files are removed.
     """
 
@@ -57,7 +57,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _ChosenFrame:
     """What is kept in memory of a chosen frame."""
 
     source: str
@@ -100,11 +100,11 @@ class Dataset:
         # As it reads when it comes back from a file.
         self.how: dict[str, Any] = json.loads(json.dumps(how))
         self.state = State()
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, _ChosenFrame] = {}
         # The recording in progress, the names that were taken when it began, and what it has displaced of others.
         self._source = ""
         self._taken: frozenset[str] = frozenset()
-        self._displaced: dict[str, _Entry] = {}
+        self._displaced: dict[str, _ChosenFrame] = {}
         writable_folder(folder)
         if os.path.lexists(folder / STATE):
             self._restore(resume)
@@ -225,7 +225,7 @@ class Dataset:
         self._displaced, self.state.dropped = {}, []
         self._source, self._taken = "", frozenset()
 
-    def _remove(self, name: str, entry: _Entry) -> None:
+    def _remove(self, name: str, entry: _ChosenFrame) -> None:
         # The record goes last: as long as it is there, the frame is known, and what is left of it can be removed.
         for path in (self.image(entry.file_name), self._labelme(name), self._record(name)):
             path.unlink(missing_ok=True)
@@ -319,8 +319,10 @@ def _state(folder: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: expected what `seg_perception label` has written: {error}") from error
 
 
-def _entry(frame: LabelledFrame) -> _Entry:
-    return _Entry(frame.source, frame.index, frame.camera, frame.stamp_ns, frame.file_name, frame.digest, frame.picks)
+def _entry(frame: LabelledFrame) -> _ChosenFrame:
+    return _ChosenFrame(
+        frame.source, frame.index, frame.camera, frame.stamp_ns, frame.file_name, frame.digest, frame.picks
+    )
 
 
 def _read(path: Path) -> LabelledFrame:

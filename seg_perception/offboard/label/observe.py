@@ -33,7 +33,7 @@ _DOUBLE_IOU = 0.5
 _BOX_IOU = 0.6
 # Below, a box's sides are a matter of single pixels.
 _FEWEST_PIXELS = 64
-# Parts of a mask next to the largest one that hold less than this share are specks.
+# Parts of a mask other than the largest one that hold less than this share are specks.
 _ONE_PIECE = 0.9
 
 
@@ -131,16 +131,12 @@ class Observer:
             compared = Other(other, compare(by_group(result), other, rule))
         return Observation(result, job, doubtful, uncertainty, compared)
 
-    def sights(self, seen: Observation) -> list[TrackedObservation]:
+    def observations(self, seen: Observation) -> list[TrackedObservation]:
         """Return what the frames around this one will be compared with."""
         instances = seen.result.instances
-        sides = instances.boxes_camera[:, 2:] - instances.boxes_camera[:, :2]
-        fill = seen.result.areas / np.maximum(sides.prod(axis=1), 1.0)
         return [
-            TrackedObservation(int(number), self._class_names[label], group_name(int(group)), box_of(box), float(share))
-            for number, label, group, box, share in zip(
-                instances.numbers, instances.labels, instances.groups, instances.boxes_camera, fill, strict=True
-            )
+            TrackedObservation(int(track), group_name(int(group)), box_of(box))
+            for track, group, box in zip(instances.ids, instances.groups, instances.boxes_camera, strict=True)
         ]
 
     def describe(self, seen: Observation) -> tuple[list[LabelledObject], list[QaFlag]]:
@@ -155,7 +151,7 @@ class Observer:
             name = self._name(instances, index)
             if name not in self._known:
                 continue
-            number, box = int(instances.numbers[index]), instances.boxes_camera[index]
+            number, box = int(instances.ids[index]), instances.boxes_camera[index]
             score = float(instances.scores[index])
             whole = CompactMask.of(seen.job.mask(0, int(instances.rows[index]), size))
             mask = painted_mask(seen.result.instance_map.pixels, number, box)
@@ -164,9 +160,7 @@ class Observer:
             visible = round(min(1.0, mask.area / max(1, whole.area)), 4)
             about = doubts_of(name, score, threshold, box, whole)
             concerns += [replace(each, subject=len(objects)) for each in about]
-            objects.append(
-                LabelledObject(name, mask, round(score, 4), number if options.tracking else 0, visible)
-            )
+            objects.append(LabelledObject(name, mask, round(score, 4), number if options.tracking else 0, visible))
         return objects, [*concerns, *self._overlooked(seen, threshold), *_disagreements(seen)]
 
     def _overlooked(self, seen: Observation, threshold: float) -> list[QaFlag]:
@@ -213,7 +207,7 @@ def by_group(result: Segmentation) -> FrameInstances:
     instances = result.instances.where(result.instances.groups != NO_GROUP)
     masks = [
         painted_mask(result.instance_map.pixels, int(number), box)
-        for number, box in zip(instances.numbers, instances.boxes_camera, strict=True)
+        for number, box in zip(instances.ids, instances.boxes_camera, strict=True)
     ]
     return FrameInstances(instances.boxes_camera, instances.scores, instances.groups, tuple(masks))
 

@@ -115,14 +115,14 @@ class Picker:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many of the chosen frames each rule wants."""
+        """Return the number of chosen frames that each rule wants."""
         found = Counter(rule for rules in self._picks.values() for rule in rules)
         return Counter({rule: found[rule] for rule in (EVERY, SCENE_CHANGE, *self._rankings) if rule in found})
 
     def wanted(
         self, name: str, frame: Frame, moment: Moment, uncertainty: float, disagreement: float
     ) -> dict[str, float]:
-        """Why a frame is chosen, as far as can be said now, each with its number; every frame is to come here."""
+        """Return the rules that choose a frame, as far as known now, each with its number; takes every frame."""
         count = self._counts[frame.camera] = self._counts.get(frame.camera, -1) + 1
         picks = {}
         if self._options.every and count % self._options.every == 0:

@@ -20,14 +20,8 @@ KINDS = {
     "pieces": "the mask is in pieces",
     "flicker": "an object is seen in a single frame",
     "gap": "an object is seen before and after, but not here",
-    "class_change": "the class differs from that in the frames around",
-    "mask_jump": "the mask's size differs from that in the frames next to it",
-    "track_break": "a track ends where another one begins",
     "models": "another model says something else",
-    "rare": "there are few objects of this category",
 }
-# Categories with a smaller share of all objects are rare.
-_RARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +41,12 @@ class Assessment:
 
 def assess(frames: Iterable[LabelledFrame]) -> list[Assessment]:
     """Rank the frames of a data set by how much they need a person; of their masks nothing is kept."""
-    slim = [(frame.file_name, [each.category for each in frame.objects], frame.concerns) for frame in frames]
-    counts = Counter(name for _, names, _ in slim for name in names)
-    found = []
-    for file_name, names, concerns in slim:
-        everything = sorted((*concerns, *_rare(names, counts)), key=lambda each: -each.weight)
-        number = round(sum(each.weight for each in everything), 3)
-        found.append(Assessment(file_name, number, tuple(everything)))
-    return sorted(found, key=lambda each: (-each.number, each.file_name))
+    assessments = []
+    for frame in frames:
+        flags = sorted(frame.concerns, key=lambda flag: -flag.weight)
+        number = round(sum(flag.weight for flag in flags), 3)
+        assessments.append(Assessment(frame.file_name, number, tuple(flags)))
+    return sorted(assessments, key=lambda assessment: (-assessment.number, assessment.file_name))
 
 
 def quality_bytes(assessed: Sequence[Assessment], counts: Counter[str], categories: Sequence[Category]) -> bytes:
@@ -78,18 +70,6 @@ def quality_table(assessed: Sequence[Assessment]) -> bytes:
         words = "; ".join(one.words for one in each.concerns[:3])
         rows.writerow((rank, each.file_name, each.number, len(each.concerns), kinds, words))
     return text.getvalue().encode()
-
-
-def _rare(names: Sequence[str], counts: Counter[str]) -> list[QaFlag]:
-    total = counts.total()
-    return [
-        QaFlag(
-            "rare", round(1 - counts[name] / (_RARE * total), 4),
-            f"{name} is rare: {counts[name]} of {total} objects", None, index,
-        )
-        for index, name in enumerate(names)
-        if counts[name] < _RARE * total
-    ]  # fmt: skip
 
 
 def _plain(each: Assessment) -> dict[str, Any]:

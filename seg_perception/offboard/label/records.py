@@ -43,7 +43,7 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class MaskStyle:
-    """How masks are written.
+    """The form in which masks are written.
 
     Attributes:
         form: `rle`, which is exact, or `polygons`, which people can edit.

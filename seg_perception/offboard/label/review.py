@@ -65,7 +65,7 @@ class FrameReview:
 
     @property
     def changes(self) -> float:
-        """How much was changed: each label removed, added or relabelled counts 1, a mask the part that differs."""
+        """Return the amount of change: each label removed, added or relabelled counts 1, a mask what differs."""
         faults = len(self.relabelled) + len(self.removed) + len(self.added)
         return faults + sum(1 - each.iou for each in self.matched)
 

@@ -137,7 +137,7 @@ class Labeller:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, for people."""
+        """Human-readable facts about what runs here."""
         return self._models[0].segmenter.identity
 
     def label(self, paths: Sequence[Path], folder: Path, resume: bool = False) -> LabelSummary:
@@ -286,7 +286,7 @@ class _Labelling:
             self._commit(index, [])
             return
         window = self._windows.setdefault(frame.camera, Window())
-        for known, concerns in window.push(index, self._observer.sights(seen)):
+        for known, concerns in window.push(index, self._observer.observations(seen)):
             self._commit(known, concerns)
 
     def _choose(self, path: str, index: int, name: str, picks: Mapping[str, float], seen: Observation) -> None:

@@ -122,7 +122,7 @@ def union(masks: Sequence[CompactMask]) -> CompactMask:
 
 
 def is_near(first: CompactMask, second: CompactMask, distance: int) -> bool:
-    """Whether no pixel of two masks of one image differs that is further than this from the border of the second."""
+    """Return whether two masks of one image differ only within this distance of the border of the second."""
     top, left = (max(0, min(getattr(first, side), getattr(second, side)) - distance) for side in ("top", "left"))
     bottom, right = (max(getattr(first, side), getattr(second, side)) + distance for side in ("bottom", "right"))
     both = [each.full()[top:bottom, left:right].view(np.uint8) for each in (first, second)]
@@ -166,7 +166,7 @@ def _drawn(outlines: Sequence[NDArray[Any]], shape: tuple[int, ...]) -> NDArray[
 
 
 def _is_near(first: NDArray[np.uint8], second: NDArray[np.uint8], distance: int) -> bool:
-    """Whether no pixel of two masks, uint8 0 or 1, differs that is further than this from the border of the second."""
+    """Return whether two masks, uint8 0 or 1, differ only within this distance of the border of the second."""
     around = np.ones((2 * distance + 1, 2 * distance + 1), np.uint8)
     outer, inner = cv2.dilate(second, around, borderValue=0), cv2.erode(second, around, borderValue=0)
     return bool((first <= outer).all() and (inner <= first).all())

@@ -1,6 +1,6 @@
-"""What only the neighbours of a frame show: flicker, gaps and breaks of tracks.
+"""Flags that only the neighbours of a frame give: objects of a single frame, and gaps in tracks.
 
-Each frame is looked at when some frames after it are known, so its concerns come late by `REACH` frames.
+Each frame is checked when some frames after it are known, so its flags come late by `REACH` frames.
 """
 
 from __future__ import annotations
@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
-
-from seg_perception.core.boxes import box_iou
 
 from .records import Box, QaFlag, box_of
 
@@ -20,10 +17,6 @@ from .records import Box, QaFlag, box_of
 REACH = 5
 # Frames a track must be missing before and after to be called a flicker.
 _QUIET = 2
-# Boxes of one object in two frames that follow each other overlap by this IoU.
-_SAME_PLACE = 0.3
-# A mask that changes its share of its box by this factor, and back, flickers.
-_JUMP = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +24,17 @@ class TrackedObservation:
     """One instance in one frame, as far as its neighbours in time need it.
 
     Attributes:
-        track: its number.
-        kind: the name of its class.
+        track: its id.
         group: the name of its road group.
         box: in camera pixels.
-        fill: visible pixels per pixel of its box.
     """
 
     track: int
-    kind: str
     group: str
     box: Box
-    fill: float
 
 
-# By track number.
+# By track id.
 Tracks = dict[int, TrackedObservation]
 
 
@@ -85,41 +74,14 @@ class Window:
 
 
 def flags_of(here: Tracks, before: Sequence[Tracks], after: Sequence[Tracks]) -> list[QaFlag]:
-    """Return what the frames around one show; each is given by its tracks' numbers, in the order of time."""
-    found = []
-    for track, sight in here.items():
-        found += _flicker(sight, before, after, track)
-        found += _changes(sight, before, after, track)
-    return found + _gaps(here, before, after) + _breaks(here, before, after)
-
-
-def _flicker(
-    sight: TrackedObservation, before: Sequence[Tracks], after: Sequence[Tracks], track: int
-) -> list[QaFlag]:
-    if min(len(before), len(after)) < _QUIET or any(track in each for each in (*before, *after)):
-        return []
-    return [QaFlag("flicker", 1.0, f"{sight.group} of track {track} is seen in this frame only", sight.box)]
-
-
-def _changes(
-    sight: TrackedObservation, before: Sequence[Tracks], after: Sequence[Tracks], track: int
-) -> list[QaFlag]:
-    """A class or a mask that differs from those of the same track around it."""
-    found = []
-    others = [each[track] for each in (*before, *after) if track in each]
-    kinds = [each.kind for each in others]
-    usual = max(dict.fromkeys(kinds), key=kinds.count, default=sight.kind)
-    if usual != sight.kind and kinds.count(usual) > kinds.count(sight.kind) + 1:
-        words = f"track {track} is a {sight.kind} here, in {kinds.count(usual)} frames around a {usual}"
-        found.append(QaFlag("class_change", 0.8, words, sight.box))
-    last, following = before[-1].get(track) if before else None, after[0].get(track) if after else None
-    if last and following and min(last.fill, following.fill) > 0:
-        steady = max(last.fill, following.fill) / min(last.fill, following.fill) < _JUMP**0.5
-        ratio = sight.fill / median((last.fill, following.fill))
-        if steady and not 1 / _JUMP <= ratio <= _JUMP:
-            words = f"the mask of {sight.group} {track} has {100 * ratio:.0f} % of its size in the frames next to it"
-            found.append(QaFlag("mask_jump", 1 - min(ratio, 1 / max(ratio, 1e-9)), words, sight.box))
-    return found
+    """Return what the frames around one show; each is given by its track ids, in the order of time."""
+    both_sides = min(len(before), len(after)) >= _QUIET
+    flicker = [
+        QaFlag("flicker", 1.0, f"{seen.group} of track {track} is seen in this frame only", seen.box)
+        for track, seen in here.items()
+        if both_sides and not any(track in tracks for tracks in (*before, *after))
+    ]
+    return flicker + _gaps(here, before, after)
 
 
 def _gaps(here: Tracks, before: Sequence[Tracks], after: Sequence[Tracks]) -> list[QaFlag]:
@@ -138,21 +100,3 @@ def _gaps(here: Tracks, before: Sequence[Tracks], after: Sequence[Tracks]) -> li
 def _apart(moments: Sequence[Tracks]) -> Iterator[tuple[int, Tracks]]:
     """Moments with how many frames they are from one that follows them; the nearest comes last."""
     return zip(range(len(moments), 0, -1), moments, strict=True)
-
-
-def _breaks(here: Tracks, before: Sequence[Tracks], after: Sequence[Tracks]) -> list[QaFlag]:
-    """Tracks that begin where another one of their group has just ended."""
-    if not before:
-        return []
-    earlier, later = {track for each in before for track in each}, {track for each in (here, *after) for track in each}
-    ended = [sight for track, sight in before[-1].items() if track not in later]
-    begun = [sight for track, sight in here.items() if track not in earlier]
-    if not ended or not begun:
-        return []
-    overlap = box_iou(np.array([each.box for each in ended]), np.array([each.box for each in begun]))
-    return [
-        QaFlag("track_break", 0.8, f"{new.group} {old.track} ends where {new.track} begins", new.box)
-        for row, old in enumerate(ended)
-        for column, new in enumerate(begun)
-        if old.group == new.group and overlap[row, column] >= _SAME_PLACE
-    ]

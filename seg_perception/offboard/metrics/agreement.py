@@ -152,7 +152,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class AgreementBudget:
-    """How far a model may be from its reference.
+    """The largest allowed distance of a model from its reference.
 
     Attributes:
         min_iou: lowest mean IoU of the masks of counterparts, and lowest share of pixels whose class is the same.

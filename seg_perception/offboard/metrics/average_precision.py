@@ -49,7 +49,7 @@ class AveragePrecision:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How much the average precision of one result set is above that of another on the same images.
+    """The gain in average precision of one result set over another on the same images.
 
     Attributes:
         value: second minus first.
@@ -153,7 +153,7 @@ class MatchedResults:
 
     @property
     def classes(self) -> Mapping[str, ClassMatches]:
-        """How the results of each class match."""
+        """The matches of each class."""
         return self._classes
 
     def only(self, names: Sequence[str]) -> MatchedResults:
@@ -305,8 +305,6 @@ def paired_bootstrap(
     first: MatchedResults,
     second: MatchedResults,
     samples: int = 1000,
-    seed: int = 0,
-    classes: Sequence[str] = (),
     blocks: Sequence[int] = (),
 ) -> Difference:
     """The difference of the overall AP of two result sets on the same images, second minus first.
@@ -316,8 +314,6 @@ def paired_bootstrap(
     Args:
         first, second: of the same images and kind.
         samples: how many resamples.
-        seed: of the resamples.
-        classes: only these count; all for none.
         blocks: number of the block of each image, from 0, in the order of `image_ids`: images of a block resemble one
             another, as those of a film do, and are drawn together; none for images on their own.
 
@@ -326,12 +322,10 @@ def paired_bootstrap(
     """
     if (first.kind, first.image_ids) != (second.kind, second.image_ids):
         raise ValueError("paired bootstrap: expected two result sets of one kind on the same images")
-    if classes:
-        first, second = first.only(classes), second.only(classes)
     images = len(first.image_ids)
     block = np.asarray(blocks, np.int64) if len(blocks) else np.arange(images)
     count = int(block.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), samples)
     weights = drawn[:, block].astype(np.float64)
     differences = second.resampled(weights) - first.resampled(weights)
     once = np.ones((1, images))

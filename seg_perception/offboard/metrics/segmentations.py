@@ -75,7 +75,7 @@ def encode_compact(mask: CompactMask) -> dict[str, Any]:
 
 
 def has_mask(annotation: Mapping[str, Any]) -> bool:
-    """Whether a COCO annotation, as `checked_segmentation` left it, has a mask; without, only its box is known."""
+    """Return whether a COCO annotation, as `checked_segmentation` left it, has a mask; else only its box is known."""
     return bool(annotation["segmentation"])
 
 

@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +36,10 @@ except ImportError as error:
 # What a server says where another try may help: too many requests, and faults that pass.
 _TRANSIENT = (429, 500, 502, 503, 504)
 _CHUNK = 1 << 16
+# Of a request that fails, and of a transfer that breaks off without having brought anything.
+_TRIES = 5
+# Waited before the second try, doubled for each one after it; and without a byte, after which a connection is broken.
+_BACKOFF_S, _TIMEOUT_S = 1.0, 30.0
 _LONGEST_WAIT_S = 60.0
 # No file of a catalogue is larger; a server that sends without end must not fill the disk.
 _MOST_BYTES = 8 << 30
@@ -44,21 +47,6 @@ _MOST_BYTES = 8 << 30
 
 class DownloadError(SourceError):
     """A file could not be brought from an address."""
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """How patient a download is.
-
-    Attributes:
-        tries: of a request that fails, and of a transfer that breaks off without having brought anything.
-        backoff_s: waited before the second try; doubled for each one after it, up to a minute.
-        timeout_s: without a single byte, after which a connection counts as broken.
-    """
-
-    tries: int = 5
-    backoff_s: float = 1.0
-    timeout_s: float = 30.0
 
 
 class _Retry(Retry):
@@ -73,18 +61,15 @@ class _BrokenOff(Exception):
     """A transfer ended early; another one may go on where it ended."""
 
 
-def download(
-    url: str, target: Path, expected_bytes: int = 0, *, needs_length: bool = False, network: Network | None = None
-) -> bool:
+def download(url: str, target: Path, expected_bytes: int = 0, *, needs_length: bool = False) -> bool:
     """Bring a file into `part_of(target)`, with a progress bar.
 
     Args:
         url: with http or https; proxies and certificates are taken from the environment, as requests does.
         target: what the file will be called.
         expected_bytes: size of the file; 0 where it is unknown.
-        needs_length: whether a server that does not say how long the file is is refused: without a checksum, a file
-            that was cut could not be told from a whole one.
-        network: how patient.
+        needs_length: whether to refuse a server that does not state the length of the file: without a checksum, a
+            truncated file could not be told from a whole one.
 
     Returns:
         Whether the file was put together out of several transfers.
@@ -93,22 +78,21 @@ def download(
         DownloadError: it could not be brought. What has come stays for the next time where the server can go on from
             there.
     """
-    network = network or Network()
     limit = expected_bytes or _MOST_BYTES
-    with _opened(target) as file, _session(network) as session:
+    with _opened(target) as file, _session() as session:
         fruitless, most = 0, _size(file)
         while True:
             try:
-                return _transfer(session, url, file, note_of(target), limit, needs_length, network)
+                return _transfer(session, url, file, note_of(target), limit, needs_length)
             except _BrokenOff as failure:
                 # A server that cannot go on begins again, which alone is no progress.
                 fruitless = 0 if _size(file) > most else fruitless + 1
                 most = max(most, _size(file))
-                if fruitless >= network.tries:
+                if fruitless >= _TRIES:
                     raise DownloadError(
                         f"{shown(url)}: {failure}, {fruitless} times in a row; run the command again to go on"
                     ) from failure
-                time.sleep(min(network.backoff_s * 2**fruitless, _LONGEST_WAIT_S))
+                time.sleep(min(_BACKOFF_S * 2**fruitless, _LONGEST_WAIT_S))
             except requests.RequestException as failure:
                 raise DownloadError(f"{shown(url)}: cannot be reached ({_reason(failure)}){_ADVICE}") from failure
             except OSError as failure:
@@ -119,14 +103,12 @@ def download(
 _ADVICE = "; check the network and the proxy (HTTPS_PROXY), or name a mirror with --from or SEG_PERCEPTION_MODELS"
 
 
-def _transfer(
-    session: requests.Session, url: str, file: IO[bytes], note: Path, limit: int, needs_length: bool, network: Network
-) -> bool:
+def _transfer(session: requests.Session, url: str, file: IO[bytes], note: Path, limit: int, needs_length: bool) -> bool:
     """Do one request, and write what it gives; return whether it went on from what was there."""
     here = _size(file)
     validator = _validator(note, url) if here else ""
     headers = {"Range": f"bytes={here}-", "If-Range": validator} if validator else {}
-    with session.get(url, headers=headers, stream=True, timeout=network.timeout_s) as response:
+    with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
         _refuse_downgrade(url, response)
         if response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{here}":
             return True
@@ -182,10 +164,10 @@ def _write(response: requests.Response, file: IO[bytes], total: int, limit: int)
         raise _BrokenOff(f"the transfer broke off (expected {total} bytes, got {file.tell()})")
 
 
-def _session(network: Network) -> requests.Session:
+def _session() -> requests.Session:
     retry = _Retry(
-        total=network.tries - 1,
-        backoff_factor=network.backoff_s,
+        total=_TRIES - 1,
+        backoff_factor=_BACKOFF_S,
         status_forcelist=_TRANSIENT,
         allowed_methods=("GET",),
         # After the last try the status is ours to report.
@@ -239,7 +221,7 @@ def _write_note(note: Path, url: str, response: requests.Response) -> None:
 
 
 def _validator(note: Path, url: str) -> str:
-    """What the server called the version of which a part is here; empty where the transfer has to begin again."""
+    """Return the server's name of the version of which a part is here; empty where the transfer begins again."""
     try:
         content: Any = json.loads(note.read_text())
     except (OSError, ValueError):

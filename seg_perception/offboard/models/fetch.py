@@ -22,7 +22,7 @@ from seg_perception.core.files import write_atomically
 from seg_perception.core.share import user_path
 from seg_perception.core.text import printable
 
-from .records import Record, discard_part, downloads_folder, part_of, read_record, record_path, shown
+from .records import DownloadRecord, discard_part, downloads_folder, part_of, read_record, record_path, shown
 
 MIRROR = "SEG_PERCEPTION_MODELS"
 _GIT_LFS = b"version https://git-lfs"
@@ -32,7 +32,7 @@ class WrongFileError(SourceError):
     """A file came that is not the one of the catalogue."""
 
 
-def fetch_file(entry: CatalogueEntry, origin: str, report: Callable[[str], None]) -> tuple[Path, Record]:
+def fetch_file(entry: CatalogueEntry, origin: str, report: Callable[[str], None]) -> tuple[Path, DownloadRecord]:
     """Bring the file of an entry, unless it is here already.
 
     Args:
@@ -92,7 +92,7 @@ def _sources(entry: CatalogueEntry, origin: str) -> list[str | Path]:
     return [path / entry.file if path.is_dir() else path]
 
 
-def _bring(entry: CatalogueEntry, source: str | Path, target: Path, known: Record | None) -> Record:
+def _bring(entry: CatalogueEntry, source: str | Path, target: Path, known: DownloadRecord | None) -> DownloadRecord:
     """Bring the file from one place, verify it, and give it its name."""
     part = part_of(target)
     if isinstance(source, Path):
@@ -109,7 +109,7 @@ def _bring(entry: CatalogueEntry, source: str | Path, target: Path, known: Recor
         if pieced:
             return _bring(entry, source, target, known)
         raise WrongFileError(f"{shown(source)}: {fault} (nothing of it was kept)")
-    record = Record(
+    record = DownloadRecord(
         entry.name,
         shown(source),
         sha256,
@@ -136,8 +136,8 @@ def _copy(source: Path, part: Path) -> None:
         raise SourceError(f"{source}: cannot be copied to {part} ({error.strerror or error})") from error
 
 
-def _fault(entry: CatalogueEntry, part: Path, sha256: str, md5: str, known: Record | None) -> str:
-    """Why a file that came is not the entry's; empty where it is, as far as can be told."""
+def _fault(entry: CatalogueEntry, part: Path, sha256: str, md5: str, known: DownloadRecord | None) -> str:
+    """Return why a file that came is not the entry's; empty where it is, as far as can be told."""
     with part.open("rb") as file:
         begin = file.read(512).lstrip().lower()
     if not begin:

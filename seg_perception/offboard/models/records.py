@@ -16,7 +16,7 @@ _MOST_RECORD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class DownloadRecord:
     """What came, kept next to the file as JSON.
 
     Attributes:
@@ -49,7 +49,7 @@ def record_path(entry: CatalogueEntry) -> Path:
     return downloads_folder() / f"{entry.file}.json"
 
 
-def read_record(entry: CatalogueEntry) -> Record | None:
+def read_record(entry: CatalogueEntry) -> DownloadRecord | None:
     """Return what is recorded of an entry's file; None where nothing came so far.
 
     Raises:
@@ -58,7 +58,7 @@ def read_record(entry: CatalogueEntry) -> Record | None:
     path = record_path(entry)
     try:
         content = json.loads(read_regular(path, _MOST_RECORD_BYTES))
-        record = Record(**content)
+        record = DownloadRecord(**content)
         if not all(isinstance(getattr(record, name), str) for name in ("name", "source", "sha256", "checked")):
             raise TypeError("expected text")
         if not isinstance(record.size, int):

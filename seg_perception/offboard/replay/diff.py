@@ -44,7 +44,7 @@ class Baseline:
 
     Attributes:
         unmatched: frames by camera for which nothing had been published.
-        faults: why it could not be read to its end, for people.
+        faults: why it could not be read to its end, human-readable.
     """
 
     def __init__(self, path: Path, rule: AgreementRule | None, cameras: Collection[str], namespace: str) -> None:
@@ -92,7 +92,7 @@ class Baseline:
             return None
         instances = segmentation.instances
         found = PublishedFrame(
-            frame.stamp_ns, pixels, instances.numbers.astype(np.int64), instances.groups, instances.scores,
+            frame.stamp_ns, pixels, instances.ids.astype(np.int64), instances.groups, instances.scores,
             segmentation.boxes_map,
         )  # fmt: skip
         ours, now = instances_of(before), instances_of(found)
@@ -106,7 +106,7 @@ class Baseline:
 
     @property
     def differing(self) -> int:
-        """How many frames have missed, extra or relabelled instances."""
+        """The number of frames with false negatives, false positives or class confusions."""
         return sum(frame.faults > 0 for frame in self._frames)
 
     def _published(self, space: str) -> Iterator[PublishedFrame]:

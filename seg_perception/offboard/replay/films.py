@@ -1,4 +1,4 @@
-"""Videos of what was found: the overlay of every frame, for people without ROS."""
+"""Videos of what was found: the overlay of every frame, for viewers without ROS."""
 
 from __future__ import annotations
 

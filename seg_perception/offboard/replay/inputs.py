@@ -14,7 +14,7 @@ from seg_perception.core.errors import FrameError
 from seg_perception.core.frame import Frame
 from seg_perception.core.messages.calibration import CAMERA_INFO, Calibration
 from seg_perception.core.messages.images import IMAGE, write_image
-from seg_perception.core.messages.topics import info_beside
+from seg_perception.core.messages.topics import camera_info_topic
 from seg_perception.core.text import printable
 from seg_perception.offboard.data.bags.reader import Bag, BagMessage, is_bag
 from seg_perception.offboard.data.bags.source import camera_topics, time_range
@@ -62,9 +62,9 @@ class Recording(ABC):
         path: of the file or folder.
         cameras: name of each camera.
         count: frames as far as they are known beforehand; None where they are not.
-        failures: what could not be read, for people; complete after the last frame.
+        failures: what could not be read, human-readable; complete after the last frame.
         warnings: what was odd about images that could be read; complete after the last frame.
-        notes: what is passed over and is no loss, for people.
+        notes: what is passed over and is no loss, human-readable.
     """
 
     def __init__(self, path: Path, cameras: Sequence[str], count: int | None) -> None:
@@ -121,8 +121,8 @@ class BagRecording(Recording):
             # Raw and rectified images of a camera have one calibration next to them.
             self._infos: dict[str, list[str]] = {}
             for topic, name in self._names.items():
-                if bag.topics.get(info_beside(topic)) == CAMERA_INFO:
-                    self._infos.setdefault(info_beside(topic), []).append(name)
+                if bag.topics.get(camera_info_topic(topic)) == CAMERA_INFO:
+                    self._infos.setdefault(camera_info_topic(topic), []).append(name)
             # An image comes before the calibration of the same moment.
             self._calibrations: dict[str, Calibration] = {}
             for topic in self._infos:

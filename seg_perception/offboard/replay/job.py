@@ -135,13 +135,13 @@ def run_job(
 
 
 def _rule(options: SegmenterOptions) -> AgreementRule:
-    """What counts as a change: nothing below the threshold was published, so what is just above it may come and go."""
+    """Return what counts as a change: instances just above the threshold, below which none is published, may differ."""
     usual = AgreementRule()
     return replace(usual, score=min(1.0, options.select.score_threshold + usual.margin))
 
 
 def _settings(job: ReplayJob, options: SegmenterOptions) -> dict[str, str]:
-    """Return what a reader of the results should know, for people."""
+    """Return what a reader of the results should know, human-readable."""
     size = options.output_size
     return {
         "score_threshold": f"{options.select.score_threshold:g}",

@@ -40,7 +40,7 @@ class Samples:
         self._seen += 1
 
     def rows(self) -> NDArray[np.float32]:
-        """Those that were kept, float32 `[N, columns]`, in order."""
+        """Return the rows that were kept, float32 `[N, columns]`, in order."""
         return self._rows[: self._kept]
 
 
@@ -51,7 +51,7 @@ class Record:
     Attributes:
         frames: processed frames by camera.
         lost: frames that were processed in vain, by camera.
-        faults: what went wrong, for people; no more than a few hundred, all of them counted.
+        faults: what went wrong, human-readable; no more than a few hundred, all of them counted.
         fault_count: how many there were.
         instances: published ones by road group.
         numbers: different instance numbers by camera, if frames are tracked; else the most in a frame.
@@ -78,7 +78,7 @@ class Record:
         groups = np.bincount(instances.groups + 1, minlength=len(ROAD_GROUPS) + 1)[1:].tolist()
         self.frames[camera] += 1
         self.instances.update(dict(zip(ROAD_GROUPS, groups, strict=True)))
-        self._numbers.setdefault(camera, set()).update(instances.numbers.tolist())
+        self._numbers.setdefault(camera, set()).update(instances.ids.tolist())
         for stage, seconds in segmentation.timings.items():
             self.stages[stage] += seconds  # type: ignore[assignment]
         seconds = sum(segmentation.timings.values())

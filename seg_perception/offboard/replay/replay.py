@@ -34,10 +34,10 @@ DEFAULT_NAMESPACE = "/segmenter"
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """How a recording is replayed.
+    """Options of a replay.
 
     Attributes:
-        on_demand: which of `outputs.ON_DEMAND` are written next to those that always are.
+        on_demand: which of `outputs.ON_DEMAND` are written in addition to those that always are.
         namespace: of the node whose topics are written.
         realtime: whether frames come as quickly as they were recorded; else as quickly as they are processed.
     """
@@ -194,10 +194,9 @@ class Replay:
         messages: list[_Message] = []
         if space not in self._labelled:
             self._labelled.add(space)
-            select = self._segmenter.options.select
-            thresholds = select.thresholds() if select.keep_other else select.thresholds()[:-1]
+            threshold = self._segmenter.options.select.lowest_threshold
             # A time of recording beyond what messages can hold is no stamp.
-            labels = write_label_info(min(shot.time_ns, _LAST_STAMP_NS), names, float(thresholds.min()))
+            labels = write_label_info(min(shot.time_ns, _LAST_STAMP_NS), names, threshold)
             self._writer.describe(f"{space}/{LABELS}", LATCHED_QOS)
             messages.append((f"{space}/{LABELS}", LABEL_INFO, shot.time_ns, labels))
         made = FrameMessages(result, names, shot.calibration)

@@ -12,6 +12,7 @@ WIDTH = 520  # of every drawing, in its own units; shown at this width in pixels
 TOP, BELOW = 10, 42  # room above and below the area within the axes
 _BASE = 250  # height of the lower axis
 _LETTER = 6.6  # width of an average letter
+_PARTS = 6  # between the marks of an axis, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,10 @@ class Scale:
         return [(value, f"{value:g}") for value in inside]
 
 
-def nice_step(span: float, most: int = 6) -> float:
-    """The smallest step of 1, 2 or 5 times a power of ten that divides a span into at most `most` parts."""
-    power = 10.0 ** floor(log10(span / most))
-    return next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= most * (1 + 1e-9))
+def nice_step(span: float) -> float:
+    """Return the smallest step of 1, 2 or 5 times a power of ten that divides a span into at most `_PARTS` parts."""
+    power = 10.0 ** floor(log10(span / _PARTS))
+    return next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= _PARTS * (1 + 1e-9))
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def _no_pairs() -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """How two lists of instances of one frame go together.
+    """The pairs of two lists of instances of one frame.
 
     Attributes:
         pairs: int64 `[P, 2]`, rows of counterparts.

@@ -55,18 +55,17 @@ def share_of_bytes(images: int) -> int:
     return IMAGE_BYTES // max(1, images)
 
 
-def gallery(shots: Iterable[Shot], most_bytes: int, level: int = 3) -> Html:
+def gallery(shots: Iterable[Shot], most_bytes: int) -> Html:
     """Frames, one after another.
 
     Args:
         shots: the frames; taken one at a time, so that they need not all be in memory.
         most_bytes: of each image; see `share_of_bytes`.
-        level: of the headings.
     """
-    return element("div", (shot_block(each, most_bytes, level) for each in shots), class_="gallery")
+    return element("div", (shot_block(each, most_bytes) for each in shots), class_="gallery")
 
 
-def shot_block(shot: Shot, most_bytes: int, level: int = 3) -> Html:
+def shot_block(shot: Shot, most_bytes: int) -> Html:
     """One frame: title, text, slider and, with more than two layers, the choice of what is on its sides."""
     layers = [_layer(shot, place, most_bytes) for place in range(len(shot.layers))]
     slider = element(
@@ -75,7 +74,7 @@ def shot_block(shot: Shot, most_bytes: int, level: int = 3) -> Html:
     )  # fmt: skip
     movable = [element("div", class_="handle"), slider] if len(layers) > 1 else []
     stage = element("div", layers, movable, class_="stage")
-    heading = element(f"h{level}", shot.title)
+    heading = element("h3", shot.title)
     text = element("div", shot.text, class_="about")
     return element("article", heading, text, _picks(shot), stage, class_="shot compare")
 

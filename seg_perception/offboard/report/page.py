@@ -154,16 +154,15 @@ def table(
     return element("div", element("table", title, head, body), class_="scroll", tabindex=0)
 
 
-def comparison(columns: Mapping[str, Mapping[str, str]], caption: str = "") -> Html:
+def comparison(columns: Mapping[str, Mapping[str, str]]) -> Html:
     """Key and value of several things side by side, such as the manifests of engines: a row for each key.
 
     Args:
         columns: key and value of each thing, by its name; a key that one lacks has a dash there.
-        caption: above the table.
     """
     keys = dict.fromkeys(key for entries in columns.values() for key in entries)
     rows = [[key, *(entries.get(key, MISSING) for entries in columns.values())] for key in keys]
-    return table(["", *columns], rows, caption=caption)
+    return table(["", *columns], rows)
 
 
 def number(value: float, digits: int = 3, sign: bool = False) -> str:

@@ -22,6 +22,8 @@ from .axes import BELOW, TOP, Across, Axis, Canvas, left_of, line, path, svg
 from .html import MISSING, Content, Html, element
 
 KINDS = 7  # colours in the style sheet
+# Of a histogram.
+_BINS = 40
 _POINTS = 400  # of a curve, at most; a drawing has no more columns
 _TOUCHED = 40  # points of a curve that say their values
 _BAR, _GAP = 13, 10  # height of a bar, and between groups of bars
@@ -79,14 +81,13 @@ def line_plot(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Html:
     return _figure(title, canvas.drawing(title, marks), [each.name for each in series])
 
 
-def histogram(title: str, samples: Mapping[str, ArrayLike], label: str, bins: int = 40) -> Html:
+def histogram(title: str, samples: Mapping[str, ArrayLike], label: str) -> Html:
     """Return how values are spread: the share of the samples in each of equally wide bins.
 
     Args:
         title: of the plot.
         samples: values by name, each `[N]`.
         label: what the values are, with the unit.
-        bins: how many.
     """
     values = {name: _finite(each) for name, each in samples.items()}
     everything = np.concatenate([*values.values(), np.zeros(0)])
@@ -94,7 +95,7 @@ def histogram(title: str, samples: Mapping[str, ArrayLike], label: str, bins: in
         return _figure(title, _nothing(), ())
     # A few late frames would squeeze all others into one bin.
     scale = Axis(label, float(everything.min()), float(np.percentile(everything, 99.5))).fitted(())
-    edges = np.linspace(scale.low, scale.high, bins + 1)
+    edges = np.linspace(scale.low, scale.high, _BINS + 1)
     beyond = int(np.count_nonzero(everything > scale.high))
     shares = {name: 100 * np.histogram(each, edges)[0] / max(1, each.size) for name, each in values.items()}
     canvas = Canvas.of(scale, Axis("frames (%)", 0).fitted(np.concatenate([*shares.values()])))
@@ -114,14 +115,13 @@ def cumulative(title: str, samples: Mapping[str, ArrayLike], x: Axis) -> Html:
     return line_plot(title, curves, x, Axis("samples (%)", 0, 100))
 
 
-def time_line(title: str, series: Sequence[Series], x: Axis, y: Axis, marks: Iterable[tuple[float, str]] = ()) -> Html:
+def time_line(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Html:
     """Values from frame to frame, however many: where several frames share a column, their median and their range.
 
     Args:
         title: of the plot.
         series: values by name; x ascends.
         x, y: the axes.
-        marks: values of x where something happened, and what; upright lines.
     """
     found = [(each.name, _columns(each.points())) for each in series]
     used = [table for _, table in found if len(table)]
@@ -139,7 +139,6 @@ def time_line(title: str, series: Sequence[Series], x: Axis, y: Axis, marks: Ite
                 )
             drawn.append(line((canvas.at(*point) for point in run[:, :2]), f"curve s{n % KINDS}"))
         drawn += _touchable(canvas, name, table[:, :2])
-    drawn += [_mark(canvas, *each) for each in marks if 0 <= canvas.x.scale.share(each[0]) <= 1]
     return _figure(title, canvas.drawing(title, drawn), [name for name, _ in found])
 
 
@@ -235,12 +234,6 @@ def _touchable(canvas: Canvas, name: str, points: NDArray[np.floating], says: Se
             element("circle", element("title", text), cx=round(across, 1), cy=round(up, 1), r=4, class_="touch")
         )
     return spots
-
-
-def _mark(canvas: Canvas, x: float, what: str) -> Html:
-    place = canvas.x.at(x)
-    ends = path([(place, canvas.up(canvas.y.low)), (place, canvas.up(canvas.y.high))])
-    return element("path", element("title", f"{x:.4g}: {what}"), d=ends, class_="mark")
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:

@@ -53,7 +53,6 @@ figure { margin: 0; min-width: 0; }
 .plot .curve { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
 .plot .area { fill-opacity: 0.22; stroke-width: 1.5; } .plot .band { fill-opacity: 0.25; stroke: none; }
 .plot .whisker, .plot .zero { stroke: var(--ink); stroke-width: 1.3; fill: none; }
-.plot .mark { stroke: var(--bad); stroke-width: 1.5; }
 .plot .touch { fill: transparent; stroke: none; }
 .plot .touch:hover { fill: var(--ink); }
 .legend { display: flex; flex-wrap: wrap; gap: 0.1rem 1.1rem; list-style: none; padding: 0; margin: 0.2rem 0;

@@ -25,7 +25,7 @@ from seg_perception.core.text import message_text
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How to run a model.
+    """Options for running a model.
 
     Attributes:
         device: the backend's name of the device (`CPU`, `GPU`, `NPU`, `cuda`); empty for its default.
@@ -158,11 +158,11 @@ class Backend(Protocol):
 
     @property
     def depth(self) -> int:
-        """How many jobs may exist at once for full throughput. A GPU takes no more."""
+        """The number of jobs that may exist at once for full throughput. A GPU takes no more."""
 
     @property
     def largest_batch(self) -> int:
-        """How many frames are worth starting together. A GPU takes no more."""
+        """The number of frames that are worth starting together. A GPU takes no more."""
 
     def wait(self) -> None:
         """Wait until a job that is started now would not wait for others; the moment to take the freshest frames.

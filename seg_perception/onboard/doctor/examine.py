@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from seg_perception.core.errors import SegPerceptionError
 
+from . import gpu, packages
 from .cameras import check_cameras
 from .dds import check_dds
 from .finding import Finding, Level
-from .gpu import ask_gpu_packages, check_gpu
+from .gpu import check_gpu
 from .graph import RosGraph
 from .machine import check_machine
 from .model import ask_model, flavour_of
-from .packages import ask_packages, check_packages, is_absent
+from .packages import check_packages, is_absent
 from .ros import check_ros, distribution_of
 from .settings import NodeSettings
 from .surroundings import Surroundings
@@ -24,39 +24,29 @@ from .surroundings import Surroundings
 Look = Callable[[Sequence[str]], RosGraph]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What is to be examined.
-
-    Attributes:
-        settings: of the node.
-        around: the machine.
-        look: looks at the running system.
-    """
-
-    settings: NodeSettings
-    around: Surroundings
-    look: Look
-
-
-def examine(patient: Target, progress: Callable[[str], None]) -> list[Finding]:
+def examine(settings: NodeSettings, around: Surroundings, look: Look, progress: Callable[[str], None]) -> list[Finding]:
     """Do all checks.
 
     Args:
-        patient: what is to be examined.
-        progress: told what begins, for people who wait.
+        settings: of the node.
+        around: the machine.
+        look: looks at the running system.
+        progress: told what begins, for the user who waits.
     """
-    settings, around = patient.settings, patient.around
     path, model_problem = _model_path(settings.model)
     flavour = flavour_of(path)
     progress("importing packages")
-    answers = ask_packages(around)
+    answers = around.answers(packages.QUESTIONS)
     rclpy = answers["rclpy"].out.strip() if answers["rclpy"].code == 0 else ""
     distribution = distribution_of(around, rclpy)
-    graph, problem = None, "rclpy is not there"
+    graph: RosGraph | None = None
+    problem = "rclpy is not there"
     if rclpy:
         progress("looking at topics")
-        graph, problem = _looked(patient)
+        try:
+            graph, problem = look(settings.topics), ""
+        except SegPerceptionError as error:
+            problem = str(error)
     findings = check_packages(answers, bool(flavour), bool(distribution) or not is_absent(answers["rclpy"], "rclpy"))
     findings += check_ros(around, rclpy, graph, problem)
     # Every distribution's default, where the middleware itself could not be asked.
@@ -64,7 +54,7 @@ def examine(patient: Target, progress: Callable[[str], None]) -> list[Finding]:
     findings += check_dds(around, distribution, rmw, graph.largest_image if graph else 0)
     progress("looking at the machine")
     findings += check_machine(around)
-    findings += check_gpu(ask_gpu_packages(around), flavour)
+    findings += check_gpu(around.answers(gpu.QUESTIONS), flavour)
     progress("opening the model")
     if model_problem:
         findings.append(Finding("model", "model", Level.FAIL, model_problem))
@@ -83,10 +73,3 @@ def _model_path(model: str) -> tuple[Path, str]:
         return find_model(model), ""
     except SegPerceptionError as error:
         return Path(model), str(error)
-
-
-def _looked(patient: Target) -> tuple[RosGraph | None, str]:
-    try:
-        return patient.look(patient.settings.topics), ""
-    except SegPerceptionError as error:
-        return None, str(error)

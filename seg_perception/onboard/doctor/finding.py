@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Level(Enum):
-    """How bad a finding is: only FAIL decides about the exit code."""
+    """The severity of a finding: only FAIL decides about the exit code."""
 
     OK = "OK"
     WARN = "WARN"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from seg_perception.core.errors import BackendUnavailable
 
 from .finding import Finding, Level
 from .packages import is_absent
-from .surroundings import Ran, Surroundings
+from .surroundings import Ran
 
 GROUP = "gpu"
 Version = tuple[int, int]
@@ -57,12 +56,6 @@ def find_gpu() -> Gpu:
 
     device = first_device()
     return Gpu(f"{device.name} ({device.architecture})", driver_version())
-
-
-def ask_gpu_packages(around: Surroundings) -> dict[str, Ran]:
-    """Import what engines need; the answers by the names of `QUESTIONS`."""
-    with ThreadPoolExecutor(4) as pool:
-        return dict(zip(QUESTIONS, pool.map(around.python, QUESTIONS.values()), strict=True))
 
 
 def check_gpu(answers: Mapping[str, Ran], flavour: str, find: Callable[[], Gpu] = find_gpu) -> list[Finding]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from .finding import Finding, Level
-from .surroundings import Ran, Surroundings
+from .surroundings import Ran
 
 GROUP = "python"
 _VERSION = "import {0}; print({0}.__version__)"
@@ -55,15 +54,8 @@ _NUMPY_ADVICE = (
 )
 
 
-def ask_packages(around: Surroundings) -> dict[str, Ran]:
-    """Import every package; the answers by the names of `QUESTIONS`."""
-    # A few at once: most of an import is waiting for the disk.
-    with ThreadPoolExecutor(4) as pool:
-        return dict(zip(QUESTIONS, pool.map(around.python, QUESTIONS.values()), strict=True))
-
-
 def check_packages(answers: Mapping[str, Ran], engine: bool, ros: bool) -> list[Finding]:
-    """Judge what `ask_packages` was told.
+    """Judge what the imports of the packages gave.
 
     Args:
         answers: by the names of `QUESTIONS`.

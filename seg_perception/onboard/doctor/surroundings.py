@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ _SHOWN_CHARACTERS = 300
 
 
 class Ran(NamedTuple):
-    """How a program ended: exit code (negative: the signal that killed it), and what it said."""
+    """The end of a program: exit code (negative: the signal that killed it), and what it said."""
 
     code: int
     out: str
@@ -27,7 +28,7 @@ class Ran(NamedTuple):
 
     @property
     def reason(self) -> str:
-        """Why it failed, on one line."""
+        """The reason of a failure, on one line."""
         if self.code < 0:
             try:
                 name = signal.Signals(-self.code).name
@@ -95,3 +96,9 @@ class Surroundings:
     def python(self, code: str) -> Ran:
         """Run code in an interpreter of its own: a package that crashes on import must not take the doctor along."""
         return self.run(python_command(code))
+
+    def answers(self, questions: Mapping[str, str]) -> dict[str, Ran]:
+        """Run several pieces of code, each in an interpreter of its own; the answers by the names of the questions."""
+        # A few at once: most of an import is waiting for the disk.
+        with ThreadPoolExecutor(4) as pool:
+            return dict(zip(questions, pool.map(self.python, questions.values()), strict=True))

@@ -41,8 +41,11 @@ class CameraView:
     @property
     def drops(self) -> dict[str, int]:
         """Frames given up since the node started, by cause, without those that never were."""
-        dropped = {key.removeprefix("dropped_"): value for key, value in self.values.items() if _is_drop(key)}
-        return {cause: frames for cause, value in dropped.items() if (frames := count(value))}
+        return {
+            key.removeprefix("dropped_"): frames
+            for key, value in self.values.items()
+            if key.startswith("dropped_") and (frames := count(value))
+        }
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -70,7 +73,7 @@ class NodeView:
         values: of the model's status: state, identity, times of the stages.
         cameras: in the node's order.
         heard: when it last spoke, on the monotonic clock.
-        period: seconds between its last two words; 0 after the first.
+        period: seconds between its last two messages; 0 after the first.
     """
 
     name: str
@@ -135,11 +138,8 @@ class Nodes:
                 continue
             if not _NODE_NAME.fullmatch(name):
                 self.passed_over += 1
-            elif self._is_wanted(name):
+            elif not self._wanted or any(name == each or name.endswith(f"/{each}") for each in self._wanted):
                 self._take(name, status, statuses, now)
-
-    def _is_wanted(self, name: str) -> bool:
-        return not self._wanted or any(name == each or name.endswith(f"/{each}") for each in self._wanted)
 
     def _take(self, name: str, model: Status, statuses: Sequence[Status], now: float) -> None:
         if name not in self._views and not self._has_room(now):
@@ -184,7 +184,3 @@ def number(text: str) -> float | None:
 def count(text: str) -> int | None:
     """A whole number that a value holds; None for anything else, and for one of more digits than a count has."""
     return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
-
-
-def _is_drop(key: str) -> bool:
-    return key.startswith("dropped_")

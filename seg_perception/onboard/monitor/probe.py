@@ -101,7 +101,7 @@ class Probe:
         self._said.put(None)
 
     def _reason(self) -> str:
-        """Why it has ended."""
+        """Return why it has ended."""
         code = self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()

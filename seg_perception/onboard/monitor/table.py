@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seg_perception.core.text import printable
+from seg_perception.core.text import aligned, printable
 
 from .load import ProcessLoad
 from .nodes import STALE, CameraView, Nodes, NodeView, number
@@ -17,13 +17,13 @@ _HEAD = ("camera", "status", "in Hz", "out Hz", "p50 ms", "p95 ms", "p99 ms", "r
 _TEXT_COLUMNS = (0, 1, len(_HEAD) - 1)
 # Characters of a message, of a model's identity and of the causes of drops.
 _LONGEST = 1000
-# OverlayStats from here on are of no use in full.
+# Values from here on are shown with an exponent.
 _LARGE = 1e12
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where a table goes: columns, rows (0: any number), and whether it knows colours."""
+    """The place of a table: columns, rows (0: any number), and whether it knows colours."""
 
     columns: int = 120
     rows: int = 0
@@ -86,7 +86,9 @@ def _node(node: NodeView, load: ProcessLoad | None, screen: Screen, now: float) 
     silence = node.silence(now)
     level = STALE if silence else node.level
     message = f"nothing came for {silence:.1f} s; its last words:" if silence else node.message
-    lines = _status(f"/{node.name}", level, printable(message, _LONGEST), screen)
+    text = f"/{node.name}  {level}  {printable(message, _LONGEST)}"
+    first, *rest = textwrap.wrap(text, screen.columns, subsequent_indent="    ")
+    lines = [_coloured(first, len(node.name) + 3, level, screen), *rest]
     details = [("model", _identity(node.values)), ("stages", _stages(node)), ("process", _process(load))]
     lines += [_cut(f"  {name:<8} {printable(text, _LONGEST)}", screen) for name, text in details if text]
     return lines + (_cameras(node, silence > 0, screen) if node.cameras else [])
@@ -95,32 +97,18 @@ def _node(node: NodeView, load: ProcessLoad | None, screen: Screen, now: float) 
 def _cameras(node: NodeView, silent: bool, screen: Screen) -> list[str]:
     rows = [_HEAD, *(_camera(camera, STALE if silent else camera.level) for camera in node.cameras)]
     # On a narrow terminal the drops, which are the last column and the longest, go below.
-    below = any(len(_line(row, rows)) > screen.columns for row in rows)
-    shown = [row[:-1] for row in rows] if below else rows
-    lines = [_cut(_line(shown[0], shown), screen)]
+    below = any(len(line) + 2 > screen.columns for line in aligned(rows, _TEXT_COLUMNS))
+    head, *shown = aligned([row[:-1] for row in rows] if below else rows, _TEXT_COLUMNS)
+    lines = [_cut(f"  {head}", screen)]
     # Where the status stands: behind the widest name.
     place = 4 + max(len(row[0]) for row in rows)
-    for row, cells, camera in zip(rows[1:], shown[1:], node.cameras, strict=True):
-        lines.append(_coloured(_cut(_line(cells, shown), screen), place, row[1], screen))
+    for row, line, camera in zip(rows[1:], shown, node.cameras, strict=True):
+        lines.append(_coloured(_cut(f"  {line}", screen), place, row[1], screen))
         if below and camera.drops:
             lines += _wrapped(f"dropped: {row[-1]}", screen)
         if camera.level != "OK" and not silent:
             lines += _wrapped(printable(camera.message, _LONGEST), screen)
     return lines
-
-
-def _line(row: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(each[column]) for each in rows) for column in range(len(row))]
-    cells = [
-        cell.ljust(width) if column in _TEXT_COLUMNS else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  " + "  ".join(cells).rstrip()
-
-
-def _status(name: str, level: str, message: str, screen: Screen) -> list[str]:
-    first, *rest = textwrap.wrap(f"{name}  {level}  {message}", screen.columns, subsequent_indent="    ")
-    return [_coloured(first, len(name) + 2, level, screen), *rest]
 
 
 def _coloured(line: str, place: int, level: str, screen: Screen) -> str:

@@ -1,4 +1,4 @@
-"""Writing on images: sizes that suit them, and plates with a pictogram and text."""
+"""Labels on images: sizes that suit an image, free places, and drawing of a pictogram and text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Colour = tuple[int, int, int]
 BLACK, WHITE = (16, 16, 16), (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 22.0  # pixels of a capital of `_FONT` at scale 1
-# LabelLayout are kept free in steps of this many pixels.
+# A layout knows what is taken in steps of this many pixels.
 _CELL = 4
 
 
@@ -31,7 +31,7 @@ class Sizes:
         capital: height of a capital letter.
         font_scale: scale of the font.
         font_line: thickness of its strokes.
-        margin: space around a plate's text.
+        margin: space around a label's text.
         icon: side of a pictogram.
     """
 
@@ -44,7 +44,7 @@ class Sizes:
 
     @classmethod
     def of(cls, width: int, height: int) -> Sizes:
-        """Those that suit an image of some width and height."""
+        """Return sizes that suit an image of this width and height."""
         side = min(width, height * 16 / 9) / 1280
         capital = max(8, round(10 * side))
         return cls(
@@ -57,28 +57,22 @@ class Sizes:
         )
 
     @property
-    def plate_height(self) -> int:
-        """Height of a plate."""
+    def label_height(self) -> int:
+        """Height of a label."""
         # The third of a capital below the base line is for letters like g.
         return self.capital + self.capital // 3 + 2 * self.margin
 
-    def width(self, writing: Writing) -> int:
-        """Width of the plate of some writing."""
-        icon = 0 if writing.group is None else self.icon
-        gap = self.margin if icon and writing.text else 0
-        return icon + gap + self.text_width(writing.text) + 2 * self.margin
-
-    def text_width(self, text: str) -> int:
-        """Width of a line of text."""
-        if not text:
-            return 0
-        (width, _), _ = cv2.getTextSize(text, _FONT, self.font_scale, self.font_line)
-        return width
+    def width(self, label: Label) -> int:
+        """Return the width of a label."""
+        icon = 0 if label.group is None else self.icon
+        gap = self.margin if icon and label.text else 0
+        text = cv2.getTextSize(label.text, _FONT, self.font_scale, self.font_line)[0][0] if label.text else 0
+        return icon + gap + text + 2 * self.margin
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
-    """What stands on a plate.
+class Label:
+    """The content of a label.
 
     Attributes:
         text: to the right of the pictogram.
@@ -90,42 +84,40 @@ class Writing:
 
 
 class LabelLayout:
-    """Which parts of an image are taken by plates."""
+    """The parts of an image that are taken by labels."""
 
     def __init__(self, width: int, height: int) -> None:
-        """All is free."""
+        """Begin with an image that is free everywhere."""
         self._taken = np.zeros((height // _CELL + 1, width // _CELL + 1), np.bool_)
         self._width, self._height = width, height
 
-    def find(self, sizes: Sizes, writings: Sequence[Writing], box: Box) -> tuple[Writing, Box]:
-        """A place for a plate at a box, clear of what is taken if there is such a place; it is taken from now on.
+    def find(self, sizes: Sizes, candidates: Sequence[Label], box: Box) -> tuple[Label, Box]:
+        """Find a place for a label at a box, free if possible, and take it.
 
         Args:
             sizes: in pixels.
-            writings: what the plate may say, the fullest first; the shorter ones are for crowded places.
+            candidates: the fullest label first; the shorter ones are for crowded places.
             box: x1 y1 x2 y2 of what it belongs to.
 
         Returns:
-            What it says, and its x1 y1 x2 y2.
+            The label that is used, and its x1 y1 x2 y2.
         """
         x1, y1, _, y2 = box
-        high = sizes.plate_height
+        high = sizes.label_height
         tops = [y1 - high, y1, y2 - high, y2, *(y1 + step * high for step in (1, 2, 3))]
         tops = [top for top in tops if 0 <= top <= self._height - high] or [0]
-        for writing in writings:
-            wide = sizes.width(writing)
+        for label in candidates:
+            wide = sizes.width(label)
             left = max(0, min(x1, self._width - wide))
             for top in tops:
-                place = (left, top, left + wide, top + high)
-                if self.take(place):
-                    return writing, place
-        wide = sizes.width(writings[-1])
-        left = max(0, min(x1, self._width - wide))
-        return writings[-1], (left, tops[0], left + wide, tops[0] + high)
+                region = (left, top, left + wide, top + high)
+                if self.take(region):
+                    return label, region
+        return label, (left, tops[0], left + wide, tops[0] + high)
 
-    def take(self, place: Box) -> bool:
-        """Take a place, if it is free."""
-        x1, y1, x2, y2 = place
+    def take(self, region: Box) -> bool:
+        """Take a region, x1 y1 x2 y2, if it is free; return whether it was."""
+        x1, y1, x2, y2 = region
         cells = self._taken[y1 // _CELL : -(-y2 // _CELL), x1 // _CELL : -(-x2 // _CELL)]
         if cells.any():
             return False
@@ -133,35 +125,29 @@ class LabelLayout:
         return True
 
 
-def draw_plate(
-    canvas: NDArray[np.uint8], place: Box, writing: Writing, colour: Colour, sizes: Sizes, *, hollow: bool = False
-) -> None:
-    """Draw a plate.
+def draw_label(canvas: NDArray[np.uint8], region: Box, label: Label, colour: Colour, sizes: Sizes) -> None:
+    """Draw a label on a background of its own.
 
     Args:
         canvas: uint8 `[H, W, 3]`, bgr.
-        place: x1 y1 x2 y2; what lies outside the canvas is cut.
-        writing: what stands on it.
-        colour: of the plate.
+        region: x1 y1 x2 y2; what lies outside the canvas is cut.
+        label: its content.
+        colour: of the background.
         sizes: in pixels.
-        hollow: whether the plate is dark, and its border and writing have the colour.
     """
-    ground = BLACK if hollow else colour
-    cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), ground, cv2.FILLED)
-    if hollow:
-        cv2.rectangle(canvas, place[:2], (place[2] - 1, place[3] - 1), colour, 1)
-    draw_writing(canvas, place, writing, colour if hollow else ink(colour), sizes)
+    cv2.rectangle(canvas, region[:2], (region[2] - 1, region[3] - 1), colour, cv2.FILLED)
+    draw_content(canvas, region, label, ink(colour), sizes)
 
 
-def draw_writing(canvas: NDArray[np.uint8], place: Box, writing: Writing, colour: Colour, sizes: Sizes) -> None:
-    """Draw what stands on a plate, without the plate."""
-    x, y = place[0] + sizes.margin, place[1]
-    if writing.group is not None:
-        _draw_pictogram(canvas, writing.group, (x, y + (sizes.plate_height - sizes.icon) // 2), colour, sizes.icon)
+def draw_content(canvas: NDArray[np.uint8], region: Box, label: Label, colour: Colour, sizes: Sizes) -> None:
+    """Draw the pictogram and text of a label without a background."""
+    x, y = region[0] + sizes.margin, region[1]
+    if label.group is not None:
+        _draw_pictogram(canvas, label.group, (x, y + (sizes.label_height - sizes.icon) // 2), colour, sizes.icon)
         x += sizes.icon + sizes.margin
-    if writing.text:
+    if label.text:
         origin = (x, y + sizes.margin + sizes.capital)
-        cv2.putText(canvas, writing.text, origin, _FONT, sizes.font_scale, colour, sizes.font_line, cv2.LINE_AA)
+        cv2.putText(canvas, label.text, origin, _FONT, sizes.font_scale, colour, sizes.font_line, cv2.LINE_AA)
 
 
 def ink(colour: Colour) -> Colour:

@@ -71,7 +71,7 @@ class FrameMessages:
         """The message for a topic of `ALWAYS` or `ON_DEMAND`; None where the frame has nothing for it.
 
         Raises:
-            FrameError: an image for people cannot be drawn.
+            FrameError: an overlay cannot be drawn.
         """
         return _MAKERS[topic](self)
 

@@ -1,4 +1,4 @@
-"""Images for people: the instances over the camera image, and the instance map in colours."""
+"""Human-readable images: the instances over the camera image, and the instance map in colours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from seg_perception.core.classes import group_name
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Instances, Segmentation
 
-from .label_layout import Box, Colour, LabelLayout, Sizes, Writing, draw_plate, shade
+from .label_layout import Box, Colour, Label, LabelLayout, Sizes, draw_label, shade
 from .overlay_panel import OverlayStats, draw_figures, draw_legend
 
 OUTLINE, FILL, BOTH = SHAPES = ("outline", "fill", "both")
@@ -30,14 +30,14 @@ _CHROMA = np.array([0.17, 0.19, 0.14])
 
 
 def colour_map(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """An instance map in colours.
+    """Return an instance map in colours.
 
     Args:
-        pixels: uint16 `[H, W]`, instance numbers; 0 is background.
+        pixels: uint16 `[H, W]`, instance ids; 0 is background.
 
     Returns:
-        uint8 `[H, W, 3]`, bgr; a number always has the same colour, near numbers differ clearly, numbers hundreds apart
-        may look alike, and the background is black.
+        uint8 `[H, W, 3]`, bgr; an id always has the same colour, near ids differ clearly, ids hundreds apart may look
+        alike, and the background is black.
     """
     # A gather of whole 32-bit words is several times faster than one of three bytes. Unlike indexing, `take` gives
     # rows in order whatever the order of the map in memory, which the view as bytes needs.
@@ -47,11 +47,11 @@ def colour_map(pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class OverlayStyle:
-    """How instances are drawn.
+    """The style in which instances are drawn.
 
     Attributes:
         shape: one of `SHAPES`: their outlines, their areas, or both.
-        numbers: whether labels have the instances' numbers.
+        numbers: whether labels show the instance ids.
         figures: whether figures of the camera and a legend are drawn.
 
     Raises:
@@ -77,7 +77,7 @@ def draw_overlay(
     style: OverlayStyle = PLAIN,
     figures: OverlayStats | None = None,
 ) -> NDArray[np.uint8]:
-    """The camera image with every instance marked and named.
+    """Return the camera image with every instance marked and named.
 
     Args:
         image_bgr: uint8 `[H, W, 3]`, the whole camera image at any size; it is left unchanged.
@@ -91,30 +91,29 @@ def draw_overlay(
     """
     canvas = np.ascontiguousarray(image_bgr).copy()
     height, width = canvas.shape[:2]
-    instances, sizes, places = segmentation.instances, Sizes.of(width, height), LabelLayout(width, height)
+    instances, sizes, layout = segmentation.instances, Sizes.of(width, height), LabelLayout(width, height)
     frame = segmentation.frame
     boxes_canvas = instances.boxes_camera * np.array([width / frame.width, height / frame.height] * 2)
     corners = np.concatenate([np.floor(boxes_canvas[:, :2]), np.ceil(boxes_canvas[:, 2:])], axis=1)
     boxes = [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.astype(int).tolist()]
-    colours = [(b, g, r) for b, g, r in _colour_table()[instances.numbers].tolist()]
+    colours = [(b, g, r) for b, g, r in _colour_table()[instances.ids].tolist()]
 
-    # Worst first, so that the surest instances lie on top.
+    # Lowest score first, so that the best instances lie on top.
     masks = _masks(segmentation, boxes, (height, width)) if len(instances) else iter(())
     for index, region, mask in masks:
         _draw_mask(canvas[region], mask, colours[index], sizes, style.shape)
     for index in reversed(range(len(boxes))):
         _draw_corners(canvas, boxes[index], colours[index], sizes)
     if style.figures:
-        draw_legend(canvas, instances.groups, sizes, places)
+        draw_legend(canvas, instances.groups, sizes, layout)
         if figures is not None:
-            draw_figures(canvas, figures, sizes, places)
-    plates = [
-        places.find(sizes, _writings(instances, index, class_names, style, sizes, box), box)
+            draw_figures(canvas, figures, sizes, layout)
+    labels = [
+        layout.find(sizes, _candidates(instances, index, class_names, style, sizes, box), box)
         for index, box in enumerate(boxes)
     ]
-    for index in reversed(range(len(boxes))):
-        writing, place = plates[index]
-        draw_plate(canvas, place, writing, colours[index], sizes, hollow=instances.rows[index] < 0)
+    for (label, region), colour in reversed(list(zip(labels, colours, strict=True))):
+        draw_label(canvas, region, label, colour, sizes)
     return canvas
 
 
@@ -126,7 +125,7 @@ def _masks(
     if pixels.shape != shape:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT).view(np.uint16)
     for index in reversed(range(len(boxes))):
-        number = int(segmentation.instances.numbers[index])
+        number = int(segmentation.instances.ids[index])
         x1, y1, x2, y2 = boxes[index]
         # One pixel more: a map of another size rounds the box's border its own way. The blocks of a much coarser map
         # may reach further, and are cut there.
@@ -157,29 +156,29 @@ def _draw_corners(canvas: NDArray[np.uint8], box: Box, colour: Colour, sizes: Si
             cv2.polylines(canvas, [corner], False, colour, sizes.line, cv2.LINE_AA)
 
 
-def _writings(
+def _candidates(
     instances: Instances, index: int, class_names: Sequence[str], style: OverlayStyle, sizes: Sizes, box: Box
-) -> list[Writing]:
-    """Return what an instance's label may say, the fullest first; a label much wider than its box says less."""
+) -> list[Label]:
+    """Return possible labels of an instance, the fullest first, without one that is much wider than its box."""
     group, score = int(instances.groups[index]), f"{instances.scores[index]:.2f}"
-    number = f"#{instances.numbers[index]} " if style.numbers else ""
+    number = f"#{instances.ids[index]} " if style.numbers else ""
     name = _legible(class_names[instances.labels[index]]) or group_name(group).replace("_", " ")
-    full = Writing(f"{name} {number}{score}", group)
-    shorter = [Writing(number + score, group), Writing("", group)]
+    full = Label(f"{name} {number}{score}", group)
+    shorter = [Label(number + score, group), Label("", group)]
     return [full, *shorter] if sizes.width(full) <= _WIDER * (box[2] - box[0]) else shorter
 
 
 @lru_cache(maxsize=1024)
 def _legible(name: str) -> str:
     """A name in the letters of OpenCV's font, which are those of ASCII; empty where none of its letters is."""
-    plain = "".join(each for each in unicodedata.normalize("NFKD", name) if not unicodedata.combining(each))
-    found = plain.encode("ascii", "replace").decode()
-    return found if any(each.isalnum() for each in found) else ""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    text = plain.encode("ascii", "replace").decode()
+    return text if any(letter.isalnum() for letter in text) else ""
 
 
 @lru_cache(maxsize=1)
 def _colour_table() -> NDArray[np.uint8]:
-    """The colour of every instance number: uint8 `[65536, 3]`, bgr.
+    """Return the colour of every instance id: uint8 `[65536, 3]`, bgr.
 
     The colours are chosen in Oklab (https://bottosson.github.io/posts/oklab), where equal steps look equal, so that
     none is much louder than the others.
@@ -202,7 +201,7 @@ def _colour_table() -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1)
 def _colour_words() -> NDArray[np.uint32]:
-    """`_colour_table` as one word for each number, bgr and a zero byte: uint32 `[65536]`."""
+    """Return `_colour_table` as one word for each id, bgr and a zero byte: uint32 `[65536]`."""
     table = np.zeros((1 << 16, 4), np.uint8)
     table[:, :3] = _colour_table()
     return table.view(np.uint32)[:, 0].copy()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.classes import NO_GROUP, ROAD_GROUPS, group_name
 
-from .label_layout import BLACK, WHITE, Box, Colour, LabelLayout, Sizes, Writing, draw_writing, shade
+from .label_layout import BLACK, WHITE, Box, Colour, Label, LabelLayout, Sizes, draw_content, shade
 
 _DARK = 0.62
 _AMBER = (64, 190, 255)
@@ -19,7 +19,7 @@ _AMBER = (64, 190, 255)
 
 @dataclass(frozen=True, slots=True)
 class OverlayStats:
-    """What is told about a camera next to its image.
+    """Statistics of a camera, shown on its image.
 
     Attributes:
         camera: its name.
@@ -51,56 +51,56 @@ class OverlayStats:
         return lines
 
 
-def draw_figures(canvas: NDArray[np.uint8], figures: OverlayStats, sizes: Sizes, places: LabelLayout) -> None:
+def draw_figures(canvas: NDArray[np.uint8], figures: OverlayStats, sizes: Sizes, layout: LabelLayout) -> None:
     """Write figures into the upper left corner of a canvas uint8 `[H, W, 3]`, bgr."""
     lines = figures.lines()
-    high, widest = sizes.plate_height, canvas.shape[1]
-    wide = min(widest, max(sizes.width(Writing(text)) for text, _ in lines))
-    _darken(canvas, (0, 0, wide, high * len(lines)), places)
+    high, widest = sizes.label_height, canvas.shape[1]
+    wide = min(widest, max(sizes.width(Label(text)) for text, _ in lines))
+    _darken(canvas, (0, 0, wide, high * len(lines)), layout)
     for number, (text, colour) in enumerate(lines):
-        draw_writing(canvas, (0, number * high, wide, number * high + high), Writing(text), colour, sizes)
+        draw_content(canvas, (0, number * high, wide, number * high + high), Label(text), colour, sizes)
 
 
-def draw_legend(canvas: NDArray[np.uint8], groups: NDArray[np.int32], sizes: Sizes, places: LabelLayout) -> None:
+def draw_legend(canvas: NDArray[np.uint8], groups: NDArray[np.int32], sizes: Sizes, layout: LabelLayout) -> None:
     """Explain the pictograms in the lower left corner, with how many there are of each.
 
     Args:
         canvas: uint8 `[H, W, 3]`, bgr.
         groups: int32 `[N]`, of the instances.
         sizes: in pixels.
-        places: what the legend takes.
+        layout: where the legend takes its place.
     """
     height, width = canvas.shape[:2]
     shown = [*range(len(ROAD_GROUPS)), *([NO_GROUP] if (groups == NO_GROUP).any() else [])]
-    writings = [
-        Writing(f"{group_name(group).replace('_', ' ')} {np.count_nonzero(groups == group)}", group) for group in shown
+    labels = [
+        Label(f"{group_name(group).replace('_', ' ')} {np.count_nonzero(groups == group)}", group) for group in shown
     ]
-    for row in reversed(_rows(writings, sizes, width)):
-        height -= sizes.plate_height
+    for row in reversed(_rows(labels, sizes, width)):
+        height -= sizes.label_height
         if height < 0:
             return
-        _darken(canvas, (0, height, min(width, sum(map(sizes.width, row))), height + sizes.plate_height), places)
+        _darken(canvas, (0, height, min(width, sum(map(sizes.width, row))), height + sizes.label_height), layout)
         left = 0
-        for writing in row:
-            draw_writing(canvas, (left, height, width, height + sizes.plate_height), writing, WHITE, sizes)
-            left += sizes.width(writing)
+        for label in row:
+            draw_content(canvas, (left, height, width, height + sizes.label_height), label, WHITE, sizes)
+            left += sizes.width(label)
 
 
-def _rows(writings: Sequence[Writing], sizes: Sizes, width: int) -> list[list[Writing]]:
-    """As many to a row as have room."""
-    rows: list[list[Writing]] = []
+def _rows(labels: Sequence[Label], sizes: Sizes, width: int) -> list[list[Label]]:
+    """Return labels in rows, as many to a row as have room."""
+    rows: list[list[Label]] = []
     left = width
-    for writing in writings:
-        left -= sizes.width(writing)
+    for label in labels:
+        left -= sizes.width(label)
         if left < 0 or not rows:
             rows.append([])
-            left = width - sizes.width(writing)
-        rows[-1].append(writing)
+            left = width - sizes.width(label)
+        rows[-1].append(label)
     return rows
 
 
-def _darken(canvas: NDArray[np.uint8], place: Box, places: LabelLayout) -> None:
-    places.take(place)
-    region = canvas[place[1] : place[3], place[0] : place[2]]
-    if region.size:
-        region[...] = shade(region, BLACK, _DARK)
+def _darken(canvas: NDArray[np.uint8], region: Box, layout: LabelLayout) -> None:
+    layout.take(region)
+    pixels = canvas[region[1] : region[3], region[0] : region[2]]
+    if pixels.size:
+        pixels[...] = shade(pixels, BLACK, _DARK)

@@ -123,9 +123,7 @@ class Segmenter:
         """Release the model."""
         self.backend.close()
 
-    def _ids(
-        self, frame: Frame, found: Detections | ModelOutputError, options: SegmenterOptions
-    ) -> NDArray[np.uint16]:
+    def _ids(self, frame: Frame, found: Detections | ModelOutputError, options: SegmenterOptions) -> NDArray[np.uint16]:
         """The id of each row of the detections, uint16 `[K]`, by the tracker or by score."""
         if isinstance(found, ModelOutputError):
             return np.zeros(self.spec.max_instances, np.uint16)

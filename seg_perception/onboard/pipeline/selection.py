@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from seg_perception.core.contract import ModelSpec
 from seg_perception.core.frame import Frame
-from seg_perception.core.geometry import ResizeGeometry
 from seg_perception.onboard.backend.base import SelectionParams
 from seg_perception.onboard.backend.host.select import IgnoreMask, class_thresholds
 
@@ -38,16 +37,13 @@ class Selection:
         if known is None or known[0] is not options:
             known = (options, class_thresholds(options.select, self._groups))
             self._thresholds[frame.camera] = known
-        spec, ignore = self._spec, self._ignore_masks.get(frame.camera)
-        geometry = ResizeGeometry.fit(
-            spec.resize, frame.width, frame.height, spec.network_width, spec.network_height
-        )
+        ignore = self._ignore_masks.get(frame.camera)
         return SelectionParams(
             known[1],
             self._groups,
             options.select.group_iou,
             options.min_pixels,
-            options.output_size.of(geometry),
+            options.output_size.of(self._spec.geometry(frame.width, frame.height)),
             ignore.sums if ignore is not None else None,
             options.tracking is not None,
         )

@@ -12,7 +12,6 @@ from seg_perception.core.classes import NO_GROUP
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Instances
 
-from .tracking.ids import TrackIds
 from .tracking.motion import Motion
 from .tracking.similarity import camera_shift, similarity
 
@@ -20,24 +19,25 @@ from .tracking.similarity import camera_shift, similarity
 _LOWEST_OVERLAP = 0.05
 # Those left over are tried again with both boxes enlarged by this share of their sides.
 _MARGIN = 0.5
-# What is doubtful must be where it is expected.
-_LOWEST_WEAK_OVERLAP = 0.3
+# An instance of low confidence must be where the track is expected.
+_LOWEST_DOUBTFUL_OVERLAP = 0.3
 # Tracks that are not in view are forgotten beyond so many, the longest unseen first: bounds time and memory.
 _MOST_UNSEEN = 1000
-# How often a track was seen before doubtful instances continue it, or it is filled in: ghosts seldom come thrice.
+# Sightings before low-confidence instances continue a track, or it is filled in: false positives seldom come thrice.
 _ESTABLISHED = 3
 # Clocks are corrected, and cameras stamp frames unevenly, by this much at most; beyond, it is another time.
 _CORRECTION_S = 0.5
 _NANOSECONDS = 1e9
 _OLDEST_S = 60.0
+HIGHEST_ID = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
 class TrackerOptions:
-    """How tracks are kept.
+    """Options of a tracker.
 
     Attributes:
-        max_age: seconds after which an object that is not seen loses its number.
+        max_age: seconds after which an object that is not seen loses its id.
         weak_share: instances that reach at least this share of their score threshold may continue a track that was seen
             in the frame before, and in some others; 1 for none.
         coast: seconds for which `Tracker.coasted` fills in an object that is not seen; 0 for never.
@@ -69,14 +69,14 @@ class _Tracks:
 
     Attributes:
         motion: where they are expected now.
-        numbers: uint16 `[T]`.
+        ids: uint16 `[T]`.
         seen_ns: int64 `[T]`, stamp of the frame they were last seen in.
         times_seen: int64 `[T]`.
         scores, labels, groups: as in `Instances`.
     """
 
     motion: Motion
-    numbers: NDArray[np.uint16]
+    ids: NDArray[np.uint16]
     seen_ns: NDArray[np.int64]
     times_seen: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -85,11 +85,11 @@ class _Tracks:
 
     @classmethod
     def begin(cls, instances: Instances, stamp_ns: int) -> _Tracks:
-        """One track for each instance, under its number."""
+        """Begin one track for each instance, under its id."""
         count = len(instances)
         return cls(
             Motion.begin(instances.boxes_camera.astype(np.float64)),
-            instances.numbers,
+            instances.ids,
             np.full(count, stamp_ns, np.int64),
             np.ones(count, np.int64),
             instances.scores,
@@ -98,12 +98,12 @@ class _Tracks:
         )
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return len(self.ids)
 
     def where(self, keep: NDArray[np.bool_]) -> _Tracks:
-        """Those for which `keep` `[T]` is true."""
+        """Return the tracks for which `keep` `[T]` is true."""
         return _Tracks(
-            self.motion.where(keep), self.numbers[keep], self.seen_ns[keep], self.times_seen[keep],
+            self.motion.where(keep), self.ids[keep], self.seen_ns[keep], self.times_seen[keep],
             self.scores[keep], self.labels[keep], self.groups[keep],
         )  # fmt: skip
 
@@ -111,14 +111,14 @@ class _Tracks:
         """These, then others."""
         both = [
             np.concatenate([getattr(self, name), getattr(other, name)])
-            for name in ("numbers", "seen_ns", "times_seen", "scores", "labels", "groups")
+            for name in ("ids", "seen_ns", "times_seen", "scores", "labels", "groups")
         ]
         return _Tracks(self.motion.joined(other.motion), *both)
 
     def seen(self, rows: NDArray[np.int64], instances: Instances, stamp_ns: int) -> _Tracks:
         """The same after each of `rows` `[P]` was seen as the instance in its place."""
         result = _Tracks(
-            self.motion.update(rows, instances.boxes_camera.astype(np.float64)), self.numbers,
+            self.motion.update(rows, instances.boxes_camera.astype(np.float64)), self.ids,
             self.seen_ns.copy(), self.times_seen.copy(), self.scores.copy(), self.labels.copy(), self.groups,
         )  # fmt: skip
         result.seen_ns[rows] = stamp_ns
@@ -134,12 +134,41 @@ _NO_INSTANCES = Instances(
 )  # fmt: skip
 
 
+class TrackIds:
+    """Gives out the ids 1 to 65535 in turn, then 1 again, past those in use: each is reused as late as possible."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def take(self, count: int, used: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """Return the next free ids.
+
+        Args:
+            count: how many.
+            used: uint16 `[T]`, ids that must not be given out.
+
+        Returns:
+            uint16 `[count]`, all different, none of them 0 or in `used`.
+
+        Raises:
+            ValueError: fewer than `count` are free.
+        """
+        # Among as many as there are wanted and used ids, enough are free.
+        candidates = (self._last + np.arange(min(count + len(used), HIGHEST_ID))) % HIGHEST_ID + 1
+        free = candidates[~np.isin(candidates, used)][:count]
+        if len(free) < count:
+            raise ValueError(f"track ids: expected at most {HIGHEST_ID - len(used)} new ones, asked for {count}")
+        if count:
+            self._last = int(free[-1])
+        return free.astype(np.uint16)
+
+
 class Tracker:
     """The tracks of one camera.
 
     Classes may flicker within a road group; a track never changes its group. Every frame is to be given to `update`,
     empty ones too: tracks age by stamps. If the stamps jump back, by more than a clock is corrected, the tracks end;
-    numbers go on, so that no number means something else than shortly before.
+    ids go on, so that no id means something else than shortly before.
     """
 
     def __init__(self, options: TrackerOptions | None = None) -> None:
@@ -158,34 +187,34 @@ class Tracker:
         self._tracks = _Tracks.begin(_NO_INSTANCES, 0)
         self._stamp_ns = None
 
-    def update(self, instances: Instances, stamp_ns: int, weak: NDArray[np.bool_] | None = None) -> NDArray[np.uint16]:
-        """Number the instances of the next frame.
+    def update(
+        self, instances: Instances, stamp_ns: int, low_confidence: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.uint16]:
+        """Return the track ids of the instances of the next frame.
 
         Args:
-            instances: of one frame; the numbers they have are not looked at.
+            instances: of one frame; the ids they have are not looked at.
             stamp_ns: of the frame.
-            weak: bool `[N]`, instances below their threshold, which are kept only where they continue a track; by
-                default none.
+            low_confidence: bool `[N]`, instances below their threshold, which are kept only where they continue a
+                track; by default none.
 
         Returns:
-            uint16 `[N]`: the number of each instance's track, unique; 0 for weak ones that continue none, no other.
+            uint16 `[N]`: the id of each instance's track, unique; 0 for those of low confidence without one.
         """
-        strong = np.ones(len(instances), bool) if weak is None else ~weak
+        confident = np.ones(len(instances), bool) if low_confidence is None else ~low_confidence
         in_view = self._advance(stamp_ns)
-        track = self._associate(instances, strong, in_view)
+        track = self._associate(instances, confident, in_view)
         old = np.flatnonzero(track >= 0)
         tracks = self._tracks.seen(track[old], instances.where(track >= 0), stamp_ns)
-        numbers = np.zeros(len(instances), np.uint16)
-        numbers[old] = tracks.numbers[track[old]]
-        new = strong & (track < 0)
-        numbers[new] = self._ids.take(np.count_nonzero(new), tracks.numbers)
-        self._tracks = _bounded(
-            tracks.joined(_Tracks.begin(instances.numbered(numbers).where(new), stamp_ns)), stamp_ns
-        )
-        return numbers
+        ids = np.zeros(len(instances), np.uint16)
+        ids[old] = tracks.ids[track[old]]
+        new = confident & (track < 0)
+        ids[new] = self._ids.take(np.count_nonzero(new), tracks.ids)
+        self._tracks = _bounded(tracks.joined(_Tracks.begin(instances.with_ids(ids).where(new), stamp_ns)), stamp_ns)
+        return ids
 
     def coasted(self, width: int, height: int) -> Instances:
-        """What the last frame lacked: objects seen in earlier frames, where they are expected, for `options.coast`.
+        """Return objects that the last frame lacked, where they are expected, for `options.coast` seconds.
 
         They have boxes and no pixels; their `rows` are -1.
 
@@ -197,7 +226,7 @@ class Tracker:
         tracks = tracks.where((unseen > 0) & (unseen <= self.options.coast) & (tracks.times_seen >= _ESTABLISHED))
         boxes = np.clip(tracks.motion.boxes, 0, (width, height, width, height)).astype(np.float32)
         rows = np.full(len(tracks), -1, np.int32)
-        found = Instances(rows, tracks.numbers, boxes, tracks.scores, tracks.labels, tracks.groups)
+        found = Instances(rows, tracks.ids, boxes, tracks.scores, tracks.labels, tracks.groups)
         return found.where(np.asarray((boxes[:, 2:] - boxes[:, :2] >= 1).all(axis=1), bool))
 
     def _advance(self, stamp_ns: int) -> NDArray[np.bool_]:
@@ -217,7 +246,7 @@ class Tracker:
         return in_view
 
     def _associate(
-        self, instances: Instances, strong: NDArray[np.bool_], in_view: NDArray[np.bool_]
+        self, instances: Instances, confident: NDArray[np.bool_], in_view: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """The track of each instance: int64 `[N]`, -1 for none; corrects the tracks for the camera's motion."""
         track = np.full(len(instances), -1, np.int64)
@@ -226,18 +255,18 @@ class Tracker:
         boxes = instances.boxes_camera.astype(np.float64)
         kin = _kinds(self._tracks.groups, self._tracks.labels)[:, None] == _kinds(instances.groups, instances.labels)
         motion = self._tracks.motion
-        rows, columns = best_pairs(similarity(motion, boxes, kin & strong, _LOWEST_OVERLAP)).T
+        rows, columns = best_pairs(similarity(motion, boxes, kin & confident, _LOWEST_OVERLAP)).T
         shift = camera_shift(motion.boxes[rows], boxes[columns])
         if shift.any():
             motion = motion.moved(shift)
             self._tracks = replace(self._tracks, motion=motion)
-            rows, columns = best_pairs(similarity(motion, boxes, kin & strong, _LOWEST_OVERLAP)).T
+            rows, columns = best_pairs(similarity(motion, boxes, kin & confident, _LOWEST_OVERLAP)).T
         track[columns] = rows
         free = np.ones(len(self._tracks), bool)
         sure = in_view & (self._tracks.times_seen >= _ESTABLISHED)
         for allowed, lowest, margin in (
-            (strong, _LOWEST_OVERLAP, _MARGIN),
-            (~strong & sure[:, None], _LOWEST_WEAK_OVERLAP, 0.0),
+            (confident, _LOWEST_OVERLAP, _MARGIN),
+            (~confident & sure[:, None], _LOWEST_DOUBTFUL_OVERLAP, 0.0),
         ):
             free[track[track >= 0]] = False
             open_pairs = kin & allowed & free[:, None] & (track < 0)

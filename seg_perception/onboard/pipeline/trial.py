@@ -128,5 +128,5 @@ def _end_with_parent() -> None:
 
 
 def is_tried(path: Path) -> bool:
-    """Whether a trial says something: engines are held against the hash in their manifest and take the GPU's memory."""
+    """Return whether a model is to be tried: engines are not, whose hash is checked and which take the GPU's memory."""
     return path.suffix == ".onnx"

@@ -18,14 +18,14 @@ _REMEDY = "check that the camera stamps its frames, and that use_sim_time and /c
 
 @dataclass(frozen=True, slots=True)
 class StampCheck:
-    """What is to become of a frame.
+    """The verdict on the age of a frame.
 
     Attributes:
         age: seconds; from its stamp on the ROS clock, or from its arrival.
         too_old: whether it is older than allowed.
         by_arrival: whether its stamp was not believed.
-        news: what has changed since the frame before, for people; empty for nothing.
-        kind: of the news.
+        news: what has changed since the frame before, human-readable; empty for nothing.
+        kind: of the news, for throttling the log.
     """
 
     age: float
@@ -43,7 +43,7 @@ class StampValidator:
 
     Attributes:
         max_age: seconds; 0 for no limit. May be replaced at any time.
-        doubt: why stamps are not believed at present, for people; empty when they are.
+        doubt: why stamps are not believed at present; empty when they are.
     """
 
     def __init__(self, max_age: float) -> None:
@@ -70,12 +70,11 @@ class StampValidator:
         news = {"clock": self._notice_clock(now_ns)}
         if kind != self._kind:
             news[kind] = f"{doubt}; age is counted from arrival" if kind else "stamps fit the ROS clock again"
-        told = {about: text for about, text in news.items() if text}
+        news = {about: text for about, text in news.items() if text}
         self._kind, self.doubt = kind, doubt
-        by_arrival = bool(kind)
-        if by_arrival:
+        if kind:
             age = max(0.0, waited)
-        return StampCheck(age, self._exceeded(age), by_arrival, "; ".join(told.values()), " ".join(told))
+        return StampCheck(age, self._exceeded(age), bool(kind), "; ".join(news.values()), " ".join(news))
 
     def _exceeded(self, age: float) -> bool:
         return 0 < self.max_age < age

@@ -37,8 +37,7 @@ from .missing_camera import ExpectedTopic, MissingCameraDiagnosis, explain
 from .parameters import CameraSettings
 from .statistics import LOST, CameraStatistics, RateEstimator
 from .subscription import CameraSubscription, describe_qos, type_name
-from .topics import camera_topics
-from .transports import message_type
+from .topics import camera_topics, message_type
 from .video import QUEUE, DecodedImage, VideoStream
 
 # Why no frames come when the graph cannot be read.
@@ -65,44 +64,30 @@ class WakeEvent:
     """Between the executor, which hands frames over, and the worker, which waits for them.
 
     Attributes:
-        rung: notified when a frame has been handed over, or the worker is to end.
+        condition: notified when a frame has been handed over, or the worker is to end.
         open: whether the worker waits; frames are handed over only then.
     """
 
     def __init__(self) -> None:
-        self.rung = Condition()
+        self.condition = Condition()
         self.open = False
 
 
-class _OnDemand(CallbackGroup):
-    """Lets a subscription into the executor's wait set only while the worker waits for a frame."""
+class _Gate(CallbackGroup):
+    """Lets a subscription into the executor's wait set only while `is_open` says so."""
 
-    def __init__(self, doorbell: WakeEvent) -> None:
+    def __init__(self, is_open: Callable[[], bool]) -> None:
         super().__init__()
-        self._doorbell = doorbell
+        self._is_open = is_open
 
     def can_execute(self, entity: Any) -> bool:
-        return self._doorbell.open
+        return self._is_open()
 
     def beginning_execution(self, entity: Any) -> bool:
         return True
 
     def ending_execution(self, entity: Any) -> None:
         """Nothing was reserved."""
-
-
-class _Always(_OnDemand):
-    """Keeps a subscription in the wait set."""
-
-    def can_execute(self, entity: Any) -> bool:
-        return True
-
-
-class _Never(_OnDemand):
-    """Keeps a subscription out of the wait set for good; its messages are only taken by hand."""
-
-    def can_execute(self, entity: Any) -> bool:
-        return False
 
 
 class GapCounter:
@@ -125,7 +110,7 @@ class GapCounter:
             self._last.clear()
 
     def missed(self, info: Mapping[str, Any]) -> int:
-        """Return how many frames came between the last one taken and this one, whose message info is given."""
+        """Return how many frames came between the last one taken and the one that `info` describes."""
         number = info.get("publication_sequence_number")
         if number is None:
             return 0
@@ -159,7 +144,7 @@ class Camera:
         node: Node,
         settings: CameraSettings,
         statistics: CameraStatistics,
-        doorbell: WakeEvent,
+        wake_event: WakeEvent,
         report: Callable[[str, str, str], None] = lambda camera, kind, text: None,
     ) -> None:
         """Subscribe, unless the camera is disabled.
@@ -168,7 +153,7 @@ class Camera:
             node: owner of the subscriptions.
             settings: parameters of the camera.
             statistics: counts its frames.
-            doorbell: shared with the worker.
+            wake_event: shared with the worker.
             report: told of a packet of video that is lost: camera, kind of fault, text.
 
         Raises:
@@ -180,10 +165,10 @@ class Camera:
         self.absence: MissingCameraDiagnosis | None = None
         self.since = monotonic()
         self._node = node
-        self._doorbell = doorbell
+        self._wake_event = wake_event
         self._judge = StampValidator(settings.max_age)
         self._bit_depth = BitDepth(settings.bit_depth)
-        self._rhythm = RateEstimator()
+        self._rate = RateEstimator()
         self._slot: Taken | None = None
         self.looked = self.since
         self._report = report
@@ -199,18 +184,18 @@ class Camera:
 
     @property
     def qos(self) -> str:
-        """What is asked of the publishers of images, for people."""
+        """The QoS that is requested of the publishers of images, human-readable."""
         images = self._images
         return describe_qos(images.qos) if images else ""
 
     @property
     def doubt(self) -> str:
-        """Why the stamps of the latest frames are not believed, for people; empty when they are."""
+        """Why the stamps of the latest frames are not believed; empty when they are."""
         return self._judge.doubt
 
     @property
     def video(self) -> tuple[str, str]:
-        """What video comes, and what it waits for, for people; both empty where there is none."""
+        """The video that comes, and what it waits for, human-readable; both empty where there is none."""
         stream = self._stream
         return (stream.text, stream.waits) if stream else ("", "")
 
@@ -226,17 +211,17 @@ class Camera:
         if self._stream is not None:
             self._stream.max_pixels = settings.max_pixels
         if not settings.enabled:
-            self._unsubscribe()
+            self.destroy()
 
     def take(self) -> Taken | None:
         """The newest frame that has not been taken yet, or None; called by the worker."""
-        with self._doorbell.rung:
+        with self._wake_event.condition:
             handed, self._slot = self._slot, None
         images = self._images
         taken = images.take() if images and not self._stream else None
         looked, self.looked = self.looked, monotonic()
         if handed is not None:
-            self._rhythm.arrived(handed.arrived, handed.missed)
+            self._rate.arrived(handed.arrived, handed.missed)
         if taken is None:
             return handed
         if handed is not None:
@@ -248,12 +233,12 @@ class Camera:
         now_ns = time_ns()
         waited = max(0.0, (now_ns - (info.get("received_timestamp") or now_ns)) / 1e9)
         newest = Taken(bytes(message), max(looked, self.looked - waited), missed)
-        self._rhythm.arrived(newest.arrived, missed)
+        self._rate.arrived(newest.arrived, missed)
         return newest
 
     def due(self, now: float, until: float) -> bool:
         """Return whether a frame is to be expected before `until`, on the monotonic clock; called by the worker."""
-        return self._images is not None and self._rhythm.due(now, until)
+        return self._images is not None and self._rate.due(now, until)
 
     def take_info(self) -> Calibration | None:
         """The newest calibration that came; called by the worker.
@@ -296,7 +281,7 @@ class Camera:
         return nan if self._judge.doubt else (now_ns - frame.stamp_ns) / 1e9
 
     def waiting(self) -> bool:
-        """Return whether the executor has handed a frame over; call with the doorbell held."""
+        """Return whether the executor has handed a frame over; call with the wake event held."""
         return self._slot is not None
 
     def look_after(self) -> bool:
@@ -318,10 +303,6 @@ class Camera:
             images.follow()
         return before != (self.absence.kind if self.absence else "")
 
-    def destroy(self) -> None:
-        """Unsubscribe."""
-        self._unsubscribe()
-
     def _subscribe(self) -> None:
         tells_more = hasattr(Subscription, "CallbackType")  # up to Humble, callbacks take nothing but the message
         settings = self.settings
@@ -334,7 +315,9 @@ class Camera:
                 self._hand_over,
                 self._report,
             )
-        group = _Always(self._doorbell) if self._stream else _OnDemand(self._doorbell)
+        wake_event, is_video = self._wake_event, self._stream is not None
+        # The packets of a video are handed over at once; of other images only the one that the worker waits for.
+        group = _Gate(lambda: is_video or wake_event.open)
         receive = self._receive_with_info if tells_more else self._receive
         depth = QUEUE if self._stream else 1
         images: CameraSubscription | None = None
@@ -343,7 +326,7 @@ class Camera:
                 self._node, self._kind, self._topics.image, receive, group, raw=True, depth=depth
             )
             infos = CameraSubscription(
-                self._node, CameraInfo, self._topics.info, lambda _: None, _Never(self._doorbell), raw=True
+                self._node, CameraInfo, self._topics.info, lambda _: None, _Gate(lambda: False), raw=True
             )
         except BaseException:
             if images is not None:
@@ -352,24 +335,25 @@ class Camera:
             raise
         self.since = self.looked = monotonic()
         self._gaps.forget()
-        with self._doorbell.rung:
+        with self._wake_event.condition:
             self._images, self._infos = images, infos
 
-    def _unsubscribe(self) -> None:
-        with self._doorbell.rung:
-            feeds = (self._images, self._infos)
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        with self._wake_event.condition:
+            subscriptions = (self._images, self._infos)
             self._images = self._infos = self._slot = None
         self.absence = None
         self._end_stream()
-        for feed in feeds:
-            if feed is not None:
-                feed.destroy()
+        for subscription in subscriptions:
+            if subscription is not None:
+                subscription.destroy()
 
     def _receive(self, message: bytes) -> None:
         self._receive_with_info(message, {})
 
     def _receive_with_info(self, message: bytes, info: Mapping[str, Any]) -> None:
-        with self._doorbell.rung:
+        with self._wake_event.condition:
             if self._images is None:
                 return
             if self._stream is not None:
@@ -381,20 +365,20 @@ class Camera:
             self._slot = Taken(message, monotonic(), missed)
             # The worker had looked and found nothing, so what is missing never arrived.
             self.statistics.taken(missed, LOST)
-            self._doorbell.open = False
-            self._doorbell.rung.notify()
+            self._wake_event.open = False
+            self._wake_event.condition.notify()
 
     def _hand_over(self, image: DecodedImage) -> None:
         """Take a decoded image; called by the thread of a video."""
-        with self._doorbell.rung:
+        with self._wake_event.condition:
             if self._images is None:
                 return
             before = self._slot
             if before is not None:
                 self.statistics.replaced()
             self._slot = Taken(b"", image.arrived, before.missed + 1 if before else 0, image)
-            self._doorbell.open = False
-            self._doorbell.rung.notify()
+            self._wake_event.open = False
+            self._wake_event.condition.notify()
 
     def _end_stream(self) -> None:
         stream, self._stream = self._stream, None
@@ -414,5 +398,7 @@ class Camera:
                 f"{what} has a name, type or QoS that rclpy cannot read, so why nothing comes is unknown; `ros2 topic "
                 "list` and `ros2 topic info -v` fail alike: look for a DDS participant that is no ROS node",
             )
-        sought = ExpectedTopic(self.settings.name, images.topic, images.type_name, images.qos, self.settings.transport)
-        return explain(sought, publishers, lambda: others)
+        expected = ExpectedTopic(
+            self.settings.name, images.topic, images.type_name, images.qos, self.settings.transport
+        )
+        return explain(expected, publishers, lambda: others)

@@ -54,11 +54,11 @@ class ExpectedTopic:
 
 @dataclass(frozen=True, slots=True)
 class MissingCameraDiagnosis:
-    """Why no frames come.
+    """The reason why no frames come.
 
     Attributes:
         kind: one of the constants above.
-        text: for people, with what to do.
+        text: human-readable, with what to do.
     """
 
     kind: str
@@ -66,29 +66,29 @@ class MissingCameraDiagnosis:
 
 
 def explain(
-    sought: ExpectedTopic, publishers: Sequence[TopicEndpointInfo], image_topics: Callable[[], Mapping[str, str]]
+    expected: ExpectedTopic, publishers: Sequence[TopicEndpointInfo], image_topics: Callable[[], Mapping[str, str]]
 ) -> MissingCameraDiagnosis:
     """Say why nothing comes.
 
     Args:
-        sought: what is waited for.
+        expected: the topic that is waited for.
         publishers: all that the topic has.
         image_topics: names and types of the images that others publish; asked only when it matters.
     """
     if not publishers:
-        reason = f"no publisher on {sought.topic}; {_suggestion(sought, image_topics())}"
+        reason = f"no publisher on {expected.topic}; {_suggestion(expected, image_topics())}"
         return MissingCameraDiagnosis(NO_PUBLISHER, reason)
-    fitting = [publisher for publisher in publishers if publisher.topic_type == sought.type_name]
+    fitting = [publisher for publisher in publishers if publisher.topic_type == expected.type_name]
     if not fitting:
-        return MissingCameraDiagnosis(WRONG_TYPE, _wrong_type(sought, publishers[0]))
-    reasons = [_incompatibility(publisher.qos_profile, sought.qos) for publisher in fitting]
+        return MissingCameraDiagnosis(WRONG_TYPE, _wrong_type(expected, publishers[0]))
+    reasons = [_incompatibility(publisher.qos_profile, expected.qos) for publisher in fitting]
     if all(reasons):
-        return MissingCameraDiagnosis(INCOMPATIBLE, _incompatible(sought, fitting[0], reasons[0]))
+        return MissingCameraDiagnosis(INCOMPATIBLE, _incompatible(expected, fitting[0], reasons[0]))
     names = ", ".join(f"{_name(each)} ({_qos(each.qos_profile)})" for each in fitting[:_MOST_NAMED])
     if len(fitting) > _MOST_NAMED:
         names += f" and {len(fitting) - _MOST_NAMED} more"
     return MissingCameraDiagnosis(
-        SILENT, f"{names} publishes on {sought.topic} and nothing comes; see that the camera runs; {PROFILE}"
+        SILENT, f"{names} publishes on {expected.topic} and nothing comes; see that the camera runs; {PROFILE}"
     )
 
 
@@ -96,19 +96,19 @@ def near_matches(topic: str, image_topics: Mapping[str, str]) -> list[str]:
     """The topics whose names are most like that of `topic`, best first; the transport in a name does not count."""
     base = raw_above(topic)
 
-    def likeness(name: str) -> float:
+    def similarity(name: str) -> float:
         return SequenceMatcher(None, base, raw_above(name), autojunk=False).ratio()
 
     # Each comparison takes time, and anybody may announce topics: those that end alike go first.
     end = base.rpartition("/")[2]
     compared = sorted(image_topics, key=lambda name: (not raw_above(name).endswith(end), name))
-    return sorted(compared[:_MOST_COMPARED], key=lambda name: (-likeness(name), name))[:_MOST_SUGGESTIONS]
+    return sorted(compared[:_MOST_COMPARED], key=lambda name: (-similarity(name), name))[:_MOST_SUGGESTIONS]
 
 
-def _suggestion(sought: ExpectedTopic, image_topics: Mapping[str, str]) -> str:
+def _suggestion(expected: ExpectedTopic, image_topics: Mapping[str, str]) -> str:
     # Whoever speaks DDS may announce a topic by any name; one that ROS forbids cannot be subscribed to.
     usable = {name: kind for name, kind in image_topics.items() if _TOPIC_NAME.fullmatch(name)}
-    near = near_matches(sought.topic, usable)
+    near = near_matches(expected.topic, usable)
     odd = [printable(name) for name in image_topics if name not in usable]
     if not near and odd:
         return f"images are announced only under names that ROS forbids, such as {odd[0]} ({len(odd)} in all)"
@@ -120,36 +120,36 @@ def _suggestion(sought: ExpectedTopic, image_topics: Mapping[str, str]) -> str:
         )
     best = near[0]
     others = f"; others: {', '.join(near[1:])}" if near[1:] else ""
-    return f"the nearest image topic is {best}: {_settings(sought, best, image_topics[best])}{others}"
+    return f"the nearest image topic is {best}: {_settings(expected, best, image_topics[best])}{others}"
 
 
-def _settings(sought: ExpectedTopic, topic: str, type_of_topic: str) -> str:
+def _settings(expected: ExpectedTopic, topic: str, type_of_topic: str) -> str:
     """Parameters, or the remapping, that lead to a topic."""
-    name = f"cameras.{sought.camera}"
-    if type_of_topic == sought.type_name:
-        given = base_of(topic, sought.transport or _TRANSPORTS[type_of_topic])
-        return f"set {name}.topic: {given}, or remap -r {sought.topic}:={topic}"
+    name = f"cameras.{expected.camera}"
+    if type_of_topic == expected.type_name:
+        given = base_of(topic, expected.transport or _TRANSPORTS[type_of_topic])
+        return f"set {name}.topic: {given}, or remap -r {expected.topic}:={topic}"
     transport = _TRANSPORTS[type_of_topic]
     given = base_of(topic, transport)
     text = f"set {name}.transport: {transport}"
-    return text if given == raw_above(sought.topic) else f"{text} and {name}.topic: {given}"
+    return text if given == raw_above(expected.topic) else f"{text} and {name}.topic: {given}"
 
 
-def _wrong_type(sought: ExpectedTopic, publisher: TopicEndpointInfo) -> str:
+def _wrong_type(expected: ExpectedTopic, publisher: TopicEndpointInfo) -> str:
     found = f"{printable(publisher.topic_type)} (of {_name(publisher)})"
-    text = f"{sought.topic} has {found}, expected {sought.type_name}; "
-    name = f"cameras.{sought.camera}"
+    text = f"{expected.topic} has {found}, expected {expected.type_name}; "
+    name = f"cameras.{expected.camera}"
     transport = _TRANSPORTS.get(publisher.topic_type)
     if transport is not None:
-        change, below = f"{text}set {name}.transport: {transport}", topic_of(sought.topic, transport)
-        if below != sought.topic:
-            return f"{change} and remap -r {below}:={sought.topic}"
-        return change if base_of(below, transport) != below else f"{change} and {name}.topic: {sought.topic}"
+        change, below = f"{text}set {name}.transport: {transport}", topic_of(expected.topic, transport)
+        if below != expected.topic:
+            return f"{change} and remap -r {below}:={expected.topic}"
+        return change if base_of(below, transport) != below else f"{change} and {name}.topic: {expected.topic}"
     return f"{text}set {name}.topic to an image topic, or have image_transport's `republish` make one"
 
 
 def _incompatibility(offered: QoSProfile, requested: QoSProfile) -> str:
-    """Why a publisher does not serve a request; empty when it does."""
+    """Return why a publisher does not serve a request; empty when it does."""
     checked = known_or(None, lambda: qos_check_compatible(offered, requested))
     if checked is None:
         return "it announces a QoS that ROS cannot express"
@@ -157,11 +157,11 @@ def _incompatibility(offered: QoSProfile, requested: QoSProfile) -> str:
     return printable(str(reason).strip(" ;")) if compatibility == QoSCompatibility.ERROR else ""
 
 
-def _incompatible(sought: ExpectedTopic, publisher: TopicEndpointInfo, reason: str) -> str:
-    offered, asked = _qos(publisher.qos_profile), _qos(sought.qos)
+def _incompatible(expected: ExpectedTopic, publisher: TopicEndpointInfo, reason: str) -> str:
+    offered, asked = _qos(publisher.qos_profile), _qos(expected.qos)
     return (
-        f"QoS: {_name(publisher)} offers {offered} on {sought.topic} and this node asks for {asked} ({reason}); take "
-        f"the parameters qos_overrides.{sought.topic}.subscription.* back, or set them to what it offers"
+        f"QoS: {_name(publisher)} offers {offered} on {expected.topic} and this node asks for {asked} ({reason}); take "
+        f"the parameters qos_overrides.{expected.topic}.subscription.* back, or set them to what it offers"
     )
 
 

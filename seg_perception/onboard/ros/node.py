@@ -32,8 +32,7 @@ from .scheme import SCHEME, camera_parameters
 from .session import Session
 from .shared_memory import make_private, own_segments, shortage, wanted_transport
 from .statistics import CameraSnapshot, CameraStatistics, FaultLog
-from .topics import check_topics
-from .transports import message_type
+from .topics import check_topics, message_type
 
 
 def _read_settings(node: Node, values: Mapping[str, Any]) -> Settings:

@@ -99,7 +99,7 @@ class Outputs:
             Whether the calibration, if any, is one for images of this size; it is not published otherwise.
 
         Raises:
-            FrameError: an image for people cannot be drawn; the rest went out before.
+            FrameError: an overlay cannot be drawn; the rest went out before.
         """
         messages = FrameMessages(
             segmentation,

@@ -23,7 +23,7 @@ from seg_perception.core.errors import FrameError
 from seg_perception.core.frame import Frame
 from seg_perception.core.messages.images import read_compressed_image, read_image
 from seg_perception.core.messages.serialized import frame_from_compressed_image, frame_from_image
-from seg_perception.core.messages.topics import info_beside
+from seg_perception.core.messages.topics import camera_info_topic
 from seg_perception.onboard.doctor.cameras import IMAGE_KINDS
 from seg_perception.onboard.doctor.graph import ImageStream, Publisher, RosGraph
 
@@ -180,8 +180,8 @@ def _stream(
 ) -> ImageStream:
     kind = _image_kind(known, topic) or next(iter(known.get(topic, ())), "")
     infos = publishers(node, topic)
-    beside = count_publishers(node, info_beside(topic)) or 0
-    stream = ImageStream(topic, kind, tuple(map(_publisher, infos or ())), beside, unknown=infos is None)
+    info_publishers = count_publishers(node, camera_info_topic(topic)) or 0
+    stream = ImageStream(topic, kind, tuple(map(_publisher, infos or ())), info_publishers, unknown=infos is None)
     if meter is None or not meter.arrivals:
         return stream
     stream = replace(stream, frames=len(meter.arrivals), missed=meter.missed, hz=meter.hz, size=len(meter.latest))

@@ -82,7 +82,7 @@ class Reload:
             )
         tried = self._parameters.of_the_model()
         try:
-            segmenter = await self._open_beside()
+            segmenter = await self._open_next()
         except SegPerceptionError as error:
             raise ConfigurationError(f"{error}; {GOES_ON}{self._put_back(tried)}") from error
         if self._session() is not session:
@@ -104,7 +104,7 @@ class Reload:
         names = self._parameters.put_back(tried, self.in_use)
         return f", and what it was opened with is in {', '.join(names)} again" if names else ""
 
-    async def _open_beside(self) -> Segmenter:
+    async def _open_next(self) -> Segmenter:
         """Have a model opened by a thread.
 
         Raises:

@@ -67,7 +67,7 @@ class Session:
         self._worker: Worker | None = None
         # Stopped, but still at work on the model that is open.
         self._stuck_worker: Worker | None = None
-        self._doorbell = WakeEvent()
+        self._wake_event = WakeEvent()
         self._timer: Timer | None = None
         self._segmenter = segmenter
         self._outputs: dict[str, Outputs] = {}
@@ -83,7 +83,7 @@ class Session:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, for people."""
+        """Human-readable facts about what runs here."""
         return self._segmenter.identity
 
     def activate(self) -> None:
@@ -97,11 +97,11 @@ class Session:
                 f"activate: expected an idle model, got one that is still at it: {self.stuck(0.0)}; clean up and "
                 "configure, which opens the model again"
             )
-        self._doorbell = WakeEvent()
+        self._wake_event = WakeEvent()
         try:
             for settings in self._settings.cameras:
                 statistics = self._statistics[settings.name]
-                self.cameras.append(Camera(self._node, settings, statistics, self._doorbell, self._report))
+                self.cameras.append(Camera(self._node, settings, statistics, self._wake_event, self._report))
         except BaseException:
             self.deactivate()
             raise
@@ -216,7 +216,7 @@ class Session:
         self._worker = Worker(
             [(camera, self._outputs[camera.settings.name]) for camera in self.cameras],
             self._segmenter,
-            self._doorbell,
+            self._wake_event,
             now_ns=self._now_ns,
             wake_executor=self._wake_executor,
             report=self._report,
@@ -247,7 +247,7 @@ class Session:
         return max(_STUCK_SECONDS, _STUCK_BATCHES * (batch or self._segmenter.warm_up_seconds))
 
     def stuck(self, limit: float | None = None) -> str:
-        """Return what the worker has been at for too long, for people; empty while it is not.
+        """Return what the worker has been at for too long, human-readable; empty while it is not.
 
         Args:
             limit: seconds that are too long; None for those of the watchdog.
@@ -278,9 +278,7 @@ class Session:
 
     def _publish_labels(self) -> None:
         for camera in self._settings.cameras:
-            select = camera.options.select
-            thresholds = select.thresholds() if select.keep_other else select.thresholds()[:-1]
-            self._outputs[camera.name].publish_labels(float(thresholds.min()))
+            self._outputs[camera.name].publish_labels(camera.options.select.lowest_threshold)
 
     def _wake_executor(self) -> None:
         executor = self._node.executor

@@ -137,7 +137,7 @@ class CameraStatistics:
                 self._mismatched += 1
 
     def dropped(self, cause: str, fault: str = "") -> None:
-        """A frame was given up; `fault` says why, for people."""
+        """A frame was given up; `fault` says why, human-readable."""
         with self._lock:
             self._dropped[cause] += 1
             if fault:

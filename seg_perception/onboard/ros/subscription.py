@@ -84,7 +84,7 @@ class CameraSubscription:
 
     @property
     def qos(self) -> QoSProfile:
-        """What is asked of publishers."""
+        """The QoS that is requested of publishers."""
         qos: QoSProfile = self._subscription.qos_profile
         return qos
 

@@ -1,16 +1,18 @@
-"""The names of a camera's topics."""
+"""The names and message types of a camera's topics."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 
 from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
-from seg_perception.core.errors import ConfigurationError
-from seg_perception.core.messages.topics import info_beside, topic_of
+from seg_perception.core.encodings.video import check_decoder
+from seg_perception.core.errors import BackendUnavailable, ConfigurationError
+from seg_perception.core.messages.topics import TRANSPORTS, VIDEO_TRANSPORTS, camera_info_topic, topic_of
 
 from .parameters import CameraSettings, Settings
 
@@ -37,7 +39,7 @@ def camera_topics(node: Node, settings: CameraSettings) -> CameraTopics:
         base = node.resolve_topic_name(settings.topic)
         image, resolved = (topic_of(name, settings.transport) for name in (settings.topic, base))
         image = settings.topic if resolved == base else _own_or(node, image, resolved)
-        info = _own_or(node, info_beside(settings.topic), info_beside(base))
+        info = _own_or(node, camera_info_topic(settings.topic), camera_info_topic(base))
         for name in (image, info):
             validate_full_topic_name(node.resolve_topic_name(name))
     except (NameValidationException, ValueError, RuntimeError) as error:  # rclpy's RCLError is a RuntimeError
@@ -59,6 +61,29 @@ def check_topics(node: Node, settings: Settings) -> None:
         raise ConfigurationError(
             f"camera_names: expected a topic of its own for each camera, got {topics}; set cameras.NAME.topic"
         )
+
+
+def message_type(settings: CameraSettings) -> type:
+    """Return the type of a camera's image messages.
+
+    Raises:
+        ConfigurationError: its package is not installed, or PyAV is not and the transport is one of video.
+    """
+    parameter = f"cameras.{settings.name}.transport: {settings.transport}"
+    package, _, name = TRANSPORTS[settings.transport].split("/")
+    try:
+        kind: type = getattr(import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{parameter} needs the messages of the ROS package {package}, which cannot be loaded ({error}); "
+            f"apt install ros-$ROS_DISTRO-{package.replace('_', '-')}, and source the ROS distribution again"
+        ) from error
+    if settings.transport in VIDEO_TRANSPORTS:
+        try:
+            check_decoder()
+        except BackendUnavailable as error:
+            raise ConfigurationError(f"{parameter}: {error}") from error
+    return kind
 
 
 def _own_or(node: Node, own: str, derived: str) -> str:

@@ -105,13 +105,13 @@ class VideoStream:
 
     @property
     def text(self) -> str:
-        """Return what comes, for people; empty before the first packet."""
+        """Return what comes, human-readable; empty before the first packet."""
         decoder = self._decoder
         return f"{decoder.codec} {self._size}".strip() if decoder else ""
 
     @property
     def waits(self) -> str:
-        """Return what is waited for, for people; empty while images come."""
+        """Return what is waited for, human-readable; empty while images come."""
         decoder, packets = self._decoder, self._passed_over
         if decoder is None or not decoder.waiting or not packets:
             return ""

@@ -18,7 +18,7 @@ from .camera import Camera, Taken, WakeEvent
 from .outputs import Outputs
 from .statistics import FAILURE, MODEL_OUTPUT, TOO_OLD, StageTimes
 
-# A safety net only: frames ring the doorbell.
+# A safety net only: frames set the wake event.
 _LOOK_AGAIN_SECONDS = 0.5
 
 
@@ -60,7 +60,7 @@ class Worker:
         self,
         cameras: Sequence[tuple[Camera, Outputs]],
         segmenter: Segmenter,
-        doorbell: WakeEvent,
+        wake_event: WakeEvent,
         *,
         now_ns: Callable[[], int],
         wake_executor: Callable[[], None],
@@ -74,7 +74,7 @@ class Worker:
         Args:
             cameras: where frames come from and results go to.
             segmenter: what is done with them; this thread alone uses it.
-            doorbell: shared with the cameras.
+            wake_event: shared with the cameras.
             now_ns: the ROS clock.
             wake_executor: makes the executor look at its wait set again.
             report: told of a lost frame: camera, kind of fault, text.
@@ -87,7 +87,7 @@ class Worker:
         self._cameras = list(cameras)
         self._segmenter = segmenter
         self._backend = segmenter.backend
-        self._doorbell = doorbell
+        self._wake_event = wake_event
         self._now_ns = now_ns
         self._wake_executor = wake_executor
         self._report = report
@@ -117,10 +117,10 @@ class Worker:
         Returns:
             Whether the thread has ended. One that has not is abandoned: it publishes nothing any more.
         """
-        with self._doorbell.rung:
+        with self._wake_event.condition:
             self._ended = True
-            self._doorbell.open = False
-            self._doorbell.rung.notify_all()
+            self._wake_event.open = False
+            self._wake_event.condition.notify_all()
         self._thread.join(patience)
         self._abandoned = self._thread.is_alive()
         return not self._abandoned
@@ -243,17 +243,17 @@ class Worker:
     def _wait(self, cameras: Sequence[Camera], until: float) -> None:
         """Have the executor hand over frames until one of some cameras has come, or a time on the monotonic clock."""
         self.activity = None
-        with self._doorbell.rung:
+        with self._wake_event.condition:
             while not self._ended and not any(camera.waiting() for camera in cameras):
                 left = until - monotonic()
                 if left <= 0:
                     break
                 # The frame of another camera has shut it.
-                self._doorbell.open = True
+                self._wake_event.open = True
                 self._wake_executor()
-                self._doorbell.rung.wait(left)
+                self._wake_event.condition.wait(left)
             if not self._ended:  # else it is another worker's
-                self._doorbell.open = False
+                self._wake_event.open = False
 
     def _finish_all(self) -> None:
         while self._in_flight:
@@ -294,7 +294,7 @@ class Worker:
         try:
             return outputs.publish(segmentation, calibration)
         except FrameError as error:
-            # An image for people that cannot be made; the results went out before it.
+            # An overlay that cannot be drawn; the results went out before it.
             self._report(camera.settings.name, f"publish {error.kind}", str(error))
             return True
 

@@ -29,6 +29,12 @@ def random_boxes(geometry: ResizeGeometry, seed: int, count: int = 16) -> np.nda
     return (corners * [geometry.camera_width, geometry.camera_height]).reshape(-1, 4).astype(np.float32)
 
 
+def to_network(geometry: ResizeGeometry, boxes_camera: np.ndarray) -> np.ndarray:
+    """The inverse of `boxes_to_camera`, without clipping."""
+    offset, scale = [geometry.left, geometry.top] * 2, [geometry.scale_x, geometry.scale_y] * 2
+    return (boxes_camera * np.array(scale) + offset).astype(np.float32)
+
+
 @given(resizes, sides, sides, networks, networks)
 def test_the_content_lies_inside_the_network_input(resize, width, height, network_width, network_height):
     geometry = ResizeGeometry.fit(resize, width, height, network_width, network_height)
@@ -72,7 +78,7 @@ def test_padding_is_where_the_anchor_says(resize, width, height, network_width, 
 @given(geometries, st.integers(0, 1 << 30))
 def test_boxes_come_back_as_they_went(geometry, seed):
     boxes = random_boxes(geometry, seed)
-    back = geometry.boxes_to_camera(geometry.boxes_to_network(boxes))
+    back = geometry.boxes_to_camera(to_network(geometry, boxes))
     # float32 in network pixels, seen in camera pixels: half a unit in the last place of the largest coordinate.
     step = np.spacing(np.float32(max(geometry.network_width, geometry.network_height)))
     allowed = step / min(geometry.scale_x, geometry.scale_y) + np.spacing(np.float32(8000))
@@ -84,7 +90,7 @@ def test_the_whole_image_is_the_whole_content(geometry):
     image = np.array([[0, 0, geometry.camera_width, geometry.camera_height]], np.float32)
     left, top = geometry.left, geometry.top
     content = [[left, top, left + geometry.content_width, top + geometry.content_height]]
-    np.testing.assert_array_equal(geometry.boxes_to_network(image), np.array(content, np.float32))
+    np.testing.assert_array_equal(to_network(geometry, image), np.array(content, np.float32))
     np.testing.assert_array_equal(geometry.boxes_to_camera(np.array(content, np.float32)), image)
 
 
@@ -122,7 +128,7 @@ def test_720p_in_640():
 def test_no_boxes():
     geometry = ResizeGeometry.fit(ResizeSpec(), 1280, 720, 640, 640)
     empty = np.empty((0, 4), np.float32)
-    assert geometry.boxes_to_camera(empty).shape == geometry.boxes_to_network(empty).shape == (0, 4)
+    assert geometry.boxes_to_camera(empty).shape == to_network(geometry, empty).shape == (0, 4)
 
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1, 1), (1, -1, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)])

@@ -16,7 +16,7 @@ GEOMETRY = ResizeGeometry.fit(ResizeSpec(), 640, 480, 320, 320)
 def instances(count: int) -> Instances:
     return Instances(
         rows=np.arange(count, dtype=np.int32),
-        numbers=np.arange(1, count + 1, dtype=np.uint16),
+        ids=np.arange(1, count + 1, dtype=np.uint16),
         boxes_camera=np.arange(4 * count, dtype=np.float32).reshape(count, 4),
         scores=np.linspace(1, 0.5, count).astype(np.float32),
         labels=np.arange(10, 10 + count, dtype=np.int32),
@@ -36,7 +36,7 @@ def test_any_number_of_instances(count: int) -> None:
     assert len(detections(count).scores) == count
 
 
-@pytest.mark.parametrize("name", ["rows", "numbers", "scores", "labels", "groups"])
+@pytest.mark.parametrize("name", ["rows", "ids", "scores", "labels", "groups"])
 def test_instances_name_the_array_that_does_not_fit(name: str) -> None:
     good = instances(3)
     too_long = np.zeros(4, getattr(good, name).dtype)
@@ -67,7 +67,7 @@ def test_detections_refuse_arrays_of_other_lengths(name: str) -> None:
 def test_where_takes_the_same_rows_of_every_array_in_order() -> None:
     everything = instances(5)
     kept = everything.where(np.array([True, False, True, False, True]))
-    for name in ("rows", "numbers", "boxes_camera", "scores", "labels", "groups"):
+    for name in ("rows", "ids", "boxes_camera", "scores", "labels", "groups"):
         array, part = getattr(everything, name), getattr(kept, name)
         np.testing.assert_array_equal(part, array[[0, 2, 4]])
         assert part.dtype == array.dtype
@@ -82,18 +82,18 @@ def test_where_nothing_is_kept() -> None:
 
 def test_numbered_changes_the_numbers_alone() -> None:
     before = instances(3)
-    after = before.numbered(np.array([9, 65535, 2], np.uint16))
-    assert after.numbers.tolist() == [9, 65535, 2]
-    assert before.numbers.tolist() == [1, 2, 3]
+    after = before.with_ids(np.array([9, 65535, 2], np.uint16))
+    assert after.ids.tolist() == [9, 65535, 2]
+    assert before.ids.tolist() == [1, 2, 3]
     for name in ("rows", "boxes_camera", "scores", "labels", "groups"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
 
 
 def test_numbered_needs_a_number_for_each() -> None:
-    with pytest.raises(ValueError, match=r"numbers: expected shape \(3,\), got \(2,\)"):
-        instances(3).numbered(np.array([1, 2], np.uint16))
+    with pytest.raises(ValueError, match=r"ids: expected shape \(3,\), got \(2,\)"):
+        instances(3).with_ids(np.array([1, 2], np.uint16))
 
 
 def test_records_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
-        instances(1).numbers = np.array([2], np.uint16)  # type: ignore[misc]
+        instances(1).ids = np.array([2], np.uint16)  # type: ignore[misc]

@@ -20,8 +20,8 @@ from typing import Any
 
 from .storage import (
     MOST_DAMAGED,
-    Block,
     Channel,
+    FileBlock,
     LimitError,
     Report,
     Storage,
@@ -67,7 +67,7 @@ class McapStorage(Storage):
         self._file = path.open("rb")
         self._size = os.fstat(self._file.fileno()).st_size
         self._schemas: dict[int, tuple[str, str, bytes]] = {}
-        self._blocks: list[Block] = []
+        self._blocks: list[FileBlock] = []
         if self._file.read(len(MAGIC)) != MAGIC:
             self._file.close()
             raise StorageError("does not begin as an MCAP file")
@@ -92,7 +92,7 @@ class McapStorage(Storage):
     def messages(self, wanted: Collection[int], start_ns: int | None, stop_ns: int | None) -> Iterator[StoredMessage]:
         """Messages of the channels `wanted`, by time, recorded from `start_ns` on and before `stop_ns`."""
 
-        def load(block: Block) -> Iterator[StoredMessage]:
+        def load(block: FileBlock) -> Iterator[StoredMessage]:
             try:
                 for number, time_ns, data in self._block_messages(block.position):
                     if number in wanted and within(time_ns, start_ns, stop_ns):
@@ -131,7 +131,7 @@ class McapStorage(Storage):
                 raise StorageError("its index names a chunk where none can be")
             self._scan(position, start)
             channels = frozenset(index.message_index_offsets) or None
-            self._blocks.append(Block(index.message_start_time, index.message_end_time, start, channels))
+            self._blocks.append(FileBlock(index.message_start_time, index.message_end_time, start, channels))
             position = start + index.chunk_length + index.message_index_length
         self._scan(position, begin)
         self.counts = Counter(statistics.channel_message_counts)
@@ -209,7 +209,7 @@ class McapStorage(Storage):
             head = read_at(self._file, position + _RECORD.size, _MESSAGE_HEAD.size)
             channel, _, time_ns, _ = _MESSAGE_HEAD.unpack(head)
             self.counts[channel] += 1
-            self._blocks.append(Block(time_ns, time_ns, position, frozenset([channel])))
+            self._blocks.append(FileBlock(time_ns, time_ns, position, frozenset([channel])))
         elif code == _CHUNK:
             messages = Counter[int]()
             first, last = 1 << 64, 0
@@ -218,7 +218,7 @@ class McapStorage(Storage):
                 first, last = min(first, time_ns), max(last, time_ns)
             if messages:
                 self.counts += messages
-                self._blocks.append(Block(first, last, position, frozenset(messages)))
+                self._blocks.append(FileBlock(first, last, position, frozenset(messages)))
 
     def _block_messages(self, position: int) -> Iterator[tuple[int, int, memoryview]]:
         """Channel, time and bytes of the messages of a chunk, or of a message that lies in none."""

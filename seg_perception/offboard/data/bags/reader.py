@@ -60,8 +60,8 @@ class Bag:
         counts: messages by topic, as the index of the files counts them.
         qos: how each topic was offered, rosbag2's YAML, as far as it is known.
         definitions: format (`ros2msg` or `ros2idl`) and text of the types that the bag defines.
-        faults: what was lost, for people, at most about a thousand; complete when `messages` has ended.
-        notes: what is passed over and is no loss, for people.
+        faults: what was lost, human-readable, at most about a thousand; complete when `messages` has ended.
+        notes: what is passed over and is no loss, human-readable.
         start_ns: when the first message was recorded; 0 of an empty bag.
     """
 

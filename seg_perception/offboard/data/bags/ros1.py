@@ -18,8 +18,8 @@ from seg_perception.core.text import printable
 
 from .storage import (
     MOST_DAMAGED,
-    Block,
     Channel,
+    FileBlock,
     LimitError,
     Report,
     Storage,
@@ -57,7 +57,7 @@ class Ros1Storage(Storage):
         self._report = report
         self._file = path.open("rb")
         self._size = os.fstat(self._file.fileno()).st_size
-        self._blocks: list[Block] = []
+        self._blocks: list[FileBlock] = []
         try:
             self._open()
         except BaseException:
@@ -72,7 +72,7 @@ class Ros1Storage(Storage):
     def messages(self, wanted: Collection[int], start_ns: int | None, stop_ns: int | None) -> Iterator[StoredMessage]:
         """Messages of the channels `wanted`, by time, recorded from `start_ns` on and before `stop_ns`."""
 
-        def load(block: Block) -> Iterator[StoredMessage]:
+        def load(block: FileBlock) -> Iterator[StoredMessage]:
             try:
                 for message in self._chunk_messages(block.position):
                     if message.channel in wanted and within(message.time_ns, start_ns, stop_ns):
@@ -108,7 +108,7 @@ class Ros1Storage(Storage):
 
     def _read_index(self, position: int, chunks: int) -> bool:
         """Read the index; returns whether it is whole."""
-        blocks: dict[int, Block] = {}
+        blocks: dict[int, FileBlock] = {}
         counts: Counter[int] = Counter()
         try:
             while position < self._size:
@@ -120,7 +120,7 @@ class Ros1Storage(Storage):
                     first, last = (_time(_field(header, name, 8)) for name in ("start_time", "end_time"))
                     pairs = dict(_TWO.iter_unpack(data[: len(data) // _TWO.size * _TWO.size]))
                     counts.update(pairs)
-                    blocks[start] = Block(first, last, start, frozenset(pairs))
+                    blocks[start] = FileBlock(first, last, start, frozenset(pairs))
             if len(blocks) != chunks:
                 raise StorageError(f"it names {len(blocks)} of {chunks} chunks")
         except StorageError as error:
@@ -169,7 +169,7 @@ class Ros1Storage(Storage):
             # Of a chunk that is cut off, the messages before the cut.
             if counts:
                 self.counts += counts
-                self._blocks.append(Block(min(times), max(times), position, frozenset(counts)))
+                self._blocks.append(FileBlock(min(times), max(times), position, frozenset(counts)))
 
     def _chunk_messages(self, position: int) -> Iterator[StoredMessage]:
         """Read the messages of a chunk; those before a cut are given before it is reported."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from seg_perception.core.errors import FrameError, IncompleteBagError, SourceError
@@ -19,7 +18,7 @@ from ..base import FrameSource
 from .reader import Bag
 from .video import Decoded, ImageDecoder
 
-# What a segmenter publishes next to its detections is no camera.
+# What a segmenter publishes in addition to its detections is no camera.
 _RESULTS = ("instance_map", "instance_map/color", "semantic_map", "overlay", "overlay/compressed")
 # Images of distances; whoever wants them as grey images can name their topics.
 _DISTANCES = ("depth", "disparity")
@@ -40,33 +39,20 @@ class BagImages(FrameSource):
         cameras: name of the camera by topic, for each topic that is read.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        frame_id: str = "",
-        camera: str = "",
-        topics: Sequence[str] = (),
-        start: float = 0.0,
-        duration: float = 0.0,
-    ) -> None:
+    def __init__(self, path: Path, *, camera: str = "", topics: Sequence[str] = ()) -> None:
         """Open the bag once to see what it has.
 
         Args:
             path: a bag's folder, or a single file.
-            frame_id: for messages that have none.
             camera: name of the camera in the configuration; by default one after each topic.
             topics: only of these; none for all with camera images.
-            start: seconds of the bag to leave out.
-            duration: seconds of the bag to read; 0 for all that follows.
 
         Raises:
             SourceError: it cannot be read or has no images.
             BackendUnavailable: rosbags is not installed.
         """
         super().__init__(sequence=True)
-        self._path, self._frame_id = path, frame_id
-        self._start, self._duration = start, duration
+        self._path = path
         with Bag(path) as bag:
             self.cameras = camera_topics(bag, topics)
             self._count = sum(bag.counts[topic] for topic in self.cameras)
@@ -82,9 +68,8 @@ class BagImages(FrameSource):
         """Yield the images that can be decoded."""
         self.failures = []
         with Bag(self._path) as bag:
-            begin, end = time_range(bag, self._start, self._duration)
             decoder = ImageDecoder(self.cameras)
-            for index, message in enumerate(bag.messages(self.cameras, begin, end)):
+            for index, message in enumerate(bag.messages(self.cameras)):
                 yield from self._named(decoder.decode(index, message))
             yield from self._named(decoder.finish())
             faults = (*bag.faults, *decoder.faults())
@@ -97,16 +82,10 @@ class BagImages(FrameSource):
             if isinstance(frame, FrameError):
                 self.failures.append(SourceError(f"{self._path}: {name} on {printable(message.topic)}: {frame}"))
             else:
-                yield name, frame if frame.frame_id else replace(frame, frame_id=self._frame_id)
+                yield name, frame
 
     def __len__(self) -> int:
-        """Return how many image messages the bag has.
-
-        Raises:
-            TypeError: only a part of the bag is read.
-        """
-        if self._start or self._duration:
-            raise TypeError(f"{self._path}: how many images a part of a bag has is not known before it is read")
+        """Return how many image messages the bag has."""
         return self._count
 
 

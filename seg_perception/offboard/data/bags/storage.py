@@ -25,7 +25,7 @@ _MOST_HELD_BYTES = 512 << 20
 MOST_DAMAGED = 1000
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
-# Takes what is wrong with a file, for people.
+# Takes what is wrong with a file, human-readable.
 Report = Callable[[str], None]
 
 
@@ -100,7 +100,7 @@ class Storage(ABC):
         """Close the file."""
 
 
-class Block(NamedTuple):
+class FileBlock(NamedTuple):
     """A stretch of a file whose messages are read together.
 
     Attributes:
@@ -121,7 +121,9 @@ class Block(NamedTuple):
         return self.channels is None or not self.channels.isdisjoint(wanted)
 
 
-def in_order(blocks: Iterable[Block], load: Callable[[Block], Iterable[StoredMessage]]) -> Iterator[StoredMessage]:
+def in_order(
+    blocks: Iterable[FileBlock], load: Callable[[FileBlock], Iterable[StoredMessage]]
+) -> Iterator[StoredMessage]:
     """Yield the messages of blocks by time; those of one time as they follow one another in the file.
 
     Args:

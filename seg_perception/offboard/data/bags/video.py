@@ -66,7 +66,7 @@ class ImageDecoder:
             yield from video.finish()
 
     def faults(self) -> list[str]:
-        """Return what was left out without a message of its own, for people."""
+        """Return what was left out without a message of its own, human-readable."""
         return [
             f"{topic}: {video.before} packets of {video.codec} come before the first key frame and cannot be decoded"
             for topic, video in (*self._ended, *self._videos.items())

@@ -50,7 +50,7 @@ class LabelledSet:
     once for each category); an image may have `stamp_ns`, `sequence`, `weather`, `timeofday` and `scene`.
 
     Attributes:
-        kind: the format, for people.
+        kind: the format, human-readable.
         labels: the truth.
         source: the images, each under its image number as name, sequence after sequence in the order of time.
         notes: what is to be known of it.
@@ -70,7 +70,7 @@ class LabelledSet:
 
     @property
     def images(self) -> Mapping[int, Mapping[str, Any]]:
-        """What is said of each image, by its number."""
+        """The labels of each image, by its number."""
         return {int(image["id"]): image for image in self.labels.annotations["images"]}
 
     def sequence_of(self) -> dict[int, str]:

@@ -166,11 +166,7 @@ class HostBackend:
         begin = perf_counter()
         images = [view(frame) for frame in frames]
         decode = (perf_counter() - begin) / len(frames)
-        spec = self.spec
-        geometries = [
-            ResizeGeometry.fit(spec.resize, frame.width, frame.height, spec.network_width, spec.network_height)
-            for frame in frames
-        ]
+        geometries = [self.spec.geometry(frame.width, frame.height) for frame in frames]
         task = _Task(images, geometries, decode)
         self._tasks.put(task)
         return HostJob(task.found, selection, semantic)

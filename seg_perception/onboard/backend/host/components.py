@@ -52,7 +52,7 @@ class Components:
         rows, columns = content_cells(geometry, class_map.shape)
         content = class_map[rows, columns]
         present = [label for label in np.flatnonzero(_counts(content)[: len(things)]).tolist() if things[label]]
-        parts = [_Part.of(content, label) for label in present]
+        parts = [_ClassComponents.of(content, label) for label in present]
         stats = np.concatenate([np.zeros((0, 5), np.int32), *(part.stats for part in parts)])
         labels = np.repeat(np.array(present, np.int32), [len(part.stats) for part in parts])
         order = np.argsort(-stats[:, _AREA], kind="stable")[:MOST_COMPONENTS]
@@ -102,7 +102,7 @@ def check_class_map(class_map: NDArray[np.uint8], classes: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _ClassComponents:
     """The components of one class.
 
     Attributes:
@@ -117,7 +117,7 @@ class _Part:
     stats: NDArray[np.int32]
 
     @classmethod
-    def of(cls, class_map: NDArray[np.uint8], label: int) -> _Part:
+    def of(cls, class_map: NDArray[np.uint8], label: int) -> _ClassComponents:
         mask = cv2.inRange(class_map, label, label)
         left, top, width, height = cv2.boundingRect(mask)
         region = mask[top : top + height, left : left + width]

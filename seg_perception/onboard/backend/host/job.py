@@ -10,10 +10,10 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from seg_perception.core.contract import ModelSpec
+from seg_perception.core.contract import NO_CLASS, ModelSpec
 from seg_perception.core.errors import ModelOutputError
 from seg_perception.core.geometry import ResizeGeometry
-from seg_perception.core.instances import Detections, InstanceMap
+from seg_perception.core.instances import MAX_SEMANTIC_CLASSES, Detections, InstanceMap
 
 from ..base import Selected, SelectionParams, check_detections
 from .cells import at_output
@@ -21,7 +21,10 @@ from .components import Components, check_class_map
 from .paint import paint
 from .runner import ModelOutputs
 from .select import renumbered, select_rows
-from .semantic import semantic_map
+
+# The value of each class of a class map.
+_VALUES = np.arange(1, 257).astype(np.uint8)
+_VALUES[NO_CLASS] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,3 +172,26 @@ class HostJob:
         if isinstance(found, ModelOutputError):
             raise found
         return found
+
+
+def semantic_map(
+    class_map: NDArray[np.uint8] | None, ids: NDArray[np.uint16], labels: NDArray[np.int32], pixels: NDArray[np.uint16]
+) -> NDArray[np.uint8]:
+    """Return class index + 1 per pixel; 0 is background.
+
+    Args:
+        class_map: uint8 `[height, width]`, as `Job.class_map` returns it.
+        ids: uint16 `[K]`, pixel value of each row of the detections; 0 for those that were not painted.
+        labels: int32 `[K]`, class of each row.
+        pixels: uint16 `[height, width]`, the instance map.
+
+    Returns:
+        uint8 `[height, width]`.
+    """
+    values = np.zeros(int(ids.max(initial=0)) + 1, np.uint8)
+    values[ids] = np.where(labels < MAX_SEMANTIC_CLASSES, labels + 1, 0)
+    values[0] = 0
+    things: NDArray[np.uint8] = values[pixels]
+    if class_map is None:
+        return things
+    return np.where(things > 0, things, np.take(_VALUES, class_map))

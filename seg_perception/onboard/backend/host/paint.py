@@ -98,7 +98,7 @@ def _paint_one(
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """Where output pixels fall between grid cells along one axis.
+    """Positions of output pixels between grid cells along one axis.
 
     Attributes:
         first, last: the grid cells needed, inclusive.

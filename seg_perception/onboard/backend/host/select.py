@@ -56,6 +56,11 @@ class SelectOptions:
         own = [self.score_threshold if value < 0 else value for value in self.group_thresholds]
         return np.array([*own, self.score_threshold], np.float32)
 
+    @property
+    def lowest_threshold(self) -> float:
+        """The lowest score of anything that is kept."""
+        return float((self.thresholds() if self.keep_other else self.thresholds()[:-1]).min())
+
 
 class IgnoreMask:
     """A region of a camera's image in which nothing is reported, for instance the hood of the ego vehicle."""

@@ -72,7 +72,7 @@ class _Module(Protocol):
 
 
 class BuildListener(Protocol):
-    """Who hears of a build's progress, from any thread."""
+    """Is told of a build's progress, from any thread."""
 
     def phase_start(self, name: str, parent: str, steps: int) -> None:
         """A phase of `steps` steps begins within the phase `parent`; empty for the outermost."""
@@ -200,7 +200,7 @@ class TensorRt:
         config.set_flag(self.module.BuilderFlag.GPU_FALLBACK)
 
     def scratch_bytes(self, engine: trt.ICudaEngine) -> int:
-        """Device memory that an execution needs next to inputs and outputs, for any shape."""
+        """Device memory that an execution needs in addition to inputs and outputs, for any shape."""
         if hasattr(self.module.ICudaEngine, "device_memory_size_v2"):
             return engine.device_memory_size_v2
         return engine.device_memory_size
@@ -283,7 +283,7 @@ class TensorRt:
 
 
 def missing_names(module: object, names: Names) -> list[str]:
-    """Those of `names` that a module lacks, as `Class.name`."""
+    """Return those of `names` that a module lacks, as `Class.name`."""
     return [
         f"{kind}.{name}"
         for kind, members in names.items()

@@ -158,7 +158,7 @@ class TensorRtExecution:
             spec: the model.
             batch: images per inference.
             places: address of each tensor.
-            scratch: address and size of the memory next to them.
+            scratch: address and size of the scratch memory.
 
         Raises:
             ModelError: TensorRT refuses a shape, or the shape of an output is not the promised one.
@@ -222,7 +222,7 @@ class _Words:
         """The error for an engine that failed.
 
         Args:
-            what: it cannot, for people.
+            what: what it cannot do, for the message.
             size: bytes that it needs for that.
         """
         text = str(self).lower()

@@ -27,7 +27,7 @@ class TensorRtRunner:
 
         Args:
             spec: of a model without instances.
-            identity: what runs here, for people.
+            identity: what runs here, human-readable.
             device: closed by `close`.
             engine: closed by `close`, and here if there is not enough memory.
 

@@ -1,1 +1,1 @@
-"""What the tracker is made of: motion of boxes, similarity of boxes, numbers."""
+"""What the tracker is made of: motion of boxes and similarity of boxes."""

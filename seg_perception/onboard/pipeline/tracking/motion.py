@@ -22,7 +22,7 @@ _SMALLEST_SIDE = 2.0  # px; keeps a box that shrinks from turning inside out
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Boxes in flight.
+    """Moving boxes.
 
     Attributes:
         boxes: float64 `[T, 4]`, x1 y1 x2 y2 in camera pixels.
@@ -87,7 +87,7 @@ class Motion:
         return widened
 
     def where(self, keep: NDArray[np.bool_]) -> Motion:
-        """Those for which `keep` `[T]` is true."""
+        """Return the boxes for which `keep` `[T]` is true."""
         return Motion(self.boxes[keep], self.speeds[keep], self.variances[keep])
 
     def joined(self, other: Motion) -> Motion:

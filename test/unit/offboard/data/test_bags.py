@@ -215,18 +215,6 @@ def test_what_is_in_the_journal_of_a_recorder_that_died_is_read(tmp_path: Path):
     assert len(list(open_source(tmp_path / "dead"))) == 2
 
 
-def test_a_part_of_a_bag(tmp_path: Path):
-    bag = tmp_path / "drive"
-    with Writer(bag, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-        kind = "sensor_msgs/msg/Image"
-        connection = writer.add_connection("/front/image_raw", kind, typestore=TYPES)
-        for index, photo in enumerate(images(10)):
-            writer.write(connection, index * 100_000_000, TYPES.serialize_cdr(image(index, photo), kind))
-    part = BagImages(bag, start=0.35, duration=0.3)
-    assert [frame.stamp_ns % 1000 for _, frame in part] == [4, 5, 6]
-    assert part.cameras == {"/front/image_raw": "front"}
-
-
 def test_cameras_are_found_and_results_are_none(tmp_path: Path):
     photo = images(1)[0]
     png = cv2.imencode(".png", photo)[1].tobytes()

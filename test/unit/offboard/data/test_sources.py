@@ -32,13 +32,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_in_the_order_of_names(folder):
-    source = open_source(folder, frame_id="optical", camera="front")
+    source = open_source(folder, camera="front")
     assert (len(source), source.ignored, source.fps) == (3, ("notes.txt",), None)
     for _ in range(2):
         frames = list(source)
         assert [name for name, _ in frames] == ["a", "b", "c"]
         assert [int(to_bgr(frame)[0, 0, 0]) for _, frame in frames] == [10, 20, 30]
-        assert {(frame.frame_id, frame.camera, frame.stamp_ns) for _, frame in frames} == {("optical", "front", 0)}
+        assert {(frame.camera, frame.stamp_ns) for _, frame in frames} == {("front", 0)}
         assert source.failures == []
 
 

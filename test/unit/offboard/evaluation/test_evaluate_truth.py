@@ -75,7 +75,7 @@ def published(
         np.arange(count, dtype=np.int32), np.arange(10, 10 * count + 1, 10, dtype=np.uint16),
         np.zeros((count, 4), np.float32), np.linspace(0.9, 0.5, count).astype(np.float32), labels, groups[labels],
     )  # fmt: skip
-    areas = np.array([np.count_nonzero(pixels == number) for number in instances.numbers], np.int64)
+    areas = np.array([np.count_nonzero(pixels == number) for number in instances.ids], np.int64)
     frame = Frame.from_bgr(np.zeros((*SIZE, 3), np.uint8))
     result = Segmentation(frame, instances, InstanceMap(pixels, areas), areas, {})
     true = TrueSegments.of(truth, scheme)

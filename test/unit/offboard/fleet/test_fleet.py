@@ -27,15 +27,14 @@ from seg_perception.cli.main import main
 from seg_perception.core.errors import ConfigurationError, ModelError, SourceError
 from seg_perception.offboard.data.bags.reader import Bag
 from seg_perception.offboard.data.bags.types import message_store
-from seg_perception.offboard.fleet.driver import TaskQueue
+from seg_perception.offboard.fleet.driver import LocalExecutor, TaskQueue
 from seg_perception.offboard.fleet.fleet import FleetOutcome, plan, run_fleet
 from seg_perception.offboard.fleet.label_work import LabelWork
-from seg_perception.offboard.fleet.local_executor import LocalExecutor
-from seg_perception.offboard.fleet.progress import Progress
+from seg_perception.offboard.fleet.progress import FleetProgress
 from seg_perception.offboard.fleet.ray_executor import room
 from seg_perception.offboard.fleet.replay_work import ReplayWork
 from seg_perception.offboard.fleet.results import Results, tasks_of
-from seg_perception.offboard.fleet.work import Attempt, Failed, Result, Source, Task
+from seg_perception.offboard.fleet.work import Attempt, Failed, RecordingFile, Result, Task
 from seg_perception.offboard.metrics.coco_summary import summarize
 from seg_perception.offboard.replay.job import ReplayJob
 from seg_perception.onboard.pipeline.opening import ModelChoice
@@ -303,7 +302,7 @@ def test_two_runs_do_not_share_a_folder(fleet: Fleet):
     code = (
         "import sys\nfrom pathlib import Path\nfrom fleet_stand_in import StandIn\n"
         "from seg_perception.offboard.fleet.fleet import plan, run_fleet\n"
-        "from seg_perception.offboard.fleet.local_executor import LocalExecutor\n"
+        "from seg_perception.offboard.fleet.driver import LocalExecutor\n"
         "bag, out, log = map(Path, sys.argv[1:])\nwork = StandIn(log)\n"
         "run_fleet(plan([bag], out, work), out, work, LocalExecutor())\n"
     )
@@ -379,7 +378,7 @@ def test_names_are_unique_and_stay(fleet: Fleet):
 
 
 def tasks(*sizes: int) -> list[Task]:
-    return [Task(f"bag{place}", Source(f"/{place}", size, 0), Path("/out")) for place, size in enumerate(sizes)]
+    return [Task(f"bag{place}", RecordingFile(f"/{place}", size, 0), Path("/out")) for place, size in enumerate(sizes)]
 
 
 def done(attempt: Attempt, frames: int = 10) -> Result:
@@ -434,7 +433,7 @@ def test_the_line_of_progress_tells_what_is_left():
     queue.tell(large.task, 30, 60)
     queue.settle(done(small, frames=20))
     queue.begin = 100.0
-    progress = Progress(sys.stderr)
+    progress = FleetProgress(sys.stderr)
     then, _ = progress._frames[0]
     queue.begin = then
     line = progress.line(queue, then + 10)

@@ -118,7 +118,7 @@ def test_labels_are_what_the_node_shows_under_the_same_numbers(tmp_path: Path, b
         assert image["source"] == str(bag)
         assert np.array_equal(cv2.imread(str(tmp_path / "set" / "images" / f"{name}.png")), to_bgr(frame))
         found = coco.loadAnns(coco.getAnnIds(image["id"]))
-        assert [each["track_id"] for each in found] == result.instances.numbers.tolist()
+        assert [each["track_id"] for each in found] == result.instances.ids.tolist()
         assert [each["score"] for each in found] == pytest.approx(result.instances.scores.tolist(), abs=1e-4)
         for each in found:
             mask = coco.annToMask(each) > 0

@@ -23,7 +23,7 @@ from seg_perception.core.errors import ConfigurationError, SegPerceptionError, S
 from seg_perception.offboard.evaluation.coco import CocoSet, read_annotations
 from seg_perception.offboard.evaluation.datasets import open_dataset
 from seg_perception.offboard.fleet.results import read_manifest, write_manifest
-from seg_perception.offboard.fleet.work import Result, Source
+from seg_perception.offboard.fleet.work import RecordingFile, Result
 from seg_perception.offboard.label.coco import read_coco
 from seg_perception.offboard.label.cvat import read_cvat
 from seg_perception.offboard.label.dataset import Dataset
@@ -297,7 +297,8 @@ def test_manifests_of_a_fleet(tmp_path: Path, outside: Path, output: Any):
     os.mkfifo(folder / "b.json")
     (folder / "a.mcap").write_bytes(b"")
     whole = Result(
-        "a", "replay", {}, Source("/bags/a", 1, 2), "a.mcap", 0, {"frames": 1, "faults": 0}, {}, 1.0, 1.0, 0, "h", 1, ""
+        "a", "replay", {}, RecordingFile("/bags/a", 1, 2), "a.mcap", 0, {"frames": 1, "faults": 0}, {}, 1.0, 1.0, 0,
+        "h", 1, "",
     )  # fmt: skip
     write_manifest(folder, whole)
     assert read_manifest(folder / "a.json") == whole

@@ -194,8 +194,9 @@ def test_a_difference_in_some_classes() -> None:
     found = results(random, truth, 2.0)
     whole = match_results(truth, found, image_ids)
     without_cars = match_results(truth, [each for each in found if each["category_id"] != 3], image_ids)
-    assert paired_bootstrap(whole, without_cars, 100, classes=["person", "traffic light"]).value == 0.0
-    cars = paired_bootstrap(whole, without_cars, 100, classes=["car"])
+    others = ["person", "traffic light"]
+    assert paired_bootstrap(whole.only(others), without_cars.only(others), 100).value == 0.0
+    cars = paired_bootstrap(whole.only(["car"]), without_cars.only(["car"]), 100)
     assert cars.value == pytest.approx(-whole.average_precision().per_class["car"])
     assert cars.high < 0
 

@@ -26,14 +26,15 @@ from seg_perception.offboard.models.fetch import WrongFileError, fetch_file
 
 pytest.importorskip("requests", reason="requests is not installed: `make setup`")
 
+from seg_perception.offboard.models import download
 from seg_perception.offboard.models import download as downloads
-from seg_perception.offboard.models.download import DownloadError, Network
+from seg_perception.offboard.models.download import DownloadError
 
 BODY = random.Random(1).randbytes(1 << 20)
 OTHER = random.Random(2).randbytes(1 << 20)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 MD5 = hashlib.md5(BODY).hexdigest()
-FAST = Network(tries=3, backoff_s=0.0, timeout_s=0.5)
+TRIES = 3
 CHECKSUMS = [Checksum("sha256", SHA256), Checksum("sha256-prefix", SHA256[:8]), Checksum("md5", MD5)]
 
 
@@ -48,21 +49,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SEG_PERCEPTION_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("SEG_PERCEPTION_MODELS", raising=False)
-    monkeypatch.setattr(Network, "__init__", _impatient)
+    for name, value in {"_TRIES": TRIES, "_BACKOFF_S": 0.0, "_TIMEOUT_S": 0.5}.items():
+        monkeypatch.setattr(download, name, value)
     return tmp_path / "home" / "models"
-
-
-def _impatient(network: Network, **_settings: float) -> None:
-    """Wait as little as `FAST` does wherever nobody says otherwise."""
-    for name in ("tries", "backoff_s", "timeout_s"):
-        object.__setattr__(network, name, getattr(FAST, name))
 
 
 def entry_at(host: FileHost, *paths: str, checksum: Checksum = CHECKSUMS[0], size: int = 0) -> CatalogueEntry:
     urls = tuple(host.address + path for path in paths or ("/a/model.pth",))
-    return replace(
-        catalogue().entry("rtmdet-ins-tiny"), urls=urls, file="model.pth", checksum=checksum, size=size
-    )
+    return replace(catalogue().entry("rtmdet-ins-tiny"), urls=urls, file="model.pth", checksum=checksum, size=size)
 
 
 def fetch(entry: CatalogueEntry, origin: str = "") -> tuple[Path, str]:
@@ -133,7 +127,7 @@ def test_a_fault_that_stays(host: FileHost, home: Path):
     host.files["/a/model.pth"] = Served(BODY, status=[503] * 9)
     with pytest.raises(DownloadError, match=r"the server answers 503 .*SEG_PERCEPTION_MODELS"):
         fetch(entry_at(host))
-    assert len(host.requests) == FAST.tries
+    assert len(host.requests) == TRIES
     assert left(home) == []
 
 

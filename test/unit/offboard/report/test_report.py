@@ -64,7 +64,7 @@ def test_text_is_escaped_wherever_it_is_put():
                                                     Axis(EVIL)),
         histogram(EVIL, {EVIL: [1, 2]}, EVIL), cumulative(EVIL, {EVIL: [1, 2]}, Axis(EVIL)),
         bar_chart(EVIL, [EVIL], {EVIL: [Bar(1)]}, Axis(EVIL)),
-        time_line(EVIL, [Series(EVIL, [0, 1], [0, 1])], Axis(EVIL), Axis(EVIL), [(0.5, EVIL)]),
+        time_line(EVIL, [Series(EVIL, [0, 1], [0, 1])], Axis(EVIL), Axis(EVIL)),
         gallery([Shot(EVIL, EVIL, [Layer(EVIL, np.zeros((9, 16, 3), np.uint8))] * 3)], 10_000),
     ]  # fmt: skip
     found = Markup(page(EVIL, EVIL, [Section(EVIL, parts)]))

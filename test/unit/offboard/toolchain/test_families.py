@@ -86,7 +86,7 @@ def assert_finds(canonical, layout, backend="onnxruntime", batch=1):
         names = [segmenter.spec.class_names[label] for label in found.instances.labels[partner]]
         assert names == [NAMES[label] for label in scene.labels]
         for index, row in enumerate(partner):
-            mine = found.instance_map.pixels == found.instances.numbers[row]
+            mine = found.instance_map.pixels == found.instances.ids[row]
             true = scene.instance_map == index + 1
             assert (mine & true).sum() / (mine | true).sum() >= MASK_IOU
     segmenter.close()

@@ -45,7 +45,7 @@ def ious(path: Path, scene: Scene, backend: str = "onnxruntime") -> list[float]:
     for index, label in enumerate(scene.labels):
         true = scene.instance_map == index + 1
         number = np.bincount(found.instance_map.pixels[true]).argmax()
-        (row,) = np.flatnonzero(found.instances.numbers == number)
+        (row,) = np.flatnonzero(found.instances.ids == number)
         assert found.instances.labels[row] == label + 1
         mine = found.instance_map.pixels == number
         results.append(float((mine & true).sum() / (mine | true).sum()))

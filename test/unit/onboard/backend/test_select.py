@@ -25,7 +25,7 @@ def detections(*rows: tuple[float, int, tuple[float, float, float, float]]) -> D
     geometry = ResizeGeometry.fit(ResizeSpec(), 640, 320, 320, 320)
     boxes = np.array([box for _, _, box in rows], np.float32).reshape(-1, 4)
     return Detections(
-        geometry.boxes_to_network(boxes),
+        boxes / 2 + np.array([0, geometry.top] * 2, np.float32),
         np.array([score for score, _, _ in rows], np.float32),
         np.array([label for _, label, _ in rows], np.int32),
         geometry,
@@ -39,7 +39,7 @@ FAR = (400.0, 100.0, 500.0, 160.0)
 
 def test_numbers_follow_the_score_and_boxes_are_in_camera_pixels() -> None:
     kept = select(detections((0.9, 1, CAR), (0.8, 0, FAR)), GROUPS, SelectOptions())
-    assert kept.numbers.tolist() == [1, 2]
+    assert kept.ids.tolist() == [1, 2]
     assert kept.groups.tolist() == [1, 0]
     np.testing.assert_allclose(kept.boxes_camera, [CAR, FAR], atol=1e-3)
 
@@ -71,7 +71,7 @@ def test_a_car_that_is_also_a_truck_is_one_vehicle() -> None:
     found = detections((0.9, 1, CAR), (0.8, 2, NEARLY_CAR), (0.7, 2, FAR))
     kept = select(found, GROUPS, SelectOptions())
     assert kept.rows.tolist() == [0, 2]
-    assert kept.numbers.tolist() == [1, 2]
+    assert kept.ids.tolist() == [1, 2]
     assert select(found, GROUPS, SelectOptions(group_iou=1.0)).rows.tolist() == [0, 1, 2]
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.contract import NO_CLASS
 from seg_perception.core.instances import MAX_SEMANTIC_CLASSES
-from seg_perception.onboard.backend.host.semantic import semantic_map
+from seg_perception.onboard.backend.host.job import semantic_map
 
 
 def arrays(

@@ -16,7 +16,7 @@ from seg_perception.core.share import find_model
 from seg_perception.core.text import is_printable
 from seg_perception.onboard.doctor import dds, gpu, machine, packages, ros
 from seg_perception.onboard.doctor.cameras import check_cameras, near_names
-from seg_perception.onboard.doctor.examine import Target, examine
+from seg_perception.onboard.doctor.examine import examine
 from seg_perception.onboard.doctor.finding import Finding, Level, failed
 from seg_perception.onboard.doctor.graph import ImageStream, Publisher, RosGraph
 from seg_perception.onboard.doctor.model import ask_model, check_classes, check_model
@@ -519,7 +519,7 @@ def test_nothing_at_all_is_a_report_and_not_a_crash(tmp_path: Path) -> None:
         raise AssertionError("nobody asks without rclpy")
 
     bare = Surroundings(tmp_path, {"PATH": ""}, lambda command: ABSENT)
-    findings = examine(Target(NodeSettings(model=str(tmp_path / "absent.onnx")), bare, look), lambda step: None)
+    findings = examine(NodeSettings(model=str(tmp_path / "absent.onnx")), bare, look, lambda step: None)
     assert failed(findings)
     assert {finding.group for finding in findings} == {"python", "ros", "dds", "machine", "gpu", "model", "cameras"}
     for finding in findings:
@@ -530,8 +530,9 @@ def test_nothing_at_all_is_a_report_and_not_a_crash(tmp_path: Path) -> None:
 def test_a_model_by_name_that_was_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEG_PERCEPTION_HOME", str(tmp_path))
     bare = Surroundings(tmp_path, {"PATH": ""}, lambda command: ABSENT)
-    patient = Target(NodeSettings(model="rfdetr-seg-nano"), bare, lambda topics: pytest.fail("nobody asks"))
-    told = [finding for finding in examine(patient, lambda step: None) if finding.group == "model"]
+    settings = NodeSettings(model="rfdetr-seg-nano")
+    findings = examine(settings, bare, lambda topics: pytest.fail("nobody asks"), lambda step: None)
+    told = [finding for finding in findings if finding.group == "model"]
     assert [finding.level for finding in told] == [Level.FAIL]
     assert "seg_perception fetch rfdetr-seg-nano" in told[0].found
 

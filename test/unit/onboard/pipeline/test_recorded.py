@@ -120,7 +120,7 @@ def opened(kind: str, backend: str, options: str, folder: Path) -> Segmenter:
 
 def arrays_of(result: Segmentation) -> list[Any]:
     found = result.instances
-    named = [found.rows, found.numbers, found.boxes_camera, found.scores, found.labels, found.groups]
+    named = [found.rows, found.ids, found.boxes_camera, found.scores, found.labels, found.groups]
     return [*named, result.instance_map.pixels, result.areas, result.semantic_map]
 
 

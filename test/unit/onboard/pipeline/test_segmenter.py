@@ -1,4 +1,4 @@
-"""Numbers that stay, through the whole pipeline: on the host, and between the two halves of a GPU's work."""
+"""Tracking, through the whole pipeline: on the host, and between the two halves of a GPU's work."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_number_stays_with_its_object_and_is_its_pixel_value(segmenter: Segmen
     for index in range(12):
         (result,) = segmenter.segment([image(index, two_cars(index, swapped=index % 2 == 1))])
         seen.append((number_of(result, 48 + 8 * index, 40), number_of(result, 240, 144)))
-        assert sorted(result.instances.numbers) == sorted(seen[-1])
+        assert sorted(result.instances.ids) == sorted(seen[-1])
     assert len(set(seen)) == 1
     assert 0 < seen[0][0] != seen[0][1] > 0
 
@@ -80,11 +80,11 @@ def test_an_object_that_was_away_comes_back_under_its_number(segmenter: Segmente
 def test_cameras_have_tracks_of_their_own(segmenter: Segmenter) -> None:
     (left,) = segmenter.segment([image(0, two_cars(0), "left")])
     (right,) = segmenter.segment([image(0, two_cars(0)[1:], "right")])
-    assert right.instances.numbers.tolist() == [1]
+    assert right.instances.ids.tolist() == [1]
     for index in range(1, 4):
         (again,) = segmenter.segment([image(index, two_cars(index), "left")])
         segmenter.segment([image(index, [], "right")])
-        assert sorted(again.instances.numbers) == sorted(left.instances.numbers)
+        assert sorted(again.instances.ids) == sorted(left.instances.ids)
 
 
 def test_small_instances_are_not_published_and_do_not_take_numbers_from_others(segmenter: Segmenter) -> None:
@@ -92,7 +92,7 @@ def test_small_instances_are_not_published_and_do_not_take_numbers_from_others(s
     segmenter.options = SegmenterOptions(min_pixels=400, tracking=TrackerOptions())
     (result,) = segmenter.segment([image(0, boxes)])
     assert result.instances.labels.tolist() == [1, 1]
-    assert set(np.unique(result.instance_map.pixels)) == {0, *result.instances.numbers.tolist()}
+    assert set(np.unique(result.instance_map.pixels)) == {0, *result.instances.ids.tolist()}
     assert (result.areas >= 400).all()
 
 
@@ -102,7 +102,7 @@ def test_coasted_objects_have_a_box_and_no_pixels(segmenter: Segmenter) -> None:
         (result,) = segmenter.segment([image(index, two_cars(index))])
     number = number_of(result, 72, 40)
     (result,) = segmenter.segment([image(4, two_cars(4)[1:])], semantic=True)
-    at = result.instances.numbers.tolist().index(number)
+    at = result.instances.ids.tolist().index(number)
     assert result.areas[at] == 0
     assert not (result.instance_map.pixels == number).any()
     np.testing.assert_allclose(result.instances.boxes_camera[at], (48, 16, 112, 64), atol=6)
@@ -115,14 +115,14 @@ def test_a_fault_of_the_model_does_not_end_tracks(segmenter: Segmenter) -> None:
     (fault,) = segmenter.end(segmenter.begin([bad]))
     assert isinstance(fault, ModelOutputError)
     (after,) = segmenter.segment([image(2, two_cars(2))])
-    assert sorted(after.instances.numbers) == sorted(before.instances.numbers)
+    assert sorted(after.instances.ids) == sorted(before.instances.ids)
 
 
 def test_without_tracking_each_frame_is_numbered_anew(segmenter: Segmenter) -> None:
     segmenter.segment([image(0, two_cars(0))])
     segmenter.options = SegmenterOptions()
     (result,) = segmenter.segment([image(1, two_cars(1)[1:])])
-    assert result.instances.numbers.tolist() == [1]
+    assert result.instances.ids.tolist() == [1]
 
 
 def test_tracks_age_by_arrival_where_stamps_cannot_be_believed(segmenter: Segmenter) -> None:

@@ -14,8 +14,7 @@ from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.instances import Instances
 from seg_perception.offboard.evaluation.tracking import TrackedFrame, tracking_scores
 from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
-from seg_perception.onboard.pipeline.track import Tracker, TrackerOptions
-from seg_perception.onboard.pipeline.tracking.ids import HIGHEST, TrackIds
+from seg_perception.onboard.pipeline.track import HIGHEST_ID, Tracker, TrackerOptions, TrackIds
 
 Box = Sequence[float]
 START = 1_700_000_000_000_000_000
@@ -180,21 +179,21 @@ def test_a_camera_that_nods_changes_no_number() -> None:
         assert drive.see(*((x1, y1 + nod, x2, y2 + nod) for x1, y1, x2, y2 in signs)) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-def test_weak_instances_continue_tracks_and_begin_none() -> None:
+def test_low_confidence_instances_continue_tracks_and_begin_none() -> None:
     tracker = Tracker()
-    weak = np.ones(2, bool)
+    low_confidence = np.ones(2, bool)
     both = instances(box(102), box(400), scores=0.1)
     # Each is seen in the frame after the one before.
     steps = iter(range(START, START + 100 * PERIOD, PERIOD))
     tracker.update(instances(box(100)), next(steps))
     # What was seen once may have been a ghost.
-    assert tracker.update(both, next(steps), weak).tolist() == [0, 0]
+    assert tracker.update(both, next(steps), low_confidence).tolist() == [0, 0]
     for _ in range(2):
         tracker.update(instances(box(101)), next(steps))
-    assert tracker.update(both, next(steps), weak).tolist() == [1, 0]
+    assert tracker.update(both, next(steps), low_confidence).tolist() == [1, 0]
     # Not what has been out of view.
     tracker.update(instances(), next(steps))
-    assert tracker.update(both, next(steps), weak).tolist() == [0, 0]
+    assert tracker.update(both, next(steps), low_confidence).tolist() == [0, 0]
     # A strong one goes before.
     assert tracker.update(instances(box(104), box(105)), next(steps), np.array([True, False])).tolist() == [0, 1]
 
@@ -210,7 +209,7 @@ def test_filling_in_is_off_by_default_and_goes_on_where_things_went() -> None:
         # What has left the image is not filled in.
         assert len(found) == expected
         if expected:
-            assert found.numbers.tolist() == [1]
+            assert found.ids.tolist() == [1]
             assert found.rows.tolist() == [-1]
             np.testing.assert_allclose(found.boxes_camera, [box(220)], atol=8)
             drive.see()
@@ -240,19 +239,19 @@ def test_tracks_out_of_view_are_not_kept_without_bound() -> None:
 
 def test_numbers_come_round_and_pass_those_in_use() -> None:
     numbers = TrackIds()
-    used = np.array([1, 2, 4, HIGHEST], np.uint16)
-    assert numbers.take(HIGHEST - 10, np.zeros(0, np.uint16))[-1] == HIGHEST - 10
+    used = np.array([1, 2, 4, HIGHEST_ID], np.uint16)
+    assert numbers.take(HIGHEST_ID - 10, np.zeros(0, np.uint16))[-1] == HIGHEST_ID - 10
     last = numbers.take(12, used).tolist()
-    assert last == [*range(HIGHEST - 9, HIGHEST), 3, 5, 6]
+    assert last == [*range(HIGHEST_ID - 9, HIGHEST_ID), 3, 5, 6]
     assert numbers.take(0, used).size == 0
     assert numbers.take(1, used).tolist() == [7]
 
 
 def test_all_numbers_in_use() -> None:
     numbers = TrackIds()
-    everything = np.arange(1, HIGHEST + 1).astype(np.uint16)
-    assert sorted(numbers.take(HIGHEST, np.zeros(0, np.uint16))) == everything.tolist()
-    assert numbers.take(1, everything[:-1]).tolist() == [HIGHEST]
+    everything = np.arange(1, HIGHEST_ID + 1).astype(np.uint16)
+    assert sorted(numbers.take(HIGHEST_ID, np.zeros(0, np.uint16))) == everything.tolist()
+    assert numbers.take(1, everything[:-1]).tolist() == [HIGHEST_ID]
     with pytest.raises(ValueError, match="at most 0"):
         numbers.take(1, everything)
 
@@ -289,13 +288,13 @@ def test_whatever_comes_numbers_are_unique_and_the_same_again(
         seen = instances(
             *(each[0] for each in found), groups=[each[1] for each in found], labels=[each[2] for each in found]
         )
-        weak = np.array([each[3] for each in found], bool)
-        numbers = first.update(seen, stamp, weak)
+        low_confidence = np.array([each[3] for each in found], bool)
+        numbers = first.update(seen, stamp, low_confidence)
         assert numbers.dtype == np.uint16
         given_out = numbers[numbers > 0]
         assert len(set(given_out.tolist())) == len(given_out)
-        assert (numbers[~weak] > 0).all()
-        np.testing.assert_array_equal(numbers, second.update(seen, stamp, weak))
+        assert (numbers[~low_confidence] > 0).all()
+        np.testing.assert_array_equal(numbers, second.update(seen, stamp, low_confidence))
 
 
 def test_a_drive_through_the_street_world() -> None:

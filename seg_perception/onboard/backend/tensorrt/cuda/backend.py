@@ -195,7 +195,7 @@ class CudaBackend:
 
         Args:
             spec: of a model with instances.
-            identity: what runs here, for people.
+            identity: what runs here, human-readable.
             device: closed by `close`.
             engine: closed by `close`; both are closed here, too, if there is not enough memory.
 
@@ -223,7 +223,7 @@ class CudaBackend:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What runs here, for people; also whether launches are captured, and how often they were."""
+        """Human-readable facts; see `Backend.identity`; also whether launches are captured, and how often they were."""
         launches = f"one by one: {self.captures.obstacle}" if self.captures.obstacle else "CUDA graphs"
         return self._identity | {"launches": launches, "graphs captured": str(self.captures.made)}
 
@@ -254,7 +254,7 @@ class CudaBackend:
                 self.device,
                 slot,
                 Work(ALL if at_once else DETECT, 0, len(frames), semantic and at_once),
-                [self.geometry(frame) for frame in frames],
+                [self.spec.geometry(frame.width, frame.height) for frame in frames],
                 selection or (),
                 semantic,
             )
@@ -269,11 +269,6 @@ class CudaBackend:
         self._jobs[slot] = ref(job)
         job.timings.update(decode=decoded - begin, copy=copied - decoded, launch=perf_counter() - copied)
         return job
-
-    def geometry(self, frame: Frame) -> ResizeGeometry:
-        """Return where a camera image lies in the network input."""
-        spec = self.spec
-        return ResizeGeometry.fit(spec.resize, frame.width, frame.height, spec.network_width, spec.network_height)
 
     def close(self) -> None:
         """Release the engine and all memory, also after a fault of the device."""

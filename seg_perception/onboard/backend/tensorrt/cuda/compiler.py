@@ -37,7 +37,7 @@ class _Compiler:
     """One way to compile.
 
     Attributes:
-        name: with its version, for people and for the cache.
+        name: with its version, for messages and the cache.
         version: of CUDA.
         compile: sources by name and architecture to a cubin; fails with `_CompileError`.
     """
@@ -52,7 +52,7 @@ class _CompileError(Exception):
 
 
 class _Absent(Exception):
-    """Why a compiler cannot be used."""
+    """A compiler cannot be used; the message says why."""
 
 
 def compile_kernels(architecture: str, driver_version: Version | None = None) -> bytes:
@@ -132,7 +132,7 @@ def _find_nvrtc() -> _Compiler:
 
 
 def _checked(nvrtc: Any, answer: tuple[Any, ...]) -> Any:
-    """Return what a function of NVRTC returned next to its error code, which must be success."""
+    """Return what a function of NVRTC returned in addition to its error code, which must be success."""
     error, *values = answer
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise RuntimeError(f"NVRTC: {error.name}")

@@ -1,6 +1,6 @@
 """What is asked of an engine: a network on the GPU that reads and writes memory of ours.
 
-`backend.tensorrt_engine.TensorRtEngine` is the real one. What queues it together with kernels and copies knows only
+`TensorRtEngine` of the folder above is the real one. What queues it together with kernels and copies knows only
 this. Everything is called with the device active, by one thread at a time.
 """
 
@@ -39,7 +39,7 @@ class Engine(Protocol):
     """A network.
 
     Attributes:
-        scratch_bytes: device memory that one execution needs next to its inputs and outputs, for any batch size.
+        scratch_bytes: device memory that one execution needs in addition to inputs and outputs, for any batch.
         batch: the fixed batch size; 0 where it is open.
         largest_batch: the largest batch size; `batch` where that is fixed.
         mask_type: float32 or float16, the type of the output `masks`.

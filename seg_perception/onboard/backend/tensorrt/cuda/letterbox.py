@@ -21,7 +21,7 @@ def describe(record: np.void, frame: Frame, geometry: ResizeGeometry, pad_value:
 
     Args:
         record: an element of an array of `records.CAMERA`; its other fields stay as they are.
-        frame: of an encoding in `records.ENCODINGS`; decode others with `sources.encodings.to_bgr` before.
+        frame: of an encoding in `records.ENCODINGS`; decode others with `core.encodings.raw.to_bgr` before.
         geometry: of this frame's size on the network size.
         pad_value: grey level around the content, 0-255.
         offset: where the frame's data begin in the block of frames, in bytes.

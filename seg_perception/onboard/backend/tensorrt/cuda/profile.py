@@ -126,7 +126,7 @@ def profile(
         alone, together = (_frames_per_second(backend, work, rounds, depth) for depth in (1, backend.depth))
         allocations = device.allocations - taken
         free, total = device.memory_info()
-        samples = _Samples()
+        samples = _Measurements()
         with Ruler(device, block_bytes) as ruler:
             for frames, selection in work:
                 samples.add(backend, frames, selection, ceil(rounds / len(work)), ruler)
@@ -325,7 +325,7 @@ def _frames_per_second(backend: CudaBackend, work: _Work, rounds: int, depth: in
     return frames / (perf_counter() - begin)
 
 
-class _Samples:
+class _Measurements:
     """What was measured of some batches: seconds by stage, of the whole and of the engine alone."""
 
     def __init__(self) -> None:

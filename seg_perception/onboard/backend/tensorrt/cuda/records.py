@@ -1,4 +1,4 @@
-"""What travels between host and GPU next to pixels: the same bytes as in `kernels/records.cuh`."""
+"""What travels between host and GPU in addition to pixels: the same bytes as in `kernels/records.cuh`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ CAMERA = np.dtype(
 
 
 class Fault(IntFlag):
-    """Why the result of a frame is worthless; the bits that kernels set."""
+    """Faults that make the result of a frame worthless; the bits that kernels set."""
 
     FAULTY_LOGIT = 1
     FAULTY_CLASS = 2

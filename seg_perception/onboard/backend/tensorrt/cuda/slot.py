@@ -47,7 +47,7 @@ class Work:
 
 @dataclass
 class Captures:
-    """How work was queued; shared by all slots.
+    """Statistics of captured graphs, shared by all slots.
 
     Attributes:
         made: graphs captured so far: two for each size of batch, and for each size with semantic maps; again when a
@@ -103,7 +103,7 @@ class Slot:
 
     @property
     def request(self) -> Block:
-        """What goes to the device; see `request_layout`."""
+        """The block that goes to the device; see `request_layout`."""
         return self._blocks["request"]
 
     @property

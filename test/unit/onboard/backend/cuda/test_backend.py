@@ -61,7 +61,7 @@ def found_in(backend: CudaBackend, image: Frame) -> bool:
 
 def assert_same(one: Segmentation, two: Segmentation) -> None:
     np.testing.assert_array_equal(one.instances.labels, two.instances.labels)
-    np.testing.assert_array_equal(one.instances.numbers, two.instances.numbers)
+    np.testing.assert_array_equal(one.instances.ids, two.instances.ids)
     np.testing.assert_allclose(one.instances.boxes_camera, two.instances.boxes_camera, atol=0.5)
     assert one.instance_map.pixels.shape == two.instance_map.pixels.shape
     assert (one.instance_map.pixels != two.instance_map.pixels).mean() < 0.002

@@ -17,8 +17,8 @@ from seg_perception.core.contract import NO_CLASS
 from seg_perception.core.geometry import ResizeGeometry, ResizeSpec
 from seg_perception.core.instances import InstanceMap
 from seg_perception.onboard.backend.host.cells import at_output
+from seg_perception.onboard.backend.host.job import semantic_map
 from seg_perception.onboard.backend.host.paint import paint
-from seg_perception.onboard.backend.host.semantic import semantic_map
 from seg_perception.onboard.backend.tensorrt.cuda.records import Fault
 
 UNTOUCHED = 0xCDCD

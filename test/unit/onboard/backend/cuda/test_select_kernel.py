@@ -88,7 +88,7 @@ def check(found: Sequence[Detections], options: Sequence[SelectOptions], ignores
     for each, own, ignore, chosen in zip(found, options, ignores, numbers, strict=True):
         kept = select(each, GROUPS, own, ignore)
         expected = np.zeros(len(each.scores), np.uint16)
-        expected[kept.rows] = kept.numbers
+        expected[kept.rows] = kept.ids
         np.testing.assert_array_equal(chosen, expected)
 
 

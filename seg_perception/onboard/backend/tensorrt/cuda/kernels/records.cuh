@@ -1,4 +1,4 @@
-// What the kernels read of each frame of a batch. backend/cuda/records.py lays out the same bytes.
+// What the kernels read of each frame of a batch. cuda/records.py lays out the same bytes.
 //
 // Everything that may change from frame to frame is read from device memory, never passed as a kernel argument, so that
 // a captured graph serves every frame.
