@@ -176,5 +176,5 @@ def quaternion_of(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
     xy, xz, yz = m[0][1] + m[1][0], m[0][2] + m[2][0], m[1][2] + m[2][1]
     rows = ((x, y, z, squares[0]), (squares[1], xy, xz, x), (xy, squares[2], yz, y), (xz, yz, squares[3], z))
     largest = max(range(4), key=squares.__getitem__)
-    quaternion = np.array(rows[largest]) / (2 * np.sqrt(squares[largest]))
+    quaternion: NDArray[np.float64] = np.array(rows[largest]) / (2 * np.sqrt(squares[largest]))
     return -quaternion if quaternion[3] < 0 else quaternion
