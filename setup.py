@@ -85,6 +85,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"segmenter = {PACKAGE}.onboard.ros.main:main",
+            f"fusion = {PACKAGE}.onboard.ros.fusion.main:main",
             f"{PACKAGE} = {PACKAGE}.cli.main:main",
         ],
     },

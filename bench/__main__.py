@@ -13,7 +13,7 @@ from bench.table import machine
 ON_A_MODEL = ("model", "head", "node")
 ALONE = ("paint", "transport", "subscription")
 # These take --model and --input too, and minutes: only on request.
-ON_REQUEST = ("toolchain", "tracking", "vehicle", "replay", "fleet")
+ON_REQUEST = ("fusion", "toolchain", "tracking", "vehicle", "replay", "fleet")
 # Needs an NVIDIA GPU, and takes --write.
 ON_GPU = ("gpu",)
 

@@ -19,7 +19,7 @@ from launch import LaunchContext, LaunchDescription
 HERE = Path(__file__).resolve().parent
 CONFIG = HERE.parent / "config"
 # Parameter files for other nodes.
-OTHERS = ("diagnostics_aggregator", "models")
+OTHERS = ("diagnostics_aggregator", "fusion", "models")
 
 # name, default, description
 ARGUMENTS = (

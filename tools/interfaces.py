@@ -10,7 +10,9 @@ from pathlib import Path
 from tools.environment import Interpreter, SetupError, dotted
 
 ROOT = Path(__file__).resolve().parents[1]
-DEFINITIONS = ROOT / "test" / "interfaces" / "vision_msgs"
+INTERFACES = ROOT / "test" / "interfaces"
+PACKAGES = ("vision_msgs", "tf2_msgs")
+_THESE = " and ".join(PACKAGES)
 
 
 def check_compiler(interpreter: Interpreter) -> None:
@@ -21,29 +23,29 @@ def check_compiler(interpreter: Interpreter) -> None:
     """
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
-        raise SetupError("vision_msgs: expected a C++ compiler to generate it, found none; apt install g++, or set CXX")
+        raise SetupError(f"{_THESE}: expected a C++ compiler to generate them, found none; apt install g++, or set CXX")
     if not (interpreter.headers / "Python.h").is_file():
         raise SetupError(
-            f"vision_msgs: expected the headers of Python {dotted(interpreter.version)} in {interpreter.headers}, "
+            f"{_THESE}: expected the headers of Python {dotted(interpreter.version)} in {interpreter.headers}, "
             f"found none; apt install python{dotted(interpreter.version)}-dev"
         )
 
 
-def generate(venv: Path, interpreter: Interpreter) -> None:
-    """Builds vision_msgs from its field lists and installs it into `venv` only.
+def generate(name: str, venv: Path, interpreter: Interpreter) -> None:
+    """Builds a package of interfaces from its field lists and installs it into `venv` only.
 
     Raises:
         SetupError: a tool is missing or the build failed; the message has the end of its output.
     """
     check_compiler(interpreter)
-    build = venv / "build" / "vision_msgs"
+    build = venv / "build" / name
     shutil.rmtree(build, ignore_errors=True)  # a build folder of other wheels or another place cannot be reused
     cmake = str(venv / "bin" / "cmake")
     # The installation goes where this Python looks, whatever scheme a distribution's own Python prefers.
     packages = f"lib/python{dotted(interpreter.version)}/site-packages"
     commands = [
         [
-            *(cmake, "-S", str(DEFINITIONS), "-B", str(build), "-G", "Ninja"),
+            *(cmake, "-S", str(INTERFACES / name), "-B", str(build), "-G", "Ninja"),
             f"-DCMAKE_MAKE_PROGRAM={venv / 'bin' / 'ninja'}",
             f"-DCMAKE_PREFIX_PATH={venv}",
             f"-DCMAKE_INSTALL_PREFIX={venv}",
@@ -60,5 +62,5 @@ def generate(venv: Path, interpreter: Interpreter) -> None:
         done = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             tail = "\n".join(done.stdout.splitlines()[-30:])
-            raise SetupError(f"vision_msgs: `{' '.join(command)}` failed, its output ends with\n{tail}")
+            raise SetupError(f"{name}: `{' '.join(command)}` failed, its output ends with\n{tail}")
     shutil.rmtree(build)

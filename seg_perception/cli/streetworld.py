@@ -38,6 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the actors: all, seen (what the default model is trained with) or unseen (what training never sees) "
         "(default: %(default)s)",
     )  # fmt: skip
+    sensors = parser.add_argument_group("three dimensions (without these options nothing else changes)")
+    sensors.add_argument(
+        "--depth", default="", metavar="HOW",
+        help="into the bag, a depth image for each frame: exact (32FC1, metres) or noisy (16UC1, millimetres, as of a "
+        "stereo camera)",
+    )  # fmt: skip
+    sensors.add_argument(
+        "--lidar", type=int, default=0, metavar="RINGS",
+        help="into the bag, a sweep of a lidar with 16, 32 or 64 rings for each frame",
+    )  # fmt: skip
+    sensors.add_argument(
+        "--boxes-3d", action="store_true",
+        help="into the bag or the annotations, true boxes in three dimensions and true distances",
+    )  # fmt: skip
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--coco", type=Path, metavar="OUT", help="folder for images and COCO annotations")
     where.add_argument("--bag", type=Path, metavar="OUT", help="folder for a bag of ROS 2; must not exist")
@@ -50,12 +64,13 @@ def run(arguments: argparse.Namespace) -> int:
     from seg_perception.offboard.streetworld.light import WEATHERS
     from seg_perception.offboard.streetworld.world import StreetWorld, WorldOptions
 
+    _check_outputs(arguments)
     width, height = size_of(arguments.size)
     weathers = tuple(filter(None, arguments.weather.split(","))) or WEATHERS
     world = StreetWorld(
         WorldOptions(
             arguments.frames, arguments.seed, width, height, arguments.fps, weathers, arguments.scene_frames,
-            arguments.min_pixels, arguments.designs,
+            arguments.min_pixels, arguments.designs, arguments.depth, arguments.lidar, arguments.boxes_3d,
         )
     )  # fmt: skip
     if arguments.coco is not None:
@@ -73,6 +88,16 @@ def run(arguments: argparse.Namespace) -> int:
         where = arguments.bag
     print(f"wrote {where}: {', '.join(f'{number} {name}' for name, number in written.items())}")
     return 0
+
+
+def _check_outputs(arguments: argparse.Namespace) -> None:
+    """Refuse what the chosen output cannot hold."""
+    if arguments.bag is not None:
+        return
+    for name in ("depth", "lidar", "boxes_3d"):
+        if getattr(arguments, name) and (name != "boxes_3d" or arguments.coco is None):
+            outputs = "--bag or --coco" if name == "boxes_3d" else "--bag"
+            raise ConfigurationError(f"--{name.replace('_', '-')}: expected with {outputs}, which can hold it")
 
 
 def size_of(text: str) -> tuple[int, int]:

@@ -179,17 +179,23 @@ class Client:
 
 
 class NodeProcess:
-    """The executable `segmenter` in a process of its own."""
+    """A node in a process of its own, the executable `segmenter` if nothing else is said."""
 
     def __init__(
-        self, client: Client, name: str, log: Path, arguments: Sequence[str] = (), parameters: Mapping[str, Any] = {}
+        self,
+        client: Client,
+        name: str,
+        log: Path,
+        arguments: Sequence[str] = (),
+        parameters: Mapping[str, Any] = {},
+        start: Callable[[list[str], Path], Any] = Spare.start,
     ) -> None:
         self.client = client
         self.name = f"/{name}"
         self._log = log
         given = {"diagnostics_period": 0.2, **parameters}
         options = [part for key, value in given.items() for part in ("-p", f"{key}:={_text(value)}")]
-        self.popen = Spare.start(["--ros-args", "-r", f"__node:={name}", *arguments, *options], log)
+        self.popen = start(["--ros-args", "-r", f"__node:={name}", *arguments, *options], log)
         self._publishers: dict[tuple[type, str], Any] = {}
         self._recorders: dict[str, Recorder] = {}
         self._diagnostics = client.record(DiagnosticArray, "/diagnostics")

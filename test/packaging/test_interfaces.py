@@ -1,4 +1,4 @@
-"""The vision_msgs of this environment, real or generated, is the one that downstream nodes speak."""
+"""The vision_msgs and tf2_msgs of this environment, real or generated, are those that other nodes speak."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ pytest.importorskip("rclpy", reason="rclpy is not installed in this environment"
 import rclpy
 from rclpy.context import Context
 from rclpy.serialization import deserialize_message, serialize_message
+from tf2_msgs import msg as tf2_msgs
 from vision_msgs import msg as vision_msgs
 
-DEFINITIONS = Path(__file__).resolve().parents[1] / "interfaces" / "vision_msgs" / "msg"
-NAMES = sorted(path.stem for path in DEFINITIONS.glob("*.msg"))
+INTERFACES = Path(__file__).resolve().parents[1] / "interfaces"
+DEFINITIONS = {path.stem: path for path in sorted(INTERFACES.glob("*/msg/*.msg"))}
 
 # Field types as rosidl names them in Python, where they differ from those of a definition.
 PYTHON_TYPES = {"float32": "float", "float64": "double"}
@@ -30,7 +31,7 @@ PYTHON_TYPES = {"float32": "float", "float64": "double"}
 def expected_fields(name: str) -> dict[str, str]:
     """The fields of a definition, with the types as a Python message class reports them."""
     fields = {}
-    for line in (DEFINITIONS / f"{name}.msg").read_text().splitlines():
+    for line in DEFINITIONS[name].read_text().splitlines():
         kind, field = line.split()
         element = kind.removesuffix("[]")
         element = PYTHON_TYPES.get(element, element)
@@ -60,13 +61,14 @@ def label_info() -> Any:
 
 
 def test_definitions_are_there() -> None:
-    assert {"Detection2DArray", "LabelInfo"} <= set(NAMES)
+    assert {"Detection2DArray", "Detection3DArray", "LabelInfo", "TFMessage"} <= set(DEFINITIONS)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DEFINITIONS)
 def test_fields_are_those_of_the_definitions(name: str) -> None:
     # With a ROS distribution this compares the definitions with the real package.
-    assert getattr(vision_msgs, name).get_fields_and_field_types() == expected_fields(name)
+    package = vision_msgs if DEFINITIONS[name].parts[-3] == "vision_msgs" else tf2_msgs
+    assert getattr(package, name).get_fields_and_field_types() == expected_fields(name)
 
 
 @pytest.mark.parametrize("make", [detections, label_info])

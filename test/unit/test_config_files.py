@@ -10,8 +10,11 @@ import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or source a ROS distribution")
 
+from seg_perception.core.errors import ConfigurationError
+from seg_perception.onboard.fusion.fuser import FuserOptions
 from seg_perception.onboard.pipeline.options import SegmenterOptions
 from seg_perception.onboard.pipeline.track import TrackerOptions
+from seg_perception.onboard.ros.fusion import scheme as fusion_scheme
 from seg_perception.onboard.ros.node_parameters import descriptor
 from seg_perception.onboard.ros.parameters import Settings
 from seg_perception.onboard.ros.scheme import LIVE, SCHEME, ParameterSpec, camera_parameters
@@ -20,7 +23,8 @@ from tools import parameters as parameter_tool
 CONFIG = Path(__file__).parents[2] / "config"
 # That for diagnostic_aggregator is held against the node's diagnostics in test/integration/test_launch.py, and the
 # catalogue of models against the toolchain in test_catalogue.py.
-FILES = sorted(set(CONFIG.glob("*.yaml")) - {CONFIG / "diagnostics_aggregator.yaml", CONFIG / "models.yaml"})
+OTHERS = ("diagnostics_aggregator.yaml", "fusion.yaml", "models.yaml")
+FILES = sorted(set(CONFIG.glob("*.yaml")) - {CONFIG / name for name in OTHERS})
 
 
 def parameters(file: Path) -> dict[str, Any]:
@@ -47,13 +51,33 @@ def test_six_cameras() -> None:
     assert len(parameters(CONFIG / "six_cameras.yaml")["camera_names"]) == 6
 
 
-def test_the_generated_files_are_up_to_date() -> None:
-    text = parameter_tool.DOCUMENTATION.read_text(encoding="utf-8")
-    assert parameter_tool.with_tables(text) == text, "run `python -m tools.parameters`"
-    assert CONFIG / "seg_perception.yaml" == parameter_tool.CONFIG
-    assert parameter_tool.parameter_file() == parameter_tool.CONFIG.read_text(encoding="utf-8"), (
-        "run `python -m tools.parameters`"
-    )
+@pytest.mark.parametrize("node", parameter_tool.NODES, ids=lambda node: node.name)
+def test_the_generated_files_are_up_to_date(node: parameter_tool.Listed) -> None:
+    text = node.documentation.read_text(encoding="utf-8")
+    assert node.with_tables(text) == text, "run `python -m tools.parameters`"
+    assert node.parameter_file() == node.config.read_text(encoding="utf-8"), "run `python -m tools.parameters`"
+
+
+def test_the_defaults_of_fusion_are_those_of_the_code_that_uses_them() -> None:
+    given = parameters(CONFIG / "fusion.yaml")
+    everything = {spec.name: spec for spec in fusion_scheme.SCHEME} | fusion_scheme.camera_parameters(["camera"])
+    assert given == {name: spec.default for name, spec in everything.items()}
+    settings = fusion_scheme.FusionSettings.from_values(given)
+    assert settings.fuser == FuserOptions()
+    assert settings.cameras[0].info_topic == "/segmenter/camera_info"
+
+
+def test_cameras_of_fusion_have_topics_of_their_own() -> None:
+    names = ["front", "left"]
+    everything = {spec.name: spec for spec in fusion_scheme.SCHEME} | fusion_scheme.camera_parameters(names)
+    values = {name: spec.default for name, spec in everything.items()} | {"camera_names": names}
+    front, left = fusion_scheme.FusionSettings.from_values(values).cameras
+    assert (front.results, front.depth_topic) == ("/segmenter/front", "front/depth/image_raw")
+    assert left.info_topic == "/segmenter/left/camera_info"
+    with pytest.raises(ConfigurationError, match="source: expected 'lidar' or 'depth'"):
+        fusion_scheme.FusionSettings.from_values(values | {"source": "radar"})
+    with pytest.raises(ConfigurationError, match="depth_transport: expected raw or compressedDepth"):
+        fusion_scheme.FusionSettings.from_values(values | {"cameras.left.depth_transport": "rvl"})
 
 
 def test_the_parameter_file_lists_all_with_their_defaults() -> None:

@@ -23,8 +23,8 @@ class Background:
 
     def __init__(self, random: np.random.Generator, street: Street, light: Light, camera: Camera) -> None:
         """Draw the textures."""
-        self._street, self._light = street, light
-        self._rays = camera.rays()
+        self.street, self._light = street, light
+        self.rays = camera.rays()
         ground = t.ground_texture(random, street)
         lit = np.asarray(light.sky) + np.asarray(light.sun) * light.to_sun[1]
         if light.wet:
@@ -38,7 +38,7 @@ class Background:
 
     def _front(self, random: np.random.Generator, side: int) -> NDArray[np.uint8]:
         light = self._light
-        texture = t.grain(t.front_texture(random, self._street, light.lamps), random)
+        texture = t.grain(t.front_texture(random, self.street, light.lamps), random)
         sun = max(0.0, -side * light.to_sun[0])
         gain = np.asarray(light.sun) * sun + 0.75 * np.asarray(light.sky) + 0.3 * np.asarray(light.bounce)
         glowing = texture[..., 2] > 225 if light.lamps else np.zeros(texture.shape[:2], bool)
@@ -53,26 +53,28 @@ class Background:
         sprite[..., :3] = np.clip(sprite[..., :3] * gain, 0, 255)
         return sprite
 
-    def render(self, pose: Pose) -> tuple[NDArray[np.uint8], int]:
+    def render(self, pose: Pose) -> tuple[NDArray[np.uint8], int, NDArray[np.float32]]:
         """The empty street.
 
         Returns:
-            bgr8 `[height, width, 3]`, and the first row in which there may be ground.
+            bgr8 `[height, width, 3]`, the first row in which there may be ground, and the depth of each pixel in
+            metres along the optical axis, float32 `[height, width]`, NaN for the sky.
         """
-        rays = floats(cv2.transform(self._rays, pose.rotation().T))
+        rays = floats(cv2.transform(self.rays, pose.rotation().T))
         down = rays[..., 1]
         first = int(np.argmax((down < -0.002).any(1)))
         last = len(down) - int(np.argmax((down[::-1] > -0.02).any(1)))
         image = np.empty(rays.shape, np.uint8)
         image[:last] = self._sky_part(rays[:last])
-        self._add_ground(image[first:], rays[first:], pose)
+        depth = np.full(image.shape[:2], np.nan, np.float32)
+        self._add_ground(image[first:], depth[first:], rays[first:], pose)
         # House fronts reach below the horizon, down to where they stand.
         straight = rays[len(image) // 2, :, 0]
         margin = round(image.shape[1] * (0.02 + 40 * abs(pose.bend))) + 2
         middle = int(np.searchsorted(straight, 0.0))
         for side, part in ((-1, slice(0, middle + margin)), (1, slice(max(0, middle - margin), None))):
-            self._add_front(image[:, part], rays[:, part], pose, side)
-        return image, first
+            self._add_front(image[:, part], depth[:, part], rays[:, part], pose, side)
+        return image, first, depth
 
     def _sky_part(self, rays: NDArray[np.float32]) -> NDArray[np.uint8]:
         azimuth = rays[..., 0] / np.maximum(rays[..., 2], 0.1)
@@ -80,7 +82,9 @@ class Background:
         rows = (60 - rays[..., 1] * np.float32(52.0)) * 4
         return cv2.remap(self._sky, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).view(np.uint8)
 
-    def _add_ground(self, image: NDArray[np.uint8], rays: NDArray[np.float32], pose: Pose) -> None:
+    def _add_ground(
+        self, image: NDArray[np.uint8], depth: NDArray[np.float32], rays: NDArray[np.float32], pose: Pose
+    ) -> None:  # fmt: skip
         down = rays[..., 1]
         there = down < -0.002
         scale = pose.y / np.maximum(-down, 0.002)
@@ -90,7 +94,7 @@ class Background:
         columns += _level(floats(scale * scale * np.float32(t.GROUND_Z / (pose.y * 520)))) * np.float32(
             self._ground_columns
         )
-        rows = (ahead + np.float32(pose.z % self._street.period)) * np.float32(t.GROUND_Z)
+        rows = (ahead + np.float32(pose.z % self.street.period)) * np.float32(t.GROUND_Z)
         seen = cv2.remap(self._ground, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP).view(np.uint8)
         light = self._light
         haze = np.exp(np.minimum(ahead, np.float32(_FAR)) * np.float32(-light.fog))
@@ -102,6 +106,8 @@ class Background:
             own = headlight(light, relative).reshape(ahead.shape) * kept / np.float32(self._raw_gain.mean()) * 0.6
             mixed = np.clip(mixed + seen * own[..., None], 0, 255).astype(np.uint8)
         cv2.copyTo(mixed, there.view(np.uint8), image)
+        # The rays are one metre long along the optical axis, so that their scale is the depth.
+        np.copyto(depth, scale, where=there)
 
     def _veiled(self, seen: NDArray[np.uint8], share: NDArray[np.float32]) -> NDArray[np.uint8]:
         """A bgr8 image of which `share` `[height, width]` comes through the air; the rest is light of the horizon."""
@@ -109,9 +115,11 @@ class Background:
         veil[:] = self._light.horizon
         return cv2.blendLinear(seen, veil, share, 1 - share).view(np.uint8)
 
-    def _add_front(self, image: NDArray[np.uint8], rays: NDArray[np.float32], pose: Pose, side: int) -> None:
+    def _add_front(
+        self, image: NDArray[np.uint8], depth: NDArray[np.float32], rays: NDArray[np.float32], pose: Pose, side: int
+    ) -> None:  # fmt: skip
         """Where the ray meets the wall at x = side * front, which bends with the road."""
-        reach = np.float32(side * self._street.front - pose.x)
+        reach = np.float32(side * self.street.front - pose.x)
         across, forward = rays[..., 0], rays[..., 2]
         root = across * across - np.float32(2 * pose.bend) * forward * forward * reach
         bottom = across + side * np.sqrt(np.maximum(root, 0))
@@ -127,12 +135,27 @@ class Background:
         texture = self._fronts[0 if side < 0 else 1]
         tall = int(t.FRONT_HEIGHT * t.FRONT)
         level = _level(ahead * ahead * np.float32(t.FRONT / (abs(float(reach)) * 520)))
-        columns = (np.clip(ahead, 0, _FAR) + np.float32(pose.z % (2 * self._street.period))) * np.float32(t.FRONT)
+        columns = (np.clip(ahead, 0, _FAR) + np.float32(pose.z % (2 * self.street.period))) * np.float32(t.FRONT)
         rows = np.clip(tall - 1 - height * np.float32(t.FRONT), 0, tall - 1) + level * np.float32(tall)
         seen = cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         haze = np.exp(np.clip(ahead, 0, _FAR) * np.float32(-self._light.fog))
         veiled = self._veiled(cv2.cvtColor(seen, cv2.COLOR_BGRA2BGR).view(np.uint8), haze)
-        cv2.copyTo(veiled, there.view(np.uint8) * (seen[..., 3] > 127), image[part])
+        solid = there & (seen[..., 3] > 127)
+        cv2.copyTo(veiled, solid.view(np.uint8), image[part])
+        np.copyto(depth[part], scale[part], where=solid)
+
+    def is_wall(self, side: int, along: NDArray[np.float64], height: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Return where the house fronts of a side (-1 or 1) are solid, bool `[N]`.
+
+        Args:
+            side: -1 for the left fronts, 1 for the right ones.
+            along: float64 `[N]`, z of the street in metres.
+            height: float64 `[N]`, above the road in metres.
+        """
+        texture, tall = self._fronts[0 if side < 0 else 1], int(t.FRONT_HEIGHT * t.FRONT)
+        columns = np.floor(along * t.FRONT).astype(np.int64) % texture.shape[1]
+        rows = np.clip(np.floor(tall - height * t.FRONT).astype(np.int64), 0, tall - 1)
+        return np.asarray((texture[rows, columns, 3] > 127) & (height > 0) & (height < t.FRONT_HEIGHT), bool)
 
 
 def _level(footprint: NDArray[np.float32]) -> NDArray[np.float32]:

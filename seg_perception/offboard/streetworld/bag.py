@@ -1,12 +1,13 @@
 """The street world as a bag: what a camera would record, and the truth as the node would publish it.
 
 The topics and messages of the truth are those of the node: an instance map and detections under the image's header.
-Next to them, `/tf` says at the same stamps where the car and its camera are.
+Next to them, `/tf` says at the same stamps where the car and its camera are. Depth images, a lidar's clouds and true
+boxes in three dimensions come with them if the world has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import BackendUnavailable, ConfigurationError
-from seg_perception.core.frame import Frame
 from seg_perception.offboard.data.bags.types import message_store
 
+from . import lidar
+from .boxes import Point, TrueBox
 from .camera import Camera
-from .ego import Transform, optical
+from .ego import BASE, Transform, optical, quaternion
 from .truth import TrueInstance
 from .world import WorldFrame
 
 IMAGE, CAMERA_INFO = "/camera/image_raw", "/camera/camera_info"
 INSTANCE_MAP, DETECTIONS = "/ground_truth/instance_map", "/ground_truth/detections"
 TF, TF_STATIC = "/tf", "/tf_static"
+DEPTH, DEPTH_INFO, POINTS = "/camera/depth/image_raw", "/camera/depth/camera_info", "/lidar/points"
+DETECTIONS_3D, DISTANCES = "/ground_truth/detections_3d", "/ground_truth/distances"
 STORAGES = ("mcap", "sqlite3")
 # In this order at each stamp, so that where an image was taken is known when it comes.
 TOPICS = {
@@ -35,6 +39,32 @@ TOPICS = {
     INSTANCE_MAP: "sensor_msgs/msg/Image",
     DETECTIONS: "vision_msgs/msg/Detection2DArray",
 }
+# Only in bags of worlds that have them.
+TOPICS_3D = {
+    DEPTH: "sensor_msgs/msg/Image",
+    DEPTH_INFO: "sensor_msgs/msg/CameraInfo",
+    POINTS: "sensor_msgs/msg/PointCloud2",
+    DETECTIONS_3D: "vision_msgs/msg/Detection3DArray",
+    DISTANCES: "sensor_msgs/msg/PointCloud2",
+}
+_KINDS = {**TOPICS, **TOPICS_3D}
+_CLOUD = np.dtype(
+    {
+        "names": ["x", "y", "z", "intensity", "ring", "time"],
+        "formats": ["<f4", "<f4", "<f4", "<f4", "<u2", "<f4"],
+        "offsets": [0, 4, 8, 12, 16, 20],
+        "itemsize": 24,
+    }
+)
+_DISTANCE = np.dtype(
+    {
+        "names": ["x", "y", "z", "distance", "centre_distance", "instance"],
+        "formats": ["<f4", "<f4", "<f4", "<f4", "<f4", "<u2"],
+        "itemsize": 24,
+    }
+)
+# Numbers of `sensor_msgs/PointField`.
+_FIELD_KINDS = {"<f4": 7, "<u2": 4}
 # As tf2's own broadcasters have it.
 _QUEUES = {TF: 100, TF_STATIC: 1}
 
@@ -76,8 +106,12 @@ def write_bag(folder: Path, camera: Camera, shots: Iterable[WorldFrame], storage
                 for topic, kind in TOPICS.items()
             }
             for number, shot in enumerate(shots):
-                for topic, message in messages(store.types, camera, shot, first=number == 0).items():
-                    writer.write(connections[topic], shot.frame.stamp_ns, store.serialize_cdr(message, TOPICS[topic]))
+                for stamp, topic, message in _stamped(store.types, camera, shot, first=number == 0):
+                    if topic not in connections:
+                        connections[topic] = writer.add_connection(
+                            topic, TOPICS_3D[topic], typestore=store, offered_qos_profiles=_offered(topic)
+                        )
+                    writer.write(connections[topic], stamp, store.serialize_cdr(message, _KINDS[topic]))
                 written["images"] += 1
                 written["detections"] += len(shot.truth.instances)
     except OSError as error:
@@ -100,11 +134,22 @@ def _offered(topic: str) -> list[Any]:
     ]  # fmt: skip
 
 
+def _stamped(
+    types: Mapping[str, Any], camera: Camera, shot: WorldFrame, first: bool
+) -> Iterator[tuple[int, str, Any]]:  # fmt: skip
+    """The messages of one frame and of the sweep that ends with it, with their stamps in ns."""
+    for stamp, ego in shot.way:
+        yield stamp, TF, bag_transforms(types, _header(types, stamp, ""), ego.transforms())
+    for topic, message in messages(types, camera, shot, first).items():
+        yield shot.frame.stamp_ns, topic, message
+
+
 def messages(types: Mapping[str, Any], camera: Camera, shot: WorldFrame, first: bool) -> dict[str, Any]:
     """The messages of one frame by topic; `types` are those of a store, the `first` frame has those that stay."""
-    header = _header(types, shot.frame)
     frame = shot.frame
-    static = {TF_STATIC: bag_transforms(types, header, [optical(frame.frame_id)])} if first else {}
+    header = _header(types, frame.stamp_ns, frame.frame_id)
+    mounts = [optical(frame.frame_id), *([lidar.MOUNT] if shot.cloud is not None else [])]
+    static = {TF_STATIC: bag_transforms(types, header, mounts)} if first else {}
     instance_map = shot.truth.instance_map.astype("<u2")
     height, width = instance_map.shape
     array = types["vision_msgs/msg/Detection2DArray"]
@@ -119,13 +164,69 @@ def messages(types: Mapping[str, Any], camera: Camera, shot: WorldFrame, first: 
         DETECTIONS: array(
             header=header, detections=[_detection(types, header, instance) for instance in shot.truth.instances]
         ),
+        **_depth(types, header, camera, shot),
+        **_points(types, shot),
+        **_boxes(types, shot),
     }
 
 
-def _header(types: Mapping[str, Any], frame: Frame) -> Any:
-    seconds, nanoseconds = divmod(frame.stamp_ns, 10**9)
+def _depth(types: Mapping[str, Any], header: Any, camera: Camera, shot: WorldFrame) -> dict[str, Any]:
+    """The depth image and its camera info, as REP 118 has them: metres and NaN, or millimetres and 0."""
+    if shot.depth is None:
+        return {}
+    if shot.depth_encoding == "16UC1":
+        pixels: NDArray[Any] = np.rint(np.nan_to_num(shot.depth) * 1000).astype("<u2")
+    else:
+        pixels = shot.depth.astype("<f4")
+    height, width = pixels.shape
+    data = np.ascontiguousarray(pixels).view(np.uint8).reshape(-1)
+    image = _image(types, header, height, width, shot.depth_encoding, width * pixels.itemsize, data)
+    return {DEPTH: image, DEPTH_INFO: _camera_info(types, header, camera)}
+
+
+def _points(types: Mapping[str, Any], shot: WorldFrame) -> dict[str, Any]:
+    cloud = shot.cloud
+    if cloud is None:
+        return {}
+    rows = np.zeros(len(cloud), _CLOUD)
+    rows["x"], rows["y"], rows["z"] = cloud.points.T
+    rows["intensity"], rows["ring"], rows["time"] = cloud.intensity, cloud.ring, cloud.time
+    return {POINTS: _cloud(types, _header(types, shot.frame.stamp_ns, lidar.FRAME), rows)}
+
+
+def _boxes(types: Mapping[str, Any], shot: WorldFrame) -> dict[str, Any]:
+    """Boxes, and how far away they are: nothing in the messages of boxes could hold that."""
+    if not shot.has_boxes:
+        return {}
+    header = _header(types, shot.frame.stamp_ns, BASE)
+    boxes = [(instance, instance.box_3d) for instance in shot.truth.instances if instance.box_3d is not None]
+    rows = np.array(
+        [(*box.nearest, box.nearest_distance, box.centre_distance, instance.number) for instance, box in boxes],
+        _DISTANCE,
+    )
+    array = types["vision_msgs/msg/Detection3DArray"]
+    detections = [_detection_3d(types, header, *both) for both in boxes]
+    return {DETECTIONS_3D: array(header=header, detections=detections), DISTANCES: _cloud(types, header, rows)}
+
+
+def _cloud(types: Mapping[str, Any], header: Any, rows: NDArray[Any]) -> Any:
+    """A message of points, a structured array `[N]`."""
+    field = types["sensor_msgs/msg/PointField"]
+    kinds: Mapping[str, Any] = rows.dtype.fields or {}
+    fields = [
+        field(name=name, offset=offset, datatype=_FIELD_KINDS[kind.str], count=1)
+        for name, (kind, offset, *_) in kinds.items()
+    ]
+    return types["sensor_msgs/msg/PointCloud2"](
+        header=header, height=1, width=len(rows), fields=fields, is_bigendian=False, point_step=rows.itemsize,
+        row_step=rows.nbytes, data=rows.view(np.uint8).reshape(-1), is_dense=True,
+    )  # fmt: skip
+
+
+def _header(types: Mapping[str, Any], stamp_ns: int, frame_id: str) -> Any:
+    seconds, nanoseconds = divmod(stamp_ns, 10**9)
     stamp = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame.frame_id)
+    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
 
 
 def bag_transforms(types: Mapping[str, Any], header: Any, transforms: Iterable[Transform]) -> Any:
@@ -182,11 +283,28 @@ def _detection(types: Mapping[str, Any], header: Any, instance: TrueInstance) ->
     )
 
 
-def _hypothesis(types: Mapping[str, Any], name: str) -> Any:
-    pose = types["geometry_msgs/msg/Pose"](
-        position=types["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
-        orientation=types["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+def _detection_3d(types: Mapping[str, Any], header: Any, instance: TrueInstance, box: TrueBox) -> Any:
+    names = (instance.group, instance.class_name)
+    length, width, height = box.size
+    return types["vision_msgs/msg/Detection3D"](
+        header=header,
+        results=[_hypothesis(types, name, box.centre, box.yaw) for name in names],
+        bbox=types["vision_msgs/msg/BoundingBox3D"](
+            center=_pose(types, box.centre, box.yaw), size=types["geometry_msgs/msg/Vector3"](length, width, height)
+        ),
+        id=str(instance.number),
     )
+
+
+def _pose(types: Mapping[str, Any], place: Point, yaw: float) -> Any:
+    return types["geometry_msgs/msg/Pose"](
+        position=types["geometry_msgs/msg/Point"](*place),
+        orientation=types["geometry_msgs/msg/Quaternion"](*quaternion(0.0, 0.0, yaw)),
+    )
+
+
+def _hypothesis(types: Mapping[str, Any], name: str, place: Point = (0.0, 0.0, 0.0), yaw: float = 0.0) -> Any:
+    pose = _pose(types, place, yaw)
     return types["vision_msgs/msg/ObjectHypothesisWithPose"](
         hypothesis=types["vision_msgs/msg/ObjectHypothesis"](class_id=name, score=1.0),
         pose=types["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36)),

@@ -101,6 +101,12 @@ class Pose:
         relative[:, 0] += np.float32(self.bend / 2) * relative[:, 2] ** 2
         return relative
 
+    def to_base(self, relative: NDArray[np.float32]) -> NDArray[np.float64]:
+        """What `bent` returns in axes of `base_link`: x ahead, y to the left, z up from the road; float64 `[N, 3]`."""
+        x, y, z = relative.astype(np.float64).T
+        sine, cosine = np.sin(self.yaw), np.cos(self.yaw)
+        return np.stack([cosine * z + sine * x, sine * z - cosine * x, y + self.y], -1)
+
 
 @lru_cache(maxsize=4)
 def _rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float32]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.offboard.metrics.masks import encode_rle
@@ -22,7 +24,8 @@ def write_coco(folder: Path, shots: Iterable[WorldFrame]) -> dict[str, int]:
     """Write `instances.json` and the images in `images` next to it.
 
     Next to the usual fields an annotation has `track_id`, `full_segmentation` and `full_bbox` (as if nothing stood
-    before the object; the box also outside the image), `distance` in metres, `occlusion` and `truncation` (shares).
+    before the object; the box also outside the image), `distance` in metres, `occlusion` and `truncation` (shares), and
+    `box_3d` with the fields of `TrueBox` if the world was asked for `boxes_3d`.
 
     Args:
         folder: made if it is not there.
@@ -75,7 +78,7 @@ def _image(folder: Path, number: int, shot: WorldFrame) -> dict[str, Any]:
 
 
 def _annotation(number: int, image: int, instance: TrueInstance) -> dict[str, Any]:
-    return {
+    annotation: dict[str, Any] = {
         "id": number,
         "image_id": image,
         "category_id": instance.label + 1,
@@ -90,6 +93,14 @@ def _annotation(number: int, image: int, instance: TrueInstance) -> dict[str, An
         "occlusion": round(instance.occlusion, 4),
         "truncation": round(instance.truncation, 4),
     }
+    if instance.box_3d is not None:
+        annotation["box_3d"] = _rounded(asdict(instance.box_3d))
+    return annotation
+
+
+def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers, and tuples of numbers, with four digits."""
+    return {name: np.round(value, 4).tolist() for name, value in values.items()}
 
 
 def _corner_and_size(box: tuple[float, float, float, float]) -> list[float]:

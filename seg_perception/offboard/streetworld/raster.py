@@ -15,9 +15,9 @@ from .mesh import Mesh
 
 # Everything is painted at twice the size of the image, and in sixteenths of such a pixel.
 SUPERSAMPLING = 2
-_SHIFT = 4
+SHIFT = 4
 # The sample of a pixel's 2 x 2 that says to whom it belongs.
-_SAMPLE = (slice(1, None, SUPERSAMPLING), slice(1, None, SUPERSAMPLING))
+SAMPLE = (slice(1, None, SUPERSAMPLING), slice(1, None, SUPERSAMPLING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,11 @@ class Placement:
     z: float
     yaw: float = 0.0
 
+    def turn(self) -> NDArray[np.float32]:
+        """From the body's axes to the world's, for rows of points, float32 `[3, 3]`."""
+        sine, cosine = np.sin(self.yaw), np.cos(self.yaw)
+        return np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
+
 
 @dataclass(frozen=True, slots=True)
 class SeenBody:
@@ -39,23 +44,28 @@ class SeenBody:
         colours: blue, green, red of each.
         box: x1 y1 x2 y2 in camera pixels, also outside the image; edges of pixels, not centres.
         distance: from the camera to the middle of its nearest visible face, in metres.
+        points: float32 `[V, 3]`, all vertices in camera coordinates.
+        faces: int32 `[N, K]`, vertices of the polygons in their order; the last one is repeated up to K.
     """
 
     polygons: Sequence[NDArray[np.int32]]
     colours: Sequence[Sequence[float]]
     box: tuple[float, float, float, float]
     distance: float
+    points: NDArray[np.float32]
+    faces: NDArray[np.int32]
+
+
+def placed(points: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
+    """Points `[N, 3]` of a body in the world, float32 `[N, 3]`."""
+    return points @ placement.turn() + np.array([placement.x, placement.y, placement.z], np.float32)
 
 
 def look_at(mesh: Mesh, placement: Placement, camera: Camera, pose: Pose, light: Light) -> SeenBody | None:
     """Project and light a body; None when nothing of it is in front of the camera."""
-    sine, cosine = np.sin(placement.yaw), np.cos(placement.yaw)
-    turn = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
-    offset = np.array([placement.x, placement.y, placement.z], np.float32)
-    relative = pose.bent(mesh.vertices @ turn + offset)
-    points = relative @ pose.rotation().T
-    centres = pose.bent(mesh.centres @ turn + offset)
-    normals = mesh.normals @ turn
+    points = pose.bent(placed(mesh.vertices, placement)) @ pose.rotation().T
+    centres = pose.bent(placed(mesh.centres, placement))
+    normals = mesh.normals @ placement.turn()
     facing = (normals * centres).sum(1)
     depth = points[:, 2]
     seen = ((facing < 0) | mesh.two_sided) & (depth[mesh.faces] > NEAR).any(1)
@@ -73,7 +83,8 @@ def look_at(mesh: Mesh, placement: Placement, camera: Camera, pose: Pose, light:
     outward = np.where(facing[rows, None] < 0, normals[rows], -normals[rows])
     colours = shade(light, mesh.colours[rows], outward, centres[rows], mesh.gloss[rows], mesh.glow[rows])
     polygons = [corners[number] for number in order.tolist()]
-    return SeenBody(polygons, np.clip(colours, 0, 255).tolist(), box, float(np.sqrt(distance.min())))
+    shown = np.clip(colours, 0, 255).tolist()
+    return SeenBody(polygons, shown, box, float(np.sqrt(distance.min())), points, mesh.faces[rows])
 
 
 def _corners(
@@ -102,7 +113,7 @@ def _corners(
 def _fixed(pixels: NDArray[np.float32]) -> NDArray[np.int32]:
     """Camera pixels in sixteenths of enlarged pixels."""
     enlarged = (pixels + 0.5) * SUPERSAMPLING - 0.5
-    return np.ascontiguousarray(np.rint(enlarged * (1 << _SHIFT)).astype(np.int32))
+    return np.ascontiguousarray(np.rint(enlarged * (1 << SHIFT)).astype(np.int32))
 
 
 def _clip(polygon: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -125,12 +136,12 @@ def paint(canvas: NDArray[np.uint8], body: SeenBody, owner: int) -> None:
         owner: 1 to 255, or 0 for scenery.
     """
     for polygon, (blue, green, red) in zip(body.polygons, body.colours, strict=True):
-        cv2.fillConvexPoly(canvas, polygon, (blue, green, red, owner), cv2.LINE_8, _SHIFT)
+        cv2.fillConvexPoly(canvas, polygon, (blue, green, red, owner), cv2.LINE_8, SHIFT)
 
 
 def owners(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Who owns each pixel of the image, uint8 `[height, width]`."""
-    return np.ascontiguousarray(canvas[_SAMPLE][..., 3])
+    return np.ascontiguousarray(canvas[SAMPLE][..., 3])
 
 
 def colours(canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -151,7 +162,7 @@ def whole_mask(body: SeenBody, width: int, height: int) -> tuple[int, int, NDArr
     if x1 >= x2 or y1 >= y2:
         return 0, 0, np.zeros((0, 0), bool)
     region = np.zeros(((y2 - y1) * SUPERSAMPLING, (x2 - x1) * SUPERSAMPLING), np.uint8)
-    shift = np.array([x1, y1], np.int32) * (SUPERSAMPLING << _SHIFT)
+    shift = np.array([x1, y1], np.int32) * (SUPERSAMPLING << SHIFT)
     for polygon in body.polygons:
-        cv2.fillConvexPoly(region, polygon - shift, 1, cv2.LINE_8, _SHIFT)
-    return x1, y1, region[_SAMPLE].astype(bool)
+        cv2.fillConvexPoly(region, polygon - shift, 1, cv2.LINE_8, SHIFT)
+    return x1, y1, region[SAMPLE].astype(bool)

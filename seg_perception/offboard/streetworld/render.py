@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 
 from seg_perception.offboard.metrics.compact import CompactMask
 
-from . import effects
+from . import depth_camera, effects, lidar
 from .actors.actor import Actor, TreeDesign
 from .background import Background, cast_shadows
+from .boxes import true_box
 from .camera import NEAR, Camera, Pose
 from .colours import floats
 from .crowd import VIEW
-from .raster import SUPERSAMPLING, Placement, SeenBody, colours, look_at, owners, paint, whole_mask
+from .raster import SUPERSAMPLING, Placement, SeenBody, colours, look_at, owners, paint, placed, whole_mask
 from .scene import Scene
+from .surfaces import Surfaces
 from .truth import CLASS_NAMES, TrueInstance, Truth
 
 # Owners are kept in 8 bits while painting.
@@ -34,10 +36,44 @@ class _Item:
     place: Placement
 
 
+@dataclass(frozen=True, slots=True)
+class Sensors:
+    """What measures in three dimensions next to the camera.
+
+    Attributes:
+        depth: "exact", "noisy", or empty for no depth image.
+        lidar: how many rings it has, 0 for no lidar.
+        boxes_3d: the truth has boxes in three dimensions.
+    """
+
+    depth: str = ""
+    lidar: int = 0
+    boxes_3d: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """All that is made of one moment.
+
+    Attributes:
+        image: bgr8 `[height, width, 3]`.
+        truth: what is in it.
+        depth: float32 `[height, width]` in metres, NaN where there is none; None if it was not asked for.
+        cloud: None if it was not asked for.
+    """
+
+    image: NDArray[np.uint8]
+    truth: Truth
+    depth: NDArray[np.float32] | None
+    cloud: lidar.Cloud | None
+
+
 class Renderer:
     """Paints the frames of one scene; the same frame whenever it is asked for."""
 
-    def __init__(self, scene: Scene, camera: Camera, seed: tuple[int, ...], min_pixels: int) -> None:
+    def __init__(
+        self, scene: Scene, camera: Camera, seed: tuple[int, ...], min_pixels: int, sensors: Sensors = Sensors()
+    ) -> None:  # fmt: skip
         """Draw what stays the same.
 
         Args:
@@ -45,38 +81,65 @@ class Renderer:
             camera: who looks.
             seed: of textures and noise.
             min_pixels: instances with fewer visible pixels are no part of the truth.
+            sensors: what else there is; the image and the rest of the truth do not depend on it.
         """
+        self._sensors = sensors
         random = np.random.default_rng((*seed, 2))
         self.scene, self._camera, self._seed, self._min_pixels = scene, camera, seed, min_pixels
         self._background = Background(random, scene.street, scene.light, camera)
         self._grain = effects.grain_field(random, camera.width, camera.height)
         self._quality = int(random.integers(70, 95))
 
-    def render(self, index: int, fps: float) -> tuple[NDArray[np.uint8], Truth]:
-        """Frame `index` of the scene: bgr8 `[height, width, 3]` and what is in it."""
+    def render(self, index: int, fps: float) -> Rendering:
+        """Frame `index` of the scene."""
         second = index / fps
         pose, light = self.scene.pose(second), self.scene.light
-        image, ground = self._background.render(pose)
+        image, ground, far = self._background.render(pose)
+        measured = self._sensors.depth or self._sensors.boxes_3d
+        surfaces = Surfaces(self._background.rays, far) if measured else None
         items = self._in_view(pose, second)
         cast_shadows(image, ground, [s for item in items for s in self._shadows(item, pose, second)])
         big = cv2.resize(image, None, fx=SUPERSAMPLING, fy=SUPERSAMPLING, interpolation=cv2.INTER_LINEAR)
         canvas = cv2.cvtColor(big, cv2.COLOR_BGR2BGRA).view(np.uint8)
         canvas[..., 3] = 0
-        painted: list[tuple[Actor, SeenBody]] = []
+        painted: list[tuple[_Item, SeenBody]] = []
         for item in items:
             if isinstance(item.actor.design, TreeDesign):
-                self._plant(canvas, item, item.actor.design, pose)
+                self._plant(canvas, surfaces, item, item.actor.design, pose)
                 continue
             body = look_at(item.actor.mesh(second), item.place, self._camera, pose, light)
             if body is None:
                 continue
             owner = 0
             if item.actor.track and len(painted) < _MOST_OWNERS:
-                painted.append((item.actor, body))
+                painted.append((item, body))
                 owner = len(painted)
             paint(canvas, body, owner)
+            if surfaces is not None:
+                surfaces.add_body(body)
         truth = self._truth(owners(canvas), painted)
-        return self._finish(colours(canvas), index, fps), truth
+        depth = None if surfaces is None else surfaces.depth()
+        if depth is not None and self._sensors.boxes_3d:
+            truth = self._with_boxes(truth, depth, {item.actor.track: item for item, _ in painted}, pose, second)
+        image = self._finish(colours(canvas), index, fps)
+        return Rendering(image, truth, self._depth(depth, index), self._cloud(index, fps))
+
+    def _depth(self, exact: NDArray[np.float32] | None, index: int) -> NDArray[np.float32] | None:
+        """What the depth camera measures, if there is one."""
+        if exact is None or not self._sensors.depth:
+            return None
+        if self._sensors.depth == "exact":
+            return exact
+        return depth_camera.measured(exact, self._camera.focal, np.random.default_rng((*self._seed, 5, index)))
+
+    def _cloud(self, index: int, fps: float) -> lidar.Cloud | None:
+        """What the lidar measures in the sweep that ends with the frame, if there is one."""
+        if not self._sensors.lidar:
+            return None
+        return lidar.sweep(
+            lidar.lidar_model(self._sensors.lidar), self.scene, self._background, index / fps, lidar.sweep_seconds(fps),
+            np.random.default_rng((*self._seed, 6, index)),
+        )  # fmt: skip
 
     def _in_view(self, pose: Pose, second: float) -> list[_Item]:
         """Return what is not behind the camera or too far away, far to near."""
@@ -97,9 +160,7 @@ class Renderer:
             return []
         vertices = actor.mesh(second).vertices
         points = vertices[:: max(1, len(vertices) // 40)]
-        sine, cosine = np.sin(item.place.yaw), np.cos(item.place.yaw)
-        world = points @ np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]], np.float32)
-        world = floats(world + floats([item.place.x, item.place.y, item.place.z]))
+        world = placed(points, item.place)
         result: list[tuple[NDArray[np.int32], float]] = []
         reach = np.minimum(world[:, 1:2], 4.0) / max(light.to_sun[1], 0.12)
         cast = world - floats([light.to_sun[0], 0, light.to_sun[2]]) * reach
@@ -116,7 +177,9 @@ class Renderer:
                 result.append((cv2.convexHull(pixels).reshape(-1, 2).astype(np.int32), dark))
         return result
 
-    def _plant(self, canvas: NDArray[np.uint8], item: _Item, tree: TreeDesign, pose: Pose) -> None:
+    def _plant(
+        self, canvas: NDArray[np.uint8], surfaces: Surfaces | None, item: _Item, tree: TreeDesign, pose: Pose
+    ) -> None:  # fmt: skip
         foot = np.array([[item.place.x, 0, item.place.z], [item.place.x, tree.height, item.place.z]], np.float32)
         seen = pose.bent(foot) @ pose.rotation().T
         if seen[0, 2] < 2.0:
@@ -137,13 +200,16 @@ class Renderer:
         tinted = cv2.addWeighted(scaled, haze, np.full_like(scaled, (*self.scene.light.horizon, 0)), 1 - haze, 0)
         tinted[..., 3] = 0
         cv2.copyTo(tinted, mask, canvas[y1:y2, x1:x2])
+        if surfaces is not None:
+            surfaces.add_plate(mask, (x1, y1), seen[0], pose)
 
-    def _truth(self, owner: NDArray[np.uint8], painted: Sequence[tuple[Actor, SeenBody]]) -> Truth:
+    def _truth(self, owner: NDArray[np.uint8], painted: Sequence[tuple[_Item, SeenBody]]) -> Truth:
         height, width = owner.shape
         areas = np.bincount(owner.reshape(-1), minlength=_MOST_OWNERS + 1)
         numbers = np.zeros(_MOST_OWNERS + 1, np.uint16)
         instances = []
-        for number, (actor, body) in enumerate(painted, 1):
+        for number, (item, body) in enumerate(painted, 1):
+            actor = item.actor
             if areas[number] < self._min_pixels:
                 continue
             numbers[number] = actor.track
@@ -166,6 +232,22 @@ class Renderer:
                 )
             )
         return Truth(numbers[owner], tuple(sorted(instances, key=lambda each: each.number)))
+
+    def _with_boxes(
+        self, truth: Truth, depth: NDArray[np.float32], items: Mapping[int, _Item], pose: Pose, second: float
+    ) -> Truth:  # fmt: skip
+        """The same with a box in three dimensions for each instance."""
+        instances = []
+        for instance in truth.instances:
+            mask, item = instance.visible, items[instance.number]
+            window = (slice(mask.top, mask.bottom), slice(mask.left, mask.right))
+            pixels = truth.instance_map[window] == instance.number
+            points = self._background.rays[window][pixels] * depth[window][pixels][:, None]
+            nearest = points[np.argmin((points * points).sum(1))]
+            based = pose.to_base((nearest @ pose.rotation())[None])[0]
+            box = true_box(item.actor.mesh(second), item.place, pose, based)
+            instances.append(replace(instance, box_3d=box))
+        return Truth(truth.instance_map, tuple(instances))
 
     def _finish(self, image: NDArray[np.uint8], index: int, fps: float) -> NDArray[np.uint8]:
         """From light to file."""

@@ -62,7 +62,7 @@ class Scene:
         metre that we drive; what stands still then stands still on the map, too, as far as a parabola is an arc.
         """
         pose = self.pose(second)
-        steps = 1 + int(second / _STEP)
+        steps = 1 + int(abs(second) / _STEP)
         headings = self._street_heading((np.arange(steps, dtype=np.float64) + 0.5) * (second / steps))
         x, y = self.speed * second * np.cos(headings).mean(), self.speed * second * np.sin(headings).mean()
         heading = float(self._street_heading(second))

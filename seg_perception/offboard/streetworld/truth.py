@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from seg_perception.core.classes import ROAD_GROUPS, ClassTable
 from seg_perception.offboard.metrics.compact import CompactMask
 
+from .boxes import TrueBox
+
 # Named as in BDD100K, so that its class table fits.
 CLASS_NAMES = ("pedestrian", "rider", "car", "truck", "bus", "motorcycle", "bicycle", "traffic light", "traffic sign")
 _GROUPS = ("pedestrian", "pedestrian", "vehicle", "vehicle", "vehicle", "vehicle", "vehicle", "traffic_light",
@@ -30,6 +32,7 @@ class TrueInstance:
         full_box: around all of it, also outside the image.
         distance: from the camera, in metres.
         occlusion: share of `full` that is hidden, 0 to 1.
+        box_3d: in `base_link`, if the world was asked for `boxes_3d`.
     """
 
     number: int
@@ -40,6 +43,7 @@ class TrueInstance:
     full_box: tuple[float, float, float, float]
     distance: float
     occlusion: float
+    box_3d: TrueBox | None = None
 
     @property
     def class_name(self) -> str:

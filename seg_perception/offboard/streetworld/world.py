@@ -17,8 +17,9 @@ from seg_perception.offboard.data.base import FrameSource
 from .camera import Camera
 from .designs import DESIGNS
 from .ego import EgoPose
+from .lidar import Cloud, knots, lidar_model, sweep_seconds
 from .light import WEATHERS
-from .render import Renderer
+from .render import Renderer, Sensors
 from .scene import random_scene
 from .truth import Truth
 
@@ -28,6 +29,8 @@ FIRST_STAMP_NS = 1_000_000_000_000_000_000
 _MOST_TRACKS = 0xFFFF
 # Between the streets of two drives on the map, in metres.
 _STREETS_APART = 1000.0
+# By what depth images are asked for.
+_DEPTH_ENCODINGS = {"": "", "exact": "32FC1", "noisy": "16UC1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,9 @@ class WorldOptions:
         scene_frames: frames of one drive, after which another begins somewhere else; 0 for a single drive.
         min_pixels: instances with fewer visible pixels are no part of the truth.
         designs: one of `designs.DESIGNS`; training takes the "seen" ones, a test the "unseen" ones.
+        depth: a depth image for each frame, "exact" or "noisy"; empty for none.
+        lidar: 16, 32 or 64 rings of a lidar that sweeps once for each frame; 0 for none.
+        boxes_3d: the truth has boxes in three dimensions.
 
     Raises:
         ConfigurationError: one of them is impossible.
@@ -57,6 +63,9 @@ class WorldOptions:
     scene_frames: int = 60
     min_pixels: int = 20
     designs: str = "all"
+    depth: str = ""
+    lidar: int = 0
+    boxes_3d: bool = False
 
     def __post_init__(self) -> None:
         for name, low in (("frames", 1), ("seed", 0), ("width", 64), ("height", 64), ("scene_frames", 0)):
@@ -68,6 +77,10 @@ class WorldOptions:
             raise ConfigurationError(f"weather: expected some of {', '.join(WEATHERS)}; got {', '.join(self.weathers)}")
         if self.designs not in DESIGNS:
             raise ConfigurationError(f"streetworld designs: expected one of {', '.join(DESIGNS)}; got {self.designs!r}")
+        if self.depth not in _DEPTH_ENCODINGS:
+            raise ConfigurationError(f"streetworld depth: expected exact or noisy, got {self.depth!r}")
+        if self.lidar:
+            lidar_model(self.lidar)
         drives = -(-self.frames // (self.scene_frames or self.frames))
         if drives * self.tracks_per_drive > _MOST_TRACKS:
             raise ConfigurationError(
@@ -98,6 +111,14 @@ class WorldFrame:
         weather: of its scene.
         scene: number of its drive.
         ego: where the car and its camera are.
+        depth: float32 `[height, width]`, aligned with the image, z along the optical axis in metres, NaN where there
+            is none; None if the world has no depth images.
+        depth_encoding: of the depth image as a message: "32FC1" in metres for exact depth, "16UC1" in millimetres for
+            noisy depth; empty without depth images.
+        cloud: one sweep of the lidar that ends at the frame's stamp; None if the world has no lidar.
+        way: where the car was during the sweep, with stamps in ns; empty without a lidar. Between these places and
+            `ego` the lidar moves evenly.
+        has_boxes: the truth has boxes in three dimensions; also true of a frame in which there is nothing.
     """
 
     name: str
@@ -106,6 +127,11 @@ class WorldFrame:
     weather: str
     scene: int
     ego: EgoPose
+    depth: NDArray[np.float32] | None = None
+    depth_encoding: str = ""
+    cloud: Cloud | None = None
+    way: tuple[tuple[int, EgoPose], ...] = ()
+    has_boxes: bool = False
 
 
 class StreetWorld(FrameSource):
@@ -142,12 +168,22 @@ class StreetWorld(FrameSource):
         scene, moment = divmod(index, options.scene_frames or options.frames)
         weather = _weather(options.seed, scene, options.weathers)
         renderer = _renderer(options, self.camera, scene, weather)
-        image, truth = renderer.render(moment, options.fps)
+        made = renderer.render(moment, options.fps)
         stamp = FIRST_STAMP_NS + round(index * 1e9 / options.fps)
-        frame = Frame.from_bgr(image, stamp_ns=stamp, frame_id=FRAME_ID)
-        ego = renderer.scene.ego(moment / options.fps)
-        ego = replace(ego, y=ego.y + _STREETS_APART * scene)
-        return WorldFrame(f"streetworld_{options.seed}_{index:06d}", frame, truth, weather, scene, ego)
+        frame = Frame.from_bgr(made.image, stamp_ns=stamp, frame_id=FRAME_ID)
+
+        def ego(time: float) -> EgoPose:
+            pose = renderer.scene.ego(moment / options.fps + time)
+            return replace(pose, y=pose.y + _STREETS_APART * scene)
+
+        times: list[float] = []
+        if options.lidar:
+            *times, _ = knots(lidar_model(options.lidar), sweep_seconds(options.fps)).tolist()
+        return WorldFrame(
+            f"streetworld_{options.seed}_{index:06d}", frame, made.truth, weather, scene, ego(0.0),
+            made.depth, _DEPTH_ENCODINGS[options.depth], made.cloud,
+            tuple((stamp + round(time * 1e9), ego(time)) for time in times), options.boxes_3d,
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=2)
@@ -160,7 +196,8 @@ def _renderer(options: WorldOptions, camera: Camera, scene: int, weather: str) -
             f"streetworld: drive {scene} of seed {options.seed} has {objects} objects, expected at most {tracks}; "
             "choose another seed or shorter drives"
         )
-    return Renderer(made, camera, (options.seed, scene), options.min_pixels)
+    sensors = Sensors(options.depth, options.lidar, options.boxes_3d)
+    return Renderer(made, camera, (options.seed, scene), options.min_pixels, sensors)
 
 
 def _weather(seed: int, scene: int, weathers: Sequence[str]) -> str:

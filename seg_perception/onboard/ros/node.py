@@ -4,39 +4,47 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Mapping, Sequence
 from math import nan
 from time import monotonic
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from seg_perception.core.errors import ConfigurationError, SegPerceptionError
+from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.text import message_text, printable
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
-from .autostart import Autostart
 from .camera import Camera
 from .diagnostics import ACTIVE, CameraState, Diagnostics, NodeState
 from .graph import count_publishers
-from .guard import LOG_PERIOD_SECONDS, GuardedNode
-from .node_parameters import NodeParameters
+from .guard import LOG_PERIOD_SECONDS
+from .managed import FINALIZED, INACTIVE, UNCONFIGURED, ManagedNode
+from .node_parameters import NodeParameters, NodeScheme
 from .opening import Opening
 from .parameters import Settings
 from .reload import Reload
+from .scheme import SCHEME, camera_parameters
 from .session import Session
 from .shared_memory import make_private, own_segments, shortage, wanted_transport
 from .statistics import CameraSnapshot, CameraStatistics, FaultLog
-from .topics import message_type
-
-UNCONFIGURED, INACTIVE, FINALIZED = "unconfigured", "inactive", "finalized"
+from .topics import check_topics, message_type
 
 
-class SegmenterNode(GuardedNode):
+def _read_settings(node: Node, values: Mapping[str, Any]) -> Settings:
+    settings = Settings.from_values(values)
+    check_topics(node, settings)
+    return settings
+
+
+SEGMENTER = NodeScheme(SCHEME, camera_parameters, _read_settings)
+
+
+class SegmenterNode(ManagedNode):
     """Turns camera images into instance masks.
 
     configure opens the model, activate subscribes, deactivate unsubscribes, cleanup closes the model. A transition
@@ -55,22 +63,21 @@ class SegmenterNode(GuardedNode):
     def __init__(self, **arguments: Any) -> None:
         """Create the node; `arguments` are those of rclpy's node."""
         super().__init__("segmenter", **arguments)
-        self._phase = UNCONFIGURED
-        self._problem = ""
         self._failure = ""
         self._session: Session | None = None
         # A model is still at work that nobody waits for, in a session that is closed, or while it is opened.
         self._leaked = False
         self._statistics: dict[str, CameraStatistics] = {}
         self._fault_log = FaultLog(LOG_PERIOD_SECONDS)
-        self._settings = NodeParameters(self, configured=lambda: self._session is not None, apply=self._apply)
+        self._settings = NodeParameters(
+            self, SEGMENTER, configured=lambda: self._session is not None, apply=self._apply
+        )
         self._diagnostics = Diagnostics(self, self._settings["diagnostics_period"], self._state)
         self._reload = Reload(self, lambda: self._session, self._settings)
         self._segments = own_segments()
         make_private(self._segments)
         self._transport = wanted_transport(get_rmw_implementation_identifier(), self._segments)
-        self._guard_transitions()
-        self._autostart = Autostart(self, self._bring_up) if self._settings["autostart"] else None
+        self.begin(autostart=self._settings["autostart"])
 
     def set_parameters_atomically(self, parameter_list: Sequence[Parameter[Any]]) -> SetParametersResult:
         """Set parameters as one, as rclpy does; a set may name new cameras and set their parameters too."""
@@ -141,9 +148,6 @@ class SegmenterNode(GuardedNode):
         """Destroy the node, once nothing of it is at work any more."""
         self._all_opened()
         super().destroy_node()
-        # rclpy leaves what belongs to the lifecycle to the garbage collector, and until then others see the node.
-        for name in [name for name in vars(self) if name == "_state_machine" or name.startswith("_service_")]:
-            delattr(self, name)
 
     def _all_opened(self) -> bool:
         """Return whether no model is being opened; that is waited for, if there is patience."""
@@ -155,49 +159,6 @@ class SegmenterNode(GuardedNode):
         if session is not None and not session.close(patience):
             self._leaked = True
         return not self._leaked
-
-    def _guard_transitions(self) -> None:
-        """Answer requests for transitions that the present state does not have: they are no fault of the node.
-
-        Up to Jazzy, rclpy raises on such a request.
-        """
-        service = getattr(self, "_service_change_state", None)
-        if service is None:
-            return
-        change_state = getattr(service.callback, "__wrapped__", service.callback)
-
-        @wraps(change_state)
-        def guarded(request: Any, response: Any) -> Any:
-            response.success = False
-            return self._guarded(lambda: change_state(request, response), response)
-
-        service.callback = guarded
-
-    def _guarded(self, transition: Callable[[], Any], refused: Any) -> Any:
-        """The outcome of a transition, or `refused` when the present state does not have it."""
-        try:
-            return transition()
-        except Exception as error:
-            self.get_logger().error(f"transition refused in state {self._phase}: {printable(error)}")
-            return refused
-
-    def _attempt(self, name: str, goal: str, action: Callable[[], None]) -> TransitionCallbackReturn:
-        """Run the work of a transition and turn its outcome into what the state machine understands."""
-        try:
-            action()
-        except SegPerceptionError as error:
-            self._problem = message_text(error)
-            self.get_logger().error(f"{name} failed: {self._problem}")
-            return TransitionCallbackReturn.FAILURE
-        except Exception as error:
-            if not self.context.ok():  # a signal has shut it down under the transition
-                return TransitionCallbackReturn.FAILURE
-            self._problem = f"{name}: {type(error).__name__}: {printable(error)}"
-            self.get_logger().error(f"{name} failed unexpectedly:\n{message_text(traceback.format_exc())}")
-            return TransitionCallbackReturn.ERROR
-        self._phase, self._problem = goal, ""
-        self.get_logger().info(f"{name}: done, state {goal}")
-        return TransitionCallbackReturn.SUCCESS
 
     def _open(self) -> None:
         self._failure = ""
@@ -259,12 +220,6 @@ class SegmenterNode(GuardedNode):
     def _apply(self, settings: Settings) -> None:
         if self._session is not None:
             self._session.apply(settings)
-
-    def _bring_up(self) -> None:
-        """Configure and activate, unless somebody else has begun to."""
-        done, refused = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.ERROR
-        if self._phase == UNCONFIGURED and self._guarded(self.trigger_configure, refused) == done:
-            self._guarded(self.trigger_activate, refused)
 
     def _report(self, camera: str, kind: str, text: str) -> None:
         """Log a fault of a frame, once per kind and period; called by the worker."""

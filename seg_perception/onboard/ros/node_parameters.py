@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.exceptions import InvalidParameterValueException, ParameterException
@@ -13,9 +14,8 @@ from rclpy.parameter import Parameter
 from seg_perception.core.errors import ConfigurationError
 from seg_perception.core.text import message_text
 
-from .parameters import Settings, check_camera_names
-from .scheme import CONFIGURE, RELOAD, SCHEME, START, ParameterSpec, camera_parameters
-from .topics import check_topics
+from .parameters import check_camera_names
+from .scheme import CONFIGURE, RELOAD, START, ParameterSpec
 
 _OVERRIDES = "qos_overrides."
 # A name that is the prefix of others (cameras.front.topic) cannot be written into a parameter file by ros2cli.
@@ -23,14 +23,40 @@ _OLD_NAME = "cameras"
 _RENAMED = "`cameras` is called `camera_names` now; cameras.NAME.topic and the others keep their names"
 
 
-class NodeParameters:
+_Settings = TypeVar("_Settings")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeScheme(Generic[_Settings]):
+    """The parameters of a kind of node, and what they mean as a set.
+
+    Attributes:
+        specs: of the node.
+        of_cameras: those of some cameras, by full name.
+        read: validates all values, by full name, and groups them; raises ConfigurationError where they are impossible.
+    """
+
+    specs: tuple[ParameterSpec, ...]
+    of_cameras: Callable[[Iterable[str]], dict[str, ParameterSpec]]
+    read: Callable[[Node, Mapping[str, Any]], _Settings]
+
+
+class NodeParameters(Generic[_Settings]):
     """Declares the scheme on a node and keeps its values valid."""
 
-    def __init__(self, node: Node, *, configured: Callable[[], bool], apply: Callable[[Settings], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        scheme: NodeScheme[_Settings],
+        *,
+        configured: Callable[[], bool],
+        apply: Callable[[_Settings], None],
+    ) -> None:
         """Declare everything.
 
         Args:
             node: the owner.
+            scheme: its parameters.
             configured: whether the node is configured, so that only live parameters may change.
             apply: told of new settings while the node is configured.
 
@@ -38,6 +64,7 @@ class NodeParameters:
             ParameterException: of rclpy, a start value has the wrong type or is out of range.
         """
         self._node = node
+        self._scheme = scheme
         self._configured = configured
         self._apply = apply
         self._specs: dict[str, ParameterSpec] = {}
@@ -47,7 +74,7 @@ class NodeParameters:
         self._told_later = hasattr(node, "add_post_set_parameters_callback")
         if _OLD_NAME in self._overrides():
             raise InvalidParameterValueException(_OLD_NAME, self._overrides()[_OLD_NAME].value, _RENAMED)
-        self._declare({spec.name: spec for spec in SCHEME}, [])
+        self._declare({spec.name: spec for spec in scheme.specs}, [])
         self._declare_cameras(self["camera_names"])
         node.add_on_set_parameters_callback(self._on_set)
         if self._told_later:
@@ -56,7 +83,7 @@ class NodeParameters:
     def __getitem__(self, name: str) -> Any:
         return self._node.get_parameter(name).value
 
-    def settings(self) -> Settings:
+    def settings(self) -> _Settings:
         """All values as they are now.
 
         Raises:
@@ -123,7 +150,7 @@ class NodeParameters:
 
     def _forget_removed_cameras(self) -> None:
         """Remove the parameters of cameras that are named no more, so that names that come and go pile nothing up."""
-        kept = camera_parameters(check_camera_names(self["camera_names"]))
+        kept = self._scheme.of_cameras(check_camera_names(self["camera_names"]))
         prefix = "cameras."
         self._undeclare([name for name in self._specs if name.startswith(prefix) and name not in kept])
 
@@ -136,13 +163,11 @@ class NodeParameters:
         given: Mapping[str, Any] = getattr(self._node, "_parameter_overrides", {})
         return given
 
-    def _settings(self, changes: Mapping[str, Any]) -> Settings:
+    def _settings(self, changes: Mapping[str, Any]) -> _Settings:
         cameras = check_camera_names(changes.get("camera_names", self["camera_names"]))
         # A camera whose parameters were not declared with its name has the defaults.
-        defaults = {name: spec.default for name, spec in camera_parameters(cameras).items()}
-        settings = Settings.from_values({**defaults, **{name: self[name] for name in self._specs}, **changes})
-        check_topics(self._node, settings)
-        return settings
+        defaults = {name: spec.default for name, spec in self._scheme.of_cameras(cameras).items()}
+        return self._scheme.read(self._node, {**defaults, **{name: self[name] for name in self._specs}, **changes})
 
     def _declare_cameras(self, cameras: Iterable[str]) -> list[str]:
         """Declare the parameters of cameras, all or nothing; the names of those that are new."""
@@ -153,7 +178,7 @@ class NodeParameters:
             return []
         declared: list[str] = []
         try:
-            self._declare(camera_parameters(names), declared)
+            self._declare(self._scheme.of_cameras(names), declared)
         except ParameterException:
             self._undeclare(declared)
             raise

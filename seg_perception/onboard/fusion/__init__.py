@@ -1,0 +1,1 @@
+"""Masks and points to objects with a place: geometry and labelling, without ROS."""

@@ -1,0 +1,1 @@
+"""The lifecycle node `fusion`: instance maps and points to labelled points and objects in 3D."""
