@@ -13,10 +13,12 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: `make setup`, or so
 pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed: `make setup`, or ros-DISTRO-vision-msgs")
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
+from visualization_msgs.msg import MarkerArray
 
 from seg_perception.onboard.pipeline.overlay import OverlayStyle
 from seg_perception.onboard.pipeline.overlay_panel import OverlayStats
+from seg_perception.onboard.ros.fusion.session import FusionOutputs
 from seg_perception.onboard.ros.outputs import Outputs
 from seg_perception.onboard.ros.scheme import CAMERA_SCHEME
 
@@ -40,11 +42,12 @@ class Published(NamedTuple):
 class FakeNode:
     """Keeps what would be published."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "/segmenter") -> None:
+        self.name = name
         self.published: dict[str, Published] = {}
 
     def create_publisher(self, kind: type, name: str, qos: QoSProfile) -> object:
-        self.published[name.replace("~", "/segmenter")] = Published(kind, qos)
+        self.published[name.replace("~", self.name)] = Published(kind, qos)
         return object()
 
 
@@ -104,3 +107,19 @@ def test_the_launch_file_remaps_the_topics_that_are_shown() -> None:
             constants[node.targets[0].id] = ast.literal_eval(node.value)
     remapped = {constants["CAMERA_TOPIC"], *(f"{constants['NODE']}/{output}" for output in constants["OUTPUTS"])}
     assert remapped == {display["Topic"]["Value"] for display in DISPLAYS.values()}
+
+
+def test_fusion_is_shown_as_it_is_offered(published: dict[str, Published]) -> None:
+    content = yaml.safe_load((ROOT / "config" / "fusion.rviz").read_text())
+    displays = {each["Name"]: each for each in content["Visualization Manager"]["Displays"]}
+    node = FakeNode("/fusion")
+    FusionOutputs(node, "~")  # type: ignore[arg-type]
+    offered = published | node.published
+    kinds = {"Overlay": Image, "Labelled points": PointCloud2, "Boxes": MarkerArray}
+    for name, kind in kinds.items():
+        topic = displays[name]["Topic"]
+        assert offered[topic["Value"]].kind is kind
+        assert profile(topic) == offered[topic["Value"]].qos
+        assert displays[name]["Class"] == f"rviz_default_plugins/{kind.__name__}"
+    # One of the fields that `fuse` writes.
+    assert displays["Labelled points"]["Channel Name"] == "instance"
