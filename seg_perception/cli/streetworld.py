@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the actors: all, seen (what the default model is trained with) or unseen (what training never sees) "
         "(default: %(default)s)",
     )  # fmt: skip
-    sensors = parser.add_argument_group("three dimensions (without these options nothing else changes)")
+    sensors = parser.add_argument_group("depth, lidar and boxes (they change nothing of the rest)")
     sensors.add_argument(
         "--depth", default="", metavar="HOW",
         help="into the bag, a depth image for each frame: exact (32FC1, metres) or noisy (16UC1, millimetres, as of a "

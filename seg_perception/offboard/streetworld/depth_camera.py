@@ -12,7 +12,9 @@ BASELINE, NEAREST, FARTHEST = 0.2, 0.3, 40.0
 DISPARITY_NOISE, _STEP = 0.1, 1 / 16
 # Neighbours whose depths differ by this factor lie on different surfaces.
 _EDGE = 1.15
-_MIXED_SHARE, _SPECKLE_SHARE = 0.35, 0.01
+_MIXED_SHARE = 0.35
+# What 1 % of a standard normal variable exceeds.
+_SPECKLES = 2.326
 
 
 def measured(exact: NDArray[np.float32], focal: float, random: np.random.Generator) -> NDArray[np.float32]:
@@ -36,7 +38,7 @@ def measured(exact: NDArray[np.float32], focal: float, random: np.random.Generat
     disparity += _smooth(random, true.shape, 0.8) * np.float32(DISPARITY_NOISE)
     disparity = np.rint(disparity / _STEP) * np.float32(_STEP)
     lost = _hidden_from_the_right(true)
-    lost |= _smooth(random, true.shape, 1.5) > np.float32(_upper_quantile(_SPECKLE_SHARE))
+    lost |= _smooth(random, true.shape, 1.5) > np.float32(_SPECKLES)
     with np.errstate(divide="ignore"):
         depth = np.float32(focal * BASELINE) / disparity
     lost |= ~((depth >= NEAREST) & (depth <= FARTHEST))
@@ -65,10 +67,3 @@ def _smooth(random: np.random.Generator, shape: tuple[int, ...], radius: float) 
     """Noise of deviation 1 that neighbours share, float32 of this shape."""
     field = cv2.GaussianBlur(random.standard_normal(shape, np.float32), (0, 0), radius)
     return np.asarray(field / field.std(), np.float32)
-
-
-def _upper_quantile(share: float) -> float:
-    """Return what a standard normal variable exceeds with this probability."""
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(1 - share)

@@ -129,7 +129,8 @@ class _Way:
 
     def at(self, times: Floats) -> tuple[Floats, Floats, Floats]:
         """X, y and yaw at any times of the sweep."""
-        return tuple(np.interp(times, self.times, values) for values in (self.x, self.y, self.yaw))  # type: ignore[return-value]
+        x, y, yaw = (np.asarray(np.interp(times, self.times, row)) for row in (self.x, self.y, self.yaw))
+        return x, y, yaw
 
 
 class _Rays:

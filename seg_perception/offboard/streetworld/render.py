@@ -93,7 +93,7 @@ class Renderer:
     def render(self, index: int, fps: float) -> Rendering:
         """Frame `index` of the scene."""
         second = index / fps
-        pose, light = self.scene.pose(second), self.scene.light
+        pose = self.scene.pose(second)
         image, ground, far = self._background.render(pose)
         measured = self._sensors.depth or self._sensors.boxes_3d
         surfaces = Surfaces(self._background.rays, far) if measured else None
@@ -102,12 +102,24 @@ class Renderer:
         big = cv2.resize(image, None, fx=SUPERSAMPLING, fy=SUPERSAMPLING, interpolation=cv2.INTER_LINEAR)
         canvas = cv2.cvtColor(big, cv2.COLOR_BGR2BGRA).view(np.uint8)
         canvas[..., 3] = 0
+        painted = self._paint(canvas, surfaces, items, pose, second)
+        truth = self._truth(owners(canvas), painted)
+        depth = None if surfaces is None else surfaces.depth()
+        if depth is not None and self._sensors.boxes_3d:
+            truth = self._with_boxes(truth, depth, {item.actor.track: item for item, _ in painted}, pose, second)
+        image = self._finish(colours(canvas), index, fps)
+        return Rendering(image, truth, self._depth(depth, index), self._cloud(index, fps))
+
+    def _paint(
+        self, canvas: NDArray[np.uint8], surfaces: Surfaces | None, items: Sequence[_Item], pose: Pose, second: float
+    ) -> list[tuple[_Item, SeenBody]]:
+        """Paint everybody far to near; returns those who are no scenery, owner 1 first."""
         painted: list[tuple[_Item, SeenBody]] = []
         for item in items:
             if isinstance(item.actor.design, TreeDesign):
                 self._plant(canvas, surfaces, item, item.actor.design, pose)
                 continue
-            body = look_at(item.actor.mesh(second), item.place, self._camera, pose, light)
+            body = look_at(item.actor.mesh(second), item.place, self._camera, pose, self.scene.light)
             if body is None:
                 continue
             owner = 0
@@ -117,12 +129,7 @@ class Renderer:
             paint(canvas, body, owner)
             if surfaces is not None:
                 surfaces.add_body(body)
-        truth = self._truth(owners(canvas), painted)
-        depth = None if surfaces is None else surfaces.depth()
-        if depth is not None and self._sensors.boxes_3d:
-            truth = self._with_boxes(truth, depth, {item.actor.track: item for item, _ in painted}, pose, second)
-        image = self._finish(colours(canvas), index, fps)
-        return Rendering(image, truth, self._depth(depth, index), self._cloud(index, fps))
+        return painted
 
     def _depth(self, exact: NDArray[np.float32] | None, index: int) -> NDArray[np.float32] | None:
         """What the depth camera measures, if there is one."""
