@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from seg_perception.core.encodings.bit_depth import check_bit_depth
 from seg_perception.core.errors import SourceError
@@ -66,6 +66,19 @@ class FrameSource(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         """Frames with names that are unique within the source and fit for a file."""
+
+    def chosen(self, names: Collection[str]) -> Iterator[tuple[str, Frame]]:
+        """Yield the frames of these names, in the order of the source.
+
+        Sources that can do so leave the others unread, and then count neither their failures nor their warnings.
+        """
+        wanted = set(names)
+        for name, frame in self if wanted else ():
+            if name in wanted:
+                wanted.remove(name)
+                yield name, frame
+            if not wanted:
+                return
 
     @abstractmethod
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.class_tables import category_groups
 from seg_perception.core.classes import NO_GROUP, ROAD_GROUPS, name_key
-from seg_perception.core.encodings.bit_depth import BitDepth
+from seg_perception.core.encodings.bit_depth import AUTO, BitDepth
 from seg_perception.core.errors import ConfigurationError, SourceError
 from seg_perception.core.files import inside
 from seg_perception.core.frame import Frame
@@ -195,6 +195,14 @@ class _Images(FrameSource):
     def __init__(self, labelled: CocoSet) -> None:
         super().__init__()
         self._set = labelled
+
+    def chosen(self, names: Collection[str]) -> Iterator[tuple[str, Frame]]:
+        """Yield the images of these numbers; the others are read only where the bit depth follows from them."""
+        if self.bit_depth == AUTO:
+            return super().chosen(names)
+        some = _Images(self._set.only(int(name) for name in names))
+        some.bit_depth = self.bit_depth
+        return iter(some)
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         self.failures, self.warnings = [], WarningCounts()

@@ -19,6 +19,7 @@ from seg_perception.cli.main import main
 from seg_perception.core.errors import ConfigurationError, ModelError, NotCanonicalError
 from seg_perception.core.frame import Frame
 from seg_perception.core.instances import Detections
+from seg_perception.offboard.data.images import read_image
 from seg_perception.offboard.metrics.agreement import AgreementBudget
 from seg_perception.offboard.metrics.masks import encode_rle
 from seg_perception.offboard.toolchain.precision.cost import precision_summary
@@ -131,6 +132,34 @@ class TestFrames:
             read = dict(frames.frames(frames.held_back))
             assert set(read) == set(frames.held_back)
         assert all((frame.width, frame.height) == (WIDTH, HEIGHT) for frame in read.values())
+
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_only_the_frames_that_are_wanted_are_decoded_again(
+        self, images: Path, labels: Path, labelled: bool, monkeypatch: pytest.MonkeyPatch
+    ):
+        # A network of a hundred layers reads the same few frames of a folder of thousands a hundred times.
+        frames = gather([labels if labelled else images], limit=4)
+        decoded: list[Path] = []
+
+        def counting(path: Path, **options: Any) -> Frame:
+            decoded.append(path)
+            return read_image(path, **options)
+
+        for module in ("data.images", "evaluation.coco"):
+            monkeypatch.setattr(f"seg_perception.offboard.{module}.read_image", counting)
+        wanted = frames.images[1:3]
+        assert {each.name for each, _ in frames.frames(wanted)} == {each.name for each in wanted}
+        assert len(decoded) == 2
+
+    def test_a_depth_that_follows_from_all_images_is_the_same_when_some_are_read_again(self, tmp_path: Path):
+        folder = tmp_path / "deep"
+        folder.mkdir()
+        for index in range(4):
+            image = np.full((HEIGHT, WIDTH), 4000 if index == 0 else 900 + index, np.uint16)
+            cv2.imwrite(str(folder / f"{index}.png"), image)
+        frames = gather([folder], bit_depth="auto")
+        last = [each for each in frames.images if each.name == "3"]
+        assert [frame.bit_depth for _, frame in frames.frames(last)] == [12]
 
     def test_more_frames_than_wanted_are_thinned_out_evenly(self, images: Path):
         names = sorted(each.name for each in gather([images], limit=10).images)
