@@ -98,9 +98,9 @@ class ReferenceMeasurement:
         self._lowest_score = math.inf if self.semantic else lowest_score
         self.reference = self.found(reference, "float model")
 
-    def found(self, model: onnx.ModelProto, title: str = "") -> list[CollectedFrame]:
-        """Return what a model finds; the frames' names are their digests."""
-        segmenter = Segmenter(HostBackend(ExactRunner(model)), _NO_GROUPS)
+    def found(self, model: onnx.ModelProto, title: str = "", *, fused: bool = False) -> list[CollectedFrame]:
+        """Return what a model finds, see `exact_session` for `fused`; the frames' names are their digests."""
+        segmenter = Segmenter(HostBackend(ExactRunner(model, fused=fused)), _NO_GROUPS)
         try:
             frames = self._progress(self._frames.frames(self._images), title, len(self._images))
             named = ((image.digest, frame) for image, frame in frames)
@@ -128,7 +128,7 @@ class ReferenceMeasurement:
         differs. Of semantic models, what the mean IoU of the classes lacks is added, for the gate looks at it: a layer
         that loses a small class changes few pixels.
         """
-        found = self.found(model)
+        found = self.found(model, fused=True)
         parts, maps = self.compared(found, _SMOOTH), self.compared_maps(found)
         scores = sum(float(abs(part.score_difference).sum()) for part in parts)
         differing = 0.0

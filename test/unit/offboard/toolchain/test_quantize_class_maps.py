@@ -75,7 +75,7 @@ def test_a_lost_small_class_outweighs_a_moved_border_where_classes_are_judged(tm
     model = onnx.load(save_semantic_model(tmp_path / "model.onnx"))
     measurement = ReferenceMeasurement(model, frames, frames.images)
     found = {"lost class": maps((1, 4, 0)), "border": maps((1, 200, 190))}
-    monkeypatch.setattr(measurement, "found", lambda model: model)
+    monkeypatch.setattr(measurement, "found", lambda model, fused: model)
     monkeypatch.setattr(measurement, "compared", lambda found, rule: [])
     monkeypatch.setattr(measurement, "compared_maps", found.__getitem__)
     lost, moved = (measurement.distortion(name) for name in found)
