@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from seg_perception.core.encodings.bit_depth import check_bit_depth
 from seg_perception.core.errors import SourceError
-from seg_perception.core.frame import FULL_DEPTH, Frame
+from seg_perception.core.frame import FULL_DEPTH, Frame, FrameWarning
 
 
 class WarningCounts:
@@ -19,9 +19,14 @@ class WarningCounts:
 
     def add(self, name: str, frame: Frame) -> None:
         """Count the warnings of a frame; `name` is what a reader calls it."""
-        for kind, text in frame.warnings:
-            self._texts.setdefault(kind, f"{name}: {text}")
-            self._counts[kind] = self._counts.get(kind, 0) + 1
+        for warning in frame.warnings:
+            self.add_warning(name, warning)
+
+    def add_warning(self, name: str, warning: FrameWarning) -> None:
+        """Count one warning."""
+        kind, text = warning
+        self._texts.setdefault(kind, f"{name}: {text}")
+        self._counts[kind] = self._counts.get(kind, 0) + 1
 
     def lines(self) -> list[str]:
         """Return a line for each kind."""

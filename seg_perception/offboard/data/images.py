@@ -58,6 +58,8 @@ class ImageFiles(FrameSource):
             else:
                 self.warnings.add(str(path), frame)
                 yield self._name(path), frame
+        for hint in depth.at_end():
+            self.warnings.add_warning(str(paths[-1]), hint)
 
     def _name(self, path: Path) -> str:
         return path.stem if self._stems[path.stem] == 1 else path.name.replace(".", "_")
@@ -77,6 +79,8 @@ class _BagImages(BagImages):
             deep = depths.apply(frame)
             self.warnings.add(name, deep)
             yield name, deep
+        for camera, hint in depths.at_end():
+            self.warnings.add_warning(camera, hint)
 
 
 def open_source(path: Path, *, frame_id: str = "", camera: str = "") -> FrameSource:

@@ -81,6 +81,28 @@ def test_replay(model: Path, scene: Scene, tmp_path: Path, capsys: pytest.Captur
     assert "bit depth: expected 8 to 16 or auto, got '20'" in capsys.readouterr().err
 
 
+def test_what_ends_before_ten_images_is_warned_of_too(
+    model: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    image = deep(bgr(scene))
+    short = bag(tmp_path / "short", image, "bgr16", count=3)
+    single = tmp_path / "single.png"
+    assert cv2.imwrite(str(single), image)
+    labelled = {
+        "images": [{"id": 1, "file_name": "single.png", "width": 320, "height": 192}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(labelled))
+    for source in (open_source(short), open_source(single), CocoSet.load(tmp_path / "instances.json", tmp_path).source()):
+        assert len(list(source)) in (1, 3)
+        (line,) = source.warnings.lines()
+        assert "12 of 16 bits" in line
+    for command in (["replay", str(short), "-o", str(tmp_path / "x.mcap")], ["image", str(single), "-o", str(tmp_path)]):
+        assert main([*command, "--model", str(model), "--threads", "1"]) == 0
+        assert "set the bit depth to 12 or auto" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 def test_image(suffix: str, model: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / f"street{suffix}"

@@ -267,6 +267,19 @@ def test_the_hint_says_what_to_set():
     assert "set the bit depth to 14 or auto" in texts[0]
 
 
+@pytest.mark.parametrize(("setting", "bits", "count", "told"), [
+    ("16", 12, 8, True), ("16", 10, 1, True),
+    # The hint has come already; the depth is known; the images use all bits; there was none.
+    ("16", 12, 12, False), ("12", 12, 8, False), ("auto", 12, 8, False), ("16", 16, 8, False), ("16", 12, 0, False),
+])  # fmt: skip
+def test_a_stream_that_ends_early_gets_the_hint_at_its_end(setting, bits, count, told):
+    depth = BitDepth(setting)
+    for _ in range(count):
+        depth.apply(raw("mono16", wide(bits)))
+    texts = [warning.text for warning in depth.at_end()]
+    assert [f"use {bits} of 16 bits" in text for text in texts] == [True] * told
+
+
 @pytest.mark.parametrize("setting", ["7", "17", "", "twelve", "-8", "12.0", "²", "0012"])
 def test_a_depth_that_does_not_exist(setting):
     with pytest.raises(ConfigurationError, match="expected 8 to 16 or auto"):
