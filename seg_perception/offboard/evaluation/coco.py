@@ -229,13 +229,15 @@ class _Images(FrameSource):
                         f"{frame.width} x {frame.height}; {remedy}"
                     )
                 )
+        for hint in depth.at_end():
+            self.warnings.add_warning(str(self._set.images[-1].path), hint)
 
     def __len__(self) -> int:
         return len(self._set.images)
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Return the content of a JSON file, with or without a byte order mark.
+    """Return the content of a JSON file, in UTF-8, 16 or 32, with or without a byte order mark.
 
     Args:
         path: of the file.
@@ -248,7 +250,7 @@ def read_json(path: Path, what: str) -> Any:
         if not path.is_file():
             kind = "is no regular file" if path.exists() else "does not exist"
             raise SourceError(f"{path}: {kind}; expected {what}")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -94,12 +94,13 @@ def test_what_ends_before_ten_images_is_warned_of_too(
         "categories": [{"id": 1, "name": "car"}],
     }
     (tmp_path / "instances.json").write_text(json.dumps(labelled))
-    for source in (open_source(short), open_source(single), CocoSet.load(tmp_path / "instances.json", tmp_path).source()):
+    labels = CocoSet.load(tmp_path / "instances.json", tmp_path).source()
+    for source in (open_source(short), open_source(single), labels):
         assert len(list(source)) in (1, 3)
         (line,) = source.warnings.lines()
         assert "12 of 16 bits" in line
-    for command in (["replay", str(short), "-o", str(tmp_path / "x.mcap")], ["image", str(single), "-o", str(tmp_path)]):
-        assert main([*command, "--model", str(model), "--threads", "1"]) == 0
+    for command, path, output in (("replay", short, tmp_path / "x.mcap"), ("image", single, tmp_path / "out")):
+        assert main([command, str(path), "-o", str(output), "--model", str(model), "--threads", "1"]) == 0
         assert "set the bit depth to 12 or auto" in capsys.readouterr().out
 
 
