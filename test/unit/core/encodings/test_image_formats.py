@@ -395,6 +395,16 @@ def test_a_tiff_that_opencv_would_read_wrongly_is_refused(tags, said):
     assert caught.value.kind == "encoding"
 
 
+@pytest.mark.parametrize(("kind", "told"), [(2, True), (1, False), (0, False)])
+def test_transparent_pixels_of_a_tiff_that_become_dark_are_warned_of(kind, told):
+    bits, strip = (3, 8), zlib.compress(bytes([200, 100, 50, 0] * 64 * 8))
+    tags = {258: bits, 262: (3, 2), 277: (3, 4), 284: (3, 1), 338: (3, kind)}
+    frame = decode_compressed(tiff(8, 8, extra=tags, data=strip))
+    assert [warning.kind for warning in frame.warnings] == ["alpha"] * told
+    # That this is what OpenCV does; where it no longer is, the warning may go.
+    assert to_bgr(frame)[0, 0].tolist() == ([0, 0, 0] if told else [50, 100, 200])
+
+
 @pytest.mark.parametrize(("start", "said"), [
     (b"GIF89a" + bytes(40), "a GIF; convert it"),
     (bytes(4) + b"ftypavif" + bytes(40), "an AVIF; convert it"),
