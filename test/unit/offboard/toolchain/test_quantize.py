@@ -26,7 +26,7 @@ from seg_perception.offboard.toolchain.precision.cost import precision_summary
 from seg_perception.offboard.toolchain.precision.emulate import emulated
 from seg_perception.offboard.toolchain.quantize import progress
 from seg_perception.offboard.toolchain.quantize.frames import CalibrationSet, gather
-from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate
+from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate, GateVerdict
 from seg_perception.offboard.toolchain.quantize.quantize import QuantizeOptions, frames_summary, quantize
 from seg_perception.offboard.toolchain.quantize.report import REPORT_KEY, Precision, QuantizationReport, report_of
 from seg_perception.onboard.backend.registry import open_backend
@@ -281,6 +281,40 @@ def test_the_sensitive_layer_is_kept_in_fp16_and_the_others_are_not(outlier_path
     assert "branch" in kept
     assert len(kept) < len(INT8_LAYERS)
     assert any("most sensitive" in line and "branch" in line for line in lines)
+
+
+def test_layers_that_were_ranked_before_the_sensitive_one_return_to_int8(
+    outlier_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    order = ["first", "second", "join", "branch", "up"]
+    ranks = {name: 1000.0 ** -place for place, name in enumerate(order)}
+    monkeypatch.setattr("seg_perception.offboard.toolchain.quantize.quantize.distortion_by_layer", lambda *_: ranks)
+    lines: list[str] = []
+    done = quantize(onnx.load(outlier_path), gather([images]), QuantizeOptions(method=METHOD), lines.append)
+    assert {layer.name for layer in done.report.kept if layer.reason == "sensitive"} == {"branch"}
+    assert done.report.steps[-1].fits
+    assert done.report.steps[-1].int8_share == max(step.int8_share for step in done.report.steps if step.fits)
+    assert any("in INT8 again: first, join, second" in line for line in lines)
+
+
+def test_only_those_return_to_int8_without_which_it_still_fits(
+    outlier_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # The layer that matters comes first, and a strict gate wants two more: the others are tried and left.
+    module = "seg_perception.offboard.toolchain.quantize.quantize"
+    order = ["branch", "first", "second", "join", "up"]
+    ranks = {name: 1000.0 ** -place for place, name in enumerate(order)}
+    monkeypatch.setattr(f"{module}.distortion_by_layer", lambda *_: ranks)
+    needed = {"branch", "second"}
+
+    def kept_alone(gate: Gate, model: onnx.ModelProto, title: str) -> GateVerdict:
+        quantized = {node.name for node in model.graph.node for name in node.input[1:2] if name.endswith("/float")}
+        over = () if not needed & quantized else ("too much",)
+        return GateVerdict(Precision(20, 200, 0.9, 0, 0, 0), over, over)
+
+    monkeypatch.setattr(f"{module}.Gate.measure", kept_alone)
+    done = quantize(onnx.load(outlier_path), gather([images]), QuantizeOptions(method=METHOD))
+    assert {layer.name for layer in done.report.kept if layer.reason == "sensitive"} == needed
 
 
 class TestBudget:
