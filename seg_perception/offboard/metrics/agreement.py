@@ -207,8 +207,8 @@ class AgreementBudget:
         if agreement.fault_share > self.max_faults and not (one and agreement.faults == 1):
             found.append(
                 f"faults: expected at most {'one or ' * one}{100 * self.max_faults:g} % of the reference's "
-                f"{agreement.reference} instances, got {100 * agreement.fault_share:.2f} % "
-                f"({agreement.missed} false negatives, {agreement.extra} false positives, {agreement.switched} class confusions)"
+                f"{agreement.reference} instances, got {100 * agreement.fault_share:.2f} % ({agreement.missed} false "
+                f"negatives, {agreement.extra} false positives, {agreement.switched} class confusions)"
             )
         return (*found, *in_maps)
 
