@@ -200,7 +200,7 @@ class _Images(FrameSource):
         """Yield the images of these numbers; the others are read only where the bit depth follows from them."""
         if self.bit_depth == AUTO:
             return super().chosen(names)
-        some = _Images(self._set.only(int(name) for name in names))
+        some = _Images(self._set.only([int(name) for name in names]))
         some.bit_depth = self.bit_depth
         return iter(some)
 
