@@ -50,6 +50,7 @@ class Layer:
         weight: the initializer.
         axis: of the weight's output channels.
         kept: why it stays in float; empty for one that may be quantized.
+        depthwise: whether each channel of its input is convolved by itself.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Layer:
     weight: str
     axis: int
     kept: str = ""
+    depthwise: bool = False
 
 
 class Network(GraphView):
@@ -171,7 +173,11 @@ class Network(GraphView):
             reason = f"fewer than {FEWEST_CHANNELS} channels"
         elif axis < 0:
             reason = "weights of another layout"
-        return Layer(node.name or node.output[0], node.op_type, node.output[0], activation, weight, axis, reason)
+        groups = attribute(node, "group", 1) if node.op_type in _CONVOLUTIONS else 1
+        depthwise = groups > 1 and groups == (tensor.dims[0] if node.op_type == "ConvTranspose" else channels[0])
+        return Layer(
+            node.name or node.output[0], node.op_type, node.output[0], activation, weight, axis, reason, depthwise
+        )  # fmt: skip
 
     def _reaches_end(self, tensor: str, layers: Collection[str]) -> bool:
         """Return whether a tensor reaches the head or the model's end on a way without any of these `layers`."""

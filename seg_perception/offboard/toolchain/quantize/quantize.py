@@ -157,11 +157,18 @@ class _Work:
         self.method = self.options.method or self._best_method(scales, measurement)
         gate = Gate(self.network.model, self.frames, self.options.budget, self.progress)
         attempts = [self._attempt(gate, self.layers, scales, f"all layers that may be, {self.method}")]
+        layers = self.layers
+        dense = tuple(layer for layer in layers if not layer.depthwise)
+        if not self._done(attempts) and 0 < len(dense) < len(layers):
+            # Little work, and a channel of small values is lost in steps that suit the largest one.
+            kept = f"kept in FP16: {len(layers) - len(dense)} depthwise convolutions"
+            attempts.append(self._attempt(gate, dense, scales, kept))
+            layers = min(attempts, key=_badness).layers
         if self._done(attempts):
             return attempts
-        sensitivity = distortion_by_layer(self.network, self.layers, scales[self.method], measurement, self.progress)
+        sensitivity = distortion_by_layer(self.network, layers, scales[self.method], measurement, self.progress)
         self._tell_sensitivity(sensitivity)
-        for left in left_in_int8(self.layers, sensitivity, self.shares, _STEP):
+        for left in left_in_int8(layers, sensitivity, self.shares, _STEP):
             if any(not each.verdict.over for each in attempts) and self._share(left) < self.options.int8_share:
                 break
             gone = [layer.name for layer in attempts[-1].layers if layer not in left]
@@ -305,7 +312,7 @@ def _finished(work: _Work, attempts: Sequence[_Attempt]) -> Quantized:
 def _badness(attempt: _Attempt) -> float:
     precision = attempt.step.precision
     lost = precision.fault_share - (precision.mask_iou or 0.0) if precision.mask_loss is None else precision.mask_loss
-    return lost - (precision.class_map_share or 0.0)
+    return lost - (precision.class_map_share or 0.0) - (precision.class_map_iou or 0.0)
 
 
 def _network(model: onnx.ModelProto, origin: str) -> Network:

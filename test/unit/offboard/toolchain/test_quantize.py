@@ -27,6 +27,7 @@ from seg_perception.offboard.toolchain.precision.emulate import emulated
 from seg_perception.offboard.toolchain.quantize import progress
 from seg_perception.offboard.toolchain.quantize.frames import CalibrationSet, gather
 from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate, GateVerdict
+from seg_perception.offboard.toolchain.quantize.layers import Layer, Network
 from seg_perception.offboard.toolchain.quantize.quantize import QuantizeOptions, frames_summary, quantize
 from seg_perception.offboard.toolchain.quantize.report import REPORT_KEY, Precision, QuantizationReport, report_of
 from seg_perception.onboard.backend.registry import open_backend
@@ -317,6 +318,23 @@ def test_only_those_return_to_int8_without_which_it_still_fits(
     assert {layer.name for layer in done.report.kept if layer.reason == "sensitive"} == needed
 
 
+def test_depthwise_convolutions_are_kept_in_fp16_before_layers_are_ranked(
+    outlier_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    module = "seg_perception.offboard.toolchain.quantize.quantize"
+    monkeypatch.setattr(f"{module}.distortion_by_layer", lambda *_: pytest.fail("nothing is left to rank"))
+    layer_of = Network._layer
+
+    def marked(network: Network, node: onnx.NodeProto) -> Layer | None:
+        layer = layer_of(network, node)
+        return layer and replace(layer, depthwise=layer.name == "branch")
+
+    monkeypatch.setattr(Network, "_layer", marked)
+    done = quantize(onnx.load(outlier_path), gather([images]), QuantizeOptions(method=METHOD))
+    assert {layer.name for layer in done.report.kept if layer.reason == "sensitive"} == {"branch"}
+    assert done.report.steps[-1].action == "kept in FP16: 1 depthwise convolutions"
+
+
 class TestBudget:
     impossible = Budget(agreement=AgreementBudget(min_iou=1.0, max_faults=0.0))
 
@@ -441,3 +459,6 @@ def test_a_verdict_on_few_frames_is_called_weak():
     few = Precision(frames=10, instances=42, mask_iou=0.99, false_negatives=0, false_positives=0, class_confusions=0)
     assert "weak proof: 42 instances in 10 held-back frames" in few.caution
     assert not replace(few, frames=40, instances=400).caution
+    semantic = replace(few, instances=0, mask_iou=None, class_map_share=0.99)
+    assert semantic.caution.startswith("weak proof: 10 held-back frames (better 16); give more frames")
+    assert not replace(semantic, frames=16).caution

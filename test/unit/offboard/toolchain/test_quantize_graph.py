@@ -344,6 +344,20 @@ def test_the_layer_before_a_few_channels_of_a_head_is_a_last_one():
     assert _kept(expectation, weights | ones("sides", shape=(1, 16, 1, 1))) == expected
 
 
+@pytest.mark.parametrize(("operator", "groups", "shape", "depthwise"), [
+    ("Conv", 16, (16, 1, 3, 3), True),
+    ("Conv", 16, (32, 1, 3, 3), True),
+    ("Conv", 4, (16, 4, 3, 3), False),
+    ("Conv", 1, (16, 16, 3, 3), False),
+    ("ConvTranspose", 16, (16, 1, 2, 2), True),
+    ("ConvTranspose", 1, (16, 16, 2, 2), False),
+])  # fmt: skip
+def test_depthwise_convolutions_are_known(operator: str, groups: int, shape: tuple[int, ...], depthwise: bool):
+    node = helper.make_node(operator, ["x", "a.w"], ["a.y"], name="a", group=groups)
+    network = Network(graph_of([node], ones("a", shape=shape), [1, 16, 8, 8]))
+    assert [layer.depthwise for layer in network.layers] == [depthwise]
+
+
 def test_products_with_weights_are_layers_and_those_of_activations_are_not():
     nodes = [
         helper.make_node("MatMul", ["x", "a.w"], ["a.y"], name="a"),
