@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from seg_perception.offboard.toolchain.graph import prune
 from seg_perception.offboard.toolchain.head import HeadOptions
 from seg_perception.offboard.toolchain.inputs import with_usual_input
 from seg_perception.offboard.toolchain.prepare import PixelChange, PrepareOptions, prepare
+from seg_perception.offboard.toolchain.survival import outcome_in_copy
 
 
 @pytest.fixture
@@ -463,6 +467,37 @@ def test_a_canonical_model_that_ends_the_process_is_refused(source, tmp_path):
     onnx.save(model, path)
     with pytest.raises(ModelError, match=r"canonical.onnx: .*SIGABRT\) behind node hostile \(Pad\)"):
         load_model(path)
+
+
+def _refusal_of(path):
+    try:
+        load_export(path)
+    except ModelError as error:
+        return str(error)
+    return "taken"
+
+
+def test_a_worker_of_a_pool_survives_too(tmp_path):
+    # Such workers may have no children of multiprocessing's.
+    onnx.save(sliced("Pad", {"pads": [0, 0, 0, -60, 0, 0, 0, -60]}), tmp_path / "fatal.onnx")
+    onnx.save(sliced("Pad", {"pads": [0, 0, 0, -8, 0, 0, 0, -8]}), tmp_path / "good.onnx")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        fatal, good = pool.map(_refusal_of, [tmp_path / "fatal.onnx", tmp_path / "good.onnx"])
+    assert "behind node hostile (Pad)" in fatal
+    assert good == "taken"
+
+
+@pytest.mark.parametrize(("code", "outcome"), [
+    ("say('one'); say('two')", ("", "two")), ("say('one'); raise ValueError", ("", "one")),
+    ("os.kill(os.getpid(), 11)", ("SIGSEGV", "")), ("os._exit(3)", ("exit code 3", "")),
+])  # fmt: skip
+def test_how_a_copy_of_the_process_ended(code, outcome):
+    assert outcome_in_copy(lambda say: exec(code, {"say": say, "os": os})) == outcome
+
+
+def test_a_copy_that_hangs_is_ended():
+    ended, _ = outcome_in_copy(lambda say: time.sleep(600), limit=0.2)
+    assert ended == "no answer within 0.2 s"
 
 
 def test_a_negative_pad_that_crops_is_taken():
