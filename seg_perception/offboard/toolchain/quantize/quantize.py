@@ -174,7 +174,9 @@ class _Work:
             gone = [layer.name for layer in attempts[-1].layers if layer not in left]
             attempts.append(self._attempt(gate, left, scales, f"kept in FP16: {', '.join(gone)}"))
             if self._done(attempts):
-                return attempts + self._returned(gate, attempts, scales)
+                # Of several sets one fits few frames by chance, so that these do not choose among more of them.
+                few = bool(attempts[-1].verdict.precision.caution)
+                return attempts if few else attempts + self._returned(gate, attempts, scales)
         return attempts
 
     def _returned(self, gate: Gate, attempts: Sequence[_Attempt], scales: Mapping[str, Scales]) -> list[_Attempt]:

@@ -284,18 +284,23 @@ def test_the_sensitive_layer_is_kept_in_fp16_and_the_others_are_not(outlier_path
     assert any("most sensitive" in line and "branch" in line for line in lines)
 
 
+@pytest.mark.parametrize("enough", [True, False])
 def test_layers_that_were_ranked_before_the_sensitive_one_return_to_int8(
-    outlier_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+    outlier_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, enough: bool
 ):
     order = ["first", "second", "join", "branch", "up"]
     ranks = {name: 1000.0 ** -place for place, name in enumerate(order)}
-    monkeypatch.setattr("seg_perception.offboard.toolchain.quantize.quantize.distortion_by_layer", lambda *_: ranks)
+    toolchain = "seg_perception.offboard.toolchain.quantize"
+    monkeypatch.setattr(f"{toolchain}.quantize.distortion_by_layer", lambda *_: ranks)
+    for name in ("ENOUGH_FRAMES", "ENOUGH_INSTANCES"):
+        monkeypatch.setattr(f"{toolchain}.report.{name}", 1 if enough else 1000)
     lines: list[str] = []
     done = quantize(onnx.load(outlier_path), gather([images]), QuantizeOptions(method=METHOD), lines.append)
-    assert {layer.name for layer in done.report.kept if layer.reason == "sensitive"} == {"branch"}
+    kept = {layer.name for layer in done.report.kept if layer.reason == "sensitive"}
+    # On few frames one of many sets fits by chance, so that no more are tried.
+    assert kept == ({"branch"} if enough else {"first", "second", "join", "branch"})
     assert done.report.steps[-1].fits
-    assert done.report.steps[-1].int8_share == max(step.int8_share for step in done.report.steps if step.fits)
-    assert any("in INT8 again: first, join, second" in line for line in lines)
+    assert any("in INT8 again: first, join, second" in line for line in lines) == enough
 
 
 def test_only_those_return_to_int8_without_which_it_still_fits(
