@@ -61,6 +61,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "0.02 without labels, with labels unjudged)",
     )
     parser.add_argument(
+        "--min-class-iou",
+        type=float,
+        default=0.9,
+        metavar="IOU",
+        help="lowest mean IoU of the classes, of models with a class map alone (default: %(default)s)",
+    )
+    parser.add_argument(
         "--max-loss", type=float, metavar="POINTS", help="largest loss of mask AP, with labels (default: 0.5)"
     )
     parser.add_argument("--classes", default="auto", help="class table for road groups: a name, a YAML file, or auto")
@@ -84,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         writable_folder(arguments.output)
     source, data = _source(arguments.data, labels)
+    dropped: list[str] = []
     with ExitStack() as opened:
         classes, threads = arguments.classes, arguments.threads
         tested, reference = (
@@ -93,9 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
                 ModelChoice(str(arguments.reference), arguments.reference_backend, "", threads, classes),
             )
         )
+        if labels is not None and not reference.spec.max_instances:
+            dropped = ["the labels are of instances, and these models have a class map alone: they are not used"]
+            labels, arguments.max_loss = None, None
+            options = _options(arguments, False)
         frames = tqdm(source, total=_count(source), unit="frame", disable=None)
         found = verify(reference, tested, frames, options, labels, reference.table)
-    notes = [f"skipped: {failure}" for failure in source.failures]
+    notes = [*dropped, *(f"skipped: {failure}" for failure in source.failures)]
     if labels is not None and labels.missing:
         notes.append(f"{len(labels.missing)} labelled images are not there, such as {labels.missing[0]}")
     if labels is not None:
@@ -129,6 +141,7 @@ def _options(arguments: argparse.Namespace, labelled: bool) -> VerifyOptions:
         budget = AgreementBudget(
             usual.min_iou if arguments.min_iou is None else arguments.min_iou,
             usual.max_faults if arguments.max_faults is None else arguments.max_faults,
+            arguments.min_class_iou,
         )
     loss = (0.5 if arguments.max_loss is None else arguments.max_loss) if labelled else None
     return VerifyOptions(AgreementRule(arguments.score, arguments.margin), budget, loss, arguments.report_frames)

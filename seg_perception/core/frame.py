@@ -22,7 +22,7 @@ class FrameWarning(NamedTuple):
     """Something odd about an image that could be used all the same.
 
     Attributes:
-        kind: short stable name (`stray_bytes`, `no_end`, `colour_lost`, `bit_depth`, `pages`), to count it by.
+        kind: short stable name (`stray_bytes`, `no_end`, `colour_lost`, `bit_depth`, `pages`, `alpha`), to count it by.
         text: what was seen and what to do about it.
     """
 

@@ -54,6 +54,7 @@ class BitDepth:
         self._depth = _USUAL_DEPTHS[0] if self._auto else int(setting)
         self._frames = 0
         self._highest = 0
+        self._encoding = ""
 
     def apply(self, frame: Frame) -> Frame:
         """Return a frame with the bit depth of its stream.
@@ -64,21 +65,38 @@ class BitDepth:
         if ENCODINGS[frame.encoding].bytes_per_channel == 1 or frame.bit_depth != FULL_DEPTH:
             return frame
         self._frames += 1
+        self._encoding = frame.encoding
         if not self._auto and (self._depth != FULL_DEPTH or self._frames > _FRAMES_BEFORE_HINT):
             return replace(frame, bit_depth=self._depth)
         self._highest = max(self._highest, _highest(frame, 1 if self._auto else _ROW_STEP))
-        needed = next(depth for depth in _USUAL_DEPTHS if self._highest < 1 << depth)
         if self._auto:
-            self._depth = needed
-            return replace(frame, bit_depth=needed)
-        if self._frames < _FRAMES_BEFORE_HINT or needed == FULL_DEPTH:
+            self._depth = self._needed
+            return replace(frame, bit_depth=self._depth)
+        if self._frames < _FRAMES_BEFORE_HINT:
             return frame
+        return replace(frame, warnings=(*frame.warnings, *self._hint()))
+
+    def at_end(self) -> tuple[FrameWarning, ...]:
+        """Return the hint for a stream that has ended, such as a short bag, before enough frames for it came."""
+        told = self._auto or self._depth != FULL_DEPTH or not 0 < self._frames < _FRAMES_BEFORE_HINT
+        return () if told else self._hint()
+
+    @property
+    def _needed(self) -> int:
+        return next(depth for depth in _USUAL_DEPTHS if self._highest < 1 << depth)
+
+    def _hint(self) -> tuple[FrameWarning, ...]:
+        if self._needed == FULL_DEPTH:
+            return ()
+        images = f"{self._frames} images of {self._encoding} have"
+        if self._frames == 1:
+            images = f"the only image, of {self._encoding}, has"
         text = (
-            f"bit depth: {self._frames} images of {frame.encoding} have no value above {self._highest}, so their "
-            f"channels seem to use {needed} of 16 bits and the images are taken for dark; "
-            f"set the bit depth to {needed} or auto"
+            f"bit depth: {images} no value above {self._highest}, so their channels seem to use {self._needed} of 16 "
+            "bits and the images are taken for dark; "
+            f"set the bit depth to {self._needed} or auto"
         )
-        return replace(frame, warnings=(*frame.warnings, FrameWarning("bit_depth", text)))
+        return (FrameWarning("bit_depth", text),)
 
 
 class BitDepths:
@@ -92,6 +110,10 @@ class BitDepths:
     def apply(self, frame: Frame) -> Frame:
         """Return a frame with the bit depth of its camera's stream."""
         return self._cameras.setdefault(frame.camera, BitDepth(self._setting)).apply(frame)
+
+    def at_end(self) -> tuple[tuple[str, FrameWarning], ...]:
+        """Return the hints of `BitDepth.at_end`, each with its camera."""
+        return tuple((camera, hint) for camera, depth in self._cameras.items() for hint in depth.at_end())
 
 
 def _highest(frame: Frame, row_step: int) -> int:

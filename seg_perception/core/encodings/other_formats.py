@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FrameError
-from ..frame import FULL_DEPTH
+from ..frame import FULL_DEPTH, FrameWarning
 from .exif import orientation_of
 from .header import ImageHeader, damaged, several
 from .jpeg import most_scans
@@ -49,7 +49,7 @@ _PNM_HEADER_BYTES = 65536
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 16: 8}
 _TIFF_CODES = {1: "u1", 2: "u1", 3: "u2", 4: "u4", 16: "u8"}
-_JPEG_IN_TIFF, _UNCOMPRESSED, _YCBCR, _WHITE_IS_ZERO = 7, 1, 6, 0
+_JPEG_IN_TIFF, _UNCOMPRESSED, _YCBCR, _WHITE_IS_ZERO, _UNASSOCIATED = 7, 1, 6, 0, 2
 _SIGNED_OR_FLOAT = (2, 3)
 _LOGARITHMIC = (32844, 32845)
 _MOST_SAMPLES = 4
@@ -231,9 +231,12 @@ def read_tiff(data: memoryview, remedy: str) -> ImageHeader:
     if tiff.value(259, 1) == _JPEG_IN_TIFF:
         _check_strips(data, offsets, counts, most_scans(width * height), remedy)
     orientation = tiff.value(274, 1)
+    # libtiff multiplies colours of 8 bits by an alpha that is not in them yet; black is left of transparent ones.
+    alpha = tiff.value(338, 0) == _UNASSOCIATED and not wide
+    darkened = "TIFF: pixels that its alpha channel makes transparent are darkened; write it without that channel"
     return ImageHeader(
         "TIFF", width, height, 16 if wide else 8, samples, orientation if 1 <= orientation <= 8 else 1, whole,
-        warnings=several("TIFF", 2 if tiff.following else 1),
+        warnings=several("TIFF", 2 if tiff.following else 1) + (FrameWarning("alpha", darkened),) * alpha,
     )  # fmt: skip
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from seg_perception.core.encodings.bit_depth import check_bit_depth
 from seg_perception.core.errors import SourceError
-from seg_perception.core.frame import FULL_DEPTH, Frame
+from seg_perception.core.frame import FULL_DEPTH, Frame, FrameWarning
 
 
 class WarningCounts:
@@ -19,9 +19,14 @@ class WarningCounts:
 
     def add(self, name: str, frame: Frame) -> None:
         """Count the warnings of a frame; `name` is what a reader calls it."""
-        for kind, text in frame.warnings:
-            self._texts.setdefault(kind, f"{name}: {text}")
-            self._counts[kind] = self._counts.get(kind, 0) + 1
+        for warning in frame.warnings:
+            self.add_warning(name, warning)
+
+    def add_warning(self, name: str, warning: FrameWarning) -> None:
+        """Count one warning."""
+        kind, text = warning
+        self._texts.setdefault(kind, f"{name}: {text}")
+        self._counts[kind] = self._counts.get(kind, 0) + 1
 
     def lines(self) -> list[str]:
         """Return a line for each kind."""
@@ -66,6 +71,19 @@ class FrameSource(ABC):
     @abstractmethod
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         """Frames with names that are unique within the source and fit for a file."""
+
+    def chosen(self, names: Collection[str]) -> Iterator[tuple[str, Frame]]:
+        """Yield the frames of these names, in the order of the source.
+
+        Sources that can do so leave the others unread, and then count neither their failures nor their warnings.
+        """
+        wanted = set(names)
+        for name, frame in self if wanted else ():
+            if name in wanted:
+                wanted.remove(name)
+                yield name, frame
+            if not wanted:
+                return
 
     @abstractmethod
     def __len__(self) -> int:

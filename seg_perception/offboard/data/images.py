@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from seg_perception.core.encodings.bit_depth import BitDepth, BitDepths
+from seg_perception.core.encodings.bit_depth import AUTO, BitDepth, BitDepths
 from seg_perception.core.encodings.compressed import read_header
 from seg_perception.core.encodings.exif import QUARTER_TURNS
 from seg_perception.core.encodings.raw import decode_compressed
@@ -36,16 +36,30 @@ class ImageFiles(FrameSource):
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         """Yield the images that can be read."""
+        return self._read(self._paths)
+
+    def chosen(self, names: Collection[str]) -> Iterator[tuple[str, Frame]]:
+        """Yield the images of these names; the others are read only where the bit depth follows from them."""
+        if self.bit_depth == AUTO:
+            return super().chosen(names)
+        return self._read([path for path in self._paths if self._name(path) in names])
+
+    def _read(self, paths: Sequence[Path]) -> Iterator[tuple[str, Frame]]:
         self.failures, self.warnings = [], WarningCounts()
         depth = BitDepth(self.bit_depth)
-        for path in self._paths:
+        for path in paths:
             try:
                 frame = read_image(path, camera=self._camera, depth=depth)
             except SourceError as error:
                 self.failures.append(error)
             else:
                 self.warnings.add(str(path), frame)
-                yield path.stem if self._stems[path.stem] == 1 else path.name.replace(".", "_"), frame
+                yield self._name(path), frame
+        for hint in depth.at_end():
+            self.warnings.add_warning(str(paths[-1]), hint)
+
+    def _name(self, path: Path) -> str:
+        return path.stem if self._stems[path.stem] == 1 else path.name.replace(".", "_")
 
     def __len__(self) -> int:
         """Return how many files there are."""
@@ -62,6 +76,8 @@ class _BagImages(BagImages):
             deep = depths.apply(frame)
             self.warnings.add(name, deep)
             yield name, deep
+        for camera, hint in depths.at_end():
+            self.warnings.add_warning(camera, hint)
 
 
 def open_source(path: Path, *, camera: str = "") -> FrameSource:

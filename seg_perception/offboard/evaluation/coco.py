@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seg_perception.core.class_tables import category_groups
 from seg_perception.core.classes import NO_GROUP, ROAD_GROUPS, name_key
-from seg_perception.core.encodings.bit_depth import BitDepth
+from seg_perception.core.encodings.bit_depth import AUTO, BitDepth
 from seg_perception.core.errors import ConfigurationError, SourceError
 from seg_perception.core.files import inside
 from seg_perception.core.frame import Frame
@@ -196,6 +196,14 @@ class _Images(FrameSource):
         super().__init__()
         self._set = labelled
 
+    def chosen(self, names: Collection[str]) -> Iterator[tuple[str, Frame]]:
+        """Yield the images of these numbers; the others are read only where the bit depth follows from them."""
+        if self.bit_depth == AUTO:
+            return super().chosen(names)
+        some = _Images(self._set.only([int(name) for name in names]))
+        some.bit_depth = self.bit_depth
+        return iter(some)
+
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         self.failures, self.warnings = [], WarningCounts()
         depth = BitDepth(self.bit_depth)
@@ -221,13 +229,15 @@ class _Images(FrameSource):
                         f"{frame.width} x {frame.height}; {remedy}"
                     )
                 )
+        for hint in depth.at_end():
+            self.warnings.add_warning(str(self._set.images[-1].path), hint)
 
     def __len__(self) -> int:
         return len(self._set.images)
 
 
 def read_json(path: Path, what: str) -> Any:
-    """Return the content of a JSON file, with or without a byte order mark.
+    """Return the content of a JSON file, in UTF-8, 16 or 32, with or without a byte order mark.
 
     Args:
         path: of the file.
@@ -240,7 +250,7 @@ def read_json(path: Path, what: str) -> Any:
         if not path.is_file():
             kind = "is no regular file" if path.exists() else "does not exist"
             raise SourceError(f"{path}: {kind}; expected {what}")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(path.read_bytes())
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

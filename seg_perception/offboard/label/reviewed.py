@@ -165,7 +165,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> ReadLabels:
                 "here; unpack it and give the JSON file"
             )
         try:
-            content = json.loads(archive.read(name).decode("utf-8-sig"))
+            content = json.loads(archive.read(name))
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{path}: {printable(name)}: this is not JSON: {printable(error)}") from error
         parts.append(labels_of(path, content))

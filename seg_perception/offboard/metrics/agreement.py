@@ -23,6 +23,10 @@ from seg_perception.core.errors import ConfigurationError
 from .class_maps import ClassMapAgreement
 from .compact import FrameInstances, compact_iou
 
+# Of so many instances a single fault is no proof of more faults than a budget that allows less than one: of sixteen,
+# one is seen in 28 % of all samples from models with a fault in fifty.
+_ENOUGH_FOR_ONE = 10
+
 
 @dataclass(frozen=True, slots=True)
 class AgreementRule:
@@ -145,9 +149,14 @@ class Agreement:
         )
 
     @property
+    def faults(self) -> int:
+        """Missed and extra instances and switched labels."""
+        return self.missed + self.extra + self.switched
+
+    @property
     def fault_share(self) -> float:
-        """Missed and extra instances and switched labels, per certain instance of the reference."""
-        return (self.missed + self.extra + self.switched) / max(self.reference, 1)
+        """The same, per certain instance of the reference."""
+        return self.faults / max(self.reference, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +165,8 @@ class AgreementBudget:
 
     Attributes:
         min_iou: lowest mean IoU of the masks of counterparts, and lowest share of pixels whose class is the same.
-        max_faults: highest share of false negatives, false positives and class confusions.
+        max_faults: highest share of false negatives, false positives and class confusions. Of ten or more instances one
+            fault is allowed, even if that is more; none where this is 0.
         min_class_iou: of models without instances, lowest mean IoU of the classes of their class maps. Lower than
             `min_iou`, because regions are small in some frames, and their borders decide.
     """
@@ -193,11 +203,12 @@ class AgreementBudget:
                 f"mean mask IoU of {agreement.matched} matched instances: expected at least {self.min_iou:g}, "
                 f"got {agreement.mean_iou:.4f}"
             )
-        if agreement.fault_share > self.max_faults:
+        one = self.max_faults > 0 and agreement.reference >= _ENOUGH_FOR_ONE
+        if agreement.fault_share > self.max_faults and not (one and agreement.faults == 1):
             found.append(
-                f"faults: expected at most {100 * self.max_faults:g} % of the reference's {agreement.reference} "
-                f"instances, got {100 * agreement.fault_share:.2f} % ({agreement.missed} false negatives, "
-                f"{agreement.extra} false positives, {agreement.switched} class confusions)"
+                f"faults: expected at most {'one or ' * one}{100 * self.max_faults:g} % of the reference's "
+                f"{agreement.reference} instances, got {100 * agreement.fault_share:.2f} % ({agreement.missed} false "
+                f"negatives, {agreement.extra} false positives, {agreement.switched} class confusions)"
             )
         return (*found, *in_maps)
 

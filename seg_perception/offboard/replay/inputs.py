@@ -150,6 +150,8 @@ class BagRecording(Recording):
                 yield from shots
             yield from self._shots(decoder.finish())
             self.failures += [*bag.faults, *decoder.faults()]
+            for camera, hint in self._depths.at_end():
+                self.warnings.add_warning(camera, hint)
 
     def _shots(self, decoded: Iterable[Decoded]) -> Iterator[InputFrame]:
         for _, message, frame in decoded:

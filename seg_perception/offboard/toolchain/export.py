@@ -19,7 +19,7 @@ from seg_perception.core.onnx_files import damaged, external_files, model_sha256
 from seg_perception.core.text import message_text, printable
 
 from .graph import GraphView, attribute, element_name, sort_nodes
-from .shapes import with_shapes
+from .shapes import refuse_fatal, with_shapes
 
 # onnx.shape_inference and the checker serialise the model; protobuf cannot beyond this.
 _LARGEST_FILE = 2**31 - 1
@@ -76,7 +76,7 @@ class Export:
     @classmethod
     def of_model(cls, model: onnx.ModelProto, origin: str = "model", sha256: str = "") -> Export:
         """Describe a model in memory."""
-        model = with_shapes(model)
+        model = with_shapes(model, origin)
         filled = {tensor.name for tensor in model.graph.initializer}
         return cls(
             origin,
@@ -198,7 +198,7 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
         The model, and the SHA-256 of the file and of those that hold its weights.
 
     Raises:
-        ModelError: missing, truncated, not ONNX, without a graph, or beyond 2 GB.
+        ModelError: missing, truncated, not ONNX, without a graph, beyond 2 GB, or fatal to ONNX's inference.
     """
     if path.is_dir():
         raise ModelError(f"{path}: is a folder; expected an ONNX model (*.onnx), such as one in it")
@@ -219,6 +219,8 @@ def load_model(path: Path, weights: bool = True) -> tuple[onnx.ModelProto, str]:
     if weights:
         with contradictions_named(str(path)):
             _load_weights(model, path)
+    if METADATA_KEY in metadata_of(model):
+        refuse_fatal(model, str(path))  # `as_export` does it for raw ones.
     return model, model_sha256(path, weight_files)
 
 

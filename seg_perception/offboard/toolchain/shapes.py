@@ -7,6 +7,7 @@ Node by node, with what is known evaluated on the way, it goes through.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -17,13 +18,12 @@ from onnx.reference import ReferenceEvaluator
 from seg_perception.core.errors import ModelError
 from seg_perception.core.text import printable
 
-from .graph import GraphView, all_nodes, attribute, copy_of, inner_graphs, read_by
+from .graph import GraphView, attribute, copy_of, inner_graphs, read_by
+from .survival import outcome_in_copy
 
 # Numbers that a shape may depend on are few; more elements than this are not followed.
 _FEW = 1024
 _RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-# Inputs that say how long an axis becomes, by place, of operators whose inference takes negative numbers as they are.
-_LENGTHS = {"ConstantOfShape": 0, "Expand": 1, "Pad": 1, "Resize": 2, "TopK": 1, "Upsample": 1}
 Types = dict[str, onnx.TypeProto]
 Shape = tuple[int | None, ...]
 
@@ -71,18 +71,68 @@ class TypedGraph(GraphView):
         return None if shape is None or len(known) != len(shape) else math.prod(known)
 
 
-def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_shapes(model: onnx.ModelProto, origin: str = "model") -> onnx.ModelProto:
     """Return the model with all shapes that can be inferred.
 
     Where ONNX's own inference leaves an axis of an output open that is not the batch, the nodes are gone through one
     by one, for two batch sizes: what differs between them follows the batch, everything else is fixed.
+
+    Args:
+        model: of a stranger, maybe.
+        origin: its file, for messages.
+
+    Raises:
+        ModelError: ONNX's inference would end the process.
     """
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
             # How some exporters write an open axis. ONNX's inference ends the process at a Slice of such a length.
             if axis.dim_value < 0:
                 axis.Clear()
-    _refuse_negative_lengths(model)
+    refuse_fatal(model, origin, _inferred)
+    return _inferred(model)
+
+
+def refuse_fatal(
+    model: onnx.ModelProto, origin: str, infer: Callable[[onnx.ModelProto], object] | None = None
+) -> None:
+    """Refuse a model at which ONNX's inference ends the process, as at a Slice of an axis of negative length.
+
+    Args:
+        model: stays as it is.
+        origin: its file, for messages.
+        infer: what must not end the process; `inferred_types` for None.
+
+    Raises:
+        ModelError: it does; the message names the node.
+    """
+    ended, _ = outcome_in_copy(lambda _: (infer or inferred_types)(model))
+    if not ended:
+        return
+    _, fault = outcome_in_copy(lambda say: _tell_nodes(model, say))
+    raise ModelError(
+        f"{origin}: the inference of its shapes ends the process ({ended}) {fault or 'before its first node'}; the "
+        "model is damaged, or the size of its input does not suit it: export it again, for the size that you need, and "
+        "see that `onnx.shape_inference.infer_shapes` takes it"
+    )
+
+
+def _tell_nodes(model: onnx.ModelProto, say: Callable[[str], None]) -> None:
+    """Say at which node the inference is, up to the first one that makes a negative length."""
+    walk = _Walk(model, None)
+    for node in model.graph.node:
+        title = f"node {printable(node.name or node.output[0])} ({printable(node.op_type)})"
+        say(f"at {title}")
+        walk.step(node)
+        for shape in (sizes(walk.types[name]) for name in node.output if name in walk.types):
+            if shape is not None and min((size for size in shape if size is not None), default=0) < 0:
+                lengths = ", ".join("?" if size is None else str(size) for size in shape)
+                say(f"behind {title}, which makes a tensor of [{lengths}], expected lengths of 0 or more")
+                return
+    say("behind its last node")
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     if all(_is_closed(value.type.tensor_type) for value in model.graph.output):
         return model
@@ -104,39 +154,6 @@ def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
         else:
             model.graph.value_info.append(onnx.ValueInfoProto(name=name, type=shared))
     return model
-
-
-def _refuse_negative_lengths(model: onnx.ModelProto) -> None:
-    """Refuse constants that make an axis of negative length, at which ONNX's inference ends the process.
-
-    Only graphs that have such a constant are gone through node by node, which ONNX's own inference must not see first.
-
-    Raises:
-        ModelError: a node makes an axis of negative length.
-    """
-    view = GraphView(model.graph)
-    if not any(_may_cut(node, view) for node in all_nodes(model.graph)):
-        return
-    walk = _Walk(model, None)
-    for node in model.graph.node:
-        walk.step(node)
-        for name in node.output:
-            shape = sizes(walk.types[name]) if name in walk.types else None
-            if shape is not None and min((size for size in shape if size is not None), default=0) < 0:
-                lengths = ", ".join("?" if size is None else str(size) for size in shape)
-                raise ModelError(
-                    f"node {printable(node.name or node.output[0])} ({printable(node.op_type)}): its constants make a "
-                    f"tensor of [{lengths}], expected lengths of 0 or more; the model is damaged, export it again"
-                )
-
-
-def _may_cut(node: onnx.NodeProto, view: GraphView) -> bool:
-    """Return whether a constant of a node is so small that the node's output may have a negative length."""
-    place = _LENGTHS.get(node.op_type)
-    if place is None or len(node.input) <= place:
-        return node.op_type == "Pad" and min(attribute(node, "pads", [0]), default=0) < 0
-    array = view.array(node.input[place])
-    return array is not None and array.size > 0 and bool(array.min() < 0)
 
 
 def inferred_types(model: onnx.ModelProto, batch: int | None = None) -> Types:

@@ -81,6 +81,29 @@ def test_replay(model: Path, scene: Scene, tmp_path: Path, capsys: pytest.Captur
     assert "bit depth: expected 8 to 16 or auto, got '20'" in capsys.readouterr().err
 
 
+def test_what_ends_before_ten_images_is_warned_of_too(
+    model: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    image = deep(bgr(scene))
+    short = bag(tmp_path / "short", image, "bgr16", count=3)
+    single = tmp_path / "single.png"
+    assert cv2.imwrite(str(single), image)
+    labelled = {
+        "images": [{"id": 1, "file_name": "single.png", "width": 320, "height": 192}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(labelled))
+    labels = CocoSet.load(tmp_path / "instances.json", tmp_path).source()
+    for source in (open_source(short), open_source(single), labels):
+        assert len(list(source)) in (1, 3)
+        (line,) = source.warnings.lines()
+        assert "12 of 16 bits" in line
+    for command, path, output in (("replay", short, tmp_path / "x.mcap"), ("image", single, tmp_path / "out")):
+        assert main([command, str(path), "-o", str(output), "--model", str(model), "--threads", "1"]) == 0
+        assert "set the bit depth to 12 or auto" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 def test_image(suffix: str, model: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / f"street{suffix}"

@@ -92,6 +92,8 @@ class _BagFrames(FrameSource):
                 deep = depths.apply(frame)
                 self.warnings.add(str(number), deep)
                 yield str(number), deep
+        for camera, hint in depths.at_end():
+            self.warnings.add_warning(camera, hint)
         # Both readers tell of what the whole bag lost.
         told = {str(failure) for failure in self._images.failures}
         truth_faults = [fault for fault in self._truth_faults if str(fault) not in told]

@@ -15,6 +15,7 @@ from seg_perception.core.encodings.raw import view
 from seg_perception.core.errors import ConfigurationError, FrameError, SegPerceptionError
 from seg_perception.core.frame import FULL_DEPTH, Frame
 from seg_perception.core.geometry import ResizeGeometry
+from seg_perception.offboard.data.base import FrameSource
 from seg_perception.offboard.data.images import open_source
 from seg_perception.offboard.evaluation.coco import CocoSet, is_annotation_file
 from seg_perception.onboard.backend.host.letterbox import letterbox
@@ -65,7 +66,7 @@ class CalibrationSet:
     failures: tuple[SegPerceptionError, ...] = ()
     duplicates: int = 0
     warnings: tuple[str, ...] = ()
-    _sources: tuple[Iterable[tuple[str, Frame]], ...] = field(default=(), repr=False)
+    _sources: tuple[FrameSource, ...] = field(default=(), repr=False)
 
     @property
     def images(self) -> tuple[CalibrationImage, ...]:
@@ -81,13 +82,8 @@ class CalibrationSet:
         """Read frames again; order of the sources."""
         for number, source in enumerate(self._sources):
             wanted = {each.name: each for each in chosen if each.source == number}
-            if not wanted:
-                continue
-            for name, frame in source:
-                if name in wanted:
-                    yield wanted.pop(name), frame
-                if not wanted:
-                    break
+            for name, frame in source.chosen(wanted):
+                yield wanted[name], frame
 
 
 def gather(

@@ -98,9 +98,9 @@ class ReferenceMeasurement:
         self._lowest_score = math.inf if self.semantic else lowest_score
         self.reference = self.found(reference, "float model")
 
-    def found(self, model: onnx.ModelProto, title: str = "") -> list[CollectedFrame]:
-        """Return what a model finds; the frames' names are their digests."""
-        segmenter = Segmenter(HostBackend(ExactRunner(model)), _NO_GROUPS)
+    def found(self, model: onnx.ModelProto, title: str = "", *, fused: bool = False) -> list[CollectedFrame]:
+        """Return what a model finds, see `exact_session` for `fused`; the frames' names are their digests."""
+        segmenter = Segmenter(HostBackend(ExactRunner(model, fused=fused)), _NO_GROUPS)
         try:
             frames = self._progress(self._frames.frames(self._images), title, len(self._images))
             named = ((image.digest, frame) for image, frame in frames)
@@ -125,12 +125,15 @@ class ReferenceMeasurement:
 
         Mean over the reference's instances of the part of the masks' union that differs, where a false negative, false
         positive or class confusion counts 1, and of the difference of the scores; and the part of the class maps that
-        differs.
+        differs. Of semantic models, what the mean IoU of the classes lacks is added, for the gate looks at it: a layer
+        that loses a small class changes few pixels.
         """
-        found = self.found(model)
+        found = self.found(model, fused=True)
         parts, maps = self.compared(found, _SMOOTH), self.compared_maps(found)
         scores = sum(float(abs(part.score_difference).sum()) for part in parts)
-        differing = 1 - maps.share if maps is not None and maps.pixels else 0.0
+        differing = 0.0
+        if maps is not None and maps.pixels:
+            differing = 1 - maps.share + (1 - maps.mean_iou if self.semantic else 0.0)
         instances = max(sum(part.reference for part in parts), 1)
         return (sum(part.disagreement for part in parts) + scores) / instances + differing
 

@@ -50,6 +50,7 @@ class Layer:
         weight: the initializer.
         axis: of the weight's output channels.
         kept: why it stays in float; empty for one that may be quantized.
+        depthwise: whether each channel of its input is convolved by itself.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Layer:
     weight: str
     axis: int
     kept: str = ""
+    depthwise: bool = False
 
 
 class Network(GraphView):
@@ -78,14 +80,16 @@ class Network(GraphView):
     def layers(self) -> tuple[Layer, ...]:
         """Every layer of the network in the order of the graph, with the reason for those that stay in float."""
         found = [layer for node in self.model.graph.node if (layer := self._layer(node)) is not None]
-        inner = {layer.output for layer in found if not layer.kept}
-        reached = {layer.output: self._reach(layer.output, inner) for layer in found}
+        inner = {layer.output for layer in found}
+        # A head may end in a few channels, as the sides of a box are; the layer before them is a last one, too. Narrow
+        # layers elsewhere, such as those of a slim decoder, do not make the whole network behind them a head.
+        inner -= {layer.output for layer in found if layer.kept and self._reaches_end(layer.output, inner)}
         kept = []
         for layer in found:
             reason = layer.kept
-            if not reason and "" in reached[layer.output]:
+            if not reason and self._reaches_end(layer.output, inner):
                 reason = "last before the head"
-            elif not reason and self._upsamples_prototypes(layer, reached):
+            elif not reason and self._upsamples_prototypes(layer):
                 reason = "upsampling of the prototypes"
             kept.append(replace(layer, kept=reason))
         return tuple(kept)
@@ -169,28 +173,24 @@ class Network(GraphView):
             reason = f"fewer than {FEWEST_CHANNELS} channels"
         elif axis < 0:
             reason = "weights of another layout"
-        return Layer(node.name or node.output[0], node.op_type, node.output[0], activation, weight, axis, reason)
+        groups = attribute(node, "group", 1) if node.op_type in _CONVOLUTIONS else 1
+        depthwise = groups > 1 and groups == (tensor.dims[0] if node.op_type == "ConvTranspose" else channels[0])
+        return Layer(
+            node.name or node.output[0], node.op_type, node.output[0], activation, weight, axis, reason, depthwise
+        )  # fmt: skip
 
-    def _reach(self, tensor: str, layers: Collection[str]) -> set[str]:
-        """Outputs of the next `layers` behind a tensor; the empty name stands for the head or the model's end."""
-        reached: set[str] = set()
+    def _reaches_end(self, tensor: str, layers: Collection[str]) -> bool:
+        """Return whether a tensor reaches the head or the model's end on a way without any of these `layers`."""
 
         def behind(name: str) -> Iterator[str]:
-            if name in self._outputs:
-                reached.add("")
             for node in self.readers(name):
-                if is_own(node):
-                    reached.add("")
-                elif node.output[0] in layers:
-                    reached.add(node.output[0])
-                elif node.op_type != "Shape":
+                if node.output[0] not in layers and node.op_type != "Shape" and not is_own(node):
                     yield from filter(None, node.output)
 
-        for _ in walk([tensor], behind):
-            pass
-        return reached
+        names = walk([tensor], behind)
+        return any(name in self._outputs or any(map(is_own, self.readers(name))) for name in names)
 
-    def _upsamples_prototypes(self, layer: Layer, reached: Mapping[str, set[str]]) -> bool:
+    def _upsamples_prototypes(self, layer: Layer) -> bool:
         """Return whether nothing else joins between this transposed convolution and the head."""
         if layer.operator != "ConvTranspose":
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import onnx
@@ -29,6 +30,8 @@ from .report import REPORT_KEY, Kept, QuantizationReport, Step
 
 # Share of the multiply-accumulates that more is kept in FP16 from one measurement to the next.
 _STEP = 0.02
+# Sets of layers that are tried with more layers in INT8 again, once a set fits.
+_MOST_RETURNS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +157,51 @@ class _Work:
         self.method = self.options.method or self._best_method(scales, measurement)
         gate = Gate(self.network.model, self.frames, self.options.budget, self.progress)
         attempts = [self._attempt(gate, self.layers, scales, f"all layers that may be, {self.method}")]
+        layers = self.layers
+        dense = tuple(layer for layer in layers if not layer.depthwise)
+        if not self._done(attempts) and 0 < len(dense) < len(layers):
+            # Little work, and a channel of small values is lost in steps that suit the largest one.
+            kept = f"kept in FP16: {len(layers) - len(dense)} depthwise convolutions"
+            attempts.append(self._attempt(gate, dense, scales, kept))
+            layers = min(attempts, key=_badness).layers
         if self._done(attempts):
             return attempts
-        sensitivity = distortion_by_layer(self.network, self.layers, scales[self.method], measurement, self.progress)
+        sensitivity = distortion_by_layer(self.network, layers, scales[self.method], measurement, self.progress)
         self._tell_sensitivity(sensitivity)
-        for left in left_in_int8(self.layers, sensitivity, self.shares, _STEP):
+        for left in left_in_int8(layers, sensitivity, self.shares, _STEP):
             if any(not each.verdict.over for each in attempts) and self._share(left) < self.options.int8_share:
                 break
             gone = [layer.name for layer in attempts[-1].layers if layer not in left]
             attempts.append(self._attempt(gate, left, scales, f"kept in FP16: {', '.join(gone)}"))
             if self._done(attempts):
-                break
+                # Of several sets one fits few frames by chance, so that these do not choose among more of them.
+                few = bool(attempts[-1].verdict.precision.caution)
+                return attempts if few else attempts + self._returned(gate, attempts, scales)
         return attempts
+
+    def _returned(self, gate: Gate, attempts: Sequence[_Attempt], scales: Mapping[str, Scales]) -> list[_Attempt]:
+        """Return layers to INT8 that were kept in FP16 on the way to a set that fits and that it does not need.
+
+        Layers are ranked one by one, on few frames; what they do together the gate alone sees.
+
+        Returns:
+            More attempts: without all that was kept before the last step, then without halves of it, and so on.
+        """
+        sets = [{layer.name for layer in each.layers} for each in attempts]
+        # What each step kept, but for the last one, without which nothing has fitted.
+        steps = [before - after for before, after in pairwise(sets[:-1])]
+        waiting, best, tried = [steps] if steps else [], sets[-1], list[_Attempt]()
+        while waiting and len(tried) < _MOST_RETURNS:
+            part = waiting.pop(0)
+            again = set().union(*part)
+            layers = tuple(layer for layer in self.layers if layer.name in best | again)
+            tried.append(self._attempt(gate, layers, scales, f"in INT8 again: {', '.join(sorted(again))}"))
+            if self._done(tried):
+                best |= again
+            elif len(part) > 1:
+                half = len(part) // 2
+                waiting += [part[half:], part[:half]]
+        return tried
 
     def _done(self, attempts: Sequence[_Attempt]) -> bool:
         verdict = attempts[-1].verdict
@@ -238,7 +274,7 @@ def frames_summary(frames: CalibrationSet) -> str:
 
 
 def _finished(work: _Work, attempts: Sequence[_Attempt]) -> Quantized:
-    """Choose among the attempts: the last that is within the budget."""
+    """Choose among the attempts that are within the budget: of those that agree the largest, else the last."""
     fitting = [each for each in attempts if not each.verdict.over]
     if not fitting and not work.options.force:
         last = attempts[-1]
@@ -248,7 +284,10 @@ def _finished(work: _Work, attempts: Sequence[_Attempt]) -> Quantized:
             "the cameras see, allow more with --max-loss, --min-iou, --min-class-iou or --max-faults, use float16, "
             "or --force"
         )
-    chosen = fitting[-1] if fitting else min(attempts, key=_badness)
+    agreeing = [each for each in fitting if not each.verdict.differs]
+    chosen = min(attempts, key=_badness)
+    if fitting:
+        chosen = max(agreeing, key=lambda each: each.step.int8_share) if agreeing else fitting[-1]
     steps = (*(each.step for each in attempts if each is not chosen), chosen.step)
     quantized = {layer.name for layer in chosen.layers}
     reasons = {layer.name: layer.kept or "sensitive" for layer in work.network.layers if layer.name not in quantized}
@@ -275,7 +314,7 @@ def _finished(work: _Work, attempts: Sequence[_Attempt]) -> Quantized:
 def _badness(attempt: _Attempt) -> float:
     precision = attempt.step.precision
     lost = precision.fault_share - (precision.mask_iou or 0.0) if precision.mask_loss is None else precision.mask_loss
-    return lost - (precision.class_map_share or 0.0)
+    return lost - (precision.class_map_share or 0.0) - (precision.class_map_iou or 0.0)
 
 
 def _network(model: onnx.ModelProto, origin: str) -> Network:

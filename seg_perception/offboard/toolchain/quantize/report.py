@@ -78,10 +78,10 @@ class Precision:
         """What to say where so little was held back that the verdict proves little; empty where it is enough."""
         if self.frames >= ENOUGH_FRAMES and (self.instances >= ENOUGH_INSTANCES or self.class_map_share is not None):
             return ""
-        return (
-            f"weak proof: {self.instances} instances in {self.frames} held-back frames (better {ENOUGH_INSTANCES} in "
-            f"{ENOUGH_FRAMES}); give more frames, or let `seg_perception verify` see others"
-        )
+        found, better = f"{self.frames} held-back frames", f"{ENOUGH_FRAMES}"
+        if self.class_map_share is None or self.instances:
+            found, better = f"{self.instances} instances in {found}", f"{ENOUGH_INSTANCES} in {better}"
+        return f"weak proof: {found} (better {better}); give more frames, or let `seg_perception verify` see others"
 
     def __str__(self) -> str:
         found = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -108,6 +109,7 @@ class Verification:
         class_maps: over all frames, for models with class maps.
         precision: for masks and for boxes; empty without labels.
         violations: what is over the budgets, in words; empty when the model is good enough.
+        semantic: whether the models have class maps and no instances.
     """
 
     reference: Mapping[str, str]
@@ -120,6 +122,7 @@ class Verification:
     class_maps: ClassMapAgreement | None
     precision: tuple[PrecisionPair, ...]
     violations: tuple[str, ...]
+    semantic: bool = False
 
 
 def verify(
@@ -146,7 +149,10 @@ def verify(
         BackendUnavailable: there are labels, and pycocotools is not installed.
     """
     check_classes(reference.spec, tested.spec)
+    semantic = not reference.spec.max_instances
     lowest = options.rule.lowest_score if labels is None else min(options.rule.lowest_score, _LOWEST_SCORE)
+    if semantic:
+        lowest = math.inf  # What a semantic model's class map falls apart into are no instances of the model's.
     agreements: list[FrameAgreement] = []
     class_maps = ClassMapAgreement.sum([]) if tested.spec.class_map else None
     worst = _Worst(options.images)
@@ -164,7 +170,7 @@ def verify(
     pairs = precision.pairs(table, options.samples) if precision is not None else ()
     disagreement: tuple[str, ...] = ()
     if options.budget is not None:
-        if class_maps is not None and not reference.spec.max_instances:
+        if class_maps is not None and semantic:
             disagreement = options.budget.semantic_violations(class_maps)
         else:
             disagreement = options.budget.violations(total, class_maps)
@@ -179,6 +185,7 @@ def verify(
         class_maps,
         pairs,
         (*disagreement, *_loss(pairs, options.max_loss)),
+        semantic,
     )
 
 

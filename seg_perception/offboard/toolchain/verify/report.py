@@ -56,7 +56,8 @@ def _sections(found: Verification, data: str, notes: Sequence[str]) -> Iterator[
     models = comparison({"tested": found.tested, "reference": found.reference})
     frames = f"{found.agreement.frames} frames: {data}"
     yield Section("Models and frames", [models, bullets([frames, *_settings(found), *notes])])
-    yield Section("Agreement, instance by instance", table(("", "value"), agreement_rows(found), numbers=1))
+    title = "Agreement of the class maps" if found.semantic else "Agreement, instance by instance"
+    yield Section(title, table(("", "value"), agreement_rows(found), numbers=1))
     header = ("", "reference", "tested", "difference in points")
     for pair in found.precision:
         by_class = collapsed("by class", table(header, class_rows(pair), numbers=1, sortable=True))
@@ -67,6 +68,11 @@ def _sections(found: Verification, data: str, notes: Sequence[str]) -> Iterator[
 
 def _settings(found: Verification) -> list[str]:
     rule, budget = found.options.rule, found.options.budget
+    if found.semantic:
+        return [
+            f"budget: the same class in {100 * budget.min_iou:g} % of the pixels, and a mean IoU of the classes of at "
+            f"least {budget.min_class_iou:g}"
+        ] if budget is not None else []
     lines = [
         f"an instance counts from score {rule.score:g} and {rule.min_pixels} pixels on; its counterpart has the same "
         f"class, a mask IoU of at least {rule.iou:g} and a score of at least {rule.lowest_score:g}"
@@ -83,11 +89,12 @@ def _settings(found: Verification) -> list[str]:
 
 def agreement_rows(found: Verification) -> list[tuple[str, str]]:
     """Label and value of each line about agreement."""
-    rows = agreement.agreement_rows(found.agreement, found.differing)
+    rows = [] if found.semantic else agreement.agreement_rows(found.agreement, found.differing)
     if found.class_maps is not None:
         worst = sorted((value, found.class_names[label]) for label, value in found.class_maps.iou().items())
         rows += [
             ("class map: pixels of the same class", f"{100 * found.class_maps.share:.2f} %"),
+            ("class map: mean IoU of the classes", f"{found.class_maps.mean_iou:.4f}"),
             ("class map: lowest IoU of a class", f"{worst[0][0]:.4f} ({worst[0][1]})" if worst else "-"),
         ]
     return rows

@@ -267,6 +267,19 @@ def test_the_hint_says_what_to_set():
     assert "set the bit depth to 14 or auto" in texts[0]
 
 
+@pytest.mark.parametrize(("setting", "bits", "count", "told"), [
+    ("16", 12, 8, True), ("16", 10, 1, True),
+    # The hint has come already; the depth is known; the images use all bits; there was none.
+    ("16", 12, 12, False), ("12", 12, 8, False), ("auto", 12, 8, False), ("16", 16, 8, False), ("16", 12, 0, False),
+])  # fmt: skip
+def test_a_stream_that_ends_early_gets_the_hint_at_its_end(setting, bits, count, told):
+    depth = BitDepth(setting)
+    for _ in range(count):
+        depth.apply(raw("mono16", wide(bits)))
+    texts = [warning.text for warning in depth.at_end()]
+    assert [f"use {bits} of 16 bits" in text for text in texts] == [True] * told
+
+
 @pytest.mark.parametrize("setting", ["7", "17", "", "twelve", "-8", "12.0", "²", "0012"])
 def test_a_depth_that_does_not_exist(setting):
     with pytest.raises(ConfigurationError, match="expected 8 to 16 or auto"):
@@ -380,6 +393,16 @@ def test_a_tiff_that_opencv_would_read_wrongly_is_refused(tags, said):
     with pytest.raises(FrameError, match=said) as caught:
         decode_compressed(tiff(8, 8, extra=tags))
     assert caught.value.kind == "encoding"
+
+
+@pytest.mark.parametrize(("kind", "told"), [(2, True), (1, False), (0, False)])
+def test_transparent_pixels_of_a_tiff_that_become_dark_are_warned_of(kind, told):
+    bits, strip = (3, 8), zlib.compress(bytes([200, 100, 50, 0] * 64 * 8))
+    tags = {258: bits, 262: (3, 2), 277: (3, 4), 284: (3, 1), 338: (3, kind)}
+    frame = decode_compressed(tiff(8, 8, extra=tags, data=strip))
+    assert [warning.kind for warning in frame.warnings] == ["alpha"] * told
+    # That this is what OpenCV does; where it no longer is, the warning may go.
+    assert to_bgr(frame)[0, 0].tolist() == ([0, 0, 0] if told else [50, 100, 200])
 
 
 @pytest.mark.parametrize(("start", "said"), [

@@ -179,6 +179,14 @@ def test_other_files_are_refused(content: str, message: str, tmp_path: Path) -> 
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_file_in_another_unicode_encoding_is_read(labels: Path, encoding: str) -> None:
+    # As shells and editors of Windows write it.
+    expected = CocoSet.load(labels).image_ids
+    labels.write_text(labels.read_text(encoding="utf-8"), encoding=encoding)
+    assert CocoSet.load(labels).image_ids == expected
+
+
 def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist"):
         CocoSet.load(tmp_path / "instances.json")

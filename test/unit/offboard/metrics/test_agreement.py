@@ -120,6 +120,18 @@ def test_the_budget_names_what_is_over() -> None:
     assert "1 false negatives, 0 false positives, 0 class confusions" in missed
 
 
+@pytest.mark.parametrize(("instances", "faults", "most", "fits"), [
+    (16, 1, 0.02, True), (10, 1, 0.02, True), (16, 2, 0.02, False), (9, 1, 0.02, False), (16, 1, 0.0, False),
+    (100, 2, 0.02, True), (100, 3, 0.02, False),
+])  # fmt: skip
+def test_one_fault_in_few_instances_is_no_proof(instances: int, faults: int, most: float, fits: bool) -> None:
+    box = (0, 0, 20, 20, CAR, 0.9)
+    parts = [compare(found(box), found(*[box] * (index >= faults))) for index in range(instances)]
+    violations = AgreementBudget(max_faults=most).violations(Agreement.of(parts))
+    assert (not violations) == fits
+    assert fits or f"got {100 * faults / instances:.2f} %" in violations[0]
+
+
 def test_two_models_that_find_nothing_prove_nothing() -> None:
     (reason,) = AgreementBudget().violations(Agreement.of([compare(found(), found())] * 4))
     assert "nothing to compare" in reason

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +19,13 @@ from seg_perception.core.classes import ClassTable
 from seg_perception.core.contract import INSTANCE_OUTPUTS, METADATA_KEY, OPSET, ModelSpec
 from seg_perception.core.errors import ClassTableError, ConfigurationError, ModelError, UnknownFamilyError
 from seg_perception.core.geometry import ResizeSpec
-from seg_perception.offboard.toolchain.export import Export, load_export
+from seg_perception.offboard.toolchain.export import Export, load_export, load_model
 from seg_perception.offboard.toolchain.families import PixelSpec, known_families, recognise
 from seg_perception.offboard.toolchain.graph import prune
 from seg_perception.offboard.toolchain.head import HeadOptions
+from seg_perception.offboard.toolchain.inputs import with_usual_input
 from seg_perception.offboard.toolchain.prepare import PixelChange, PrepareOptions, prepare
+from seg_perception.offboard.toolchain.survival import outcome_in_copy
 
 
 @pytest.fixture
@@ -393,7 +398,7 @@ def sliced(operator, constants):
         helper.make_node("Slice", ["long", "start", "end", "axis"], ["y"]),
     ]
     infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 64, 64])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * 4)]
     filled = [numpy_helper.from_array(np.asarray(values), name) for name, values in arrays.items()]
     graph = helper.make_graph(nodes, "test", infos, outputs, filled)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
@@ -402,13 +407,97 @@ def sliced(operator, constants):
 @pytest.mark.parametrize(("operator", "constants"), [
     ("Pad", {"pads": [0, 0, 0, 0, 0, 0, 0, -(1 << 62)]}),
     ("Pad", {"pads": [0, 0, 0, -60, 0, 0, 0, -60]}),
-    ("Expand", {"shape": [-5, 3, 64, 64]}),
     ("Resize", {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, 1, -2], np.float32)}),
     ("TopK", {"k": [-5]}),
+    ("ConvTranspose", {"w": np.zeros((3, 3, 2, 2), np.float32)}),
+    ("MaxPool", {}),
+    ("AveragePool", {}),
 ])  # fmt: skip
-def test_a_negative_length_is_refused_before_inference_ends_the_process(operator, constants):
-    with pytest.raises(ModelError, match=r"hostile \(\w+\): its constants make a tensor of \[.*-\d+.*\], expected"):
-        Export.of_model(sliced(operator, constants))
+def test_a_negative_length_that_ends_the_process_is_refused_by_file_and_node(tmp_path, operator, constants):
+    model = sliced(operator, constants)
+    pads = {"ConvTranspose": {"pads": [0, 40, 0, 40]}}
+    kernel = {name: {"kernel_shape": [1, 80]} for name in ("MaxPool", "AveragePool")}
+    for name, values in {**pads.get(operator, {}), **kernel.get(operator, {})}.items():
+        model.graph.node[0].attribute.append(helper.make_attribute(name, values))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    message = r"model.onnx: .*SIGABRT.* node hostile \(\w+\), which makes a tensor of \[.*-\d+.*\].*export it again"
+    with pytest.raises(ModelError, match=message):
+        load_export(path)
+
+
+def test_a_node_that_ends_the_process_by_itself_is_named(tmp_path):
+    # ONNX reads dimensions before the first one.
+    node = helper.make_node("GatherND", ["x", "place"], ["y"], name="hostile", batch_dims=-10)
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in
+             (("x", [1, 3, 8, 8]), ("y", None))]  # fmt: skip
+    place = numpy_helper.from_array(np.array([[3, 1]]), "place")
+    graph = helper.make_graph([node], "test", infos[:1], infos[1:], [place])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    with pytest.raises(ModelError, match=r"here: .*SIGSEGV\) at node hostile \(GatherND\)"):
+        Export.of_model(model, "here")
+
+
+def test_an_input_too_small_for_a_pool_is_refused(tmp_path):
+    nodes = [
+        helper.make_node("MaxPool", ["x"], ["small"], name="pool", kernel_shape=[40, 40]),
+        helper.make_node("Slice", ["small", "start", "end", "axis"], ["y"]),
+    ]
+    filled = [numpy_helper.from_array(np.array([value]), name) for name, value in
+              (("start", 0), ("end", 10), ("axis", 3))]  # fmt: skip
+    ports = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, "height", "width"]),
+             helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]  # fmt: skip
+    graph = helper.make_graph(nodes, "test", ports[:1], ports[1:], filled)
+    export = Export.of_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), "open.onnx")
+    with pytest.raises(ModelError, match=r"open.onnx: .* node pool \(MaxPool\).*size of its input does not suit it"):
+        with_usual_input(export, 1, (32, 32))
+    assert with_usual_input(export, 1, (64, 64))[0].outputs[0].shape == (1, 3, 25, 10)
+
+
+def test_a_canonical_model_that_ends_the_process_is_refused(source, tmp_path):
+    path = tmp_path / "canonical.onnx"
+    prepare(source, path)
+    model = onnx.load(path)
+    model.graph.initializer.extend(sliced("Pad", {"pads": [0, -999, 0, 0, 0, 0, 0, 0]}).graph.initializer)
+    model.graph.node.extend([
+        helper.make_node("Pad", ["images", "pads"], ["long"], name="hostile"),
+        helper.make_node("Slice", ["long", "start", "end", "axis_1"], ["cut"]),
+    ])  # fmt: skip
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1]), "axis_1"))
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"canonical.onnx: .*SIGABRT\) behind node hostile \(Pad\)"):
+        load_model(path)
+
+
+def _refusal_of(path):
+    try:
+        load_export(path)
+    except ModelError as error:
+        return str(error)
+    return "taken"
+
+
+def test_a_worker_of_a_pool_survives_too(tmp_path):
+    # Such workers may have no children of multiprocessing's.
+    onnx.save(sliced("Pad", {"pads": [0, 0, 0, -60, 0, 0, 0, -60]}), tmp_path / "fatal.onnx")
+    onnx.save(sliced("Pad", {"pads": [0, 0, 0, -8, 0, 0, 0, -8]}), tmp_path / "good.onnx")
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        fatal, good = pool.map(_refusal_of, [tmp_path / "fatal.onnx", tmp_path / "good.onnx"])
+    assert "behind node hostile (Pad)" in fatal
+    assert good == "taken"
+
+
+@pytest.mark.parametrize(("code", "outcome"), [
+    ("say('one'); say('two')", ("", "two")), ("say('one'); raise ValueError", ("", "one")),
+    ("os.kill(os.getpid(), 11)", ("SIGSEGV", "")), ("os._exit(3)", ("exit code 3", "")),
+])  # fmt: skip
+def test_how_a_copy_of_the_process_ended(code, outcome):
+    assert outcome_in_copy(lambda say: exec(code, {"say": say, "os": os})) == outcome
+
+
+def test_a_copy_that_hangs_is_ended():
+    ended, _ = outcome_in_copy(lambda say: time.sleep(600), limit=0.2)
+    assert ended == "no answer within 0.2 s"
 
 
 def test_a_negative_pad_that_crops_is_taken():

@@ -19,13 +19,15 @@ from seg_perception.cli.main import main
 from seg_perception.core.errors import ConfigurationError, ModelError, NotCanonicalError
 from seg_perception.core.frame import Frame
 from seg_perception.core.instances import Detections
+from seg_perception.offboard.data.images import read_image
 from seg_perception.offboard.metrics.agreement import AgreementBudget
 from seg_perception.offboard.metrics.masks import encode_rle
 from seg_perception.offboard.toolchain.precision.cost import precision_summary
 from seg_perception.offboard.toolchain.precision.emulate import emulated
 from seg_perception.offboard.toolchain.quantize import progress
 from seg_perception.offboard.toolchain.quantize.frames import CalibrationSet, gather
-from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate
+from seg_perception.offboard.toolchain.quantize.gate import Budget, Gate, GateVerdict
+from seg_perception.offboard.toolchain.quantize.layers import Layer, Network
 from seg_perception.offboard.toolchain.quantize.quantize import QuantizeOptions, frames_summary, quantize
 from seg_perception.offboard.toolchain.quantize.report import REPORT_KEY, Precision, QuantizationReport, report_of
 from seg_perception.onboard.backend.registry import open_backend
@@ -131,6 +133,34 @@ class TestFrames:
             read = dict(frames.frames(frames.held_back))
             assert set(read) == set(frames.held_back)
         assert all((frame.width, frame.height) == (WIDTH, HEIGHT) for frame in read.values())
+
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_only_the_frames_that_are_wanted_are_decoded_again(
+        self, images: Path, labels: Path, labelled: bool, monkeypatch: pytest.MonkeyPatch
+    ):
+        # A network of a hundred layers reads the same few frames of a folder of thousands a hundred times.
+        frames = gather([labels if labelled else images], limit=4)
+        decoded: list[Path] = []
+
+        def counting(path: Path, **options: Any) -> Frame:
+            decoded.append(path)
+            return read_image(path, **options)
+
+        for module in ("data.images", "evaluation.coco"):
+            monkeypatch.setattr(f"seg_perception.offboard.{module}.read_image", counting)
+        wanted = frames.images[1:3]
+        assert {each.name for each, _ in frames.frames(wanted)} == {each.name for each in wanted}
+        assert len(decoded) == 2
+
+    def test_a_depth_that_follows_from_all_images_is_the_same_when_some_are_read_again(self, tmp_path: Path):
+        folder = tmp_path / "deep"
+        folder.mkdir()
+        for index in range(4):
+            image = np.full((HEIGHT, WIDTH), 4000 if index == 0 else 900 + index, np.uint16)
+            cv2.imwrite(str(folder / f"{index}.png"), image)
+        frames = gather([folder], bit_depth="auto")
+        last = [each for each in frames.images if each.name == "3"]
+        assert [frame.bit_depth for _, frame in frames.frames(last)] == [12]
 
     def test_more_frames_than_wanted_are_thinned_out_evenly(self, images: Path):
         names = sorted(each.name for each in gather([images], limit=10).images)
@@ -252,6 +282,62 @@ def test_the_sensitive_layer_is_kept_in_fp16_and_the_others_are_not(outlier_path
     assert "branch" in kept
     assert len(kept) < len(INT8_LAYERS)
     assert any("most sensitive" in line and "branch" in line for line in lines)
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_layers_that_were_ranked_before_the_sensitive_one_return_to_int8(
+    outlier_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch, enough: bool
+):
+    order = ["first", "second", "join", "branch", "up"]
+    ranks = {name: 1000.0 ** -place for place, name in enumerate(order)}
+    toolchain = "seg_perception.offboard.toolchain.quantize"
+    monkeypatch.setattr(f"{toolchain}.quantize.distortion_by_layer", lambda *_: ranks)
+    for name in ("ENOUGH_FRAMES", "ENOUGH_INSTANCES"):
+        monkeypatch.setattr(f"{toolchain}.report.{name}", 1 if enough else 1000)
+    lines: list[str] = []
+    done = quantize(onnx.load(outlier_path), gather([images]), QuantizeOptions(method=METHOD), lines.append)
+    kept = {layer.name for layer in done.report.kept if layer.reason == "sensitive"}
+    # On few frames one of many sets fits by chance, so that no more are tried.
+    assert kept == ({"branch"} if enough else {"first", "second", "join", "branch"})
+    assert done.report.steps[-1].fits
+    assert any("in INT8 again: first, join, second" in line for line in lines) == enough
+
+
+def test_only_those_return_to_int8_without_which_it_still_fits(
+    outlier_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # The layer that matters comes first, and a strict gate wants two more: the others are tried and left.
+    module = "seg_perception.offboard.toolchain.quantize.quantize"
+    order = ["branch", "first", "second", "join", "up"]
+    ranks = {name: 1000.0 ** -place for place, name in enumerate(order)}
+    monkeypatch.setattr(f"{module}.distortion_by_layer", lambda *_: ranks)
+    needed = {"branch", "second"}
+
+    def kept_alone(gate: Gate, model: onnx.ModelProto, title: str) -> GateVerdict:
+        quantized = {node.name for node in model.graph.node for name in node.input[1:2] if name.endswith("/float")}
+        over = () if not needed & quantized else ("too much",)
+        return GateVerdict(Precision(20, 200, 0.9, 0, 0, 0), over, over)
+
+    monkeypatch.setattr(f"{module}.Gate.measure", kept_alone)
+    done = quantize(onnx.load(outlier_path), gather([images]), QuantizeOptions(method=METHOD))
+    assert {layer.name for layer in done.report.kept if layer.reason == "sensitive"} == needed
+
+
+def test_depthwise_convolutions_are_kept_in_fp16_before_layers_are_ranked(
+    outlier_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+):
+    module = "seg_perception.offboard.toolchain.quantize.quantize"
+    monkeypatch.setattr(f"{module}.distortion_by_layer", lambda *_: pytest.fail("nothing is left to rank"))
+    layer_of = Network._layer
+
+    def marked(network: Network, node: onnx.NodeProto) -> Layer | None:
+        layer = layer_of(network, node)
+        return layer and replace(layer, depthwise=layer.name == "branch")
+
+    monkeypatch.setattr(Network, "_layer", marked)
+    done = quantize(onnx.load(outlier_path), gather([images]), QuantizeOptions(method=METHOD))
+    assert {layer.name for layer in done.report.kept if layer.reason == "sensitive"} == {"branch"}
+    assert done.report.steps[-1].action == "kept in FP16: 1 depthwise convolutions"
 
 
 class TestBudget:
@@ -378,3 +464,6 @@ def test_a_verdict_on_few_frames_is_called_weak():
     few = Precision(frames=10, instances=42, mask_iou=0.99, false_negatives=0, false_positives=0, class_confusions=0)
     assert "weak proof: 42 instances in 10 held-back frames" in few.caution
     assert not replace(few, frames=40, instances=400).caution
+    semantic = replace(few, instances=0, mask_iou=None, class_map_share=0.99)
+    assert semantic.caution.startswith("weak proof: 10 held-back frames (better 16); give more frames")
+    assert not replace(semantic, frames=16).caution

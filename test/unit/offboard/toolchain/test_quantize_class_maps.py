@@ -70,6 +70,18 @@ def test_layers_are_ranked_by_their_sensitivity_in_class_maps_too(tmp_path: Path
     assert 0 < distortions[1] < distortions[2]
 
 
+def test_a_lost_small_class_outweighs_a_moved_border_where_classes_are_judged(tmp_path: Path, monkeypatch):
+    frames = write_images(tmp_path / "images", 4)
+    model = onnx.load(save_semantic_model(tmp_path / "model.onnx"))
+    measurement = ReferenceMeasurement(model, frames, frames.images)
+    found = {"lost class": maps((1, 4, 0)), "border": maps((1, 200, 190))}
+    monkeypatch.setattr(measurement, "found", lambda model, fused: model)
+    monkeypatch.setattr(measurement, "compared", lambda found, rule: [])
+    monkeypatch.setattr(measurement, "compared_maps", found.__getitem__)
+    lost, moved = (measurement.distortion(name) for name in found)
+    assert lost > moved > 0
+
+
 def test_a_model_without_instances_is_measured_by_its_class_map(tmp_path: Path):
     frames = write_images(tmp_path / "images", 4)
     model = onnx.load(save_semantic_model(tmp_path / "model.onnx"))

@@ -294,6 +294,70 @@ def test_the_upsampling_of_prototypes_stays_in_float_and_that_of_a_decoder_does_
     assert upsampling(joined=True) == ""
 
 
+def _kept(nodes: list[onnx.NodeProto], weights: dict[str, NDArray[Any]], channels: int = 16) -> dict[str, str]:
+    network = Network(graph_of(nodes, weights, [1, channels, 8, 8]))
+    return {layer.name: layer.kept for layer in network.layers}
+
+
+def test_a_slim_decoder_does_not_make_the_encoder_in_front_of_it_a_head():
+    slim = ones("slim", "deep", shape=(10, 16, 1, 1)) | {"deep.w": np.ones((10, 10, 3, 3), np.float32)}
+    nodes = [
+        conv("a", "x"),
+        conv("b", "a.y"),
+        conv("slim", "b.y"),
+        helper.make_node("AveragePool", ["slim.y"], ["pooled"], kernel_shape=[3, 3]),
+        conv("deep", "pooled"),
+        conv("last", "deep.y"),
+        helper.make_node("Relu", ["last.y"], ["y"], name="head/relu"),
+    ]
+    kept = _kept(nodes, {**ones("a", "b"), **slim, **ones("last", shape=(21, 10, 1, 1))})
+    assert (kept["a"], kept["b"]) == ("", "")
+    assert set(kept.values()) == {"", "fewer than 16 channels"}
+
+
+def test_a_narrow_layer_of_an_encoder_does_not_make_its_skip_a_head():
+    # As the image that ESPNet feeds in at every level, through convolutions of three channels.
+    nodes = [
+        conv("a", "x"),
+        conv("image", "x"),
+        conv("again", "image.y"),
+        helper.make_node("Add", ["a.y", "again.y"], ["sum"]),
+        conv("b", "sum"),
+        conv("last", "b.y"),
+        helper.make_node("Relu", ["last.y"], ["y"], name="head/relu"),
+    ]
+    weights = ones("a", "b", "last") | ones("image", shape=(3, 16, 1, 1)) | ones("again", shape=(16, 3, 1, 1))
+    kept = _kept(nodes, weights)
+    assert {name for name, reason in kept.items() if reason == "last before the head"} == {"last"}
+    assert (kept["a"], kept["b"]) == ("", "")
+
+
+def test_the_layer_before_a_few_channels_of_a_head_is_a_last_one():
+    # Sides of boxes, and the expectation of a distribution over them.
+    box = [conv("a", "x"), conv("wide", "a.y"), conv("sides", "wide.y")]
+    softmax = helper.make_node("Softmax", ["wide.y"], ["shares"], axis=1)
+    head = helper.make_node("Relu", ["sides.y"], ["y"], name="head/relu")
+    weights = ones("a", "wide") | ones("sides", shape=(4, 16, 1, 1))
+    expected = {"a": "", "wide": "last before the head", "sides": "fewer than 16 channels"}
+    assert _kept([*box, head], weights) == expected
+    expectation = [*box[:2], softmax, conv("sides", "shares"), head]
+    assert _kept(expectation, weights | ones("sides", shape=(1, 16, 1, 1))) == expected
+
+
+@pytest.mark.parametrize(("operator", "groups", "shape", "depthwise"), [
+    ("Conv", 16, (16, 1, 3, 3), True),
+    ("Conv", 16, (32, 1, 3, 3), True),
+    ("Conv", 4, (16, 4, 3, 3), False),
+    ("Conv", 1, (16, 16, 3, 3), False),
+    ("ConvTranspose", 16, (16, 1, 2, 2), True),
+    ("ConvTranspose", 1, (16, 16, 2, 2), False),
+])  # fmt: skip
+def test_depthwise_convolutions_are_known(operator: str, groups: int, shape: tuple[int, ...], depthwise: bool):
+    node = helper.make_node(operator, ["x", "a.w"], ["a.y"], name="a", group=groups)
+    network = Network(graph_of([node], ones("a", shape=shape), [1, 16, 8, 8]))
+    assert [layer.depthwise for layer in network.layers] == [depthwise]
+
+
 def test_products_with_weights_are_layers_and_those_of_activations_are_not():
     nodes = [
         helper.make_node("MatMul", ["x", "a.w"], ["a.y"], name="a"),

@@ -291,10 +291,40 @@ def test_a_model_with_a_class_map_only(
 ) -> None:
     model = save_semantic_model(tmp_path / "unet.onnx")
     assert run(model, "--reference", model, "--data", images) == 0
-    assert re.search(r"matched +7\n", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"class map: mean IoU of the classes +1\.0000\n", printed)
+    # What the map falls apart into are no instances of the model's.
+    assert "matched" not in printed
     panoptic = save_panoptic_model(tmp_path / "panoptic.onnx")
     assert run(models["good"], "--reference", panoptic, "--data", images) == 1
     assert "only the reference has one" in capsys.readouterr().err
+
+
+def test_labels_do_not_judge_a_model_with_a_class_map_only(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, broken = save_semantic_model(tmp_path / "good.onnx"), tmp_path / "broken.onnx"
+    model = onnx.load(good)
+    (maker,) = [node for node in model.graph.node if "class_map" in node.output]
+    maker.output[0] = "right"
+    model.graph.initializer.append(numpy_helper.from_array(np.uint8(1), "first class"))
+    model.graph.node.append(onnx.helper.make_node("Max", ["right", "first class"], ["class_map"]))
+    onnx.save(model, broken)
+    names = sorted(path.name for path in images.iterdir())
+    labels = {
+        "images": [{"id": 1, "file_name": names[0], "width": 640, "height": 384}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(labels))
+    arguments = ("--reference", good, "--data", images, "--labels", path)
+    assert run(good, *arguments) == 0
+    assert "the labels are of instances, and these models have a class map alone" in capsys.readouterr().out
+    assert run(broken, *arguments, "-o", tmp_path / "out") == 1
+    assert "over the budget:\n  class map:" in capsys.readouterr().out
+    assert "budget: the same class in 97 % of the pixels" in Page(tmp_path / "out" / "report.html").text
+    assert run(broken, *arguments, "--min-iou", "0", "--min-class-iou", "0") == 0
 
 
 def test_names_are_text_and_not_markup(tmp_path: Path) -> None:
