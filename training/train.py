@@ -58,11 +58,11 @@ class TrainOptions:
     window_epochs: int = 10
     size: tuple[int, int] = (384, 640)
     window: tuple[int, int] = (256, 416)
-    batch: int = 8
+    batch: int = 4
     steps: int | None = None
     rate: float = 1.5e-3
     trunk_rate: float = 0.2
-    warm_up: int = 200
+    warm_up: int = 300
     decay: float = 0.03
     light: float = 1.0
     seed: int = 1
