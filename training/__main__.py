@@ -30,12 +30,12 @@ from .train import Training, TrainOptions
 from .worlds import make, splits
 
 RUNS = Path(__file__).parent / "runs"
-# What is learnt first holds for any street, and a few images would only spoil it.
-FROZEN = ("stage4", "stage8")
+# What was learnt from a million photographs holds for any street, and a few images would only spoil it.
+FROZEN = ("stage4", "stage8", "stage16")
 # A small set is passed through several times in one epoch, so that measuring it does not cost most of the time.
 _STEPS_PER_EPOCH = 100
 _DEFAULTS = TrainOptions()
-_FINE_TUNING = TrainOptions(epochs=6, window_epochs=4, rate=5e-4, warm_up=50)
+_FINE_TUNING = TrainOptions(epochs=6, window_epochs=4, steps=None, rate=5e-4, warm_up=50)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,12 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--out", type=Path, help="folder of this training (default: training/runs/street-nano or .../fine-tuned)")
-    add("--world-images", type=_count, default=2000, help="of the street world, to train with (default: %(default)s)")
+    add("--world-images", type=_count, default=800, help="of the street world, to train with (default: %(default)s)")
     add(
         "--photographs", type=Path, default=DEFAULT, metavar="INSTANCES.json",
         help="labels of the photographs to train with, next to the street world (default: %(default)s)",
     )  # fmt: skip
-    add("--steps", type=_count, help="of an epoch, at most (default: %(default)s)", default=_DEFAULTS.steps)
+    add("--steps", type=_count, help=f"of an epoch, at most (default: {_DEFAULTS.steps}, fine-tuning all images)")
     add("--epochs", type=_count, help=f"in all (default: {_DEFAULTS.epochs}, fine-tuning {_FINE_TUNING.epochs})")
     add("--window-epochs", type=int, help="the first ones, which see parts of images only and so cost less")
     add("--batch", type=_count, default=_DEFAULTS.batch, help="samples of a step (default: %(default)s)")
@@ -207,7 +207,7 @@ def _training(
 
 def _frozen(options: argparse.Namespace) -> tuple[str, ...]:
     if options.freeze is None:
-        return (FROZEN if options.init else ()) if options.data else FROZEN[:1]
+        return FROZEN if options.init or not options.data else ()
     return () if options.freeze == "none" else tuple(options.freeze.split(","))
 
 

@@ -81,7 +81,7 @@ class Inverted(nn.Module):
         wide = inputs * growth
         self.expand = _Trunk6(inputs, wide, 1) if growth > 1 else nn.Identity()
         self.depthwise = _Trunk6(wide, wide, size, stride, wide)
-        self.project = nn.Sequential(nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs, eps=1e-3))
+        self.project = _Folding(nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs, eps=1e-3))
         self.shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,7 +90,25 @@ class Inverted(nn.Module):
         return x + y if self.shortcut else y
 
 
-class _Trunk6(nn.Sequential):
+class _Folding(nn.Sequential):
+    """A convolution and a normalisation of known statistics, computed as one, which is cheaper in training, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, inputs, h, w]` to `[B, outputs, h / stride, w / stride]`."""
+        conv, norm, *others = self
+        if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
+            assert norm.running_mean is not None and norm.running_var is not None
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
+            x = nn.functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        else:
+            x = conv(x)
+        for other in others:
+            x = other(x)
+        return x
+
+
+class _Trunk6(_Folding):
     """Convolution, normalisation and ReLU6, as the trunk was made for INT8.
 
     The original pads strided convolutions on one side only. On both sides, they see the same image half a cell further.

@@ -54,12 +54,12 @@ class TrainOptions:
         frozen: names of the network's parts that are not changed.
     """
 
-    epochs: int = 12
-    window_epochs: int = 10
+    epochs: int = 7
+    window_epochs: int = 6
     size: tuple[int, int] = (384, 640)
     window: tuple[int, int] = (256, 416)
     batch: int = 4
-    steps: int | None = None
+    steps: int | None = 240
     rate: float = 1.5e-3
     trunk_rate: float = 0.2
     warm_up: int = 300
