@@ -1,4 +1,4 @@
-"""`python -m training`: trains street-nano on photographs and the street world, or fine-tunes it on a set in COCO's format.
+"""`python -m training`: trains street-nano on photographs and the street world, or fine-tunes it on a COCO set.
 
 The same command goes on where the last one was stopped. Results are in the folder --out: `street-nano.onnx` (canonical,
 of the best epoch), `best.safetensors` (its weights), `curves.png`, `history.json`, `last.pt`.
@@ -23,7 +23,7 @@ from seg_perception.core.classes import group_name
 from seg_perception.core.errors import ConfigurationError, SegPerceptionError
 from seg_perception.offboard.evaluation.coco import CocoSet
 
-from .data import TrainingImage, fingerprint, load_images
+from .data import fingerprint, load_images
 from .initial import find_initial
 from .photographs import DEFAULT, photographs
 from .train import Training, TrainOptions

@@ -59,9 +59,7 @@ class TrainingImage:
     lends: bool = False
 
 
-def load_images(
-    sets: Sequence[CocoSet], cache: Path, processes: int = 2, lends: bool = False
-) -> list[TrainingImage]:
+def load_images(sets: Sequence[CocoSet], cache: Path, processes: int = 2, lends: bool = False) -> list[TrainingImage]:
     """The images of several sets; instance maps are drawn once and kept in `cache`.
 
     Args:

@@ -83,7 +83,8 @@ def paste(random: np.random.Generator, sample: Sample, cutout: Cutout, light: fl
         image, share = np.ascontiguousarray(image[:, ::-1]), np.ascontiguousarray(share[:, ::-1])
     if light:
         image = other_light(random, image, light / 2)
-    x, y = (int(random.integers(-side // 4, room - 3 * side // 4)) for side, room in zip(size, (width, height)))
+    rooms = zip(size, (width, height), strict=True)
+    x, y = (int(random.integers(-side // 4, room - 3 * side // 4)) for side, room in rooms)
     x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + size[0], width), min(y + size[1], height)
     inner, outer = np.s_[y1 - y : y2 - y, x1 - x : x2 - x], np.s_[y1:y2, x1:x2]
     part = share[inner][..., None]

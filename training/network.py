@@ -12,8 +12,8 @@ STRIDES = (8, 16, 32)
 PROTOTYPE_STRIDE = 4
 # What the trunk's weights were learnt with, for pixels from 0 to 255 (ImageNet's usual mean and deviation).
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# The trunk's stages, by the stride they lead to: channels, kernel size, number of blocks and stride of the first of each
-# group (EfficientNet-Lite0, Tan, 2020). The last two blocks of the original are left out: they are a third of its weights.
+# The trunk's stages, by the stride they lead to: channels, kernel size, number of blocks, stride of the first
+# of each group (EfficientNet-Lite0, Tan, 2020). The original's last two blocks are left out, a third of its weights.
 _TRUNK = {
     4: ((24, 3, 2, 2),), 8: ((40, 5, 2, 2),), 16: ((80, 3, 3, 2), (112, 5, 3, 1)), 32: ((192, 5, 3, 2),)
 }  # fmt: skip
@@ -97,7 +97,8 @@ class _Folding(nn.Sequential):
         """`[B, inputs, h, w]` to `[B, outputs, h / stride, w / stride]`."""
         conv, norm, *others = self
         if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
-            assert norm.running_mean is not None and norm.running_var is not None
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
             weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
             x = nn.functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)

@@ -17,8 +17,8 @@ DEFAULT = Path(__file__).parents[2] / "shared" / "data" / "road_train" / "instan
 LICENCES = (4, 5, 7, 8)
 # Of the photographs, so many choose the best epoch.
 _HELD_BACK, _SEED = 60, 16
-# COCO labels no signs but stop signs. The photographs with street scenes that are labelled for all its classes were looked
-# through: those of these COCO numbers show other signs.
+# COCO labels no signs but stop signs. Of the photographs with vehicles, lights or signs that are labelled for all its
+# classes, which were looked through, those of these COCO numbers show other signs.
 _OTHER_SIGNS = (257, 6723, 8762, 107438, 116740, 196610, 231460, 252639)
 
 

@@ -26,8 +26,8 @@ from .curves import draw_curves
 from .data import Batch, Samples, TrainingImage, collate
 from .evaluate import evaluate_model, mean_at_50
 from .export import export_canonical
-from .losses import losses
 from .initial import load_initial
+from .losses import losses
 from .network import StreetNano, normalised
 from .state import Average, Progress, load_checkpoint, load_weights, save_checkpoint, save_weights
 

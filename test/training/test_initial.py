@@ -60,7 +60,9 @@ def original(weights: dict[str, Tensor], image: Tensor) -> Tensor:
         padding = size - stride
         x = nn.functional.pad(x, (padding // 2, padding - padding // 2) * 2)
         x = nn.functional.conv2d(x, kernel, stride=stride, groups=x.shape[1] if kernel.shape[1] == 1 else 1)
-        mean, var, scale, shift = (weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, scale, shift = (
+            weights[f"{norm}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")
+        )
         x = nn.functional.batch_norm(x, mean, var, scale, shift, eps=1e-3)
         return x.clamp(0, 6) if active else x
 
