@@ -194,8 +194,7 @@ def _training(
     names = ("epochs", "window_epochs", "rate", "batch", "seed", "steps")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     train = replace(defaults, **given)
-    # The last epoch sees whole images in any case.
-    train = replace(train, window_epochs=min(train.window_epochs, train.epochs - 1), frozen=_frozen(options))
+    train = replace(train, window_epochs=min(train.window_epochs, train.epochs), frozen=_frozen(options))
     start = options.init or (None if options.data else find_initial())
     begun = hashlib.sha256(start.read_bytes()).hexdigest() if start else ""
     prints = [fingerprint(each) for each in (*worlds, real, *validation.values())]
