@@ -24,14 +24,13 @@ from seg_perception.core.errors import ConfigurationError, SegPerceptionError
 from seg_perception.offboard.evaluation.coco import CocoSet
 
 from .data import fingerprint, load_images
-from .initial import find_initial
 from .photographs import DEFAULT, photographs
 from .train import Training, TrainOptions
 from .worlds import make, splits
 
 RUNS = Path(__file__).parent / "runs"
-# What was learnt from a million photographs holds for any street, and a few images would only spoil it.
-FROZEN = ("stage4", "stage8", "stage16")
+# What is learnt first holds for any street, and a few images would only spoil it.
+FROZEN = ("stage4", "stage8")
 # A small set is passed through several times in one epoch, so that measuring it does not cost most of the time.
 _STEPS_PER_EPOCH = 100
 _DEFAULTS = TrainOptions()
@@ -195,18 +194,17 @@ def _training(
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     train = replace(defaults, **given)
     train = replace(train, window_epochs=min(train.window_epochs, train.epochs), frozen=_frozen(options))
-    start = options.init or (None if options.data else find_initial())
-    begun = hashlib.sha256(start.read_bytes()).hexdigest() if start else ""
+    begun = hashlib.sha256(options.init.read_bytes()).hexdigest() if options.init else ""
     prints = [fingerprint(each) for each in (*worlds, real, *validation.values())]
     return Training(
-        options.out, train, [*rendered, *images], validation, start, options.workers, options.device,
+        options.out, train, [*rendered, *images], validation, options.init, options.workers, options.device,
         {"data": prints, "init": begun},
     )  # fmt: skip
 
 
 def _frozen(options: argparse.Namespace) -> tuple[str, ...]:
     if options.freeze is None:
-        return FROZEN if options.init or not options.data else ()
+        return FROZEN if options.init and options.data else ()
     return () if options.freeze == "none" else tuple(options.freeze.split(","))
 
 

@@ -16,9 +16,9 @@ from seg_perception.core.class_tables import find_class_table, load_class_table
 from seg_perception.core.contract import METADATA_KEY, ModelSpec
 from seg_perception.core.files import write_atomically
 from seg_perception.offboard.toolchain.head import HeadOptions
-from seg_perception.offboard.toolchain.prepare import PixelChange, PrepareOptions, prepare
+from seg_perception.offboard.toolchain.prepare import PrepareOptions, prepare
 
-from .network import MEAN, STD, StreetNano
+from .network import StreetNano
 
 # Classes of the model: the road groups themselves.
 CLASSES = "road_groups"
@@ -37,7 +37,7 @@ class ForExport(nn.Module):
         """Run it.
 
         Args:
-            images: float `[B, 3, H, W]`, RGB, as `network.normalised` makes them.
+            images: float `[B, 3, H, W]`, RGB, 0 to 1.
 
         Returns:
             Predictions `[B, 4 + C + P, N]`: centre x, centre y, width, height in network pixels, scores 0 to 1,
@@ -75,8 +75,7 @@ def export_canonical(
         raw = Path(folder) / "street-nano.onnx"
         export_raw(network, raw, size)
         table = load_class_table(find_class_table(CLASSES, ()))
-        pixels = PixelChange(MEAN, STD)
-        prepare(raw, destination, PrepareOptions(head or HeadOptions(), table, LAYOUT, pixels=pixels))
+        prepare(raw, destination, PrepareOptions(head or HeadOptions(), table, LAYOUT))
     name_family(destination)
 
 

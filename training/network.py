@@ -1,4 +1,4 @@
-"""The default model's network: EfficientNet-Lite0, anchor-free boxes, mask coefficients and prototype masks."""
+"""The default model's network: anchor-free boxes, mask coefficients and prototype masks; 1.5 million parameters."""
 
 from __future__ import annotations
 
@@ -10,29 +10,24 @@ from torch import Tensor, nn
 STRIDES = (8, 16, 32)
 # Cells of the prototypes are this many network pixels wide.
 PROTOTYPE_STRIDE = 4
-# What the trunk's weights were learnt with, for pixels from 0 to 255 (ImageNet's usual mean and deviation).
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-# The trunk's stages, by the stride they lead to: channels, kernel size, number of blocks, stride of the first
-# of each group (EfficientNet-Lite0, Tan, 2020). The original's last two blocks are left out, a third of its weights.
-_TRUNK = {
-    4: ((24, 3, 2, 2),), 8: ((40, 5, 2, 2),), 16: ((80, 3, 3, 2), (112, 5, 3, 1)), 32: ((192, 5, 3, 2),)
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
-    """How large the network is beyond its trunk.
+    """How large the network is.
 
     Attributes:
         classes: C.
         prototypes: P.
-        neck: channels of the pyramid at strides 8, 16 and 32.
+        channels: of the stages with strides 2, 4, 8, 16 and 32.
+        depths: residual blocks of the stages with strides 4, 8, 16 and 32.
         head: channels of the head.
     """
 
     classes: int = 4
     prototypes: int = 24
-    neck: tuple[int, int, int] = (64, 96, 128)
+    channels: tuple[int, int, int, int, int] = (16, 32, 64, 112, 160)
+    depths: tuple[int, int, int, int] = (1, 2, 2, 1)
     head: int = 64
 
 
@@ -73,66 +68,6 @@ class ConvBlock(nn.Sequential):
         )
 
 
-class Inverted(nn.Module):
-    """A block of the trunk: more channels, a convolution of each by itself, fewer again, next to a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int, growth: int) -> None:
-        super().__init__()
-        wide = inputs * growth
-        self.expand = _Trunk6(inputs, wide, 1) if growth > 1 else nn.Identity()
-        self.depthwise = _Trunk6(wide, wide, size, stride, wide)
-        self.project = _Folding(nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs, eps=1e-3))
-        self.shortcut = stride == 1 and inputs == outputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, inputs, h, w]` to `[B, outputs, h / stride, w / stride]`."""
-        y: Tensor = self.project(self.depthwise(self.expand(x)))
-        return x + y if self.shortcut else y
-
-
-class _Folding(nn.Sequential):
-    """A convolution and a normalisation of known statistics, computed as one, which is cheaper in training, too."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, inputs, h, w]` to `[B, outputs, h / stride, w / stride]`."""
-        conv, norm, *others = self
-        if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d):
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
-            x = nn.functional.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-        else:
-            x = conv(x)
-        for other in others:
-            x = other(x)
-        return x
-
-
-class _Trunk6(_Folding):
-    """Convolution, normalisation and ReLU6, as the trunk was made for INT8.
-
-    The original pads strided convolutions on one side only. On both sides, they see the same image half a cell further.
-    """
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs, eps=1e-3),
-            nn.ReLU6(inplace=True),
-        )
-
-
-def _trunk_stage(inputs: int, stride: int) -> list[nn.Module]:
-    """The blocks of the trunk that lead to a stride."""
-    blocks: list[nn.Module] = []
-    for outputs, size, count, first in _TRUNK[stride]:
-        for number in range(count):
-            blocks.append(Inverted(inputs, outputs, size, first if number == 0 else 1, 6))
-            inputs = outputs
-    return blocks
-
-
 class Residual(nn.Module):
     """Two convolutions next to a shortcut."""
 
@@ -168,14 +103,14 @@ class Stage(nn.Module):
 class Pyramid(nn.Module):
     """Maxima over ever larger surroundings, so that the coarsest positions see most of the image."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.enter = ConvBlock(inputs, outputs // 2, 1)
+        self.enter = ConvBlock(channels, channels // 2, 1)
         self.pool = nn.MaxPool2d(5, 1, 2)
-        self.leave = ConvBlock(outputs * 2, outputs, 1)
+        self.leave = ConvBlock(channels * 2, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, inputs, h, w]` to `[B, outputs, h, w]`."""
+        """`[B, channels, h, w]` to the same."""
         parts = [self.enter(x)]
         for _ in range(3):
             parts.append(self.pool(parts[-1]))
@@ -213,42 +148,30 @@ class StreetNano(nn.Module):
     def __init__(self, options: NetworkOptions | None = None) -> None:
         super().__init__()
         self.options = options = options or NetworkOptions()
-        c4, c8, c16, c32 = (_TRUNK[stride][-1][0] for stride in (4, 8, 16, 32))
-        self.stage4 = nn.Sequential(_Trunk6(3, 32, 3, 2), Inverted(32, 16, 3, 1, 1), *_trunk_stage(16, 4))
-        self.stage8 = nn.Sequential(*_trunk_stage(c4, 8))
-        self.stage16 = nn.Sequential(*_trunk_stage(c8, 16))
-        self.stage32 = nn.Sequential(*_trunk_stage(c16, 32))
-        n8, n16, n32 = options.neck
-        self.pyramid = Pyramid(c32, n32)
+        c2, c4, c8, c16, c32 = options.channels
+        d4, d8, d16, d32 = options.depths
+        self.stage4 = nn.Sequential(ConvBlock(3, c2, 3, 2), ConvBlock(c2, c4, 3, 2), Stage(c4, c4, d4))
+        self.stage8 = nn.Sequential(ConvBlock(c4, c8, 3, 2), Stage(c8, c8, d8))
+        self.stage16 = nn.Sequential(ConvBlock(c8, c16, 3, 2), Stage(c16, c16, d16))
+        self.stage32 = nn.Sequential(ConvBlock(c16, c32, 3, 2), Stage(c32, c32, d32), Pyramid(c32))
         self.up = nn.Upsample(scale_factor=2.0, mode="nearest")
-        self.top16, self.top8 = Stage(n32 + c16, n16, 1), Stage(n16 + c8, n8, 1)
-        self.down16, self.down32 = ConvBlock(n8, n8, 3, 2), ConvBlock(n16, n16, 3, 2)
-        self.out16, self.out32 = Stage(n8 + n16, n16, 1), Stage(n16 + n32, n32, 1)
-        self.heads = nn.ModuleList(Head(channels, options) for channels in options.neck)
-        self.mask8, self.mask4 = ConvBlock(n8, 48, 1), ConvBlock(c4, 48, 1)
+        self.top16, self.top8 = Stage(c32 + c16, c16, 1), Stage(c16 + c8, c8, 1)
+        self.down16, self.down32 = ConvBlock(c8, c8, 3, 2), ConvBlock(c16, c16, 3, 2)
+        self.out16, self.out32 = Stage(c8 + c16, c16, 1), Stage(c16 + c32, c32, 1)
+        self.heads = nn.ModuleList(Head(channels, options) for channels in (c8, c16, c32))
+        self.mask8, self.mask4 = ConvBlock(c8, 48, 1), ConvBlock(c4, 48, 1)
         self.prototypes = nn.Sequential(ConvBlock(48, 48), nn.Conv2d(48, options.prototypes, 1))
-
-    @property
-    def trunk(self) -> nn.ModuleList:
-        """The stages that began with weights of others."""
-        return nn.ModuleList((self.stage4, self.stage8, self.stage16, self.stage32))
-
-    def train(self, mode: bool = True) -> StreetNano:
-        """The trunk keeps its statistics: batches are too small and too alike for better ones."""
-        super().train(mode)
-        self.trunk.eval()
-        return self
 
     def forward(self, images: Tensor) -> RawOutputs:
         """Run the network.
 
         Args:
-            images: float `[B, 3, H, W]`, RGB, as `normalised` makes them; H and W are multiples of 32.
+            images: float `[B, 3, H, W]`, RGB, 0 to 1; H and W are multiples of 32.
         """
         x4 = self.stage4(images)
         x8 = self.stage8(x4)
         x16 = self.stage16(x8)
-        x32 = self.pyramid(self.stage32(x16))
+        x32 = self.stage32(x16)
         y16 = self.top16(torch.cat((self.up(x32), x16), 1))
         y8 = self.top8(torch.cat((self.up(y16), x8), 1))
         z16 = self.out16(torch.cat((self.down16(y8), y16), 1))
@@ -259,12 +182,6 @@ class StreetNano(nn.Module):
         distances, classes, coefficients = (torch.cat(parts, 2) for parts in zip(*said, strict=True))
         centres, strides = positions(images.shape[2], images.shape[3], images.device)
         return RawOutputs(distances, classes, coefficients, prototypes, centres, strides)
-
-
-def normalised(images: Tensor) -> Tensor:
-    """What the network takes, of RGB from 0 to 255, `[B, 3, H, W]`."""
-    mean, std = (torch.tensor(each, device=images.device)[:, None, None] for each in (MEAN, STD))
-    return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def positions(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:

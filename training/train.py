@@ -26,9 +26,8 @@ from .curves import draw_curves
 from .data import Batch, Samples, TrainingImage, collate
 from .evaluate import evaluate_model, mean_at_50
 from .export import export_canonical
-from .initial import load_initial
 from .losses import losses
-from .network import StreetNano, normalised
+from .network import StreetNano
 from .state import Average, Progress, load_checkpoint, load_weights, save_checkpoint, save_weights
 
 # Seconds between checkpoints within an epoch.
@@ -46,7 +45,6 @@ class TrainOptions:
         batch: samples of a step.
         steps: of an epoch at most, with images drawn by chance; None for as many as there are whole batches.
         rate: highest learning rate; it rises for `warm_up` steps and falls as a cosine to a hundredth.
-        trunk_rate: of the trunk, which knows something already, relative to that of the rest.
         warm_up: in steps.
         decay: of the weights (AdamW), but not of biases and normalisations.
         light: strength of changes of light and colour.
@@ -61,7 +59,6 @@ class TrainOptions:
     batch: int = 4
     steps: int | None = 240
     rate: float = 1.5e-3
-    trunk_rate: float = 0.2
     warm_up: int = 300
     decay: float = 0.03
     light: float = 1.0
@@ -90,7 +87,7 @@ class Training:
             options: how.
             images: to learn from.
             validation: to measure each epoch with, by name.
-            start: weights to begin with: of this network, or of the trunk (`.pth`); None for random ones.
+            start: weights to begin with; None for random ones.
             workers: processes that make samples.
             device: `cpu` or `cuda`.
             origin: what it learns from and begins with; a checkpoint of another origin is refused.
@@ -101,11 +98,10 @@ class Training:
         self._half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
         self._folder, self._options, self._images = folder, options, images
         self._validation, self._workers = validation, workers
-        # A trunk alone finds nothing yet.
-        self._started = start is not None and start.suffix != ".pth"
+        self._started = start is not None
         self.network = StreetNano()
         if start is not None:
-            (load_weights if self._started else load_initial)(start, self.network)
+            load_weights(start, self.network)
         self.network.to(self._device)
         self.average = Average(self.network)
         self._optimizer = _optimizer(self.network, options)
@@ -190,10 +186,10 @@ class Training:
         torch.manual_seed(1_000_003 * self._options.seed + done)
         rate = learning_rate(self._options, done, self._options.epochs * self.steps_per_epoch)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["share"]
+            group["lr"] = rate
         batch = batch.to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            raw = self.network(normalised(batch.images))
+            raw = self.network((batch.images.float() / 255).contiguous(memory_format=torch.channels_last))
         parts = losses(raw, batch)
         self._optimizer.zero_grad(set_to_none=True)
         parts.total().backward()  # type: ignore[no-untyped-call]
@@ -261,13 +257,8 @@ def flat(results: Sequence[GroupPrecision]) -> dict[str, float]:
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def _optimizer(network: StreetNano, options: TrainOptions) -> torch.optim.AdamW:
-    """Biases and normalisations are not decayed, and the trunk learns more slowly."""
-    trunk = {id(each) for each in network.trunk.parameters()}
-    groups = []
-    for of_trunk, share in ((True, options.trunk_rate), (False, 1.0)):
-        own = [each for each in network.parameters() if (id(each) in trunk) == of_trunk]
-        for many, decay in ((True, options.decay), (False, 0.0)):
-            chosen = [each for each in own if (each.ndim > 1) == many]
-            groups.append({"params": chosen, "weight_decay": decay, "share": share})
+def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
+    decayed = [each for each in network.parameters() if each.ndim > 1]
+    others = [each for each in network.parameters() if each.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": options.decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=options.rate, fused=True)
