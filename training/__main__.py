@@ -34,7 +34,7 @@ FROZEN = ("stage4", "stage8")
 # A small set is passed through several times in one epoch, so that measuring it does not cost most of the time.
 _STEPS_PER_EPOCH = 100
 _DEFAULTS = TrainOptions()
-_FINE_TUNING = TrainOptions(epochs=6, window_epochs=4, steps=None, rate=5e-4, warm_up=50)
+_FINE_TUNING = TrainOptions(epochs=6, window_epochs=4, rate=5e-4, warm_up=50)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,12 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--out", type=Path, help="folder of this training (default: training/runs/street-nano or .../fine-tuned)")
-    add("--world-images", type=_count, default=800, help="of the street world, to train with (default: %(default)s)")
+    add("--world-images", type=_count, default=7600, help="of the street world, to train with (default: %(default)s)")
     add(
         "--photographs", type=Path, default=DEFAULT, metavar="INSTANCES.json",
         help="labels of the photographs to train with, next to the street world (default: %(default)s)",
     )  # fmt: skip
-    add("--steps", type=_count, help=f"of an epoch, at most (default: {_DEFAULTS.steps}, fine-tuning all images)")
+    add("--steps", type=_count, help="of an epoch, at most (default: as many as there are images for)")
     add("--epochs", type=_count, help=f"in all (default: {_DEFAULTS.epochs}, fine-tuning {_FINE_TUNING.epochs})")
     add("--window-epochs", type=int, help="the first ones, which see parts of images only and so cost less")
     add("--batch", type=_count, default=_DEFAULTS.batch, help="samples of a step (default: %(default)s)")
@@ -189,6 +189,9 @@ def _training(
     """The training on rendered worlds and on real images; as many of the one as of the other."""
     rendered = load_images(worlds, RUNS / "maps", options.threads)
     images = load_images([real], RUNS / "maps", options.threads, lends=True)
+    # Twice those labelled for all groups: the others do not say what is no vehicle, sign or light.
+    complete = [each for each in images if not each.unknown]
+    images += complete if len(complete) < len(images) else []
     images *= max(1, math.ceil(max(_STEPS_PER_EPOCH * options.batch, len(rendered)) / len(images)))
     names = ("epochs", "window_epochs", "rate", "batch", "seed", "steps")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}

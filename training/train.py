@@ -52,12 +52,12 @@ class TrainOptions:
         frozen: names of the network's parts that are not changed.
     """
 
-    epochs: int = 7
-    window_epochs: int = 6
+    epochs: int = 12
+    window_epochs: int = 10
     size: tuple[int, int] = (384, 640)
     window: tuple[int, int] = (256, 416)
-    batch: int = 4
-    steps: int | None = 240
+    batch: int = 8
+    steps: int | None = None
     rate: float = 1.5e-3
     warm_up: int = 300
     decay: float = 0.03
