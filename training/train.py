@@ -52,8 +52,8 @@ class TrainOptions:
         frozen: names of the network's parts that are not changed.
     """
 
-    epochs: int = 12
-    window_epochs: int = 10
+    epochs: int = 6
+    window_epochs: int = 5
     size: tuple[int, int] = (384, 640)
     window: tuple[int, int] = (256, 416)
     batch: int = 8
