@@ -222,7 +222,9 @@ def test_what_cannot_be_learnt_from_is_refused(
     )]  # fmt: skip
     assert "objects of the road groups" in refused({"categories": animals})
     larger = [{**each, "width": 640, "height": 384} for each in data.annotations["images"]]
-    assert "says 640 x 384 pixels, the file has 320 x 192" in refused({"images": larger})
+    # Polygons fit any image; run lengths would say by themselves that they are of another.
+    polygons = [{**each, "segmentation": [[0, 0, 9, 0, 9, 9]]} for each in data.annotations["annotations"]]
+    assert "says 640 x 384 pixels, the file has 320 x 192" in refused({"images": larger, "annotations": polygons})
     assert "other images than in --data" in refused({}, "--validation", str(data.path), "--validation-images", images)
     assert main(["--data", str(tmp_path / "nothing.json")]) == 1
     for wrong in (["--images", images], ["--freeze", "stage4"], ["--batch", "0"], ["--rate", "nan"]):

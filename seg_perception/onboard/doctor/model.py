@@ -108,6 +108,6 @@ def _model(path: Path, found: str) -> Finding:
     from seg_perception.core.share import share_directory
 
     if path.resolve().parent == (share_directory() / "engines").resolve():
-        advice = "it has seen few photographs: take one that saw many (`seg_perception models` lists some)"
+        advice = "it has only seen rendered streets: take one that saw photographs (`seg_perception models` lists some)"
         return Finding(GROUP, "model", Level.WARN, f"{path}: {found}; it comes with the package", advice)
     return Finding(GROUP, "model", Level.OK, f"{path}: {found}")

@@ -126,7 +126,7 @@ def open_by_settings(log: Any, settings: Settings) -> Segmenter:
     )
     if path.resolve() == default_model().resolve():
         log.warning(
-            f"model: {DEFAULT_MODEL} comes with the package and has seen few photographs: it is to start "
+            f"model: {DEFAULT_MODEL} comes with the package and has only ever seen rendered streets: it is to start "
             "with, not to drive with; name your own with parameter `model`"
         )
     masks = {

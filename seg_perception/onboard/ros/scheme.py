@@ -18,7 +18,7 @@ CONFIGURE = "read when the node is configured; change it while the node is uncon
 RELOAD = "read when the node is configured, and again on a call of ~/reload"
 LIVE = "may be changed at any time"
 
-# In share/engines; trained on rendered streets and a few photographs.
+# In share/engines; trained on rendered streets only.
 DEFAULT_MODEL = "street-nano.onnx"
 
 
