@@ -17,7 +17,7 @@ def tile(height: int, width: int, *labels: int, unknown: int = 0) -> Sample:
     return Sample(image, map_, np.where(map_ == 0, np.uint8(unknown), np.uint8(0)), list(labels))
 
 
-def test_a_mosaic_has_the_objects_of_all_its_images_where_they_are_seen():
+def test_a_mosaic_has_the_objects_of_all_its_images_where_they_are_seen() -> None:
     tiles = [tile(40, 60, 0, 3), tile(40, 30), tile(20, 60, 2, unknown=2), tile(20, 30, 1, unknown=13)]
     tiles[1].map_[5:9] = 255
     whole = mosaic(tiles)
@@ -31,7 +31,7 @@ def test_a_mosaic_has_the_objects_of_all_its_images_where_they_are_seen():
     assert (whole.unknown[:40] == 0).all()
 
 
-def test_what_a_map_has_no_numbers_for_is_ignored_in_a_mosaic():
+def test_what_a_map_has_no_numbers_for_is_ignored_in_a_mosaic() -> None:
     many = Sample(
         np.zeros((16, 16, 3), np.uint8), np.arange(256, dtype=np.uint8).reshape(16, 16), np.zeros((16, 16), np.uint8),
         [0] * 254,
@@ -42,7 +42,7 @@ def test_what_a_map_has_no_numbers_for_is_ignored_in_a_mosaic():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_pasted_object_is_labelled_where_it_is_seen_and_covers_what_was_there(seed: int):
+def test_a_pasted_object_is_labelled_where_it_is_seen_and_covers_what_was_there(seed: int) -> None:
     sample = tile(96, 160, 0, 1, unknown=15)
     before = sample.map_.copy()
     mask = np.zeros((40, 30), np.uint8)
@@ -58,7 +58,7 @@ def test_a_pasted_object_is_labelled_where_it_is_seen_and_covers_what_was_there(
     assert (sample.image[before == 0][:, 0] >= 20).all()
 
 
-def test_a_full_map_takes_no_further_object():
+def test_a_full_map_takes_no_further_object() -> None:
     sample = tile(32, 32)
     sample.labels = [0] * 254
     paste(np.random.default_rng(0), sample, Cutout(np.zeros((20, 20, 3), np.uint8), np.ones((20, 20), np.uint8), 1), 0)

@@ -42,7 +42,7 @@ def write(folder: Path, licences: Sequence[int | None], labelled: Sequence[str] 
     return folder / "instances.json"
 
 
-def test_only_photographs_of_free_licences_are_learnt_from_and_some_are_held_back(tmp_path: Path):
+def test_only_photographs_of_free_licences_are_learnt_from_and_some_are_held_back(tmp_path: Path) -> None:
     licences = [1, 2, 3, 4, 5, 6, 7, 8, None] * 40
     learnt, held_back = photographs(write(tmp_path, licences))
     for each in (*learnt.image_ids, *held_back.image_ids):
@@ -53,7 +53,7 @@ def test_only_photographs_of_free_licences_are_learnt_from_and_some_are_held_bac
     assert again[1].image_ids == held_back.image_ids
 
 
-def test_stop_signs_count_as_signs(tmp_path: Path):
+def test_stop_signs_count_as_signs(tmp_path: Path) -> None:
     learnt, _ = photographs(write(tmp_path, [4] * 200))
     assert {each["category_id"] for each in learnt.by_group().annotations["annotations"]} == {3}
 
@@ -72,12 +72,12 @@ def test_stop_signs_count_as_signs(tmp_path: Path):
 )
 def test_a_group_is_known_where_all_its_classes_are_labelled(
     tmp_path: Path, labelled: tuple[str, ...], coco_id: int, bits: int
-):
+) -> None:
     learnt, _ = photographs(write(tmp_path, [4] * 200, labelled, coco_id=coco_id))
     assert set(unknown_groups(learnt).values()) == {bits}
 
 
-def test_sets_that_name_nothing_are_known_completely(tmp_path: Path):
+def test_sets_that_name_nothing_are_known_completely(tmp_path: Path) -> None:
     path = write(tmp_path, [4])
     content = json.loads(path.read_text(encoding="utf-8"))
     del content["images"][0]["labelled"]
@@ -85,6 +85,6 @@ def test_sets_that_name_nothing_are_known_completely(tmp_path: Path):
     assert unknown_groups(CocoSet.load(path)) == {}
 
 
-def test_too_few_are_refused(tmp_path: Path):
+def test_too_few_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="at least 120 photographs with `license` 4, 5, 7, 8, got 30"):
         photographs(write(tmp_path, [4] * 30 + [1] * 200))
