@@ -64,7 +64,7 @@ def splits(images: int) -> dict[str, Split]:
     """
     return {
         "train": Split(1000, images, SEEN_WEATHERS, "seen", 5, 8),
-        "validation": Split(5000, 100, SEEN_WEATHERS, "seen"),
+        "validation": Split(5000, 180, SEEN_WEATHERS, "seen"),
         "familiar": Split(6000, 350, WEATHERS, "seen"),
         "unseen": Split(7000, 350, WEATHERS, "unseen"),
     }
