@@ -113,7 +113,7 @@ def test_what_an_image_may_show_without_a_label_is_no_mistake(tmp_path: Path, la
     data = replace(data, annotations={**data.annotations, "images": images, "annotations": annotations})
     with closing(open_backend(save_canonical_colour_model(tmp_path / "m.onnx"), "", RunOptions(threads=1))) as backend:
         classes = resolve_class_table("auto", backend.spec.class_names)
-        found = one(benchmark(Segmenter(backend, classes), classes, data), "all").at_50
+        found = dict(one(benchmark(Segmenter(backend, classes), classes, data), "all").at_50)
     # Of the other groups there is one object, which comes first among equal scores.
     assert (found.pop("vehicle") == pytest.approx(1)) == right
     assert list(found.values()) == pytest.approx([1, 1, 1])
