@@ -127,9 +127,12 @@ def _on_worlds(options: argparse.Namespace) -> Training:
     parts = splits(options.world_images)
     paths = {name: make(worlds / name, parts[name], options.threads) for name in ("train", "validation")}
     learnt = [CocoSet.load(path) for path in paths["train"]]
-    real, held_back = photographs(options.photographs)
-    validation = {"street world": CocoSet.load(paths["validation"][0]), "photographs": held_back}
-    return _training(options, _DEFAULTS, learnt, real, validation)
+    validation = {"street world": CocoSet.load(paths["validation"][0])}
+    if options.photographs == DEFAULT and not DEFAULT.exists():
+        print(f"no photographs: {DEFAULT} is not there, and --photographs names no others; the street world alone")
+        return _training(options, _DEFAULTS, learnt, [], validation)
+    real, validation["photographs"] = photographs(options.photographs)
+    return _training(options, _DEFAULTS, learnt, [real], validation)
 
 
 def _on_labels(options: argparse.Namespace) -> Training:
@@ -147,7 +150,7 @@ def _on_labels(options: argparse.Namespace) -> Training:
     for name, each in (("to learn from", learnt), ("to measure with", validation)):
         print("\n  ".join([f"{name}: {describe(each)}", *each.left_out()]))
     defaults = _FINE_TUNING if options.init else replace(_FINE_TUNING, rate=_DEFAULTS.rate)
-    return _training(options, defaults, [], learnt, {"validation": validation})
+    return _training(options, defaults, [], [learnt], {"validation": validation})
 
 
 def fifths(data: CocoSet, seed: int) -> tuple[CocoSet, CocoSet]:
@@ -183,22 +186,23 @@ def describe(data: CocoSet) -> str:
 
 
 def _training(
-    options: argparse.Namespace, defaults: TrainOptions, worlds: list[CocoSet], real: CocoSet,
+    options: argparse.Namespace, defaults: TrainOptions, worlds: list[CocoSet], real: list[CocoSet],
     validation: dict[str, CocoSet],
 ) -> Training:  # fmt: skip
     """The training on rendered worlds and on real images; as many of the one as of the other."""
     rendered = load_images(worlds, RUNS / "maps", options.threads)
-    images = load_images([real], RUNS / "maps", options.threads, lends=True)
+    images = load_images(real, RUNS / "maps", options.threads, lends=True)
     # Twice those labelled for all groups: the others do not say what is no vehicle, sign or light.
     complete = [each for each in images if not each.unknown]
     images += complete if len(complete) < len(images) else []
-    images *= max(1, math.ceil(max(_STEPS_PER_EPOCH * options.batch, len(rendered)) / len(images)))
+    wanted = max(_STEPS_PER_EPOCH * options.batch, len(rendered))
+    images *= max(1, math.ceil(wanted / max(1, len(images))))
     names = ("epochs", "window_epochs", "rate", "batch", "seed", "steps")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     train = replace(defaults, **given)
     train = replace(train, window_epochs=min(train.window_epochs, train.epochs), frozen=_frozen(options))
     begun = hashlib.sha256(options.init.read_bytes()).hexdigest() if options.init else ""
-    prints = [fingerprint(each) for each in (*worlds, real, *validation.values())]
+    prints = [fingerprint(each) for each in (*worlds, *real, *validation.values())]
     return Training(
         options.out, train, [*rendered, *images], validation, options.init, options.workers, options.device,
         {"data": prints, "init": begun},
