@@ -1,4 +1,4 @@
-"""`python -m training`: trains street-nano on the street world, or fine-tunes it on a set in COCO's format.
+"""`python -m training`: trains street-nano on photographs and the street world, or fine-tunes it on a COCO set.
 
 The same command goes on where the last one was stopped. Results are in the folder --out: `street-nano.onnx` (canonical,
 of the best epoch), `best.safetensors` (its weights), `curves.png`, `history.json`, `last.pt`.
@@ -24,6 +24,7 @@ from seg_perception.core.errors import ConfigurationError, SegPerceptionError
 from seg_perception.offboard.evaluation.coco import CocoSet
 
 from .data import fingerprint, load_images
+from .photographs import DEFAULT, photographs
 from .train import Training, TrainOptions
 from .worlds import make, splits
 
@@ -65,7 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--out", type=Path, help="folder of this training (default: training/runs/street-nano or .../fine-tuned)")
-    add("--images", type=_count, default=7600, help="of the street world, to train with (default: %(default)s)")
+    add("--world-images", type=_count, default=7600, help="of the street world, to train with (default: %(default)s)")
+    add(
+        "--photographs", type=Path, default=DEFAULT, metavar="INSTANCES.json",
+        help="labels of the photographs to train with, next to the street world (default: %(default)s)",
+    )  # fmt: skip
+    add("--steps", type=_count, help="of an epoch, at most (default: as many as there are images for)")
     add("--epochs", type=_count, help=f"in all (default: {_DEFAULTS.epochs}, fine-tuning {_FINE_TUNING.epochs})")
     add("--window-epochs", type=int, help="the first ones, which see parts of images only and so cost less")
     add("--batch", type=_count, default=_DEFAULTS.batch, help="samples of a step (default: %(default)s)")
@@ -118,10 +124,15 @@ def _rate(text: str) -> float:
 
 def _on_worlds(options: argparse.Namespace) -> Training:
     worlds = RUNS / "worlds"
-    parts = splits(options.images)
+    parts = splits(options.world_images)
     paths = {name: make(worlds / name, parts[name], options.threads) for name in ("train", "validation")}
     learnt = [CocoSet.load(path) for path in paths["train"]]
-    return _training(options, _DEFAULTS, learnt, CocoSet.load(paths["validation"][0]))
+    validation = {"street world": CocoSet.load(paths["validation"][0])}
+    if options.photographs == DEFAULT and not DEFAULT.exists():
+        print(f"no photographs: {DEFAULT} is not there, and --photographs names no others; the street world alone")
+        return _training(options, _DEFAULTS, learnt, [], validation)
+    real, validation["photographs"] = photographs(options.photographs)
+    return _training(options, _DEFAULTS, learnt, [real], validation)
 
 
 def _on_labels(options: argparse.Namespace) -> Training:
@@ -139,7 +150,7 @@ def _on_labels(options: argparse.Namespace) -> Training:
     for name, each in (("to learn from", learnt), ("to measure with", validation)):
         print("\n  ".join([f"{name}: {describe(each)}", *each.left_out()]))
     defaults = _FINE_TUNING if options.init else replace(_FINE_TUNING, rate=_DEFAULTS.rate)
-    return _training(options, defaults, [learnt], validation)
+    return _training(options, defaults, [], [learnt], {"validation": validation})
 
 
 def fifths(data: CocoSet, seed: int) -> tuple[CocoSet, CocoSet]:
@@ -175,20 +186,25 @@ def describe(data: CocoSet) -> str:
 
 
 def _training(
-    options: argparse.Namespace, defaults: TrainOptions, learnt: list[CocoSet], validation: CocoSet
-) -> Training:
-    images = load_images(learnt, RUNS / "maps", options.threads)
-    if options.data:
-        images *= max(1, math.ceil(_STEPS_PER_EPOCH * options.batch / len(images)))
-    names = ("epochs", "window_epochs", "rate", "batch", "seed")
+    options: argparse.Namespace, defaults: TrainOptions, worlds: list[CocoSet], real: list[CocoSet],
+    validation: dict[str, CocoSet],
+) -> Training:  # fmt: skip
+    """The training on rendered worlds and on real images; as many of the one as of the other."""
+    rendered = load_images(worlds, RUNS / "maps", options.threads)
+    images = load_images(real, RUNS / "maps", options.threads, lends=True)
+    # Twice those labelled for all groups: the others do not say what is no vehicle, sign or light.
+    complete = [each for each in images if not each.unknown]
+    images += complete if len(complete) < len(images) else []
+    wanted = max(_STEPS_PER_EPOCH * options.batch, len(rendered))
+    images *= max(1, math.ceil(wanted / max(1, len(images))))
+    names = ("epochs", "window_epochs", "rate", "batch", "seed", "steps")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     train = replace(defaults, **given)
-    # The last epoch sees whole images in any case.
-    train = replace(train, window_epochs=min(train.window_epochs, train.epochs - 1), frozen=_frozen(options))
-    prints = [fingerprint(each) for each in (*learnt, validation)]
+    train = replace(train, window_epochs=min(train.window_epochs, train.epochs), frozen=_frozen(options))
     begun = hashlib.sha256(options.init.read_bytes()).hexdigest() if options.init else ""
+    prints = [fingerprint(each) for each in (*worlds, *real, *validation.values())]
     return Training(
-        options.out, train, images, validation, options.init, options.workers, options.device,
+        options.out, train, [*rendered, *images], validation, options.init, options.workers, options.device,
         {"data": prints, "init": begun},
     )  # fmt: skip
 

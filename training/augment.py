@@ -22,6 +22,8 @@ class Augmentation:
         light: strength of changes of light and colour, 0 for none.
         rotation: in degrees, to either side.
         flip: whether half of the samples are mirrored.
+        mosaic: share of the images that lend which become a mosaic with others.
+        pastes: objects of other images that are pasted onto a sample, on average.
     """
 
     height: int
@@ -32,6 +34,8 @@ class Augmentation:
     light: float = 1.0
     rotation: float = 3.0
     flip: bool = True
+    mosaic: float = 0.0
+    pastes: float = 0.0
 
 
 def augmented(
@@ -42,11 +46,11 @@ def augmented(
     Args:
         random: decides.
         image: uint8 `[h, w, 3]`, BGR.
-        map_: uint8 `[h, w]`, numbers of objects.
+        map_: uint8 `[h, w]` or `[h, w, n]`, numbers of objects and what else is of each pixel.
         options: how.
 
     Returns:
-        The sample, uint8 `[height, width, 3]`, and its map, uint8 `[height, width]`.
+        The sample, uint8 `[height, width, 3]`, and its map, uint8 `[height, width]` or `[height, width, n]`.
     """
     matrix = _placement(random, image.shape[1], image.shape[0], options)
     size = (options.width, options.height)
@@ -54,7 +58,7 @@ def augmented(
     image = _shrunk_warp(image, matrix, size) if shrunk else _warp(image, matrix, size, cv2.INTER_LINEAR, _PAD)
     map_ = _warp(map_, matrix, size, cv2.INTER_NEAREST, 0)
     if options.light:
-        image = _other_light(random, image, options.light)
+        image = other_light(random, image, options.light)
     return image, map_
 
 
@@ -95,8 +99,8 @@ def _shrunk_warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: tu
     return _warp(small, np.c_[turn, shift], size, cv2.INTER_LINEAR, _PAD)
 
 
-def _other_light(random: np.random.Generator, image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
-    """Exposure, contrast, gamma and colour as one table a channel; saturation, blur and noise at times."""
+def other_light(random: np.random.Generator, image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
+    """Exposure, contrast, gamma and colour as one table a channel; saturation, blur, noise and JPEG at times."""
     values = np.arange(256, dtype=np.float32) / 255
     gamma = float(np.exp(random.normal(0, 0.25 * strength)))
     gain, offset = float(np.exp(random.normal(0, 0.2 * strength))), random.normal(0, 0.04 * strength)
@@ -115,4 +119,7 @@ def _other_light(random: np.random.Generator, image: NDArray[np.uint8], strength
         spread = float(random.uniform(2, 12))
         cv2.randn(noise, np.zeros(3), np.full(3, spread))
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    if random.random() < 0.2 * strength:
+        _, file = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(30, 90))])
+        image = cv2.imdecode(file, cv2.IMREAD_COLOR)  # type: ignore[assignment]
     return image

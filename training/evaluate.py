@@ -19,6 +19,8 @@ from seg_perception.offboard.evaluation.collect import coco_results, collect
 from seg_perception.onboard.pipeline.opening import ModelChoice, open_segmenter
 from seg_perception.onboard.pipeline.segmenter import Segmenter
 
+from .known import unknown_groups
+
 _LOWEST_SCORE = 0.01
 
 
@@ -49,6 +51,9 @@ def benchmark(
     annotations = data.by_group().annotations
     images: dict[str, list[int]] = {}
     chosen = set(data.image_ids)
+    unknown = unknown_groups(data)
+    # What an image may show without a label is not judged there.
+    results = [each for each in results if not unknown.get(each["image_id"], 0) >> (each["category_id"] - 1) & 1]
     for image in data.annotations["images"]:
         if "weather" in image and image["id"] in chosen:
             images.setdefault(str(image["weather"]), []).append(int(image["id"]))

@@ -51,16 +51,18 @@ def losses(raw: RawOutputs, batch: Batch) -> Losses:
 
 
 def _class_loss(raw: RawOutputs, logits: Tensor, batch: Batch, found: Assignment) -> Tensor:
-    """Binary cross entropy of every position but those in ignored regions that answer for nothing."""
+    """Binary cross entropy of every position, but of those that answer for nothing only what is known there."""
     wanted = torch.zeros_like(logits)
     wanted[found.image, batch.labels[found.image, found.object], found.position] = found.target
     column, row = raw.centres.long()
-    counted = (batch.maps[:, row, column] != IGNORED).float()
-    counted[found.image, found.position] = 1.0
+    bits = 1 << torch.arange(logits.shape[1], device=logits.device)
+    counted = ((batch.unknown[:, None, row, column] & bits[:, None]) == 0).float()
+    counted *= (batch.maps[:, None, row, column] != IGNORED).float()
+    counted[found.image, :, found.position] = 1.0
     # Quality focal loss: what is nearly right already says little.
     distance = (logits.detach().sigmoid() - wanted).abs().square()
     entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
-    return (entropy * distance * counted[:, None]).sum()
+    return (entropy * distance * counted).sum()
 
 
 def generalised_iou(first: Tensor, second: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from seg_perception.core.errors import ConfigurationError
 class Average:
     """Exponential moving average of a network's weights, which is better than any single step's."""
 
-    def __init__(self, network: nn.Module, decay: float = 0.999) -> None:
+    def __init__(self, network: nn.Module, decay: float = 0.998) -> None:
         self.network = copy.deepcopy(network).eval()
         self._decay, self.updates = decay, 0
 

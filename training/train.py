@@ -43,6 +43,7 @@ class TrainOptions:
         window_epochs: of these, the first ones see windows of `window`, which costs less; the others see `size`.
         size, window: height and width in pixels, multiples of 32.
         batch: samples of a step.
+        steps: of an epoch at most, with images drawn by chance; None for as many as there are whole batches.
         rate: highest learning rate; it rises for `warm_up` steps and falls as a cosine to a hundredth.
         warm_up: in steps.
         decay: of the weights (AdamW), but not of biases and normalisations.
@@ -51,11 +52,12 @@ class TrainOptions:
         frozen: names of the network's parts that are not changed.
     """
 
-    epochs: int = 10
-    window_epochs: int = 8
+    epochs: int = 6
+    window_epochs: int = 5
     size: tuple[int, int] = (384, 640)
     window: tuple[int, int] = (256, 416)
     batch: int = 8
+    steps: int | None = None
     rate: float = 1.5e-3
     warm_up: int = 300
     decay: float = 0.03
@@ -67,15 +69,15 @@ class TrainOptions:
         """Of the samples of an epoch; the last ones are like what the node will see."""
         full = (self.size[1], self.size[0])
         if epoch < self.window_epochs:
-            return Augmentation(*self.window, 0.5, 1.5, full, self.light)
-        return Augmentation(*self.size, 0.8, 1.3, full, self.light)
+            return Augmentation(*self.window, 0.5, 1.5, full, self.light, mosaic=0.4, pastes=1.0)
+        return Augmentation(*self.size, 0.8, 1.3, full, self.light, pastes=0.4)
 
 
 class Training:
     """One training in its folder: `last.pt`, `best.safetensors`, `street-nano.onnx`, `history.json`, `curves.png`."""
 
     def __init__(
-        self, folder: Path, options: TrainOptions, images: Sequence[TrainingImage], validation: CocoSet,
+        self, folder: Path, options: TrainOptions, images: Sequence[TrainingImage], validation: Mapping[str, CocoSet],
         start: Path | None = None, workers: int = 1, device: str = "cpu", origin: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Begin, or go on where `last.pt` in the folder was written.
@@ -84,7 +86,7 @@ class Training:
             folder: for the results.
             options: how.
             images: to learn from.
-            validation: to measure each epoch with.
+            validation: to measure each epoch with, by name.
             start: weights to begin with; None for random ones.
             workers: processes that make samples.
             device: `cpu` or `cuda`.
@@ -92,8 +94,11 @@ class Training:
         """
         torch.manual_seed(options.seed)
         self._device = torch.device(device)
+        # A CPU without instructions for it is slower in bfloat16 than in float32.
+        self._half = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
         self._folder, self._options, self._images = folder, options, images
-        self._validation, self._workers, self._started = validation, workers, start is not None
+        self._validation, self._workers = validation, workers
+        self._started = start is not None
         self.network = StreetNano()
         if start is not None:
             load_weights(start, self.network)
@@ -119,7 +124,7 @@ class Training:
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches only, at least one."""
-        return max(1, len(self._images) // self._options.batch)
+        return min(max(1, len(self._images) // self._options.batch), self._options.steps or sys.maxsize)
 
     def run(self, minutes: float = math.inf) -> bool:
         """Train to the end, or for so many minutes; returns whether it is finished."""
@@ -183,7 +188,7 @@ class Training:
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         batch = batch.to(self._device)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             raw = self.network((batch.images.float() / 255).contiguous(memory_format=torch.channels_last))
         parts = losses(raw, batch)
         self._optimizer.zero_grad(set_to_none=True)
@@ -198,13 +203,16 @@ class Training:
         progress = self.progress
         candidate = self._folder / "candidate.onnx"
         export_canonical(self.average.network, candidate, self._options.size)
-        results = evaluate_model(candidate, self._validation, threads=torch.get_num_threads())
-        score = mean_at_50(results)
-        row = {"epoch": epoch, "seconds": round(progress.seconds, 1), **means, "score": score, **flat(results)}
+        threads = torch.get_num_threads()
+        results = {name: evaluate_model(candidate, each, threads=threads) for name, each in self._validation.items()}
+        score = sum(mean_at_50(each) for each in results.values()) / len(results)
+        numbers = {f"{name}/{key}": value for name, each in results.items() for key, value in flat(each).items()}
+        row = {"epoch": epoch, "seconds": round(progress.seconds, 1), **means, "score": score, **numbers}
         progress.history.append(row)
         progress.epoch, progress.step, progress.sums, progress.seconds = epoch, 0, {}, 0.0
         print(", ".join(f"{name} {value:.4g}" for name, value in row.items() if "/" not in name))
-        print(precision_table(results[:4]), flush=True)
+        for name, each in results.items():
+            print(f"{name}\n{precision_table(each[:4])}", flush=True)
         if score > progress.best:
             progress.best = score
             save_weights(self._folder / "best.safetensors", self.average.network)
@@ -212,7 +220,7 @@ class Training:
         candidate.unlink(missing_ok=True)
         self._save()
         (self._folder / "history.json").write_text(json.dumps(progress.history, indent=1), encoding="utf-8")
-        draw_curves(progress.history, self._folder / "curves.png")
+        draw_curves(progress.history, list(self._validation), self._folder / "curves.png")
 
     def _save(self) -> None:
         save_checkpoint(self._last, self._record, self.network, self.average, self._optimizer, self.progress)
@@ -253,4 +261,4 @@ def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.AdamW:
     decayed = [each for each in network.parameters() if each.ndim > 1]
     others = [each for each in network.parameters() if each.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": options.decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=options.rate)
+    return torch.optim.AdamW(groups, lr=options.rate, fused=True)

@@ -13,7 +13,7 @@ if find_spec("torch") is not None:
 
     # Next to other work, threads that wait for one another are many times slower than one.
     torch.set_num_threads(1)
-WITHOUT_TORCH = ("test_augment.py", "test_worlds.py")
+WITHOUT_TORCH = ("test_augment.py", "test_mix.py", "test_photographs.py", "test_worlds.py")
 
 
 class _LeftOut(pytest.Module):

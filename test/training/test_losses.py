@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,9 +28,10 @@ def maps() -> Tensor:
     return map_
 
 
-def batch(map_: Tensor | None = None, labels: Tensor = LABELS) -> Batch:
+def batch(map_: Tensor | None = None, labels: Tensor = LABELS, unknown: Tensor | None = None) -> Batch:
     images = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
-    return Batch(images, maps() if map_ is None else map_, BOXES, labels)
+    map_ = maps() if map_ is None else map_
+    return Batch(images, map_, BOXES, labels, torch.zeros_like(map_) if unknown is None else unknown)
 
 
 def perfect(confidence: float = 8.0) -> RawOutputs:
@@ -94,6 +97,25 @@ def test_a_position_in_an_ignored_region_may_say_what_it_likes():
     ignored = losses(perfect(), batch(map_, torch.tensor([[-1, 1, 2]])))
     wrong = losses(perfect(), batch(labels=torch.tensor([[-1, 1, 2]])))
     assert ignored.classes < 0.05 < wrong.classes
+
+
+@pytest.mark.parametrize("group", range(4))
+def test_where_a_group_is_not_labelled_the_network_may_say_that_it_is_there(group: int):
+    nothing = torch.full((1, 3), -1)
+    said = torch.full((1, 4, COUNT), -8.0)
+    said[:, group] = 8.0
+    raw = replace(perfect(), classes=said)
+    empty = torch.zeros(1, SIZE, SIZE, dtype=torch.uint8)
+    wrong = losses(raw, batch(empty, nothing))
+    silent = losses(raw, batch(empty, nothing, torch.full_like(empty, 1 << group)))
+    of_others = losses(raw, batch(empty, nothing, torch.full_like(empty, 15 - (1 << group))))
+    assert silent.classes < 1e-3 < 1 < wrong.classes
+    assert torch.isclose(of_others.classes, wrong.classes, rtol=1e-3)
+
+
+def test_what_is_labelled_counts_even_where_its_group_is_not_labelled_completely():
+    missed = replace(perfect(), classes=torch.full((1, 4, COUNT), -8.0))
+    assert losses(missed, batch(unknown=torch.full_like(maps(), 15))).classes > 1
 
 
 def test_images_without_objects_teach_that_there_are_none():

@@ -47,7 +47,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def training(folder: Path, data: CocoSet, cache: Path, options: TrainOptions = SMALL, **more: Path) -> Training:
-    return Training(folder, options, load_images([data], cache, 1), data.only(data.image_ids[:2]), workers=0, **more)
+    images = load_images([data], cache, 1, lends=True)
+    return Training(folder, options, images, {"world": data.only(data.image_ids[:2])}, workers=0, **more)
 
 
 def test_maps_hold_what_the_annotations_say(data: CocoSet, cache: Path):
@@ -221,7 +222,9 @@ def test_what_cannot_be_learnt_from_is_refused(
     )]  # fmt: skip
     assert "objects of the road groups" in refused({"categories": animals})
     larger = [{**each, "width": 640, "height": 384} for each in data.annotations["images"]]
-    assert "says 640 x 384 pixels, the file has 320 x 192" in refused({"images": larger})
+    # Polygons fit any image; run lengths would say by themselves that they are of another.
+    polygons = [{**each, "segmentation": [[0, 0, 9, 0, 9, 9]]} for each in data.annotations["annotations"]]
+    assert "says 640 x 384 pixels, the file has 320 x 192" in refused({"images": larger, "annotations": polygons})
     assert "other images than in --data" in refused({}, "--validation", str(data.path), "--validation-images", images)
     assert main(["--data", str(tmp_path / "nothing.json")]) == 1
     for wrong in (["--images", images], ["--freeze", "stage4"], ["--batch", "0"], ["--rate", "nan"]):
