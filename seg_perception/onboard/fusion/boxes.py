@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seg_perception.core.errors import ConfigurationError
 
+_Number = TypeVar("_Number", bound=np.generic)
 # Half of what the visible side of an object may extend in depth, in metres, by road group. What goes beyond is ground
 # or background that runs on without a gap.
 _HALF_DEPTH = {"pedestrian": 0.8, "vehicle": 8.0, "traffic_sign": 0.5, "traffic_light": 0.5}
@@ -51,7 +53,7 @@ class FusionOptions:
             )
 
 
-def thinned(rows: NDArray[np.float32], most: int = _ENOUGH) -> NDArray[np.float32]:
+def thinned(rows: NDArray[_Number], most: int = _ENOUGH) -> NDArray[_Number]:
     """Return every k-th row, so that at most `most` are left."""
     return rows[:: -(-len(rows) // most)] if len(rows) > most else rows
 

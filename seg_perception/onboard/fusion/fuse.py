@@ -256,16 +256,18 @@ def _placed(
             if row is None:
                 # A map that does not belong to the detections; its points stay without a label.
                 continue
-            interval = depth_interval(labelled.depth[rows], row.group, options)
+            depths = labelled.depth[rows]
+            interval = depth_interval(depths, row.group, options)
             if interval is None:
                 continue
-            rows = rows[(labelled.depth[rows] >= interval[0]) & (labelled.depth[rows] <= interval[1])]
+            rows = rows[(depths >= interval[0]) & (depths <= interval[1])]
             if len(rows) < options.min_points:
                 continue
             instance[rows], group[rows] = number, _group_value(row.group)
             identity = f"{view.camera}/{number}" if len(cameras) > 1 else str(number)
-            objects.append(_object(xyz[rows], identity, row, axes, headings))
-            distances.append(_median(thinned(labelled.reach[rows])))
+            few = thinned(rows)
+            objects.append(_object(xyz[few], identity, row, axes, headings))
+            distances.append(_median(labelled.reach[few]))
             unplaced[view.camera] -= 1
     moved = replace(cloud, frame_id=frame_id, xyz=xyz, offsets=None)
     places = np.array([cameras.index(view.camera) for view in views], np.uint8)
@@ -293,7 +295,7 @@ def _object(
     heading = headings(identity, box.centre)
     if heading is not None:
         box = box_around(xyz, axes, heading)
-    apart = thinned(xyz).astype(np.float64)
+    apart = xyz.astype(np.float64)
     apart -= apart.mean(0)
     spread = apart.T @ apart / max(1, len(apart) - 1)
     return PlacedObject(identity, row.hypotheses, box.centre, box.size, box.quaternion(), spread)
