@@ -98,10 +98,15 @@ class Calibration:
         """The same under another header."""
         return replace(self, stamp_ns=stamp_ns, frame_id=frame_id)
 
+    @property
+    def sent(self) -> tuple[int, int]:
+        """Width and height of the images as they are sent: the region of interest, binned."""
+        width, height = self.roi.width or self.width, self.roi.height or self.height
+        return width // max(1, self.binning_x), height // max(1, self.binning_y)
+
     def describes(self, width: int, height: int) -> bool:
         """Return whether it is one for images of this size, as they are sent."""
-        sent_width, sent_height = self.roi.width or self.width, self.roi.height or self.height
-        return (sent_width // max(1, self.binning_x), sent_height // max(1, self.binning_y)) == (width, height)
+        return self.sent == (width, height)
 
     def scaled(self, sent: tuple[int, int], size: tuple[int, int]) -> Calibration:
         """The same for images of another size.

@@ -58,7 +58,7 @@ class CameraModel:
             FrameError: kind `calibration`, it is none, is for images of another shape, or has a model of distortion
                 that is not known.
         """
-        sent = _sent(calibration)
+        sent = calibration.sent
         if min(sent) <= 0 or abs(sent[0] * height - sent[1] * width) > _ASPECT * sent[0] * height:
             raise FrameError(
                 "calibration",
@@ -202,9 +202,3 @@ class Projection:
             rays = np.concatenate([flat, np.ones((len(flat), 1))], 1)
             self._rays = rays.astype(np.float32)
         return self._rays
-
-
-def _sent(calibration: Calibration) -> tuple[int, int]:
-    """Width and height of the images as they are sent."""
-    width, height = calibration.roi.width or calibration.width, calibration.roi.height or calibration.height
-    return width // max(1, calibration.binning_x), height // max(1, calibration.binning_y)
