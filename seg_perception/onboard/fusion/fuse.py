@@ -18,8 +18,8 @@ from .depth import DepthImage
 from .projection import NEAREST, Projection
 from .transforms import RigidTransform, TransformBuffer
 
-# Values of the field `group`.
-NO_LABEL, OTHER_GROUP = 0, 255
+# Value of the field `group` for a class of no road group.
+OTHER_GROUP = 255
 # A sweep is put where the sensor was in steps of so many seconds.
 _STEP_SECONDS = 0.005
 _ASPECT = 0.02
@@ -209,8 +209,6 @@ def fuse_depth(
     chosen, metres = chosen[usable], metres[usable]
     xyz = view.projection.rays()[chosen] * metres[:, None]
     reach = np.sqrt(np.einsum("ij,ij->i", xyz, xyz))
-    if not np.array_equal(view.projection.model.turn, np.eye(3)):
-        xyz = xyz @ view.projection.model.turn.astype(np.float32)
     cloud = PointCloud(depth.stamp_ns, view.frame_id, xyz, left_out=len(usable) - len(chosen))
     labelled = _Labelled(instances[chosen], np.zeros(len(chosen), np.uint8), metres, reach)
     return _placed(cloud, labelled, [view], target, options, headings, (view.camera,))

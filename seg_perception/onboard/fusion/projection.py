@@ -194,11 +194,11 @@ class Projection:
         return rows[inside], columns[inside], lines[inside]
 
     def rays(self) -> NDArray[np.float32]:
-        """Return x, y for z = 1 of each pixel in the camera's optical frame, float32 `[height * width, 3]`."""
+        """Return where pixels look, to a depth of 1, in the camera's optical frame; float32 `[height * width, 3]`."""
         if self._rays is None:
             height, width = self.model.height, self.model.width
             lines, columns = np.indices((height, width), np.float64)
             flat = self.model.undistorted(np.stack([columns.reshape(-1), lines.reshape(-1)], -1))
-            rays = np.concatenate([flat, np.ones((len(flat), 1))], 1)
+            rays = np.concatenate([flat, np.ones((len(flat), 1))], 1) @ self.model.turn
             self._rays = rays.astype(np.float32)
         return self._rays

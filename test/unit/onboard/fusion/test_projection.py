@@ -93,6 +93,14 @@ def test_a_rectified_image_is_described_by_p_and_r() -> None:
     assert (columns[0], lines[0]) == (round(450 * x / z + 315), round(450 * y / z + 192))
 
 
+def test_rays_of_a_rectified_image_lead_back_to_its_pixels() -> None:
+    turn = cv2.Rodrigues(np.array([0.05, -0.1, 0.02]))[0]
+    projection = Projection(CameraModel.of(replace(calibration(), r=turn.reshape(-1)), 640, 384, rectified=True))
+    _, columns, lines = projection.seen(7 * projection.rays().reshape(384, 640, 3)[100, 50:60])
+    np.testing.assert_array_equal(columns, np.arange(50, 60))
+    np.testing.assert_array_equal(lines, 100)
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
