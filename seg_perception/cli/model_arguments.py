@@ -30,6 +30,17 @@ def add_image_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGrou
     )  # fmt: skip
 
 
+def add_min_class_iou(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Declare what the accuracy gate asks of semantic models; `quantize` and `verify` judge alike."""
+    parser.add_argument(
+        "--min-class-iou",
+        type=float,
+        default=0.9,
+        metavar="IOU",
+        help="lowest mean IoU of the classes, of models with a class map alone (default: %(default)s)",
+    )
+
+
 def model_choice(model: str, arguments: argparse.Namespace) -> ModelChoice:
     """The model of that name, to be opened as the arguments say."""
     from seg_perception.onboard.pipeline.opening import ModelChoice

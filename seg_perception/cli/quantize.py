@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import BackendUnavailable, ConfigurationError, IncompleteBagError
 
-from .model_arguments import add_image_arguments
+from .model_arguments import add_image_arguments, add_min_class_iou
 
 if TYPE_CHECKING:
     from seg_perception.offboard.toolchain.quantize.report import QuantizationReport
@@ -43,13 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="IOU",
         help="lowest mean mask IoU of matched instances, without labels (default: %(default)s)",
     )
-    parser.add_argument(
-        "--min-class-iou",
-        type=float,
-        default=0.9,
-        metavar="IOU",
-        help="lowest mean IoU of the classes, of models with a class map alone (default: %(default)s)",
-    )
+    add_min_class_iou(parser)
     parser.add_argument(
         "--max-faults",
         type=float,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from seg_perception.core.errors import ConfigurationError, IncompleteBagError
 
-from .model_arguments import model_line
+from .model_arguments import add_min_class_iou, model_line
 
 if TYPE_CHECKING:
     from seg_perception.offboard.data.base import FrameSource
@@ -60,13 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most false negatives, false positives and class confusions, as a share of the reference's (default: "
         "0.02 without labels, with labels unjudged)",
     )
-    parser.add_argument(
-        "--min-class-iou",
-        type=float,
-        default=0.9,
-        metavar="IOU",
-        help="lowest mean IoU of the classes, of models with a class map alone (default: %(default)s)",
-    )
+    add_min_class_iou(parser)
     parser.add_argument(
         "--max-loss", type=float, metavar="POINTS", help="largest loss of mask AP, with labels (default: 0.5)"
     )
