@@ -204,10 +204,21 @@ CAMERA_SCHEME = (
 
 def camera_parameters(cameras: Iterable[str]) -> dict[str, ParameterSpec]:
     """Return the specifications of cameras' parameters by full name; several cameras have topics of their own."""
+    return specs_of_cameras(cameras, CAMERA_SCHEME, "topic")
+
+
+def specs_of_cameras(cameras: Iterable[str], scheme: Iterable[ParameterSpec], topic: str) -> dict[str, ParameterSpec]:
+    """Return the specifications of cameras' parameters by full name.
+
+    Args:
+        cameras: their names.
+        scheme: of the parameters of one camera.
+        topic: the parameter whose default begins with the camera's name where there are several.
+    """
     names = tuple(cameras)
-    specs = {f"cameras.{camera}.{spec.name}": spec for camera in names for spec in CAMERA_SCHEME}
+    specs = {f"cameras.{camera}.{spec.name}": spec for camera in names for spec in scheme}
     if len(names) > 1:
         for camera in names:
-            topic = f"cameras.{camera}.topic"
-            specs[topic] = replace(specs[topic], default=f"{camera}/{specs[topic].default}")
+            name = f"cameras.{camera}.{topic}"
+            specs[name] = replace(specs[name], default=f"{camera}/{specs[name].default}")
     return specs

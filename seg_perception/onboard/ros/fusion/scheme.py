@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from seg_perception.core.errors import ConfigurationError
@@ -11,7 +11,7 @@ from seg_perception.onboard.fusion.boxes import FusionOptions
 from seg_perception.onboard.fusion.fuser import FuserOptions
 
 from ..parameters import check_camera_names
-from ..scheme import CONFIGURE, LIVE, START, ParameterSpec
+from ..scheme import CONFIGURE, LIVE, START, ParameterSpec, specs_of_cameras
 
 LIDAR, DEPTH = "lidar", "depth"
 DEPTH_TRANSPORTS = ("raw", "compressedDepth")
@@ -172,13 +172,7 @@ class FusionSettings:
 
 def camera_parameters(cameras: Iterable[str]) -> dict[str, ParameterSpec]:
     """Return the specifications of cameras' parameters by full name; several cameras have depth topics of their own."""
-    names = tuple(cameras)
-    specs = {f"cameras.{camera}.{spec.name}": spec for camera in names for spec in CAMERA_SCHEME}
-    if len(names) > 1:
-        for camera in names:
-            topic = f"cameras.{camera}.depth_topic"
-            specs[topic] = replace(specs[topic], default=f"{camera}/{specs[topic].default}")
-    return specs
+    return specs_of_cameras(cameras, CAMERA_SCHEME, "depth_topic")
 
 
 def _cameras(values: Mapping[str, Any]) -> tuple[FusionCamera, ...]:
