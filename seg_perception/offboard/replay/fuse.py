@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from seg_perception.core.errors import ConfigurationError, FrameError
-from seg_perception.core.messages.calibration import CAMERA_INFO, Calibration
-from seg_perception.core.messages.detections import DETECTIONS, DETECTIONS_3D, read_detections
-from seg_perception.core.messages.images import COMPRESSED_IMAGE, IMAGE, read_compressed_image, read_image
-from seg_perception.core.messages.point_clouds import POINT_CLOUD, PointCloud, read_point_cloud
+from seg_perception.core.messages.calibration import CAMERA_INFO
+from seg_perception.core.messages.detections import DETECTIONS, DETECTIONS_3D
+from seg_perception.core.messages.images import IMAGE
+from seg_perception.core.messages.point_clouds import POINT_CLOUD, PointCloud
 from seg_perception.core.messages.transforms import TF_MESSAGE, read_transforms
 from seg_perception.core.text import printable
 from seg_perception.offboard.data.bags.reader import Bag, BagMessage
-from seg_perception.onboard.fusion.depth import DepthImage, read_compressed_depth, read_depth
+from seg_perception.onboard.fusion.depth import DepthImage
 from seg_perception.onboard.fusion.fuse import Fused
-from seg_perception.onboard.fusion.fuser import Fuser, FuserOptions
+from seg_perception.onboard.fusion.fuser import READERS, Fuser, FuserOptions
 from seg_perception.onboard.fusion.transforms import TransformBuffer
 from seg_perception.onboard.fusion.views import ViewJoiner
 
@@ -129,7 +129,7 @@ def _topics(job: FuseJob, bag: Bag) -> dict[str, str]:
                 "name their namespace with --results, and the calibration with --camera-info"
             )
     kind = bag.topics.get(job.points, "no such topic")
-    if kind not in (POINT_CLOUD, IMAGE, COMPRESSED_IMAGE):
+    if kind not in READERS:
         known = [topic for topic, each in bag.topics.items() if each == POINT_CLOUD]
         raise ConfigurationError(
             f"--points {job.points}: expected a topic of {POINT_CLOUD} or of depth images, got {kind}; the bag has "
@@ -169,28 +169,15 @@ def _take(
 ) -> None:
     try:
         if message.topic == job.points:
-            waiting.append((message.time_ns, _read_points(message)))
+            waiting.append((message.time_ns, READERS[message.kind](message.data)))
         elif message.kind == TF_MESSAGE:
             transforms.add(read_transforms(message.data), static=message.topic == _TF_STATIC)
-        elif message.kind == DETECTIONS:
-            stamp_ns, _, rows = read_detections(message.data)
-            joiner.detections(stamp_ns, rows)
-        elif message.kind == CAMERA_INFO:
-            joiner.calibration(Calibration.read(message.data))
         else:
-            joiner.image(read_image(message.data))
+            joiner.take(message.kind, message.data)
     except FrameError as error:
         if message.topic == job.points:
             record.dropped[error.kind] += 1
         record.fault(f"{message.topic} at {message.time_ns} ns: {error}")
-
-
-def _read_points(message: BagMessage) -> PointCloud | DepthImage:
-    if message.kind == POINT_CLOUD:
-        return read_point_cloud(message.data)
-    if message.kind == IMAGE:
-        return read_depth(read_image(message.data))
-    return read_compressed_depth(read_compressed_image(message.data))
 
 
 def _ready(fuser: Fuser, waiting: _Waiting, now_ns: int, record: FuseRecord) -> Iterator[tuple[int, Fused]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from seg_perception.core.errors import FrameError
-from seg_perception.core.messages.point_clouds import PointCloud
+from seg_perception.core.messages.images import COMPRESSED_IMAGE, IMAGE, read_compressed_image, read_image
+from seg_perception.core.messages.point_clouds import POINT_CLOUD, PointCloud, read_point_cloud
 
 from .boxes import FusionOptions
-from .depth import DepthImage
+from .depth import DepthImage, read_compressed_depth, read_depth
 from .fuse import Fused, View, deskewed, fuse_cloud, fuse_depth
 from .headings import Headings
 from .transforms import TransformBuffer, TransformError
@@ -19,6 +20,12 @@ from .views import ViewJoiner
 # Results of a camera whose last ones are older than this are not waited for.
 _SILENT_NS = 10**9
 NO_VIEW = "no_view"
+# Points of a serialized message, by its type.
+READERS: Mapping[str, Callable[[bytes], PointCloud | DepthImage]] = {
+    POINT_CLOUD: read_point_cloud,
+    IMAGE: lambda serialized: read_depth(read_image(serialized)),
+    COMPRESSED_IMAGE: lambda serialized: read_compressed_depth(read_compressed_image(serialized)),
+}
 
 
 @dataclass(frozen=True, slots=True)

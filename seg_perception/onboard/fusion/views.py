@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from seg_perception.core.errors import FrameError
 from seg_perception.core.messages.calibration import Calibration
-from seg_perception.core.messages.detections import DetectionRow
-from seg_perception.core.messages.images import ImageMessage
+from seg_perception.core.messages.detections import DETECTIONS, DetectionRow, read_detections
+from seg_perception.core.messages.images import IMAGE, ImageMessage, read_image
 from seg_perception.core.text import printable
 
 from .fuse import View
@@ -55,25 +55,30 @@ class ViewJoiner:
         self._views: deque[tuple[View, Calibration]] = deque(maxlen=_MOST_COMPLETE)
         self._projections: dict[tuple[int, int], Projection] = {}
 
-    def image(self, message: ImageMessage) -> None:
-        """Take an instance map.
+    def take(self, kind: str, serialized: bytes) -> None:
+        """Take a part of the results of an image.
+
+        Args:
+            kind: type of the message: IMAGE is the instance map, DETECTIONS or CAMERA_INFO.
+            serialized: the message.
 
         Raises:
-            FrameError: kind `calibration`, the camera's cannot be used; `encoding` or `layout`, it is no instance map.
+            FrameError: kind `message`, the bytes are no such message; `encoding` or `layout`, it is no instance map;
+                `calibration`, the camera's cannot be used.
         """
-        _check_map(message)
-        self._parts(message.stamp_ns).image = message
-        self._join(message.stamp_ns)
-
-    def detections(self, stamp_ns: int, rows: list[DetectionRow]) -> None:
-        """Take the detections of an image; errors as `image`."""
-        self._parts(stamp_ns).rows = rows
+        if kind == IMAGE:
+            image = read_image(serialized)
+            _check_map(image)
+            stamp_ns = image.stamp_ns
+            self._parts(stamp_ns).image = image
+        elif kind == DETECTIONS:
+            stamp_ns, _, rows = read_detections(serialized)
+            self._parts(stamp_ns).rows = rows
+        else:
+            calibration = Calibration.read(serialized)
+            stamp_ns = calibration.stamp_ns
+            self._parts(stamp_ns).calibration = calibration
         self._join(stamp_ns)
-
-    def calibration(self, calibration: Calibration) -> None:
-        """Take the calibration of an image; errors as `image`."""
-        self._parts(calibration.stamp_ns).calibration = calibration
-        self._join(calibration.stamp_ns)
 
     def end(self) -> None:
         """Count what has not been completed as lost; nothing comes any more."""

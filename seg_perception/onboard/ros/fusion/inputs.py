@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -16,19 +17,20 @@ from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import Detection2DArray
 
 from seg_perception.core.errors import FrameError
-from seg_perception.core.messages.calibration import Calibration
-from seg_perception.core.messages.detections import read_detections
-from seg_perception.core.messages.images import read_compressed_image, read_image
-from seg_perception.core.messages.point_clouds import PointCloud, read_point_cloud
+from seg_perception.core.messages.calibration import CAMERA_INFO
+from seg_perception.core.messages.detections import DETECTIONS
+from seg_perception.core.messages.images import COMPRESSED_IMAGE, IMAGE
+from seg_perception.core.messages.point_clouds import POINT_CLOUD, PointCloud
 from seg_perception.core.messages.transforms import read_transforms
-from seg_perception.onboard.fusion.depth import DepthImage, read_compressed_depth, read_depth
+from seg_perception.onboard.fusion.depth import DepthImage
+from seg_perception.onboard.fusion.fuser import READERS
 from seg_perception.onboard.fusion.transforms import TransformBuffer
 from seg_perception.onboard.fusion.views import ViewJoiner
 
 from ..graph import count_publishers
 from ..statistics import SUPERSEDED, CameraStatistics
 from ..subscription import CameraSubscription
-from .scheme import FusionCamera, FusionSettings
+from .scheme import LIDAR, FusionCamera, FusionSettings
 
 # Results wait for one another, and points for them.
 _RESULTS_DEPTH, _POINTS_DEPTH, _TF_DEPTH = 10, 2, 100
@@ -61,10 +63,10 @@ class Topic:
         """
         self.refused = 0
         self.last_fault = ""
-        self._last = -1.0
+        # Of the last message; of the subscription before the first one.
+        self._last = monotonic()
         self._node, self._take, self._report, self._part = node, take, report, part
         group = MutuallyExclusiveCallbackGroup()
-        self._since = monotonic()
         self._subscription = CameraSubscription(node, kind, name, self._receive, group, raw=True, depth=depth)
         self.name = self._subscription.topic
 
@@ -74,8 +76,7 @@ class Topic:
 
     def absence(self) -> str:
         """Return why nothing comes, for people; empty while something does."""
-        now = monotonic()
-        silent = now - (self._last if self._last > 0 else self._since)
+        silent = monotonic() - self._last
         if silent < SILENT_SECONDS:
             return ""
         publishers = count_publishers(self._node, self.name)
@@ -108,11 +109,12 @@ class CameraResults:
         self.topics: list[Topic] = []
         part = f"camera {camera.name}"
         try:
-            for kind, name, take in (
-                (Image, f"{camera.results}/instance_map", self._image),
-                (Detection2DArray, f"{camera.results}/detections", self._detections),
-                (CameraInfo, camera.info_topic, self._calibration),
+            for kind, read, name in (
+                (Image, IMAGE, f"{camera.results}/instance_map"),
+                (Detection2DArray, DETECTIONS, f"{camera.results}/detections"),
+                (CameraInfo, CAMERA_INFO, camera.info_topic),
             ):
+                take = partial(self._take, read)
                 self.topics.append(Topic(node, kind, name, take, report, part, _RESULTS_DEPTH))
         except BaseException:
             self.destroy()
@@ -128,17 +130,8 @@ class CameraResults:
         while self.topics:
             self.topics.pop().destroy()
 
-    def _image(self, serialized: bytes) -> None:
-        self.joiner.image(read_image(serialized))
-        self._done()
-
-    def _detections(self, serialized: bytes) -> None:
-        stamp_ns, _, rows = read_detections(serialized)
-        self.joiner.detections(stamp_ns, rows)
-        self._done()
-
-    def _calibration(self, serialized: bytes) -> None:
-        self.joiner.calibration(Calibration.read(serialized))
+    def _take(self, kind: str, serialized: bytes) -> None:
+        self.joiner.take(kind, serialized)
         self._done()
 
 
@@ -163,6 +156,7 @@ class PointSource:
     def __init__(
         self,
         node: Node,
+        part: str,
         settings: FusionSettings,
         cameras: list[CameraResults],
         statistics: CameraStatistics,
@@ -173,6 +167,7 @@ class PointSource:
 
         Args:
             node: the owner.
+            part: how it is called.
             settings: all parameters.
             cameras: all for a lidar, one for a depth image.
             statistics: of its messages.
@@ -182,14 +177,12 @@ class PointSource:
         self.cameras = cameras
         self.pending: deque[Pending] = deque()
         self.statistics = statistics
-        self.part = "points"
+        self.part = part
         self._report, self._done = report, done
-        kind, name = PointCloud2, settings.points_topic
-        self._read: Callable[[bytes], PointCloud | DepthImage] = read_point_cloud
-        if settings.source != "lidar":
-            camera = next(each for each in settings.cameras if each.name == cameras[0].name)
-            self.part = f"camera {camera.name}"
-            kind, name, self._read = _depth_input(camera)
+        kind, read, name = PointCloud2, POINT_CLOUD, settings.points_topic
+        if settings.source != LIDAR:
+            kind, read, name = _depth_input(next(each for each in settings.cameras if each.name == cameras[0].name))
+        self._read = READERS[read]
         self.topic = Topic(node, kind, name, self._take, report, self.part, _POINTS_DEPTH)
 
     def destroy(self) -> None:
@@ -216,12 +209,13 @@ class PointSource:
         self._done()
 
 
-def _depth_input(camera: FusionCamera) -> tuple[type, str, Callable[[bytes], DepthImage]]:
+def _depth_input(camera: FusionCamera) -> tuple[type, str, str]:
+    """Class, name of the type, and topic."""
     if camera.depth_transport == "raw":
-        return Image, camera.depth_topic, lambda serialized: read_depth(read_image(serialized))
+        return Image, IMAGE, camera.depth_topic
     suffix = "/compressedDepth"
     name = camera.depth_topic if camera.depth_topic.endswith(suffix) else camera.depth_topic + suffix
-    return CompressedImage, name, lambda serialized: read_compressed_depth(read_compressed_image(serialized))
+    return CompressedImage, COMPRESSED_IMAGE, name
 
 
 class Transforms:

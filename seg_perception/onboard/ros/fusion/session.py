@@ -86,12 +86,12 @@ class FusionSession:
         self._transforms: Transforms | None = None
         self._timer: Any = None
         self._followed = 0.0
-        names = [camera.name for camera in settings.cameras]
         self._outputs: dict[str, FusionOutputs] = {}
+        parts = parts_of(settings)
+        # With several sources there is one for each camera.
+        namespaces = [f"~/{camera.name}" for camera in settings.cameras] if len(parts) > 1 else ["~"]
         try:
-            for part in parts_of(settings):
-                name = part.removeprefix("camera ")
-                namespace = f"~/{name}" if name in names and len(names) > 1 else "~"
+            for part, namespace in zip(parts, namespaces, strict=True):
                 self._outputs[part] = FusionOutputs(node, namespace)
         except BaseException:
             self.close()
@@ -111,7 +111,9 @@ class FusionSession:
                 self.cameras.append(CameraResults(self._node, camera, self._report, self._work))
             groups = [self.cameras] if settings.source == LIDAR else [[camera] for camera in self.cameras]
             for part, group in zip(parts_of(settings), groups, strict=True):
-                source = PointSource(self._node, settings, group, self._statistics[part], self._report, self._work)
+                source = PointSource(
+                    self._node, part, settings, group, self._statistics[part], self._report, self._work
+                )
                 self.sources.append(source)
                 joiners = [camera.joiner for camera in group]
                 self._fusers[part] = Fuser(settings.fuser, self._transforms.buffer, joiners)
